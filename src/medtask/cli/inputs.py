@@ -15,6 +15,7 @@ from medtask.display import format_count, format_list
 from medtask.errors import TaskFaults, UsageError
 
 if TYPE_CHECKING:
+    from medtask.tables.read_options import ReadOptions
     from medtask.tables.table import Table
     from medtask.tasks.task import Task
 
@@ -37,10 +38,6 @@ ModelName = Annotated[
 GoldColumn = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Column with the reference answers; default: the task's."),
-]
-SheetName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Sheet of a workbook; default: the first one with content."),
 ]
 AnswersPath = Annotated[
     Path,
@@ -82,7 +79,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 def open_table(
     task: Task,
     data: str | None,
-    sheet: str | None,
+    options: ReadOptions,
     get_spool_folder: Callable[[], Path] | None = None,
 ) -> Iterator[Table]:
     """Open the named table; default: the task's table.
@@ -97,7 +94,7 @@ def open_table(
         with tempfile.TemporaryDirectory(
             prefix=".medtask-", dir=get_spool_folder() if get_spool_folder else None
         ) as folder:
-            yield read_table(spool_stdin(Path(folder)), sheet=sheet)
+            yield read_table(spool_stdin(Path(folder)), options)
         return
     source = data or task.data
     if source is None:
@@ -105,7 +102,7 @@ def open_table(
             "no table is named",
             fix="name one after the task, or write `data: TABLE` into the task file",
         )
-    yield read_table(_normalize_path(Path(source)), sheet=sheet)
+    yield read_table(_normalize_path(Path(source)), options)
 
 
 def _normalize_path(path: Path) -> Path:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medtask.cli.option_groups import add_options
 from medtask.engines.load_options import LoadOptions
 from medtask.hardware import parse_bytes
 
@@ -83,25 +81,7 @@ def _declare_options(
     )
 
 
-def add_load_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the parameter ``load_options`` of a command by the shared options for typer."""
-    shared = inspect.signature(_declare_options, eval_str=True).parameters
-    hints = get_type_hints(command, include_extras=True)
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name == "load_options":
-            parameters += [one.replace(kind=parameter.kind) for one in shared.values()]
-        else:
-            parameters.append(parameter.replace(annotation=hints[parameter.name]))
-
-    @wraps(command)
-    def call(**arguments: Any) -> None:
-        values = {name: arguments.pop(name) for name in shared}
-        command(**arguments, load_options=_declare_options(**values))
-
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return call
+add_load_options = add_options("load_options", _declare_options)
 
 
 def load_engine(reference: str, options: LoadOptions) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from medtask.evaluation.statistics.audit import AuditResult
 from medtask.privacy import block_network
@@ -16,6 +16,7 @@ from medtask.runs.audit_sample import (
 )
 from medtask.runs.evaluation import choose_folder
 from medtask.runs.open_answers import open_answers
+from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tasks.task import Task
 
 DEFAULT_AUDIT_ROWS = 120
@@ -67,6 +68,7 @@ def audit(
     labels: str | Path | None = None,
     task: Task | None = None,
     out: str | Path | None = None,
+    **read: Unpack[ReadOptionValues],
 ) -> Audit:
     """Draw a sample for manual labelling; once it is labelled, estimate the accuracy of all rows.
 
@@ -77,6 +79,7 @@ def audit(
         labels: A table with the columns id and gold; by default the filled-in sample.
         task: The task; required if it cannot be read from the run or inferred from the table.
         out: The folder of the sample; by default RUN/audit.
+        read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
         The sample, and the estimate if there are labels.
@@ -90,8 +93,9 @@ def audit(
         >>> medtask.audit("runs/2026-11-20-1412").sample.table_path    # fill in its column gold
         >>> medtask.audit("runs/2026-11-20-1412").result.to_json()
     """
+    read_options = ReadOptions(**read)
     with block_network():
-        answers = open_answers(source, task=task)
+        answers = open_answers(source, task=task, read_options=read_options)
         default = answers.folder / "audit" if answers.folder else choose_folder(answers, "audit")
         folder = Path(out) if out else default
         sample = read_audit_sample(folder)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from medtask.errors import UsageError
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
@@ -15,6 +16,7 @@ from medtask.evaluation.report.comparison_report import write_comparison
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.open_answers import open_answers
+from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tasks.task import Task
 
 
@@ -53,6 +55,7 @@ def compare(
     baselines: bool = True,
     price_per_hour: float | None = None,
     out: str | Path | None = None,
+    **read: Unpack[ReadOptionValues],
 ) -> Comparison:
     """Compare systems on the rows that all of them answered.
 
@@ -66,6 +69,7 @@ def compare(
         baselines: Add simple methods on the same rows.
         price_per_hour: Cost of the machine, for a price per 1,000 rows.
         out: The HTML page to write; its numbers are written to a JSON file next to it.
+        read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
         The leaderboard with paired tests, and the rows it is based on.
@@ -84,8 +88,9 @@ def compare(
             f"{page} is not a valid name for a report",
             fix=f"use a name that ends in .html, such as {page.with_suffix('.html')}",
         )
+    open_system = partial(open_answers, kind=kind, group=group, read_options=ReadOptions(**read))
     with block_network():
-        answers = _open_systems([Path(system) for system in systems], gold, kind, group)
+        answers = _open_systems([Path(system) for system in systems], gold, open_system)
         rows, notes = _join_answers(answers)
         definitions = [(label.name, label.definition) for label in _choose_task(answers).candidates]
         leaderboard = rank_systems(
@@ -97,7 +102,7 @@ def compare(
 
 
 def _open_systems(
-    systems: Sequence[Path], gold: str | None, kind: str | None, group: str | None
+    systems: Sequence[Path], gold: str | None, open_system: Callable[..., AnswerTable]
 ) -> list[AnswerTable]:
     """Open the systems' answers; tables of other tools are read for the first run's task."""
     if len(systems) < 2:
@@ -109,9 +114,16 @@ def _open_systems(
     found: dict[Path, AnswerTable] = {}
     task: Task | None = None
     for path in sorted(systems, key=lambda path: not path.is_dir()):
-        found[path] = answers = _open_system(
-            path, gold, kind, group, None if path.is_dir() else task, faults
-        )
+        assumed = None if path.is_dir() else task
+        try:
+            answers = open_system(path, gold=gold, task=assumed)
+        except UsageError as fault:
+            if gold is None:
+                raise
+            # Without the gold column, a system uses the gold of the others.
+            faults.append(fault)
+            answers = open_system(path, task=assumed)
+        found[path] = answers
         task = task or (answers.task if answers.folder else None)
     if len(faults) == len(systems):
         raise faults[0]
@@ -119,24 +131,6 @@ def _open_systems(
     if duplicates := [home for home, count in path_counts.items() if count > 1]:
         raise UsageError(f"{duplicates[0]} is named twice", fix="name every system once")
     return [found[path] for path in systems]
-
-
-def _open_system(
-    path: Path,
-    gold: str | None,
-    kind: str | None,
-    group: str | None,
-    task: Task | None,
-    faults: list[UsageError],
-) -> AnswerTable:
-    """One system's answers; without the gold column, it uses the gold of the others."""
-    try:
-        return open_answers(path, gold=gold, kind=kind, group=group, task=task)
-    except UsageError as fault:
-        if gold is None:
-            raise
-        faults.append(fault)
-        return open_answers(path, kind=kind, group=group, task=task)
 
 
 def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[str]]:

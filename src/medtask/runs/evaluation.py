@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import Acceptance
@@ -15,6 +15,7 @@ from medtask.runs.evaluation_report import save_evaluation_calibration, write_ev
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.triage import write_prediction_sets, write_triage
+from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tasks.task import Task
 
 
@@ -31,10 +32,10 @@ def evaluate(
     task: Task | None = None,
     kind: str | None = None,
     group: str | None = None,
-    sheet: str | None = None,
     out: str | Path | None = None,
     baselines: bool = True,
     seed: int = 0,
+    **read: Unpack[ReadOptionValues],
 ) -> Evaluation:
     """Evaluate the answers of a run or of any other tool against gold.
 
@@ -52,10 +53,10 @@ def evaluate(
         task: The task; required if it cannot be read from the run or inferred from the table.
         kind: The kind of a table's answers: "label", "labels", "answer" or "fields".
         group: The column that identifies dependent rows, such as those of one patient.
-        sheet: The sheet of a workbook.
         out: The output folder; by default the run folder, or a folder next to the table.
         baselines: Compare with simple methods on the same rows.
         seed: Seed of resampling and random draws.
+        read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
         The metrics with confidence intervals, the requested parts, and the paths of the files.
@@ -78,7 +79,14 @@ def evaluate(
         answers = (
             source
             if isinstance(source, AnswerTable)
-            else open_answers(source, gold=gold, task=task, kind=kind, group=group, sheet=sheet)
+            else open_answers(
+                source,
+                gold=gold,
+                task=task,
+                kind=kind,
+                group=group,
+                read_options=ReadOptions(**read),
+            )
         )
         evaluation = evaluate_answers(answers, options)
         return _write_files(evaluation, Path(out) if out else choose_folder(answers, "evaluation"))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine
@@ -36,6 +36,7 @@ from medtask.runs.session import (
     SessionState,
     open_session,
 )
+from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tables.write import FORMATS
 from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, load_rubric
 from medtask.tasks.task import Task
@@ -103,6 +104,7 @@ def judge(
     max_error_rate: float = 0.05,
     force_lock: bool = False,
     progress: RunObserver | None = None,
+    **read: Unpack[ReadOptionValues],
 ) -> JudgeResult:
     """Grade free text with a model, or compare the answers of two runs.
 
@@ -125,6 +127,7 @@ def judge(
         max_error_rate: ``exit_code`` is 3 if a larger share of judgements failed.
         force_lock: Take over a folder that is locked by a process on another host.
         progress: Receives notes and progress.
+        read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
         The metrics of the grades or preferences, and the paths of the judgements.
@@ -145,7 +148,14 @@ def judge(
         )
 
     def open_one(answers: str | Path, truth: str | None) -> AnswerTable:
-        return open_answers(answers, gold=truth, task=task, kind="answer", group=group)
+        return open_answers(
+            answers,
+            gold=truth,
+            task=task,
+            kind="answer",
+            group=group,
+            read_options=ReadOptions(**read),
+        )
 
     judging_input = JudgingInput(
         open_one(source, gold),

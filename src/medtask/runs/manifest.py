@@ -151,6 +151,7 @@ def describe_task_and_table(task: Task, table: Table, rows: int, digest: str) ->
             "rows": rows,
             "columns": list(table.columns),
             "notes": list(table.notes),
+            "options": table.options.to_values(),
         },
     }
 

@@ -20,6 +20,7 @@ from medtask.runs.output_columns import rename_columns
 from medtask.runs.task_inference import infer_task
 from medtask.tables.cell_values import read_cell, unescape_formula
 from medtask.tables.read import read_table, validate_table
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table import Table
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict
@@ -36,7 +37,7 @@ def open_answers(
     task: Task | None = None,
     kind: str | None = None,
     group: str | None = None,
-    sheet: str | None = None,
+    read_options: ReadOptions = DEFAULT_READ_OPTIONS,
 ) -> AnswerTable:
     """Open the answers of a run folder (or of a table in it), or a table with columns id and
     answer.
@@ -48,7 +49,8 @@ def open_answers(
         task: Replaces the task from the manifest, or the one inferred from the table.
         kind: Replaces the inferred kind of the answers.
         group: The column that identifies dependent rows, such as those of one patient.
-        sheet: The sheet of a workbook.
+        read_options: How the table and the gold file are read. If both are given, sheet and header
+            row are those of the table.
 
     Raises:
         UsageError: The source or an option is not valid.
@@ -57,13 +59,15 @@ def open_answers(
     """
     source = Path(source)
     folder = _find_run_folder(source)
-    answers = _open_run(folder, task) if folder else _open_table(source, task, sheet)
+    answers = _open_run(folder, task) if folder else _open_table(source, task, read_options)
     if group is not None:
         if group not in answers.table.columns:
             raise _make_missing_column_error("groups", group, answers.table)
         answers = replace(answers, task=replace(answers.task, group_column=group))
     validate_table(answers.table, answers.task.id_column)
-    answers = _open_gold(answers, gold)
+    answers = _open_gold(
+        answers, gold, read_options if folder else read_options.for_further_tables()
+    )
     if folder:
         return answers
     return replace(answers, external=True) if task else _infer_task(answers, kind)
@@ -138,8 +142,8 @@ def _find_task_file(folder: Path, task_source: str | None) -> Path | None:
     )
 
 
-def _open_table(source: Path, task: Task | None, sheet: str | None) -> AnswerTable:
-    table = read_table(source, sheet=sheet)
+def _open_table(source: Path, task: Task | None, options: ReadOptions) -> AnswerTable:
+    table = read_table(source, options)
     columns = set(table.columns)
     if "answer" not in columns:
         raise _make_missing_column_error("answers", "answer", table)
@@ -170,7 +174,7 @@ def _make_input_template(column: str | None) -> str:
     return f"{{{{ {column} }}}}" if column else ""
 
 
-def _open_gold(answers: AnswerTable, gold: str | None) -> AnswerTable:
+def _open_gold(answers: AnswerTable, gold: str | None, options: ReadOptions) -> AnswerTable:
     columns = answers.table.columns
     if gold is None:
         gold_column = answers.task.gold_column
@@ -190,11 +194,13 @@ def _open_gold(answers: AnswerTable, gold: str | None) -> AnswerTable:
             f"file{format_suggestion(gold, columns)}",
             fix=fix,
         )
-    return _read_gold_file(answers, Path(path), column)
+    return _read_gold_file(answers, Path(path), column, options)
 
 
-def _read_gold_file(answers: AnswerTable, path: Path, column: str) -> AnswerTable:
-    table = read_table(path)
+def _read_gold_file(
+    answers: AnswerTable, path: Path, column: str, options: ReadOptions
+) -> AnswerTable:
+    table = read_table(path, options)
     id_column = next(
         (name for name in (answers.task.id_column, "id") if name in table.columns), None
     )

@@ -88,8 +88,10 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
             yield line
 
 
-def detect_encoding(path: Path) -> tuple[str, str]:
+def detect_encoding(path: Path, named: str | None = None) -> tuple[str, str]:
     """Detect an encoding in which the whole file can be decoded.
+
+    A byte order mark takes precedence over the encoding that the user ``named``.
 
     Returns:
         The name of the encoding, and a note about it for users.
@@ -113,13 +115,14 @@ def detect_encoding(path: Path) -> tuple[str, str]:
     elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding, note = "utf-16", "UTF-16"
     else:
-        encoding, note = "utf-8", "UTF-8"
+        encoding, note = named or "utf-8", named or "UTF-8"
     undecodable = _find_undecodable(path, encoding)
     if undecodable is None:
         return encoding, note
     offset, line = undecodable
     if (
-        encoding == "utf-8"
+        named is None
+        and encoding == "utf-8"
         and (guess := _guess_legacy_encoding(path)) is not None
         and _find_undecodable(path, guess) is None
     ):
@@ -131,9 +134,8 @@ def detect_encoding(path: Path) -> tuple[str, str]:
                 f"line {line})"
             ),
         )
-    raise make_table_error(
-        path, f"byte {offset:,} is not valid {note}", fix=_UTF8_REMEDY, line=line
-    )
+    fix = f"name its encoding with --encoding, or {_UTF8_REMEDY}"
+    raise make_table_error(path, f"byte {offset:,} is not valid {note}", fix=fix, line=line)
 
 
 def _find_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from medtask.display import format_path, quote, quote_names, suggest
 from medtask.errors import TableError
@@ -12,6 +14,7 @@ from medtask.tables.read_csv import read_csv
 from medtask.tables.read_excel import read_excel
 from medtask.tables.read_json import read_json, read_jsonl
 from medtask.tables.read_objects import read_objects
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions, ReadOptionValues
 from medtask.tables.read_parquet import read_parquet
 from medtask.tables.stdin import spool_stdin
 from medtask.tables.table import Table
@@ -20,7 +23,7 @@ from medtask.tables.validation import TableCounts, validate_table
 
 __all__ = ["Table", "TableCounts", "read_table", "spool_stdin", "validate_table"]
 
-_TEXT_READERS: dict[str, Callable[[Path], TablePart]] = {
+_TEXT_READERS: dict[str, Callable[[Path, ReadOptions], TablePart]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".jsonl": read_jsonl,
@@ -36,7 +39,11 @@ _EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 _READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet or XLSX"
 
 
-def read_table(source: object, *, sheet: str | None = None) -> Table:
+def read_table(
+    source: object,
+    options: ReadOptions = DEFAULT_READ_OPTIONS,
+    **changes: Unpack[ReadOptionValues],
+) -> Table:
     """Open a table from a file, a folder, a list of files, or an object in memory.
 
     Args:
@@ -44,33 +51,37 @@ def read_table(source: object, *, sheet: str | None = None) -> Table:
             a folder whose tables are read in the order of their names, a pandas or polars frame, a
             pyarrow table, a Hugging Face dataset, or mappings from column to value. Several files
             need the same columns.
-        sheet: Name of the sheet of a workbook; default: the first visible one with content.
+        options: How files are read: their encoding, sheet and header row. Ignored for objects in
+            memory.
+        changes: Fields of `ReadOptions` by name, which replace those of ``options``.
 
     Returns:
         The table; its rows are read when they are iterated.
 
     Raises:
+        UsageError: An option is not valid.
         TableError: The table cannot be read. Iteration over the rows can raise it too.
     """
     if isinstance(source, Table):
         return source
+    options = replace(options, **changes)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         return _read_files(
-            format_path(path), _find_tables(path) if path.is_dir() else [path], sheet
+            format_path(path), _find_tables(path) if path.is_dir() else [path], options
         )
     if (
         isinstance(source, Sequence)
         and source
         and all(isinstance(item, str | os.PathLike) for item in source)
     ):
-        return _read_files(f"{len(source)} files", [Path(item) for item in source], sheet)
+        return _read_files(f"{len(source)} files", [Path(item) for item in source], options)
     title, part = read_objects(source)
     return Table(title, (), part.columns, part.notes, (part,))
 
 
-def _read_files(title: str, paths: Sequence[Path], sheet: str | None) -> Table:
-    parts = [_read_file(path, sheet) for path in paths]
+def _read_files(title: str, paths: Sequence[Path], options: ReadOptions) -> Table:
+    parts = [_read_file(path, options) for path in paths]
     columns = parts[0].columns
     for path, part in zip(paths[1:], parts[1:], strict=True):
         if different := set(columns) ^ set(part.columns):
@@ -87,10 +98,10 @@ def _read_files(title: str, paths: Sequence[Path], sheet: str | None) -> Table:
             f"{format_path(path)}: {', '.join(part.notes)}"
             for path, part in zip(paths, parts, strict=True)
         )
-    return Table(title, tuple(paths), columns, notes, tuple(parts))
+    return Table(title, tuple(paths), columns, notes, tuple(parts), options)
 
 
-def _read_file(path: Path, sheet: str | None) -> TablePart:
+def _read_file(path: Path, options: ReadOptions) -> TablePart:
     if not path.exists():
         raise _make_not_found_error(path)
     if not path.is_file():
@@ -101,15 +112,15 @@ def _read_file(path: Path, sheet: str | None) -> TablePart:
         )
     kind = _read_suffix(path)
     if kind in _EXCEL_SUFFIXES:
-        return read_excel(path, sheet)
-    if sheet is not None:
+        return read_excel(path, options)
+    if options.sheet is not None:
         raise make_table_error(
             path,
-            f"only XLSX files have sheets, such as {quote(sheet)}",
+            f"only XLSX files have sheets, such as {quote(options.sheet)}",
             fix="remove the sheet option",
         )
     if kind in _READERS:
-        return _READERS[kind](path)
+        return _READERS[kind](path, options)
     raise make_table_error(
         path,
         f"not a known table format ({kind or 'the name has no suffix'})",

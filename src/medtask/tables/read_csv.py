@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medtask.errors import TableError
 from medtask.tables.encoding import MAX_CELL_LENGTH, detect_encoding, read_lines
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
     Row,
@@ -27,18 +28,21 @@ _NO_DELIMITER = "\ud800"
 _SAMPLE_LINES = 100
 
 
-def read_csv(path: Path) -> TablePart:
+def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a CSV file; cells stay strings, delimiter and encoding are detected."""
     # A setting of the whole process; its default is 131,072 characters.
     csv.field_size_limit(MAX_CELL_LENGTH)
-    encoding, encoding_note = detect_encoding(path)
-    delimiter = _detect_delimiter(itertools.islice(read_lines(path, encoding), _SAMPLE_LINES))
+    encoding, encoding_note = detect_encoding(path, options.encoding)
+    start = (options.header_row or 1) - 1
+    delimiter = _detect_delimiter(
+        itertools.islice(read_lines(path, encoding), start, start + _SAMPLE_LINES)
+    )
 
     def records() -> Iterator[tuple[int, list[str]]]:
-        return _read_records(path, encoding, delimiter)
+        return _read_records(path, encoding, delimiter, start)
 
     header_line, header = next(
-        ((line, cells) for line, cells in records() if "".join(cells).strip()), (1, [])
+        ((line, cells) for line, cells in records() if "".join(cells).strip()), (start + 1, [])
     )
     columns = read_column_names(path, header, header_line)
 
@@ -83,15 +87,21 @@ def _read_rows(
     stats.blank_lines += blank_lines
 
 
-def _read_records(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The cells of each record with the line in which it begins; no cells for a blank line."""
-    reader = csv.reader(read_lines(path, encoding), delimiter=delimiter, strict=True)
-    first = 1
+def _read_records(
+    path: Path, encoding: str, delimiter: str, start: int
+) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each record with the line in which it begins; no cells for a blank line.
+
+    The first ``start`` lines are not read.
+    """
+    lines = itertools.islice(read_lines(path, encoding), start, None)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    first = start + 1
     try:
         for cells in reader:
             yield first, cells
             # line_num counts lines, not records: it is the last line of the record just read.
-            first = reader.line_num + 1
+            first = start + reader.line_num + 1
     except csv.Error as error:
         if "field limit" in str(error):
             problem, fix = (
@@ -99,11 +109,11 @@ def _read_records(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[i
                 "close the quote that starts here, or split the text",
             )
             raise make_table_error(path, problem, fix=fix, line=first) from None
-        record = itertools.islice(read_lines(path, encoding), first - 1, reader.line_num)
+        record = itertools.islice(read_lines(path, encoding), first - 1, start + reader.line_num)
         opened = _find_open_quote(record, first, delimiter)
         problem = (
             "the quoted cell that starts here is not closed properly (detected in line "
-            f"{reader.line_num})"
+            f"{start + reader.line_num:,})"
         )
         fix = 'close the quote; a quote inside a quoted cell is written twice ("")'
         raise make_table_error(path, problem, fix=fix, line=opened) from None

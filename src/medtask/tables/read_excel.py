@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medtask.display import quote, quote_names, suggest
 from medtask.errors import TableError
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
     Row,
@@ -55,20 +56,21 @@ class _SheetPreview:
     merged_areas: int
 
 
-def read_excel(path: Path, sheet: str | None = None) -> TablePart:
+def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open the named sheet, or the first visible one with content.
 
-    The first row that is not empty is the header. Whole numbers become int, dates ISO strings,
-    cells with an Excel error None.
+    The header is the named row, or the first one that is not empty. Whole numbers become int, dates
+    ISO strings, cells with an Excel error None.
     """
     _check_archive(path)
     with _open_workbook(path) as workbook:
         names = workbook.sheet_names
         previews = {
-            name: _preview_sheet(workbook.get_sheet_by_name(name))
+            name: _preview_sheet(workbook.get_sheet_by_name(name), options.header_row)
             for name in _list_visible_sheets(workbook)
         }
         filled = [name for name, look in previews.items() if look.header]
+        sheet = options.sheet
         if sheet is not None and sheet not in names:
             fix = suggest(sheet, names) or f"it has {quote_names(names)}"
             raise make_table_error(path, f"sheet {quote(sheet)} not found", fix=fix)
@@ -79,7 +81,9 @@ def read_excel(path: Path, sheet: str | None = None) -> TablePart:
                 fix="unhide the sheet with the table, or name it",
             )
         name = sheet or filled[0]
-        preview = previews.get(name) or _preview_sheet(workbook.get_sheet_by_name(name))
+        preview = previews.get(name) or _preview_sheet(
+            workbook.get_sheet_by_name(name), options.header_row
+        )
     notes = [f"sheet {quote(name)}"]
     if ignored := [other for other in filled if other != name]:
         notes.append(f"not read: sheet{'s' if len(ignored) > 1 else ''} {quote_names(ignored)}")
@@ -118,8 +122,9 @@ def _list_visible_sheets(workbook: CalamineWorkbook) -> list[str]:
     return [sheet.name for sheet in workbook.sheets_metadata if (sheet.typ, sheet.visible) == shown]
 
 
-def _preview_sheet(sheet: CalamineSheet) -> _SheetPreview:
-    line, header = next(_iter_filled_rows(sheet, ReadStats()), (1, []))
+def _preview_sheet(sheet: CalamineSheet, header_row: int | None) -> _SheetPreview:
+    above = (header_row or 1) - 1
+    line, header = next(_iter_filled_rows(sheet, ReadStats(), above), (1, []))
     return _SheetPreview(line, tuple(header), len(sheet.merged_cell_ranges or ()))
 
 

@@ -8,7 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from medtask.tables.encoding import detect_encoding, open_bytes, read_lines
-from medtask.tables.table_part import ReadStats, Row, TablePart, collect_columns, make_table_error
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from medtask.tables.table_part import (
+    ReadStats,
+    Row,
+    TablePart,
+    collect_columns,
+    make_table_error,
+    refuse_header_row,
+)
 
 MAX_JSON_BYTES = 200 * 2**20
 """Maximum size of a JSON file, uncompressed."""
@@ -18,9 +26,10 @@ class _JsonError(ValueError):
     """A JSON error with a message that does not quote the text."""
 
 
-def read_jsonl(path: Path) -> TablePart:
+def read_jsonl(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a JSON Lines file; the columns are the keys of all lines, read in a first pass."""
-    encoding, note = detect_encoding(path)
+    refuse_header_row(path, options)
+    encoding, note = detect_encoding(path, options.encoding)
     keys: dict[str, None] = {}
     for row in _read_json_lines(path, encoding, ReadStats()):
         keys.update(dict.fromkeys(row))
@@ -55,9 +64,10 @@ def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Ro
         yield value
 
 
-def read_json(path: Path) -> TablePart:
+def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a JSON file: a list of objects, or one object with a list per column."""
-    encoding, note = detect_encoding(path)
+    refuse_header_row(path, options)
+    encoding, note = detect_encoding(path, options.encoding)
     with open_bytes(path) as stream:
         data = stream.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:

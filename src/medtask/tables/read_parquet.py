@@ -8,15 +8,24 @@ from pathlib import Path
 
 from medtask.display import quote
 from medtask.tables.cell_values import to_cell_value
-from medtask.tables.table_part import ReadStats, Row, TablePart, collect_columns, make_table_error
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from medtask.tables.table_part import (
+    ReadStats,
+    Row,
+    TablePart,
+    collect_columns,
+    make_table_error,
+    refuse_header_row,
+)
 
 _SLICE_ROWS = 20_000
 
 
-def read_parquet(path: Path) -> TablePart:
+def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a Parquet file; dates become ISO strings, decimals int or str."""
     import polars as pl
 
+    refuse_header_row(path, options)
     with _translate_errors(path):
         # Without these options polars interprets patterns and hive folders in the path.
         frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from medtask.tables.cell_values import format_canonical_json
 from medtask.tables.encoding import open_bytes
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import ReadStats, Row, TablePart
 
 
@@ -25,6 +26,7 @@ class Table:
         columns: Names of the columns.
         notes: Facts about the files for users, such as encoding, delimiter and sheet.
         parts: The files of the table.
+        options: How the files were read.
     """
 
     source: str
@@ -32,6 +34,7 @@ class Table:
     columns: tuple[str, ...]
     notes: tuple[str, ...]
     parts: tuple[TablePart, ...] = field(repr=False, compare=False)
+    options: ReadOptions = DEFAULT_READ_OPTIONS
 
     def rows(self, stats: ReadStats | None = None) -> Iterator[Row]:
         """Iterate over the rows, each a dict with all columns; missing cells are None.
@@ -57,8 +60,8 @@ class Table:
     def digest(self) -> str:
         """SHA-256 (hex) of the concatenated files, as printed by ``cat FILES | sha256sum``.
 
-        The name of a selected sheet is included. For objects in memory, the rows are hashed as JSON
-        lines.
+        The name of a selected sheet and the other options of reading are included if they were
+        given. For objects in memory, the rows are hashed as JSON lines.
         """
         digest = hashlib.sha256()
         for path, part in zip(self.paths, self.parts, strict=False):
@@ -66,6 +69,8 @@ class Table:
                 while chunk := stream.read(2**20):
                     digest.update(chunk)
             digest.update(part.sheet.encode())
+        if self.paths and (given := self.options.for_digest()):
+            digest.update(format_canonical_json(given).encode())
         if not self.paths:
             for row in self.rows():
                 digest.update(format_canonical_json(row).encode() + b"\n")

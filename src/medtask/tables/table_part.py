@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medtask.display import format_path, quote_names
 from medtask.errors import TableError
+from medtask.tables.read_options import ReadOptions
 
 Row = dict[str, object]
 
@@ -41,6 +42,14 @@ def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = N
     """An error of a file; ``line`` is 1-based (in a spreadsheet: the row)."""
     where = format_path(path) if line is None else f"{format_path(path)}, line {line}"
     return TableError(f"{where}: {problem}", fix=fix)
+
+
+def refuse_header_row(path: Path, options: ReadOptions) -> None:
+    """Raise TableError if a header row is named for a file whose format has none."""
+    if options.header_row is not None:
+        raise make_table_error(
+            path, "its format has no header row", fix="remove the option --header-row"
+        )
 
 
 def read_column_names(path: Path, cells: Sequence[str], line: int | None = None) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AnswersPath, AsJson, TaskFile
+from medtask.cli.table_options import add_read_options
 from medtask.display import format_count
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.runs.audit_sample import AuditSample
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_AUDIT_ROWS = 120  # as in medtask.runs.audit, which --help does not load
 
 
+@add_read_options
 def audit(
     source: AnswersPath,
     budget: Annotated[
@@ -36,6 +39,8 @@ def audit(
         ),
     ] = None,
     task: TaskFile = None,
+    *,
+    read_options: ReadOptions,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the sample; default: RUN/audit.")
     ] = None,
@@ -57,6 +62,7 @@ def audit(
         labels=labels,
         task=load_task(task) if task else None,
         out=out,
+        **read_options.to_values(),
     )
     if as_json:
         show.print_json(audited.to_json())

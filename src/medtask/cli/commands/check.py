@@ -15,7 +15,6 @@ from medtask.cli import console as show
 from medtask.cli.inputs import (
     DataSource,
     ModelName,
-    SheetName,
     TaskPath,
     check_table,
     choose_model,
@@ -23,9 +22,11 @@ from medtask.cli.inputs import (
     open_table,
 )
 from medtask.cli.model_options import add_load_options, load_engine
+from medtask.cli.table_options import add_read_options
 from medtask.display import format_count, format_estimated_duration
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import TableError, TaskFaults
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.cli.dataset_statistics import DatasetStatistics
@@ -43,6 +44,7 @@ _TIMED_ROWS = (
 _MAX_TIMING_S = 3.0
 
 
+@add_read_options
 @add_load_options
 def check(
     task: TaskPath,
@@ -56,8 +58,8 @@ def check(
         typer.Option("--id", metavar="ID", help="Show the exact prompt of the row with this id."),
     ] = None,
     model: ModelName = None,
-    sheet: SheetName = None,
     *,
+    read_options: ReadOptions,
     measure: Annotated[
         bool, typer.Option(help="Time a few rows to estimate the duration of a run.")
     ] = True,
@@ -72,7 +74,7 @@ def check(
 
     try:
         loaded_task = load_task(task)
-        with open_table(loaded_task, data, sheet) as table:
+        with open_table(loaded_task, data, read_options) as table:
             check_table(loaded_task, table)
             load_model = partial(load_engine, choose_model(loaded_task, model), load_options)
             if as_json or row is not None or record_id is not None:

@@ -9,8 +9,11 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AsJson, GoldSource, GroupName, KindName
+from medtask.cli.table_options import add_read_options
+from medtask.tables.read_options import ReadOptions
 
 
+@add_read_options
 def compare(
     systems: Annotated[
         list[Path],
@@ -21,6 +24,8 @@ def compare(
     gold: GoldSource = None,
     kind: KindName = None,
     group: GroupName = None,
+    *,
+    read_options: ReadOptions,
     baselines: Annotated[
         bool,
         typer.Option(
@@ -58,6 +63,7 @@ def compare(
         baselines=baselines,
         price_per_hour=price_per_hour,
         out=out,
+        **read_options.to_values(),
     )
     if as_json:
         show.print_json(comparison.to_json())

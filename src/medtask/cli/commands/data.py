@@ -15,16 +15,17 @@ from medtask.cli.inputs import (
     DataSource,
     GoldColumn,
     Quiet,
-    SheetName,
     TaskPath,
     open_table,
 )
+from medtask.cli.table_options import add_read_options
 from medtask.cli.training_options import (
     MaxLabelRows,
     MinLabelRows,
     ValidationShare,
     ValidationTable,
 )
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.training.training_data import TrainingData
@@ -43,6 +44,7 @@ def _data_callback() -> None:
 
 
 @data.command()
+@add_read_options
 def prepare(
     task: TaskPath,
     out: Annotated[
@@ -62,7 +64,8 @@ def prepare(
         Literal["messages", "prompt-completion"],
         typer.Option("--format", help="One chat per line, or prompt and completion as two fields."),
     ] = "messages",
-    sheet: SheetName = None,
+    *,
+    read_options: ReadOptions,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the validation split.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -79,9 +82,13 @@ def prepare(
     from medtask.training.training_data import RowSelection, build_training_data
 
     loaded_task = load_task(task)
-    with block_network(), open_table(loaded_task, data, sheet) as table:
+    with block_network(), open_table(loaded_task, data, read_options) as table:
         check_data_folder(out)
-        validation_table = read_table(validation) if validation is not None else None
+        validation_table = (
+            read_table(validation, read_options.for_further_tables())
+            if validation is not None
+            else None
+        )
         selection = RowSelection(share, min_count, cap)
         training_data = build_training_data(
             replace(loaded_task, gold_column=gold or loaded_task.gold_column),

@@ -15,16 +15,18 @@ from medtask.cli.inputs import (
     GoldSource,
     GroupName,
     KindName,
-    SheetName,
     TaskFile,
 )
+from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.errors import UsageError
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.runs.run_evaluation import Evaluation
 
 
+@add_read_options
 def evaluate(
     source: AnswersPath,
     gold: GoldSource = None,
@@ -56,7 +58,8 @@ def evaluate(
     task: TaskFile = None,
     kind: KindName = None,
     group: GroupName = None,
-    sheet: SheetName = None,
+    *,
+    read_options: ReadOptions,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -91,7 +94,7 @@ def evaluate(
             task=load_task(task) if task else None,
             kind=kind,
             group=group,
-            sheet=sheet,
+            read_options=read_options,
         )
     home = answers.folder or source
     tracker = open_tracking(track, answers.task, home, allow_remote=allow_remote)

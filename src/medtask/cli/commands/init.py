@@ -10,12 +10,15 @@ from typing import Annotated
 import typer
 
 from medtask.cli import console as show
-from medtask.cli.inputs import SheetName, describe_table
+from medtask.cli.inputs import describe_table
+from medtask.cli.table_options import add_read_options
 from medtask.errors import UsageError
+from medtask.tables.read_options import ReadOptions
 
 _SAMPLE_ROWS = 200  # rows that are read to guess the text column and the id column
 
 
+@add_read_options
 def init(
     folder: Annotated[
         Path,
@@ -27,7 +30,8 @@ def init(
         str,
         typer.Option("--from", metavar="TABLE", help="Table that the task is written for."),
     ],
-    sheet: SheetName = None,
+    *,
+    read_options: ReadOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing task file.")] = False,
 ) -> None:
     """Draft a task file from a table."""
@@ -39,7 +43,7 @@ def init(
         raise UsageError(
             f"{file} already exists", fix="choose another name, or replace it with --force"
         )
-    source_table = read_table(table, sheet=sheet)
+    source_table = read_table(table, read_options)
     rows = validate_table(source_table, None).rows
     show.print_line(f"Read {describe_table(source_table, rows)}.")
     draft = draft_task_file(

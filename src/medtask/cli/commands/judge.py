@@ -19,8 +19,10 @@ from medtask.cli.inputs import (
     disable_downloads,
 )
 from medtask.cli.model_options import add_load_options, load_shown_engine
+from medtask.cli.table_options import add_read_options
 from medtask.display import format_count
 from medtask.engines.load_options import LoadOptions
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.runs.judging import JudgeResult
@@ -33,6 +35,7 @@ JudgedPath = Annotated[
 ]
 
 
+@add_read_options
 @add_load_options
 def judge(
     run: JudgedPath,
@@ -71,6 +74,7 @@ def judge(
         bool, typer.Option("--allow-self", help="Allow a model to judge its own answers.")
     ] = False,
     *,
+    read_options: ReadOptions,
     load_options: LoadOptions,
     max_error_rate: Annotated[
         float,
@@ -110,6 +114,7 @@ def judge(
             allow_remote=load_options.allow_remote,
             max_error_rate=max_error_rate,
             progress=display,
+            **read_options.to_values(),
         )
     show.print_json(result.to_json()) if as_json else _print_result(result)
     raise typer.Exit(result.exit_code)

@@ -19,16 +19,17 @@ from medtask.cli.inputs import (
     ModelName,
     Offline,
     Quiet,
-    SheetName,
     TaskPath,
     choose_model,
     disable_downloads,
     open_table,
 )
 from medtask.cli.model_options import add_load_options, load_shown_engine
+from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.display import format_count
 from medtask.engines.load_options import LoadOptions
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.cli.progress import RunProgressDisplay
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from medtask.tasks.task import Task
 
 
+@add_read_options
 @add_load_options
 def run(
     task: TaskPath,
@@ -57,8 +59,8 @@ def run(
             help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl.",
         ),
     ] = "csv,parquet",
-    sheet: SheetName = None,
     *,
+    read_options: ReadOptions,
     load_options: LoadOptions,
     uncalibrated: Annotated[
         bool,
@@ -97,7 +99,7 @@ def run(
     tracker = open_tracking(track, loaded_task, out, allow_remote=allow_remote)
     with (
         open_table(
-            loaded_task, data, sheet, partial(_open_spool_folder, loaded_task, out, new_run)
+            loaded_task, data, read_options, partial(_open_spool_folder, loaded_task, out, new_run)
         ) as table,
         display,
         redirect_stdout(sys.stderr),

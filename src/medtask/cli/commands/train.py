@@ -18,13 +18,14 @@ from medtask.cli.inputs import (
     GoldColumn,
     Offline,
     Quiet,
-    SheetName,
     TaskPath,
     disable_downloads,
     open_table,
 )
 from medtask.cli.model_options import Device, MemoryLimit
+from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
+from medtask.tables.read_options import ReadOptions
 from medtask.training.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from medtask.training.trained_model import TrainedModel
 
 
+@add_read_options
 def train(
     context: typer.Context,
     task: TaskPath,
@@ -47,7 +49,8 @@ def train(
     share: options.ValidationShare = 0.1,
     min_count: options.MinLabelRows = 1,
     cap: options.MaxLabelRows = None,
-    sheet: SheetName = None,
+    *,
+    read_options: ReadOptions,
     epochs: options.EpochCount = DEFAULT_RECIPE.epochs,
     rate: options.LearningRate = DEFAULT_RECIPE.rate,
     batch: options.BatchRows = DEFAULT_RECIPE.batch,
@@ -75,6 +78,7 @@ def train(
     The result is a folder that run, evaluate and compare accept like any model. Ctrl-C keeps the
     best state so far; the same command resumes, also after a crash.
     """
+    from medtask.tables.read import read_table
     from medtask.tasks.load import load_task
     from medtask.training.train import TaskData, preview_training
     from medtask.training.training_data import RowSelection
@@ -82,10 +86,12 @@ def train(
     disable_downloads(offline)
     loaded_task = load_task(task)
     folder = out or _default_folder(loaded_task, method)
-    with open_table(loaded_task, data, sheet) as table:
+    with open_table(loaded_task, data, read_options) as table:
+        further = read_options.for_further_tables()
+        validation_table = read_table(validation, further) if validation is not None else None
         task_data = [
-            TaskData(loaded_task, table, gold, validation),
-            *map(_open_task_data, also or ()),
+            TaskData(loaded_task, table, gold, validation_table),
+            *(_open_task_data(argument, further) for argument in also or ()),
         ]
         recipe, selection = (
             options.build_recipe(loaded_task, context.params),
@@ -134,7 +140,7 @@ def _default_folder(task: Task, method: str) -> Path:
     return home / "models" / method
 
 
-def _open_task_data(argument: str) -> TaskData:
+def _open_task_data(argument: str, read_options: ReadOptions) -> TaskData:
     """Parse "TASK=TABLE", or a task that names its own table."""
     from medtask.errors import UsageError
     from medtask.tables.read import read_table
@@ -148,7 +154,7 @@ def _open_task_data(argument: str) -> TaskData:
             f"{path} names no table",
             fix=f"name one with --also {path}=TABLE, or write `data: TABLE` into its task file",
         )
-    return TaskData(task, read_table(Path(table) if table else task.data))
+    return TaskData(task, read_table(Path(table) if table else task.data, read_options))
 
 
 def _print_result(model: TrainedModel) -> None:

@@ -17,7 +17,6 @@ from medtask.cli.inputs import (
     ModelName,
     Offline,
     Quiet,
-    SheetName,
     TaskPath,
     disable_downloads,
     open_table,
@@ -25,11 +24,14 @@ from medtask.cli.inputs import (
 from medtask.cli.model_options import (
     add_load_options,
 )
+from medtask.cli.table_options import add_read_options
 from medtask.cli.training_options import SearchMethod
 from medtask.display import format_count
 from medtask.engines.load_options import LoadOptions
+from medtask.tables.read_options import ReadOptions
 
 
+@add_read_options
 @add_load_options
 def tune(
     task: TaskPath,
@@ -61,7 +63,6 @@ def tune(
         ),
     ] = None,
     gold: GoldColumn = None,
-    sheet: SheetName = None,
     test_share: Annotated[
         float,
         typer.Option(
@@ -80,6 +81,7 @@ def tune(
         ),
     ] = False,
     *,
+    read_options: ReadOptions,
     load_options: LoadOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     offline: Offline = False,
@@ -99,7 +101,7 @@ def tune(
     disable_downloads(offline)
     loaded_task = load_task(task)
     display = SearchProgressDisplay(quiet=quiet)
-    with open_table(loaded_task, data, sheet) as table, redirect_stdout(sys.stderr):
+    with open_table(loaded_task, data, read_options) as table, redirect_stdout(sys.stderr):
         result = search(
             loaded_task,
             table,

@@ -1,0 +1,37 @@
+"""Command-line options for reading a table, shared by all commands that read one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medtask.cli.option_groups import add_options
+from medtask.tables.read_options import ReadOptions
+
+
+def _declare_options(
+    *,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Encoding of a text file, such as cp1250; default: detected."
+        ),
+    ] = None,
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Sheet of a workbook; default: the first one with content."
+        ),
+    ] = None,
+    header_row: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Row of the column names; default: the first with content."
+        ),
+    ] = None,
+) -> ReadOptions:
+    return ReadOptions(encoding=encoding, sheet=sheet, header_row=header_row)
+
+
+add_read_options = add_options("read_options", _declare_options)

@@ -1,0 +1,85 @@
+"""Options of reading a table: encoding, sheet, header row."""
+
+from __future__ import annotations
+
+import codecs
+from dataclasses import dataclass, fields, replace
+from typing import TypedDict, cast
+
+from medtask.display import quote
+from medtask.errors import UsageError
+
+_ENCODING_EXAMPLES = "utf-8, cp1252, cp1250, iso8859-2, cp850, utf-16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How a table is read. None: the reader finds it out.
+
+    Attributes:
+        encoding: Encoding of a text file, a name that Python knows, such as "cp1250". A byte order
+            mark in the file takes precedence.
+        sheet: Name of the sheet of a workbook; default: the first visible one with content.
+        header_row: Line (in a workbook: row) of the column names, from 1; what is above it is not
+            read.
+
+    Raises:
+        UsageError: The encoding is not known, or the header row is not positive.
+    """
+
+    encoding: str | None = None
+    sheet: str | None = None
+    header_row: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            _check_encoding(self.encoding)
+        if self.header_row is not None and self.header_row < 1:
+            raise UsageError(
+                f"header row {self.header_row} does not exist",
+                fix="count the rows from 1, as a spreadsheet does",
+            )
+
+    def to_values(self) -> ReadOptionValues:
+        """The options that differ from their default, by name."""
+        values = {
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if getattr(self, option.name) != option.default
+        }
+        return cast(ReadOptionValues, values)
+
+    def for_digest(self) -> dict[str, object]:
+        """The given options that change what is read; the sheet is a part of the table itself."""
+        return {name: value for name, value in self.to_values().items() if name != "sheet"}
+
+    def for_further_tables(self) -> ReadOptions:
+        """These options for a second table of the same command: its sheet and header are its own.
+
+        Both are found out for that table.
+        """
+        return replace(self, sheet=None, header_row=None)
+
+
+class ReadOptionValues(TypedDict, total=False):
+    """The fields of `ReadOptions` as keyword arguments of public functions."""
+
+    encoding: str | None
+    sheet: str | None
+    header_row: int | None
+
+
+DEFAULT_READ_OPTIONS = ReadOptions()
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        # Decoders of bytes to bytes, and of names of domains, are no encodings of a file.
+        "".encode(name)
+        known = codecs.lookup(name).name not in ("idna", "punycode", "undefined")
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise UsageError(
+            f"{quote(name)} is not a known encoding", fix=f"use a name such as {_ENCODING_EXAMPLES}"
+        )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from medtask.cli.main import app
+from support.command_line import RunCommand
+
+TABLE_OPTIONS = {"--encoding", "--sheet", "--header-row"}
+READING_COMMANDS = {
+    *("init", "check", "run", "evaluate", "audit", "compare", "judge", "train", "tune"),
+    "data prepare",
+}
+
+
+def list_command_options() -> dict[str, set[str]]:
+    group = typer.main.get_command(app)
+    commands = dict(group.commands)  # type: ignore[attr-defined]
+    commands |= {f"data {name}": one for name, one in commands.pop("data").commands.items()}
+    return {
+        name: {flag for parameter in command.params for flag in parameter.opts}
+        for name, command in commands.items()
+    }
+
+
+def test_every_command_that_reads_a_table_has_all_options_of_reading() -> None:
+    options = list_command_options()
+    assert {name for name, flags in options.items() if flags & TABLE_OPTIONS} == READING_COMMANDS
+    assert all(options[name] >= TABLE_OPTIONS for name in READING_COMMANDS)
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ninstruction: Choose.\ninput: '{{ note }}'\nid: id\ngold: gold\n"
+        "answer: {kind: label, labels: [curative, palliative]}\n"
+    )
+    path = tmp_path / "notes.csv"
+    path.write_bytes(
+        "Ward list\nid;note;gold\n1;zabieg wyłącznie łagodzący;palliative\n".encode("cp1250")
+    )
+    return path
+
+
+def test_a_run_with_other_options_of_reading_is_another_run(
+    notes: Path, medtask: RunCommand
+) -> None:
+    given = ("--encoding", "cp1250", "--header-row", "2")
+    first = medtask("run", ".", notes.name, "--model", "fake:", "--out", "out", *given)
+    assert first.code == 0, first.err
+    assert "wyłącznie" in Path("out/answers.csv").read_text("utf-8")
+    again = medtask("run", ".", notes.name, "--model", "fake:", "--out", "out", *given)
+    assert again.code == 0
+    other = medtask(
+        *("run", ".", notes.name, "--model", "fake:", "--out", "out", "--header-row", "2"),
+        *("--encoding", "iso8859-2"),
+    )
+    assert other.code == 8
+
+
+def test_gold_files_are_read_in_the_named_encoding(notes: Path, medtask: RunCommand) -> None:
+    given = ("--encoding", "cp1250", "--header-row", "2")
+    medtask("run", ".", notes.name, "--model", "fake:", "--out", "out", *given)
+    Path("truth.csv").write_bytes("id;prawda\n1;palliative\n".encode("utf-16-le"))
+    result = medtask("evaluate", "out", "--gold", "truth.csv", "--encoding", "utf-16-le")
+    assert result.code == 0, result.err
