@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtask.training.near_duplicates import SHINGLE_SIZE, normalize_words
+from medtask.near_duplicates import SHINGLE_SIZE, normalize_words
 
 WORDS = [
     "left",

@@ -8,12 +8,14 @@ import json
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medtask import similarity
-from medtask.records import Record
+from medtask.records import Prompt, Record
 from medtask.tasks.example_selection import find_max_similarity, select_examples
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import Example, ExamplePool
+from medtask.tasks.task import Example, ExamplePool, Label, Task
 
 TOPICS = {
     "heart": "crushing chest pain with rising troponin and a narrowed coronary artery",
@@ -84,6 +86,92 @@ def test_what_takes_its_place_leaves_the_others_where_they_were():
             one for one in near if one != index
         ]
         assert index in near
+
+
+def make_visits(patients: int = 12, k: int = 3) -> ExamplePool:
+    joints = ("knee", "hip", "hand", "foot")
+    rows = [
+        (f"Visit {visit} for the {joints[patient % 4]} after a fall, case {patient}", f"P{patient}")
+        for patient in range(patients)
+        for visit in ("one", "two, much later, with another surgeon and a new scan of the bone")
+    ]
+    return ExamplePool(
+        tuple(Example({"text": text}, "x", group) for text, group in rows),
+        tuple(text for text, _ in rows),
+        k,
+    )
+
+
+def test_a_row_is_never_shown_an_example_of_its_own_group():
+    pool = make_visits()
+    for text, example in zip(pool.texts, pool.examples, strict=True):
+        shown = select_examples(pool, text, example.group)
+        assert len(shown) == 3
+        assert example.group not in {pool.examples[place].group for place in shown}
+        # Without the group, the other visit is the most similar example of some rows.
+    assert any(
+        example.group in {pool.examples[place].group for place in select_examples(pool, text)}
+        for text, example in zip(pool.texts, pool.examples, strict=True)
+    )
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), st.integers(1, 8))
+@settings(max_examples=25, deadline=None)
+def test_whatever_the_groups_no_row_is_shown_its_own_group_or_text(groups, k):
+    words = ["ache", "burn", "cough", "dose", "edema", "fever", "graft", "hernia", "itch", "joint"]
+    texts = tuple(f"{words[place % 10]} {words[place % 7]}" for place in range(len(groups)))
+    pool = ExamplePool(
+        tuple(
+            Example({"text": text}, "x", f"P{group}")
+            for text, group in zip(texts, groups, strict=True)
+        ),
+        texts,
+        k,
+    )
+    for text, example in zip(texts, pool.examples, strict=True):
+        shown = select_examples(pool, text, example.group)
+        assert len(shown) <= k
+        assert text not in {texts[place] for place in shown}
+        assert example.group not in {pool.examples[place].group for place in shown}
+        # An equal text of another group is the text of the row's own group, too.
+        own_texts = {
+            other
+            for other, one in zip(texts, pool.examples, strict=True)
+            if one.group == example.group
+        }
+        assert not own_texts & {texts[place] for place in shown}
+
+
+def test_the_prompt_of_a_row_is_selected_by_its_group():
+    pool = make_visits()
+    task = Task("visits", "Name it.", "{{ text }}", labels=(Label("x", "", "x"),), pool=pool)
+    for text, example in zip(pool.texts, pool.examples, strict=True):
+        prompt = build_prompt(task, Record("1", {"text": text}, group=example.group))
+        own = [
+            one
+            for one, other in zip(pool.texts, pool.examples, strict=True)
+            if other.group == example.group
+        ]
+        assert isinstance(prompt, Prompt)
+        shown = "\n".join(turn.content for turn in prompt.messages[:-1])
+        assert not any(one in shown for one in own)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "READMITTED with a wound infection ten days after a left hemicolectomy; no fever - pus",
+        "Readmitted with a wound  infection, ten days after a left hemicolectomy. No fever. Pus.",
+        "Readmitted with a wound infection ten days after a left hemicolectomy: no fever, puss",
+    ],
+)
+def test_a_copy_with_other_punctuation_or_a_typing_error_is_not_shown(copy):
+    text = "Readmitted with a wound infection ten days after a left hemicolectomy, no fever, pus"
+    other = "Readmitted with a wound infection after an appendectomy, fever for two days"
+    pool = ExamplePool(
+        tuple(Example({"text": one}, "x") for one in (copy, other)), (copy, other), 2
+    )
+    assert select_examples(pool, text) == (1,)
 
 
 def test_equal_examples_are_shown_once():

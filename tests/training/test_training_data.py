@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import medtask
 from medtask.errors import InputError, MedtaskError, TableError, TaskFaults, UsageError
+from medtask.near_duplicates import NEAR_DUPLICATE_SIMILARITY
 from medtask.tables.read import read_table
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import Task
 from medtask.training.cleaning import DropReason
-from medtask.training.near_duplicates import NEAR_DUPLICATE_SIMILARITY
 from medtask.training.training_data import (
     RowSelection,
     TrainingData,

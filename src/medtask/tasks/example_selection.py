@@ -11,11 +11,12 @@ once per group. The group of a row depends on the pool and on its own text, neve
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+from medtask.near_duplicates import compute_similarity, list_shingles
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import ExamplePool
 from medtask.unicode_text import split_words
@@ -23,6 +24,9 @@ from medtask.unicode_text import split_words
 MAX_CLUSTERS = 64
 _MAX_ITERATIONS = 25
 _MAX_FEATURES = 30_000
+# Texts that differ in punctuation or a typing error are copies of one record. The bound is above
+# that of near duplicates: a similar text of another record is the best example there is.
+_SAME_RECORD_SIMILARITY = 0.9
 
 # Vectors of unit length, one per row: dense or sparse.
 _EncodeFunction = Callable[[Sequence[str]], Any]
@@ -33,32 +37,47 @@ class _ExampleIndex:
     """The groups of a pool.
 
     ``ranking`` holds for each group the pool's distinct texts, nearest to its centre first.
-    ``normalized_texts`` are these texts, case-folded.
+    ``row_groups`` are the groups (such as patients) of the examples with each of these texts.
     """
 
     encode: _EncodeFunction
     centres: Any
     ranking: Any
-    normalized_texts: tuple[str, ...]
+    row_groups: Mapping[int, frozenset[str]]
 
 
-def select_examples(pool: ExamplePool, text: str) -> tuple[int, ...]:
+def select_examples(pool: ExamplePool, text: str, group: str | None = None) -> tuple[int, ...]:
     """Indices in the pool of the examples for a row with this text, the nearest last.
 
-    An example with the same text as the row is replaced by the next nearest one.
+    A row is never shown an example of its own group, nor one whose text is a copy of its own: it
+    would be shown its own answer. Such an example is replaced by the next nearest one.
     """
     index = _build_index(pool)
     # Text that shares no word with the pool is equally near to all centres; it gets the first
     # group.
     cluster = int((index.encode([text]) @ index.centres.T).argmax())
-    own = normalize_name(text)
-    order = [int(place) for place in index.ranking[cluster]]
-    spare = (place for place in order[pool.k :] if index.normalized_texts[place] != own)
+    own_name, own_shingles = normalize_name(text), list_shingles(text)
+
+    def is_related(place: int) -> bool:
+        name, shingles = _normalize_example(pool.texts[place])
+        return (
+            group in index.row_groups[place]
+            or name == own_name
+            or compute_similarity(shingles, own_shingles) >= _SAME_RECORD_SIMILARITY
+        )
+
+    order = index.ranking[cluster]
+    spare = (place for place in map(int, order[pool.k :]) if not is_related(place))
+    # The replacement takes the place of the example, so that prompts share what comes before it.
     selected = [
-        place if index.normalized_texts[place] != own else next(spare, None)
-        for place in order[: pool.k]
+        next(spare, None) if is_related(place) else place for place in map(int, order[: pool.k])
     ]
     return tuple(place for place in reversed(selected) if place is not None)
+
+
+@lru_cache(maxsize=4096)
+def _normalize_example(text: str) -> tuple[str, frozenset[str]]:
+    return normalize_name(text), list_shingles(text)
 
 
 def find_max_similarity(references: tuple[str, ...], text: str) -> float:
@@ -73,20 +92,23 @@ def find_max_similarity(references: tuple[str, ...], text: str) -> float:
 def _build_index(pool: ExamplePool) -> _ExampleIndex:
     import numpy as np
 
-    normalized_texts = tuple(map(normalize_name, pool.texts))
-    distinct = sorted(
-        {fold: place for place, fold in reversed(list(enumerate(normalized_texts)))}.values()
-    )
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(pool.texts):
+        places.setdefault(normalize_name(text), []).append(place)
+    distinct = [same[0] for same in places.values()]
+    row_groups = {
+        same[0]: frozenset(
+            group for place in same if (group := pool.examples[place].group) is not None
+        )
+        for same in places.values()
+    }
     encode, vectors = _fit_encoder(tuple(pool.texts[place] for place in distinct), pool.by)
     centres = _fit_centres(vectors, min(MAX_CLUSTERS, len(distinct)))
     similarity = np.asarray(centres @ vectors.T)
     # A stable sort keeps the pool's order for equally near examples; rounding removes differences
     # in the last digits of sums.
     ranking = np.argsort(-similarity.round(6), axis=1, kind="stable")
-    # A row is shown at most k examples, and at most one of the pool's distinct texts is its own.
-    return _ExampleIndex(
-        encode, centres, np.asarray(distinct)[ranking[:, : pool.k + 1]], normalized_texts
-    )
+    return _ExampleIndex(encode, centres, np.asarray(distinct, dtype=np.int32)[ranking], row_groups)
 
 
 def _fit_centres(vectors: Any, cluster_count: int) -> Any:

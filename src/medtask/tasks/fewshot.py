@@ -11,6 +11,7 @@ from pathlib import Path
 from medtask.display import format_suggestion, quote
 from medtask.errors import InputError
 from medtask.records import Fault, Record
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.config import ExamplesConfig
 from medtask.tasks.document import KeyPath
 from medtask.tasks.input_template import read_template
@@ -173,6 +174,12 @@ def _read_pool(
             f"{reasons}"
         )
         warnings.append(reader.format_warning(message, *path, "file"))
+    if task.group_column and all(example.group is None for example in examples):
+        message = (
+            f"{file} has no groups in a column {quote(task.group_column)} - a row may be shown an "
+            "example of its own group, which makes its metrics too good"
+        )
+        warnings.append(reader.format_warning(message, *path, "file"))
     pool = ExamplePool(tuple(examples), tuple(texts), config.k, config.by)
     return FewShotExamples((), pool, tuple(warnings))
 
@@ -181,7 +188,7 @@ def _check_keys(reader: TaskReader, path: KeyPath, row: _Row, task: Task) -> Non
     template = read_template(task.input)
     if template.whole_row or not template.columns:
         return
-    columns = [column for column in (task.gold_column, task.id_column) if column]
+    columns = [name for name in (task.gold_column, task.id_column, task.group_column) if name]
     known = [*_list_columns(task), "answer", *columns]
     for key in row:
         if key not in known:
@@ -215,7 +222,8 @@ def read_example(row: _Row, task: Task, answers_known: bool = True) -> tuple[Exa
             problems.append(kind.describe_invalid_answer(invalid, answer))
         answer, incomplete = kind.complete_answer(answer, text if isinstance(text, str) else None)
         problems += incomplete
-    return Example(fields, answer if answer is not None else ""), problems
+    group = read_cell(row.get(task.group_column)) if task.group_column else None
+    return Example(fields, answer if answer is not None else "", group), problems
 
 
 def _find_row_problems(fields: _Row, text: str | Fault, task: Task) -> Iterator[str]:

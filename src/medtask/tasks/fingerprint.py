@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from medtask.tables.cell_values import format_canonical_json
 from medtask.tasks.prompt import PROMPT_VERSION
-from medtask.tasks.task import Example, Task
+from medtask.tasks.task import Example, ExamplePool, Task
 
 _MAX_VALUE_LENGTH = 80
 
@@ -60,7 +60,7 @@ def _list_pass_properties(task: Task) -> dict[str, str]:
             for name, fact in asdict(task.answer_spec).items()
         },
         "examples": _summarize_examples(task.examples),
-        "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_examples(task.pool.examples)}"
+        "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_pool(task.pool)}"
         if task.pool
         else "",
         "reasoning": format_canonical_json(asdict(task.reasoning)) if task.reasoning else "",
@@ -77,6 +77,12 @@ def _summarize_examples(examples: Sequence[Example]) -> str:
         f"{len(examples)} (sha256 "
         f"{_hash_value([[dict(example.fields), example.answer] for example in examples])[:32]})"
     )
+
+
+def _summarize_pool(pool: ExamplePool) -> str:
+    """The examples and their groups: a row is shown examples of other groups only."""
+    groups = _hash_value([example.group for example in pool.examples])[:32]
+    return f"{_summarize_examples(pool.examples)} in other groups (sha256 {groups})"
 
 
 def _abbreviate(value: str) -> str:

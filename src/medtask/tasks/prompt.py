@@ -66,7 +66,7 @@ def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt 
     if isinstance(inputs, Fault):
         return inputs
     prefix = _build_prompt_prefix(
-        task, select_examples(task.pool, inputs.text) if task.pool else ()
+        task, select_examples(task.pool, inputs.text, record.group) if task.pool else ()
     )
     kind, options = get_task_kind(task), inputs.extras.options
     content = prefix.instructions + kind.write_question(inputs.text, inputs.extras)

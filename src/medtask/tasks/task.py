@@ -24,10 +24,11 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A worked example: the columns that the task uses, and the correct answer."""
+    """A worked example: the columns that the task uses, the correct answer, and the group."""
 
     fields: Mapping[str, object]
     answer: Value
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExamplePool:
-    """A table of worked examples, of which each row is shown the ``k`` nearest.
+    """A table of worked examples, of which each row is shown the ``k`` nearest of other groups.
 
     ``texts`` are their rendered inputs.
     """

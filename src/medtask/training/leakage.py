@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.tasks.row_fingerprints import hash_question
-from medtask.tasks.task import Task
-from medtask.training.near_duplicates import (
+from medtask.near_duplicates import (
     NEAR_DUPLICATE_SIMILARITY,
     MinHashSketch,
     find_cross_split_duplicates,
     sketch_texts,
 )
+from medtask.tasks.row_fingerprints import hash_question
+from medtask.tasks.task import Task
 from medtask.training.training_example import TrainingExample, format_question
 
 _WORST = 10

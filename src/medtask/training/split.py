@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from medtask.display import quote
 from medtask.errors import InputError
+from medtask.near_duplicates import IndexArray, cluster_near_duplicates, merge_clusters
 from medtask.tasks.task import Task
 from medtask.training.leakage import QuestionIndex
-from medtask.training.near_duplicates import IndexArray, cluster_near_duplicates, merge_clusters
 from medtask.training.training_example import TrainingExample, list_labels, shuffle_by_hash
 
 RowLabels = Sequence[tuple[str, ...]]

@@ -70,6 +70,23 @@ def normalize_words(text: str) -> str:
     return f" {_GAP.sub(' ', normalize_text(unicodedata.normalize('NFKC', text))).strip()} "
 
 
+def list_shingles(text: str) -> frozenset[str]:
+    """The shingles of one text; empty if it has no words."""
+    words = normalize_words(text)
+    if words.isspace():
+        return frozenset()
+    words = words.ljust(SHINGLE_SIZE)
+    return frozenset(
+        words[start : start + SHINGLE_SIZE] for start in range(len(words) - SHINGLE_SIZE + 1)
+    )
+
+
+def compute_similarity(first: frozenset[str], second: frozenset[str]) -> float:
+    """The similarity of two texts, given by `list_shingles`; 0 if one has no words."""
+    shared = len(first & second)
+    return shared / (len(first) + len(second) - shared) if shared else 0.0
+
+
 def sketch_texts(texts: Sequence[str]) -> MinHashSketch:
     """Hash the texts. Takes at most 5 KB of memory per text."""
     from scipy.sparse import csr_array

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.training.near_duplicates import (
+from medtask.near_duplicates import (
     MAX_SHINGLES,
     NEAR_DUPLICATE_SIMILARITY,
     cluster_near_duplicates,
