@@ -167,7 +167,7 @@ def test_a_prefix_that_the_model_wants_is_before_every_text(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "config", "told"),
+    ("name", "config", "message"),
     [
         ("Trap", {}, "a part of the type 'Trap'"),
         ("Router", {}, "a part of the type 'Router'"),

@@ -208,7 +208,7 @@ def test_parameters_are_scikit_learns(fitted: MedtaskClassifier) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "told"),
+    ("method", "options", "output"),
     [
         (
             "lora",

@@ -149,7 +149,7 @@ def test_systems_of_one_name_are_distinguished(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "result"),
     [
         (["r1"], 2, "a comparison needs at least two systems"),
         (["r1", "r1/answers.csv"], 2, "is named twice"),

@@ -235,7 +235,7 @@ def test_a_check_asks_the_server_and_reports_what_it_cannot_know(
 
 
 @pytest.mark.parametrize(
-    ("dialect", "features", "said"),
+    ("dialect", "features", "result"),
     [
         ("ollama", {}, "ok    score      the probabilities of 3 labels sum to 1.000000\n"),
         (

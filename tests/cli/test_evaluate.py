@@ -96,7 +96,7 @@ def test_the_report_shows_the_audit_and_both_sets_of_rows(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "output"),
     [
         (("nothing.csv",), 4, "file not found"),
         (("surgery",), 4, "no table"),

@@ -82,7 +82,7 @@ def test_a_dry_run_reports_steps_memory_and_the_command_for_several_gpus(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "result"),
     [
         (("--base", "http://127.0.0.1:1/v1#x"), 2, "cannot be trained"),
         (("--base", "nobody.gguf"), 2, "GGUF"),

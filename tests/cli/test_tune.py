@@ -158,7 +158,7 @@ def test_a_proposer_of_its_own_writes_the_instructions(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "output"),
     [
         (("--budget", "soon"), 2, "not a valid duration"),
         (("--budget", "1h", "--out", "elsewhere.yaml"), 2, "another folder"),

@@ -196,7 +196,7 @@ def test_known_rows_are_left_out_and_change_nothing(single_label_folder: Path) -
 
 
 @pytest.mark.parametrize(
-    ("branches", "error", "told"),
+    ("branches", "error", "message"),
     [
         (
             make_label_branch(["knee", "elbow", "hip"]),
@@ -282,7 +282,7 @@ def test_options_that_have_no_meaning_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda words: words["features"][0]["settings"].update(input="filename"), "cannot be read"),
         (
@@ -329,7 +329,7 @@ def test_pickles_are_not_read(single_label_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vectorizer", "classifier", "trained", "told"),
+    ("vectorizer", "classifier", "trained", "message"),
     [
         (
             TfidfVectorizer(analyzer=str.split),

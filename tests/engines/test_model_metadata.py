@@ -67,7 +67,7 @@ def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (
             lambda folder: (folder / "linear.json").unlink(),
@@ -95,7 +95,7 @@ def test_a_folder_that_is_not_as_it_was_written_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"format": 2}, "has the format 2; this version of medtask reads format 1"),
         ({"labels": ["knee", "knee"]}, 'names the label "knee" twice'),

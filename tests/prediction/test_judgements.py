@@ -154,7 +154,7 @@ def test_verdicts_that_agree_in_both_orders_are_wins() -> None:
     assert [one.preference for one in found] == [pytest.approx(0.8), pytest.approx(0.2)]
 
 
-@pytest.mark.parametrize(("letter", "place"), [("A", "first"), ("B", "second")])
+@pytest.mark.parametrize(("letter", "index"), [("A", "first"), ("B", "second")])
 def test_a_judge_that_looks_at_the_place_alone_gives_ties(letter: str, index: str) -> None:
     (one,) = compare_cases([make_case(1, "this", rival="that")], BiasedJudgeEngine(letter))
     assert (one.winner, one.winning_position) == ("tie", index)

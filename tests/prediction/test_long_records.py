@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medtask.engines.base import PromptPlan
@@ -130,6 +130,7 @@ def test_combined_probabilities_follow_the_rule_of_the_kind(
 
 
 @given(st.text(alphabet="ab \n", min_size=2, max_size=300), st.integers(10, 60))
+@example("aaaaaaaaaaa ", 10)
 def test_parts_cover_the_text_and_have_at_most_the_given_length(text: str, characters: int) -> None:
     parts = list(split_text(text, Gate(too_long="chunk"), characters))
     assert all(len(part) <= characters for part in parts)

@@ -68,7 +68,7 @@ OK = Answer("r", Status.OK, "other", 0.6, {"other": 0.6}, ms=1.0, tokens_read=2)
 
 
 @pytest.mark.parametrize(
-    ("when", "wanted"),
+    ("when", "expected"),
     [
         (PassCondition(confidence_below=0.61), True),
         (PassCondition(confidence_below=0.6), False),

@@ -8,7 +8,7 @@ from medtask.prediction.truncation import cut_at_sentence
 
 
 @pytest.mark.parametrize(
-    ("text", "whole"),
+    ("text", "full"),
     [
         (
             "Glaucoma harms the optic nerve. It is treated with 2.5 ml of",

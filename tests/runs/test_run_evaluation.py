@@ -194,7 +194,7 @@ def test_batch_calibration_needs_no_gold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "requested",
     [
         EvaluationOptions(max_error=0.1),
         EvaluationOptions(calibrate="auto"),
@@ -211,7 +211,7 @@ def test_options_that_need_gold_are_refused_without_it(
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
         ("id,answer,gold\n1,a,a\n2,b,b\n", "no answer has a confidence"),
         ("id,answer,confidence,gold\n1,a,0.5,\n", "no row has gold that counts"),

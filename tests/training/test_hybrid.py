@@ -183,7 +183,7 @@ def test_models_that_know_different_things_are_better_together(tmp_path: Path) -
     assert float(str(fitted.facts["validation_loss"])) <= min(losses)
 
 
-@pytest.mark.parametrize(("every", "seed", "told"), [(1, 0, 0), (1, 1, 1), (2, 0, 1)])
+@pytest.mark.parametrize(("every", "seed", "output"), [(1, 0, 0), (1, 1, 1), (2, 0, 1)])
 def test_a_model_that_may_have_learnt_from_the_rows_is_named(
     tmp_path: Path, every: int, seed: int, output: int
 ) -> None:
@@ -238,7 +238,7 @@ def test_rows_that_a_model_cannot_answer_are_not_used_and_counted(
 
 
 @pytest.mark.parametrize(
-    ("score", "told"),
+    ("score", "output"),
     [("first_token", "reports the most likely tokens only"), ("none", "reports no probabilities")],
 )
 def test_models_without_exact_probabilities_are_refused(

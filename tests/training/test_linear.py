@@ -185,7 +185,7 @@ def test_several_tasks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "gold", "texts", "told"),
+    ("kind", "gold", "texts", "message"),
     [
         (
             "label",

@@ -165,7 +165,7 @@ def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: 
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([{"text": row["text"], "gold": ""} for row in make_rows()], "gold"),
         ([row for row in make_rows() if row["gold"] == "knee"], "nothing to learn to distinguish"),

@@ -224,7 +224,7 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "more", "told"),
+    ("rows", "more", "output"),
     [
         (set_cells(make_rows(20), gold=None), {}, 'no row of .* has gold in the column "gold"'),
         (

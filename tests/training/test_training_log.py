@@ -143,7 +143,7 @@ def test_half_a_line_is_gone_before_the_next_point_is_written(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("step,loss\n1,0.5\n", "columns step, steps, epoch"),
         (",".join(COLUMNS) + "\n1,2,0.5\n", "line 2"),

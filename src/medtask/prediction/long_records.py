@@ -67,7 +67,8 @@ def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
         yield text[start:end].strip()
         if end == len(text):
             return
-        start = max(_find_word_start(text, start + step), start + 1) if start + step < end else end
+        # The next word may begin after the end of this part, which must not leave a gap.
+        start = min(max(_find_word_start(text, start + step), start + 1), end)
 
 
 def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:

@@ -198,7 +198,7 @@ def test_rows_keep_to_their_own_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "message"),
     [
         ({"type": "objct"}, "Invalid type"),
         ({"enum": []}, "empty"),

@@ -192,7 +192,7 @@ def test_a_record_beyond_the_context_is_too_long_unless_the_task_sets_too_long(
 
 
 @pytest.mark.parametrize(
-    ("form", "error", "told"),
+    ("form", "error", "message"),
     [
         (
             {"kind": "label", "labels": ["knee", "elbow"]},

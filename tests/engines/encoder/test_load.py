@@ -119,7 +119,7 @@ def make_json_edit(name: str, **change: Any) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "told"),
+    ("damage", "error", "message"),
     [
         (
             lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 100),

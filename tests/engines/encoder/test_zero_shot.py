@@ -173,7 +173,7 @@ def test_the_order_of_options_does_not_matter(engine: EncoderEngine, make_task: 
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (
             {"kind": "choice", "options": "options", "readout": "text"},

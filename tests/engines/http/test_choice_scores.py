@@ -199,7 +199,7 @@ def test_without_probabilities_the_choice_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "index"),
     [
         ("MRI", 2),
         (" mri.\n", 2),

@@ -88,7 +88,7 @@ def test_vllm_goes_on_with_a_turn_when_requested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hold", "place"),
+    ("hold", "index"),
     [
         ("choice", {"structured_outputs": {"choice": ['a "b"', "c\nd"]}}),
         ("grammar", {"grammar": 'root ::= "a \\"b\\"" | "c\\nd"'}),

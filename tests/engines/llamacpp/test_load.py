@@ -22,7 +22,7 @@ needs_model = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    ("weights", "size", "allowed", "wanted"),
+    ("weights", "size", "allowed", "expected"),
     [
         (135_000_000, 98_000_000, 8 * GB, True),
         (135_000_000, 271_000_000, 8 * GB, False),  # 16 bits already

@@ -197,7 +197,7 @@ def test_tiny_samples_are_refused(n: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gold", "constant", "why"),
+    ("gold", "constant", "reason"),
     [
         (np.zeros(200, dtype=int), False, "one class"),
         (np.arange(200) % 3, True, "same shares"),

@@ -294,7 +294,7 @@ def test_a_trained_encoder_can_be_trained_for_other_labels(base: str, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "output"),
     [
         ("smollm2-135m", "it is a language model"),
         ("model.gguf", "a GGUF file holds the quantised weights of a language model"),

@@ -144,7 +144,7 @@ def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "message"),
     [
         ("model.gguf", "GGUF"),
         ("http://127.0.0.1:8000/v1#x", "http engine"),
