@@ -11,6 +11,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TypeVar
 
+from medtask.unicode_text import remove_noise
+
 KeyT = TypeVar("KeyT")
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
@@ -29,17 +31,24 @@ _SAME_LOOK = frozenset({"<compat>", "<noBreak>", "<initial>", "<medial>", "<fina
 _OTHER_WIDTH = frozenset({"<wide>", "<narrow>", "<square>"})
 # Turkish i without a dot, Arabic yeh and kaf as in Persian, tatweel.
 _SIMILAR_CHARACTER = {0x131: "i", 0x64A: "\u06cc", 0x643: "\u06a9", 0x640: None}
-_JOINERS = "\u200c\u200d"
-_OPTIONAL_BLANK = re.compile(
-    r" ?([!-/:-@\[-`{-~±×≤≥°]) ?|(?<=\d) (?=[^\W\d])|(?<=[^\W\d]) (?=\d)"
-)
+# Joiners and the choice between a text and an emoji form.
+_NO_JOINERS = dict.fromkeys((0x200C, 0x200D, 0xFE0E, 0xFE0F))
+_OPTIONAL_BLANK = re.compile(r" ?([!-/:-@\[-`{-~±×≤≥°]) ?|(?<=\d) (?=[^\W\d])|(?<=[^\W\d]) (?=\d)")
 
 _TRUE_AND_FALSE = ("true", "false")
 # Words for true and false in tables, from the closest to the task's names to the least close.
 _BOOLEAN_PAIRS = (_TRUE_AND_FALSE, ("yes", "no"), ("y", "n"), ("1", "0"))
 # Booleans as a spreadsheet writes them to CSV: de, fr, es, it, pt, nl, nb, sv, da, pl.
-_SPREADSHEET_TRUE = "wahr vrai verdadero vero verdadeiro waar sann sant sand prawda".split()
-_SPREADSHEET_FALSE = "falsch faux falso onwaar usann falskt falsk fałsz".split()
+_SPREADSHEET_TRUE = frozenset(
+    ("wahr", "vrai", "verdadero", "vero", "verdadeiro", "waar", "sann", "sant", "sand", "prawda")
+)
+_SPREADSHEET_FALSE = frozenset(
+    ("falsch", "faux", "falso", "onwaar", "usann", "falskt", "falsk", "fałsz")
+)
+
+
+_BOOLEAN_WORDS = frozenset(word for pair in _BOOLEAN_PAIRS[:2] for word in pair)
+_MIN_WORD_LETTERS = 4  # shorter texts may be symbols, in which capital letters matter
 
 
 class MatchLevel(StrEnum):
@@ -121,9 +130,7 @@ class Names:
         ):
             if found:
                 return (
-                    NameMatch(found[0], level)
-                    if len(found) == 1
-                    else NameMatch(None, level, found)
+                    NameMatch(found[0], level) if len(found) == 1 else NameMatch(None, level, found)
                 )
         return NO_MATCH
 
@@ -164,13 +171,60 @@ class Names:
         return None
 
 
+def merge_spellings(texts: Iterable[str], known: Iterable[str] = ()) -> tuple[str, ...]:
+    """The known names, and of the other texts the first spelling of each name.
+
+    For texts that no task defines. Capital letters are ignored in words of four or more letters,
+    unless capitals are mixed into one of them ("AaBb").
+    """
+    known = tuple(dict.fromkeys(known))
+    texts = tuple(dict.fromkeys(texts))
+    symbols = {
+        fold_case(text) for text in (*known, *texts) if not _is_word(normalize_spelling(text))
+    }
+    names = Names(known)
+    merged = {_make_merge_key(name, symbols): name for name in known}
+    found = list(known)
+    for text in texts:
+        match = names.match(text)
+        if match.name is not None and match.level is not MatchLevel.CASE:
+            continue
+        if merged.setdefault(_make_merge_key(text, symbols), text) is text and text not in known:
+            found.append(text)
+    return tuple(found)
+
+
+def _is_word(spelling: str) -> bool:
+    letters = "".join(filter(str.isalpha, spelling))
+    has_plain_case = (
+        letters.islower()
+        or letters.isupper()
+        or letters[1:].islower()
+        or spelling.istitle()
+        or not letters
+    )
+    return has_plain_case and (
+        len(letters) >= _MIN_WORD_LETTERS or letters.casefold() in _BOOLEAN_WORDS
+    )
+
+
+def _make_merge_key(text: str, symbols: set[str]) -> object:
+    spelling = normalize_spelling(text)
+    number = _parse_number(spelling)
+    # A leading zero marks a code: "01" and "1" may be different ones.
+    if number is not None and not re.match(r"[+-]?0\d", spelling):
+        return number
+    folded = fold_case(text)
+    return spelling if folded in symbols else folded
+
+
 def normalize_spelling(text: str) -> str:
     """The text in a form that is equal for texts which look the same to a reader.
 
     Differences of Unicode form (NFC), blanks, hyphens, apostrophes and quotes, ligatures, and
     invisible characters are removed. Capital letters, accents and superscripts are kept.
     """
-    text = _remove_invisible(text.translate(_SAME_CHARACTER))
+    text = remove_noise(text.translate(_SAME_CHARACTER))
     if not text.isascii():
         text = unicodedata.normalize("NFC", _replace_compatible(text, _SAME_LOOK))
         text = text.translate(_SAME_CHARACTER)
@@ -191,7 +245,7 @@ def _fold_spelling(spelling: str) -> str:
         folded = _replace_compatible(folded, _OTHER_WIDTH).casefold()
         folded = folded.replace("i\u0307", "i")  # casefold() of the Turkish capital i with a dot
         folded = unicodedata.normalize("NFC", folded).translate(_SIMILAR_CHARACTER)
-        folded = folded.translate(_SAME_CHARACTER).translate(dict.fromkeys(map(ord, _JOINERS)))
+        folded = folded.translate(_SAME_CHARACTER).translate(_NO_JOINERS)
     return _OPTIONAL_BLANK.sub(r"\1", folded)
 
 
@@ -201,33 +255,6 @@ def _replace_compatible(text: str, tags: frozenset[str]) -> str:
         if unicodedata.decomposition(character).partition(" ")[0] in tags
         else character
         for character in text
-    )
-
-
-def _remove_invisible(text: str) -> str:
-    if text.isprintable() and text.isascii():
-        return text
-    return "".join(
-        character
-        for index, character in enumerate(text)
-        if not _is_invisible(character)
-        or (character in _JOINERS and _is_between_letters(text, index))
-    )
-
-
-def _is_invisible(character: str) -> bool:
-    # Variation selectors and the combining grapheme joiner are marks (Mn) without a shape.
-    return (
-        unicodedata.category(character) in {"Cc", "Cf"} and not character.isspace()
-    ) or "\ufe00" <= character <= "\ufe0f" or character == "\u034f"
-
-
-def _is_between_letters(text: str, index: int) -> bool:
-    # Joiners belong to words of Persian or Malayalam; between ASCII letters they are noise.
-    around = text[index - 1 : index] + text[index + 1 : index + 2]
-    return len(around) == 2 and all(
-        not character.isascii() and unicodedata.category(character)[0] in "LMS"
-        for character in around
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, MedtaskError, TableError, UsageError
 from medtask.records import Status
+from medtask.runs.evaluation import evaluate
 from medtask.runs.ledger import Ledger
 from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
@@ -236,7 +237,7 @@ def test_an_answer_that_the_task_does_not_have_is_counted_and_wrong(
 
 def test_labels_that_differ_in_capital_letters_only_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
-    path.write_text("id,answer,gold\n1,Benign,benign\n2,Malignant,Malignant\n")
+    path.write_text("id,answer,gold\n1,Mg,mg\n2,K,K\n")
     assert open_answers(path).notes[1].startswith("1 of the labels differ")
 
 
@@ -276,3 +277,35 @@ def test_parquet_keeps_labels_and_probabilities(tmp_path: Path) -> None:
     ).write_parquet(path)
     rows = list(open_answers(path).rows())
     assert [row.answer.confidence for row in rows] == [0.9, 0.8]
+
+
+def read_accuracy(tmp_path: Path, rows: list[tuple[str, str]]) -> float:
+    pl.DataFrame(
+        {
+            "id": [f"r{number}" for number in range(len(rows))],
+            "gold": [gold for gold, _ in rows],
+            "answer": [answer for _, answer in rows],
+        }
+    ).write_csv(tmp_path / "elsewhere.csv")
+    evaluation = evaluate(tmp_path / "elsewhere.csv", baselines=False)
+    accuracy = evaluation.metrics["accuracy"]
+    assert accuracy is not None
+    return accuracy.value
+
+
+@pytest.mark.parametrize(
+    ("rows", "accuracy"),
+    [
+        ([("2.0", "2"), ("3.0", "3"), ("2.0", "3"), ("3.0", "3.0")], 0.75),
+        ([("Bell\u2019s palsy", "Bell's palsy"), ("gout", "gout\u200b")], 1.0),
+        ([("nævus", "nævus"), ("re\u0301sumé", "résume\u0301")], 1.0),
+        ([("Yes", "TRUE"), ("No", "FALSE"), ("No", "TRUE"), ("Yes", "yes")], 0.75),
+        ([("Gout", "gout"), ("gout", "GOUT"), ("sepsis", "gout")], 2 / 3),
+        ([("BB", "bb"), ("Bb", "Bb"), ("bb", "bb"), ("BB", "BB")], 0.75),
+        ([("01", "1"), ("1", "1"), ("02", "02")], 2 / 3),
+    ],
+)
+def test_answers_of_another_tool_equal_gold_that_a_reader_calls_the_same(
+    rows: list[tuple[str, str]], accuracy: float, tmp_path: Path
+) -> None:
+    assert read_accuracy(tmp_path, rows) == pytest.approx(accuracy)

@@ -281,9 +281,26 @@ def test_a_quoted_label_of_any_letters_keeps_its_name(tmp_path_factory, name):
 
 
 def test_labels_that_a_reader_cannot_distinguish_are_a_fault(load_faults):
-    assert load_faults(make_labels_yaml("\n    - CT head\n    - MR head\n    - ct  Head\n")) == [
-        (8, 'the labels "CT head" (line 6) and "ct  Head" cannot be told apart')
+    assert load_faults(make_labels_yaml("\n    - CT head\n    - MR head\n    - CT  head\n")) == [
+        (8, 'the labels "CT head" (line 6) and "CT  head" cannot be told apart')
     ]
+
+
+@pytest.mark.parametrize(
+    "labels", ['["x-y", "x\u2011y"]', '["caf\u00e9", "cafe\u0301"]', '["a b", "a\u00a0b"]']
+)
+def test_labels_that_look_the_same_are_a_fault(load_faults, labels):
+    ((line, message),) = load_faults(make_labels_yaml(labels))
+    assert line and "cannot be told apart" in message
+
+
+def test_labels_that_differ_in_capital_letters_are_different_labels_and_a_warning(load_text):
+    task = load_text(
+        make_labels_yaml("\n    BB: x\n    Bb: y\n    bb: z\n    10\u00b2: v\n    102: w\n")
+    )
+    assert [label.name for label in task.labels] == ["BB", "Bb", "bb", "10\u00b2", "102"]
+    (warning,) = task.warnings
+    assert '"BB", "Bb", "bb" differ in capital letters' in warning
 
 
 def test_a_label_without_a_name_is_a_fault(load_faults):
@@ -462,11 +479,11 @@ def test_what_is_no_json_is_reported_with_its_line_and_column(load_faults):
 def test_json_faults_have_lines_too(load_faults):
     text = (
         '{\n  "instruction": "x",\n  "input": "{{ t }}",\n  "anser": {\n    "kind": '
-        '"label",\n    "labels": ["a",\n      "A"]}}'
+        '"label",\n    "labels": ["a",\n      "a "]}}'
     )
     assert load_faults(text, "task.json") == [
         (4, 'unknown key "anser" - did you mean "answer"?'),
-        (7, 'the labels "a" (line 6) and "A" cannot be told apart'),
+        (7, 'the labels "a" (line 6) and "a" cannot be told apart'),
     ]
 
 

@@ -10,6 +10,7 @@ from medtask.errors import TableError
 from medtask.records import Answer, Status
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
+from medtask.tasks.kinds.label import get_label_names
 from medtask.tasks.rows import read_gold
 from medtask.tasks.task import Task
 
@@ -43,7 +44,7 @@ def read_answer(
         if is_empty_set
         else read_gold(task, fields, cell)
     )
-    probabilities = read_probabilities(cells, "probabilities", number)
+    probabilities = _rename_labels(task, read_probabilities(cells, "probabilities", number))
     confidence = (
         read_probability(cells.get("confidence"), "confidence", number)
         if value is not None
@@ -55,7 +56,7 @@ def read_answer(
     if status in (None, Status.OK, Status.REVIEW) and value is None:
         status, reason = Status.FAILED, reason or "the table has no answer in this row"
     written, passed = read_cell(cells.get("written")), read_cell(cells.get("pass")) or "first"
-    raw = read_probabilities(cells, "uncalibrated", number)
+    raw = _rename_labels(task, read_probabilities(cells, "uncalibrated", number))
     return Answer(
         name,
         status or Status.OK,
@@ -67,6 +68,15 @@ def read_answer(
         pass_name=passed,
         uncalibrated=raw,
     )
+
+
+def _rename_labels(task: Task, probabilities: dict[str, float] | None) -> dict[str, float] | None:
+    """Probabilities by the task's own spelling of its labels."""
+    if probabilities is None or not task.labels:
+        return probabilities
+    names = get_label_names(task)
+    found = {names.find(name) or name: share for name, share in probabilities.items()}
+    return found if len(found) == len(probabilities) else probabilities
 
 
 def _read_status(cell: object, number: int) -> Status | None:

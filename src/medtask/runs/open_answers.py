@@ -10,6 +10,7 @@ from typing import Any
 
 from medtask.display import format_columns, format_suggestion, quote
 from medtask.errors import InputError, TableError, UsageError
+from medtask.names import fold_case
 from medtask.runs.answer_cells import (
     read_id,
     read_probabilities,
@@ -288,12 +289,11 @@ def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
             f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"
         ]
     )
-    case_variants = len(task.labels) - len({label.name.casefold() for label in task.labels})
+    case_variants = len(task.labels) - len({fold_case(label.name) for label in task.labels})
     if case_variants:
         notes.append(
             f"{case_variants:,} of the labels differ from others in capital letters only, and "
-            "are held "
-            "to be different"
+            "count as different labels"
         )
     return replace(answers, task=replace(task, **columns), notes=(*answers.notes, *notes))
 

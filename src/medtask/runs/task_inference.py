@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from medtask.display import quote
 from medtask.errors import UsageError
 from medtask.kinds import KINDS
+from medtask.names import merge_spellings
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.serialization import make_minimal_task
@@ -22,7 +23,7 @@ MAX_LABEL_CHARACTERS = 120  # characters: longer values are free text
 class CellStatistics:
     """Statistics of a table's cells, collected in one pass.
 
-    ``values`` holds up to 2,001 different answers and gold values.
+    ``values`` and ``parts`` hold up to 2,001 different values each.
     """
 
     values: dict[str, None] = field(default_factory=dict)
@@ -73,30 +74,44 @@ def infer_task(
     if kind is not None and kind not in INFERABLE_KINDS:
         fix = f"choose one of {', '.join(INFERABLE_KINDS)}, or name the task with --task"
         raise UsageError(f"a table alone does not make answers of the kind {quote(kind)}", fix=fix)
-    statistics = CellStatistics()
-    for pair in cells:
-        for cell in pair:
-            statistics.add(cell)
+    answers, gold = CellStatistics(), CellStatistics()
+    for answer_cell, gold_cell in cells:
+        answers.add(answer_cell)
+        gold.add(gold_cell)
     known_labels = tuple(label_names)
-    kind = kind or _infer_kind(statistics, known_labels, sums_to_one)
-    several = KINDS[kind].has_labels and not KINDS[kind].exclusive
-    found = statistics.parts if several else statistics.values
-    labels = (
-        (*known_labels, *sorted(found.keys() - set(known_labels))) if KINDS[kind].has_labels else ()
-    )
+    kind = kind or _infer_kind(answers, gold, known_labels, sums_to_one)
+    labels = _collect_labels(answers, gold, known_labels, kind) if KINDS[kind].has_labels else ()
     if len(labels) > MAX_LABELS:
         fix = "say --kind answer if these are texts, or name the task with --task"
         raise UsageError(f"there are more than {MAX_LABELS:,} different labels", fix=fix)
     return make_minimal_task(name, kind, labels)
 
 
-def _infer_kind(statistics: CellStatistics, label_names: tuple[str, ...], sums_to_one: bool) -> str:
+def _collect_labels(
+    answers: CellStatistics, gold: CellStatistics, known_labels: tuple[str, ...], kind: str
+) -> tuple[str, ...]:
+    """The known labels, and one spelling of each other label; a spelling in gold comes first."""
+    in_gold, in_answers = (
+        sorted(cells.values if KINDS[kind].exclusive else cells.parts) for cells in (gold, answers)
+    )
+    labels = merge_spellings(in_answers, merge_spellings(in_gold, known_labels))
+    return (*known_labels, *sorted(labels[len(known_labels) :]))
+
+
+def _infer_kind(
+    answers: CellStatistics, gold: CellStatistics, label_names: tuple[str, ...], sums_to_one: bool
+) -> str:
     if label_names:
         return "label" if sums_to_one else "labels"
-    if 2 * statistics.object_cells > statistics.rows:  # some may be malformed
+    rows = answers.rows + gold.rows
+    if 2 * (answers.object_cells + gold.object_cells) > rows:  # some may be malformed
         return "fields"
-    if statistics.list_cells:
+    if answers.list_cells or gold.list_cells:
         return "labels"
-    if len(statistics.values) > MAX_LABELS or statistics.max_characters > MAX_LABEL_CHARACTERS:
+    values = len(answers.values | gold.values)
+    if (
+        values > MAX_LABELS
+        or max(answers.max_characters, gold.max_characters) > MAX_LABEL_CHARACTERS
+    ):
         return "answer"
-    return "label" if len(statistics.values) <= max(20, statistics.rows / 4) else "answer"
+    return "label" if values <= max(20, rows / 4) else "answer"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Literal
 
-from medtask.display import quote
+from medtask.display import quote, quote_names
+from medtask.names import fold_case, normalize_spelling
 from medtask.tasks.document import KeyPath
 from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label
@@ -54,7 +55,7 @@ def read_labels(reader: TaskReader, raw: object) -> list[LabelEntry]:
         entry = _read_label_entry(reader, name, definition, (*path, key))
         if entry is None:
             continue
-        duplicate = seen.setdefault(normalize_name(entry.name), entry)
+        duplicate = seen.setdefault(normalize_spelling(entry.name), entry)
         if duplicate is entry:
             entries.append(entry)
         else:
@@ -79,7 +80,7 @@ def read_abstain_label(
         return None
     name, definition = next(iter(raw.items())) if isinstance(raw, dict) else (raw, None)
     entry = _read_label_entry(reader, name, definition, path)
-    if entry and any(normalize_name(entry.name) == normalize_name(label.name) for label in labels):
+    if entry and any(fold_case(entry.name) == fold_case(label.name) for label in labels):
         message = f"{quote(entry.name)} cannot be both a label and the abstention"
         reader.add_fault(message, *path)
         return None
@@ -143,6 +144,7 @@ def find_label_warnings(
         name = quote(labels[0].name)
         message = f"{name} is the only label - its confidence will always be 1"
         yield reader.format_warning(message, "answer", "labels")
+    yield from _find_case_variants(reader, labels)
     bare = [label for label in labels if not label.definition]
     for label in bare[:MAX_LISTED_WARNINGS]:
         message = f"{quote(label.name)} has no definition - the model sees the bare word"
@@ -150,3 +152,17 @@ def find_label_warnings(
     if rest := bare[MAX_LISTED_WARNINGS:]:
         message = f"{len(rest):,} more labels have no definition"
         yield reader.format_warning(message, *rest[0].path)
+
+
+def _find_case_variants(reader: TaskReader, labels: Sequence[LabelEntry]) -> Iterator[str]:
+    variants: dict[str, list[LabelEntry]] = {}
+    for label in labels:
+        variants.setdefault(fold_case(label.name), []).append(label)
+    for same in variants.values():
+        if len(same) > 1:
+            names = quote_names(label.name for label in same)
+            message = (
+                f"the labels {names} differ in capital letters or blanks only - they are different "
+                "labels, and gold must be written exactly like them"
+            )
+            yield reader.format_warning(message, *same[-1].path)

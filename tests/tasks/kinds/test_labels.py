@@ -102,7 +102,8 @@ LABELS = make_task(MultiLabel(), LABEL_NAMES)
         ("kidney; kidney; bladder", ("kidney; bladder", "kidney")),
         ("heart, spleen", ("heart", "spleen")),
         ("spleen; liver", ("spleen", "liver")),
-        ("Heart", ("Heart",)),
+        ("Heart", ("heart",)),
+        ("HEART; Brain, nerves", ("heart", "brain, nerves")),
     ],
 )
 def test_several_labels(cell, value):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from medtask.display import quote
 from medtask.errors import UsageError
+from medtask.names import NameMatch
 from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.config import ConfigModel
@@ -25,6 +26,13 @@ class RowExtras:
 
     context: str = ""
     options: tuple[Option, ...] = ()
+
+
+class WrittenName(NamedTuple):
+    """A name in a cell: its text, and the task's name that it stands for."""
+
+    text: str
+    match: NameMatch
 
 
 class TaskKind(Generic[SpecT]):
@@ -93,6 +101,10 @@ class TaskKind(Generic[SpecT]):
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """A gold cell as a value of the task; ``text``, the cell's text, if it is not valid."""
         return text
+
+    def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
+        """The names in a gold cell as they are written, and what they stand for."""
+        return ()
 
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         """The invalid parts of a row's gold: names, a text, or fields."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from medtask.display import format_count, format_suggestion, quote
+from medtask.names import Names
 from medtask.records import Branch, Description, Option, Value
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.config import ConfigModel
-from medtask.tasks.kinds.base import TaskKind
+from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.label_definitions import assign_verbalizers
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import Label, SingleLabel, Task
@@ -40,9 +43,17 @@ class LabelKind(TaskKind[SingleLabel]):
     def get_readout(cls, spec: SingleLabel) -> Literal["name", "code"]:
         return spec.readout
 
+    def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
+        """The label that the text stands for; the text if there is none."""
+        return get_label_names(self.task).find(text) or text
+
+    def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
+        text = read_cell(cell)
+        return () if text is None else (match_label(self.task, text),)
+
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
-        names = {label.name for label in self.task.candidates}
-        return () if not names or gold in names else (str(gold),)
+        names = get_label_names(self.task)
+        return () if not names.names or gold in names else (str(gold),)
 
     def write_choices(self) -> list[str]:
         noun = "code" if self.spec.readout == "code" else "label"
@@ -80,6 +91,17 @@ class LabelKind(TaskKind[SingleLabel]):
 
     def describe_answers(self) -> str:
         return format_count(len(self.task.labels), "label")
+
+
+@lru_cache(maxsize=8)
+def get_label_names(task: Task) -> Names:
+    """The names of a task's labels and abstention, for look-ups."""
+    return Names(label.name for label in task.candidates)
+
+
+def match_label(task: Task, text: str) -> WrittenName:
+    """The label or abstention that a text stands for."""
+    return WrittenName(text, get_label_names(task).match(text))
 
 
 def list_labels(task: Task, *, coded: bool = False) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from medtask.display import format_count, format_suggestion, quote
@@ -12,12 +11,14 @@ from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.config import BOOLEAN, COUNT, ConfigModel, NullAsNone
 from medtask.tasks.containers import parse_container
-from medtask.tasks.kinds.base import TaskKind
+from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.kinds.label import (
     describe_label,
     describe_unknown_label,
     find_unknown_labels,
+    get_label_names,
     list_labels,
+    match_label,
     select_labels,
 )
 from medtask.tasks.reader import TaskReader, is_null
@@ -61,22 +62,28 @@ class LabelsKind(TaskKind[MultiLabel]):
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """Names from a list, a list as text, or a text with separators; unknown names are kept."""
-        index = _index_labels(self.task)
+        found = self.match_names(row, cell)
+        known = {written.match.name for written in found}
+        unknown = dict.fromkeys(written.text for written in found if written.match.name is None)
+        return (*(label.name for label in self.task.labels if label.name in known), *unknown)
+
+    def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
         listed = parse_container(cell)
         if isinstance(listed, list):
-            found = [name for name in map(read_cell, listed) if name is not None]
-        elif text in index.positions or len(text) > MAX_LABEL_LIST_LENGTH:
-            found = [text]
-        else:
-            found = _split_names(index, text)
-        known = {name for name in found if name in index.positions}
-        unknown = dict.fromkeys(name for name in found if name not in index.positions)
-        return (*sorted(known, key=index.positions.__getitem__), *unknown)
+            texts = [text for text in map(read_cell, listed) if text is not None]
+            return tuple(match_label(self.task, text) for text in texts)
+        text = read_cell(cell)
+        if text is None:
+            return ()
+        whole = match_label(self.task, text)
+        if whole.match.name is not None or len(text) > MAX_LABEL_LIST_LENGTH:
+            return (whole,)
+        return _split_names(self.task, text)
 
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         if not isinstance(gold, tuple):
             return (str(gold),)
-        known = _index_labels(self.task).positions
+        known = get_label_names(self.task)
         return tuple(name for name in gold if name not in known)
 
     def write_choices(self) -> list[str]:
@@ -195,65 +202,30 @@ def _parse_fraction(value: object) -> float | None:
     return fraction if 0 <= fraction <= 1 else None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _LabelIndex:
-    """An index of a task's labels.
-
-    ``positions`` are in the task's order. By separator, ``spellings`` maps the result of
-    `_normalize_spacing` to the name, and ``max_parts`` is the number of parts of the longest name.
-    """
-
-    positions: Mapping[str, int]
-    spellings: Mapping[str, Mapping[str, str]]
-    max_parts: Mapping[str, int]
-
-
-@lru_cache(maxsize=8)
-def _index_labels(task: Task) -> _LabelIndex:
-    names = [label.name for label in task.labels]
-    return _LabelIndex(
-        {name: position for position, name in enumerate(names)},
-        {
-            separator: {_normalize_spacing(name, separator): name for name in names}
-            for separator in LABEL_SEPARATORS
-        },
-        {
-            separator: max((name.count(separator) for name in names), default=0) + 1
-            for separator in LABEL_SEPARATORS
-        },
-    )
-
-
-def _split_names(index: _LabelIndex, text: str) -> list[str]:
+def _split_names(task: Task, text: str) -> tuple[WrittenName, ...]:
     """Split a text by the separator that finds most labels; names may contain separators."""
     splits = [
-        _join_names(index, text.split(separator), separator)
+        _join_names(task, text.split(separator), separator)
         for separator in LABEL_SEPARATORS
         if separator in text
     ]
     return max(
         splits,
-        key=lambda split: len({name for name in split if name in index.positions}),
-        default=[text],
+        key=lambda split: len({written.match.name for written in split} - {None}),
+        default=(match_label(task, text),),
     )
 
 
-def _join_names(index: _LabelIndex, parts: Sequence[str], separator: str) -> list[str]:
+def _join_names(task: Task, parts: Sequence[str], separator: str) -> tuple[WrittenName, ...]:
     """The parts, with those that form a label together joined; the longest match first."""
-    joined: list[str] = []
+    max_parts = max((label.name.count(separator) for label in task.labels), default=0) + 1
+    joined: list[WrittenName] = []
     start = 0
     while start < len(parts):
-        for end in range(min(len(parts), start + index.max_parts[separator]), start, -1):
-            name = index.spellings[separator].get(
-                _normalize_spacing(separator.join(parts[start:end]), separator)
-            )
-            if name is not None or end == start + 1:
-                joined.append(name if name is not None else parts[start].strip())
+        for end in range(min(len(parts), start + max_parts), start, -1):
+            written = match_label(task, separator.join(parts[start:end]).strip())
+            if written.match.name is not None or end == start + 1:
+                joined.append(written)
                 start = end
                 break
-    return [name for name in joined if name]
-
-
-def _normalize_spacing(name: str, separator: str) -> str:
-    """A name in a form that is equal for "a, b" and "a,b"."""
-    return separator.join(part.strip() for part in name.split(separator))
+    return tuple(written for written in joined if written.text)
