@@ -139,7 +139,8 @@ def test_tasks_without_labels_are_refused(medtask: RunCommand, project_folder: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--run", "r1"), "need a task"),
+        (("--run", "r1", "--prior"), "need a task"),
+        (("--run", "surgery"), "not a run folder"),
         (("surgery", "--gold", "purpose"), "needs answers to compare with"),
         (("surgery", "--prior"), "neither the run nor the task names a model"),
     ],
@@ -159,3 +160,16 @@ def test_answers_to_other_labels_are_reported(medtask: RunCommand, project_folde
     outcome = medtask("doctor", "surgery", "--run", "r1")
     assert outcome.code == 0
     assert "the run used another set of labels" in outcome.out
+
+
+def test_a_ledger_is_checked_for_damage(medtask: RunCommand, project_folder: Path) -> None:
+    assert medtask("run", "surgery", "--model", "fake:", "--out", "r1", "-q").code == 0
+    intact = medtask("doctor", "--run", "r1")
+    assert (intact.code, "is intact" in intact.out) == (0, True)
+    ledger = Path("r1/ledger.db")
+    content = ledger.read_bytes()[:-2000]
+    ledger.write_bytes(content)
+    damaged = medtask("doctor", "--run", "r1", "--json")
+    assert (damaged.code, json.loads(damaged.out)["ok"]) == (7, False)
+    assert "intact answers are kept" in medtask("doctor", "--run", "r1").out
+    assert ledger.read_bytes() == content

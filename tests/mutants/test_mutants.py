@@ -31,10 +31,15 @@ class Mutant:
 
 
 LEDGER_MUTANTS = (
-    Mutant("damaged rows stay", "if not _is_intact(row)]", "if not row]"),
+    Mutant(
+        "damaged rows are recovered",
+        "if record.row is None or not is_intact(stored):",
+        "if record.row is None:",
+    ),
+    Mutant("damaged rows are not found", "sum(not is_intact(row) for", "sum(row is None for"),
     Mutant(
         "the index is trusted",
-        "if stored and stored[2] == key and _is_intact(stored):",
+        "if stored and stored[2] == key and is_intact(stored):",
         "if stored:",
     ),
     Mutant("probabilities have no checksum", 'texts + (probabilities or b"")', "texts"),

@@ -393,22 +393,42 @@ def test_a_folder_in_use_is_refused_before_a_model_is_loaded(
         run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "ledger.db"])
-def test_a_damaged_file_is_reported_with_its_remedy(
-    task: Task, write_rows: Rows, tmp_path: Path, name: str
+def test_a_damaged_manifest_is_refused_with_its_remedy(
+    task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:
     run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
-    (tmp_path / "out" / name).write_bytes(b"\x17" * 5000)
+    (tmp_path / "out" / "manifest.json").write_bytes(b"\x17" * 5000)
     with pytest.raises(StorageError, match="damaged") as refusal:
         run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
     assert "aside" in refusal.value.fix
+
+
+def test_a_truncated_ledger_is_resumed_and_the_loss_is_recorded(
+    task: Task, write_rows: Rows, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(task, FakeEngine(), write_rows(150), out=out)
+    before = (out / "answers.csv").read_bytes()
+    with (out / "ledger.db").open("r+b") as file:
+        file.truncate((out / "ledger.db").stat().st_size - 3500)
+    outcome = run(task, FakeEngine(), write_rows(150), out=out)
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    (recovery,) = manifest["recoveries"]
+    assert 0 < outcome.new_answers == recovery["lost"] == 150 - recovery["kept"]
+    assert (out / recovery["saved_as"]).is_file()
+    assert any(f"{recovery['lost']} lost" in note for note in manifest["notes"])
+    assert (out / "answers.csv").read_bytes() == before
+    run(task, FakeEngine(), write_rows(150), out=out)
+    assert json.loads((out / "manifest.json").read_bytes())["recoveries"] == [recovery]
 
 
 def test_a_lost_ledger_is_begun_again(task: Task, write_rows: Rows, tmp_path: Path) -> None:
     run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
     before = (tmp_path / "out" / "answers.csv").read_bytes()
     (tmp_path / "out" / "ledger.db").unlink()
-    assert run(task, FakeEngine(), write_rows(50), out=tmp_path / "out").new_answers == 50
+    outcome = run(task, FakeEngine(), write_rows(50), out=tmp_path / "out")
+    assert outcome.new_answers == 50
+    assert "50 lost" in " ".join(outcome.notes)
     assert (tmp_path / "out" / "answers.csv").read_bytes() == before
 
 

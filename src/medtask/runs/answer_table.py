@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,17 +116,15 @@ class AnswerTable:
         """Yield every row. Raises TableError if a cell is not valid for its column."""
         ledger = self._open_ledger()
         with closing(ledger) if ledger else nullcontext():
-            ledger_answers = ledger.read_answers(sys.maxsize) if ledger else repeat(None)
+            stored = ledger.read_answers(sys.maxsize) if ledger else iter(())
+            following = next(stored, None)
             source_columns = self.source_columns
-            for (number, cells), row_answer in zip(
-                enumerate(self.table.rows(), 1), ledger_answers, strict=False
-            ):
+            for number, cells in enumerate(self.table.rows(), 1):
                 row = self._read_row(number, cells, source_columns)
-                yield (
-                    row._replace(answer=_add_details(row.answer, row_answer.answer))
-                    if row_answer
-                    else row
-                )
+                if following is not None and following.row == number:
+                    row = row._replace(answer=_add_details(row.answer, following.answer))
+                    following = next(stored, None)
+                yield row
 
     def _open_ledger(self) -> Ledger | None:
         """Open the ledger, the only place of off-set mass, thoughts, earlier passes and costs."""
@@ -135,7 +132,7 @@ class AnswerTable:
         if path is None or not path.exists():
             return None
         with suppress(StorageError):  # e.g. another user's run: readable, not writable
-            return Ledger(path, self.task.outcomes)
+            return Ledger(path, self.task.outcomes, read_only=True)
         return None
 
     def _read_row(

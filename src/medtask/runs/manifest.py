@@ -18,7 +18,7 @@ from typing import Any
 from medtask.atomic_files import replace_text
 from medtask.engines.base import Engine, EngineInfo
 from medtask.errors import RunMismatch, StorageError
-from medtask.hardware import inspect_machine
+from medtask.hardware import inspect_machine, measure_peak_memory
 from medtask.privacy import NetworkGuard, block_network
 from medtask.tables.table import Table
 from medtask.tasks.fingerprint import describe_task
@@ -133,6 +133,33 @@ def create_manifest(
             **_list_versions(_PACKAGES),
         },
         "timing": {"sessions": 1, "seconds": 0.0},
+    }
+
+
+def continue_manifest(manifest: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Add the facts of earlier sessions to the manifest of a new one."""
+    timing = before.get("timing") or {"sessions": 1, "seconds": 0.0}
+    manifest["created"] = before["created"]
+    manifest["timing"] = {**timing, "sessions": timing["sessions"] + 1}
+    manifest["egress"]["connections_attempted"] = before["egress"]["connections_attempted"]
+    if "recoveries" in before:
+        manifest["recoveries"] = before["recoveries"]
+
+
+def sum_timing(
+    timing: Mapping[str, Any], rows: int, asking_seconds: float, elapsed_s: float
+) -> dict[str, Any]:
+    """Time and memory of all sessions; speed excludes model loading and writing of tables."""
+    rows += timing.get("asked", 0)
+    seconds = timing.get("asking_seconds", 0.0) + asking_seconds
+    peaks = {f"peak_{what}_bytes": peak for what, peak in measure_peak_memory().items()}
+    return {
+        **timing,
+        "seconds": round(timing["seconds"] + elapsed_s, 1),
+        "asked": rows,
+        "asking_seconds": round(seconds, 3),
+        "rows_per_s": round(rows / seconds, 3) if rows and seconds else None,
+        **{name: max(peak, timing.get(name, 0)) for name, peak in peaks.items()},
     }
 
 

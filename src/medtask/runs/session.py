@@ -10,6 +10,7 @@ ledger and the signals. The caller writes the output (tables, reports) from the 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,14 +20,15 @@ from typing import Any, Literal, Protocol
 
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, MedtaskError, RunMismatch
-from medtask.hardware import measure_peak_memory
 from medtask.prediction.predictor import answer_rows, check_engines, load_pass_engines
 from medtask.privacy import NetworkGuard
 from medtask.records import Record, Status
 from medtask.runs.folder import create_run_folder, find_run, open_run_folder, open_runs_folder
 from medtask.runs.ledger import Ledger
+from medtask.runs.ledger_file import describe_loss
 from medtask.runs.lock import lock_run
 from medtask.runs.manifest import (
+    continue_manifest,
     create_manifest,
     get_timestamp,
     guard_network,
@@ -34,6 +36,7 @@ from medtask.runs.manifest import (
     identify_task,
     read_manifest,
     refuse_mismatch,
+    sum_timing,
     write_manifest,
 )
 from medtask.runs.signals import Interrupted, SignalState, catch_signals
@@ -135,6 +138,7 @@ class Session:
         pass_engines: The models of further passes, by their references.
         manifest: This session's manifest, as of its start and, after `finish`, as of its end.
         ledger: The answers of this and earlier sessions.
+        counts_before: Rows by status at the end of the session before, by its manifest.
         state: None until the session ends.
         exit_code: 130 or 143 after a signal.
         status_counts: Rows by status; empty until the session ends.
@@ -151,6 +155,7 @@ class Session:
     ledger: Ledger
     guard: NetworkGuard
     signals: SignalState
+    counts_before: Mapping[str, int] = field(default_factory=dict)
     state: SessionState | None = None
     exit_code: int = 0
     status_counts: Mapping[Status, int] = field(default_factory=dict)
@@ -173,10 +178,7 @@ class Session:
             EngineError: A model cannot answer.
             StorageError: The ledger cannot be written.
         """
-        if self.ledger.damaged:
-            self.add_note(
-                f"{self.ledger.damaged:,} damaged row(s) of {self.ledger.path} are asked again"
-            )
+        self._report_recovery()
         done = sum(self.count_statuses().values())
         if done:
             self.add_note(
@@ -227,6 +229,14 @@ class Session:
         self.ledger.flush()
         write_manifest(self.folder, self._describe_end("interrupted") | facts)
 
+    def _report_recovery(self) -> None:
+        """Note the answers of earlier sessions that are not in the ledger any more."""
+        kept = sum(self.ledger.count_statuses(sys.maxsize).values())
+        expected = sum(self.counts_before.values())
+        if loss := describe_loss(self.ledger.path, self.ledger.recovery, kept, expected):
+            self.add_note(loss.note)
+            self.manifest.setdefault("recoveries", []).append({"at": get_timestamp(), **loss.facts})
+
     def _report_batch(self, done: int) -> None:
         if self.cost.rows and self.cost.first_answer_s is None:
             self.cost.first_answer_s = self.get_elapsed_s()
@@ -243,26 +253,13 @@ class Session:
             "finished": get_timestamp(),
             "counts": dict(self.status_counts),
             "notes": list(self.notes),
-            "timing": self._sum_timing(),
+            "timing": sum_timing(
+                self.manifest["timing"], self.cost.rows, self.cost.seconds, self.get_elapsed_s()
+            ),
             "egress": {
                 **self.manifest["egress"],
                 "connections_attempted": before + self.guard.attempts,
             },
-        }
-
-    def _sum_timing(self) -> dict[str, Any]:
-        """Time and memory of all sessions; speed excludes model loading and writing of tables."""
-        timing = self.manifest["timing"]
-        rows = timing.get("asked", 0) + self.cost.rows
-        seconds = timing.get("asking_seconds", 0.0) + self.cost.seconds
-        peaks = {f"peak_{what}_bytes": peak for what, peak in measure_peak_memory().items()}
-        return {
-            **timing,
-            "seconds": round(timing["seconds"] + self.get_elapsed_s(), 1),
-            "asked": rows,
-            "asking_seconds": round(seconds, 3),
-            "rows_per_s": round(rows / seconds, 3) if rows and seconds else None,
-            **{name: max(peak, timing.get(name, 0)) for name, peak in peaks.items()},
         }
 
 
@@ -296,7 +293,7 @@ def open_session(
         observer.on_note(note)
     with ExitStack() as stack:
         folder, engine, pass_engines, identity = _open_folder(request, model, stack)
-        manifest = _open_manifest(request, folder, (engine, pass_engines), identity)
+        manifest, counts_before = _open_manifest(request, folder, (engine, pass_engines), identity)
         session = Session(
             request,
             observer,
@@ -309,6 +306,7 @@ def open_session(
                 closing(Ledger(folder / "ledger.db", request.task.outcomes))
             ),
             signals=stack.enter_context(catch_signals()),
+            counts_before=counts_before,
             notes=list(request.notes),
         )
         try:
@@ -385,16 +383,14 @@ def _open_manifest(
     folder: Path,
     engines: tuple[Engine, Mapping[str, Engine]],
     identity: Mapping[str, str],
-) -> dict[str, Any]:
-    """Write this session's manifest, which extends those of earlier sessions.
+) -> tuple[dict[str, Any], Mapping[str, int]]:
+    """Write this session's manifest, and return it with the counts of the session before.
 
     It is written at once, to mark the folder as belonging to this run.
     """
     manifest = create_manifest(*engines, identity) | dict(request.manifest_facts)
-    if before := read_manifest(folder):
-        timing = before.get("timing") or {"sessions": 1, "seconds": 0.0}
-        manifest["created"] = before["created"]
-        manifest["timing"] = {**timing, "sessions": timing["sessions"] + 1}
-        manifest["egress"]["connections_attempted"] = before["egress"]["connections_attempted"]
+    before = read_manifest(folder) or {}
+    if before:
+        continue_manifest(manifest, before)
     write_manifest(folder, manifest)
-    return manifest
+    return manifest, before.get("counts", {})

@@ -1,4 +1,4 @@
-"""`medtask doctor`: check this machine, or the labels of a task."""
+"""`medtask doctor`: check this machine, the labels of a task, or the ledger of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import typer
 from medtask.cli import console as show
 from medtask.cli.inputs import AsJson, GoldSource
 from medtask.cli.model_options import add_load_options, load_engine
-from medtask.display import escape_control_characters
+from medtask.display import escape_control_characters, format_count
 from medtask.engines.load_options import LoadOptions
-from medtask.errors import EngineError, UsageError
+from medtask.errors import EngineError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from medtask.evaluation.labels.content_free_bias import ContentFreeBias
@@ -38,7 +38,10 @@ def doctor(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Answers to include: a run folder, or a table with the columns id and answer.",
+            help=(
+                "With TASK: answers to include, a run folder or a table with the columns id and "
+                "answer. Without TASK: the run folder whose ledger is checked for damage."
+            ),
         ),
     ] = None,
     gold: GoldSource = None,
@@ -56,12 +59,15 @@ def doctor(
     load_options: LoadOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine, or the labels of a task."""
+    """Check this machine, the labels of a task, or the ledger of a run."""
     if task is None:
-        if run or gold or prior:
+        if gold or prior:
             raise UsageError(
-                "--run, --gold and --prior need a task", fix="medtask doctor TASK --run RUN"
+                "--gold and --prior need a task", fix="medtask doctor TASK --run RUN --gold GOLD"
             )
+        if run:
+            _check_run(run, as_json)
+            return
         _check_environment(model, load_options, as_json)
         return
     from medtask.cli.label_checks import check_task_labels
@@ -111,6 +117,32 @@ def _check_environment(model: str | None, options: LoadOptions, as_json: bool) -
             else "Runs do not work until the problems marked bad are fixed."
         )
     raise typer.Exit(0 if passed else EngineError.exit_code)
+
+
+def _check_run(folder: Path, as_json: bool) -> None:
+    from medtask.runs.ledger_file import verify_ledger
+
+    path = folder / "ledger.db"
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} is not a run folder: ledger.db is missing",
+            fix="name a folder that `medtask run` wrote",
+        )
+    state = verify_ledger(path)
+    if as_json:
+        show.print_json({"ok": state.problem is None, **asdict(state)})
+    elif state.problem is None:
+        show.print_line(f"{path} is intact: {format_count(state.intact, 'answer')}.")
+    else:
+        show.print_line(("bad   ", _STATE_STYLES["bad"]), f"{path}: {state.problem}")
+        show.print_line(
+            f"{format_count(state.intact, 'answer')} intact, {state.damaged:,} damaged or missing."
+        )
+        show.print_line(
+            ("fix: ", "bold"),
+            "run the command of the run again: intact answers are kept, the others are asked again",
+        )
+    raise typer.Exit(0 if state.problem is None else StorageError.exit_code)
 
 
 def _find_reference(answers: AnswerTable | None, default: str | None) -> str:
