@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import csv
 import json
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from medtask.engines.model_metadata import find_trained_engine
+from medtask.errors import InputError
 from support.command_line import RunCommand
 from support.tiny_models import save_model
 
@@ -107,3 +114,41 @@ def test_mistakes_are_reported_with_what_to_do_and_leave_nothing(
     assert result in done.err
     assert "fix:" in done.err
     assert not (tmp_path / "model" / "medtask.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fit_that_takes_minutes_is_stopped_within_seconds_and_starts_again(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    chance = random.Random(3)
+    rows = [
+        [" ".join(str(chance.randrange(5_000)) for _ in range(150)), f"label {row % 24}"]
+        for row in range(2_000)
+    ]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "gold"], *rows])
+    content = {
+        "name": "many",
+        "instruction": "Decide.",
+        "input": "{{ text }}",
+        "gold": "gold",
+        "answer": {"kind": "label", "labels": [f"label {index}" for index in range(24)]},
+    }
+    (tmp_path / "task.json").write_text(json.dumps(content))
+    out = tmp_path / "model"
+    command = ["train", str(tmp_path / "task.json"), str(tmp_path / "rows.csv")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "medtask", *command, "--method", "linear", "--out", str(out)],
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while process.poll() is None and not (out / "loss.csv").exists():
+            time.sleep(0.1)
+        time.sleep(0.5)
+        assert process.poll() is None
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == (130 if number == signal.SIGINT else 143)
+        assert time.monotonic() - began < 8  # the limit is 4.5 s; the machine may be busy
+    with pytest.raises(InputError, match="its training was interrupted"):
+        find_trained_engine(out)

@@ -23,6 +23,7 @@ from medtask.cli.commands.run import run
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
 from medtask.errors import MedtaskError
+from medtask.runs.signals import Interrupted, limit_shutdown
 
 COMMANDS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
 
@@ -77,12 +78,13 @@ def main() -> None:
         ):  # unencodable characters are escaped instead of ending the run
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="medtask")
+        with limit_shutdown():
+            app(prog_name="medtask")
     except MedtaskError as error:
         show.print_error(error)
         _exit_process(error.exit_code)
-    except KeyboardInterrupt:
-        _exit_process(130)
+    except KeyboardInterrupt as stop:
+        _exit_process(stop.exit_code if isinstance(stop, Interrupted) else 130)
     except BrokenPipeError:
         _exit_process(141)  # 128 + SIGPIPE, as for any command with a closed pipe
     except SystemExit as error:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,32 +61,40 @@ if TYPE_CHECKING:
 MAX_GENERATED_ROWS = 100
 BASELINE_NAME = "TF-IDF"
 LOSS_PLOT_FILE = "loss.svg"
+NOT_EVALUATED_NOTE = (
+    "the training was interrupted: this is the best state so far, neither evaluated nor calibrated"
+)
 _PACKAGES = ("medtask", "torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
 class TaskValidation:
-    """The evaluation of the model on one of its tasks, and the baselines' metrics by name."""
+    """The evaluation of the model on one of its tasks, and the baselines' metrics by name.
+
+    ``evaluation`` is None if the training was interrupted: the process must end within seconds.
+    """
 
     data: TrainingData
-    evaluation: Evaluation
-    baselines: Mapping[str, Mapping[str, Metric]]
+    evaluation: Evaluation | None = None
+    baselines: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, Metric | None]:
         """All metrics by name; None if undefined."""
-        gold = self.evaluation.summary.gold
+        gold = self.evaluation.summary.gold if self.evaluation else None
         return dict(gold.evaluation.metrics) if gold and gold.evaluation else {}
 
     @property
     def headline_metric(self) -> str:
         """The name of the most important metric, "" without metrics."""
-        gold = self.evaluation.summary.gold
+        gold = self.evaluation.summary.gold if self.evaluation else None
         return gold.evaluation.headline_metrics[0] if gold and gold.evaluation else ""
 
     @property
     def calibration(self) -> str:
         """A sentence on the calibration, or why it was refused; "" without one."""
+        if self.evaluation is None:
+            return ""
         fit, refusal = self.evaluation.calibration, self.evaluation.refusals.get("calibration")
         return describe_result(fit) if fit else str(refusal or "")
 
@@ -138,7 +145,7 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData) -> Evalua
     )
     if result.state == "interrupted":
         # running the command again evaluates the trained model again
-        raise Interrupted(signal.SIGINT)
+        raise Interrupted(result.exit_code - 128)
     options = EvaluationOptions(calibrate=None if generated else "auto", baselines=False)
     return evaluate_answers(open_answers(folder, task=task, gold=task.gold_column), options)
 
@@ -181,9 +188,13 @@ def write_model_folder(
     """
     draft = training.folder / DRAFT_FOLDER
     write_model_metadata(draft, result.trained_model)
-    validations = validate_model(
-        draft, training.folder / WORK_FOLDER, training.training_data, training.recipe
-    )
+    if result.interrupted:
+        result = replace(result, notes=(*result.notes, NOT_EVALUATED_NOTE))
+        validations = [TaskValidation(data) for data in training.training_data]
+    else:
+        validations = validate_model(
+            draft, training.folder / WORK_FOLDER, training.training_data, training.recipe
+        )
     final_facts = {**facts, **_describe_result(result, validations, log)}
     card = _build_model_card(training, result, validations, log, final_facts)
     try:

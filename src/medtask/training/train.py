@@ -93,7 +93,8 @@ def train(
 ) -> TrainedModel:
     """Train a model on a table's gold, or resume an interrupted training.
 
-    The first signal (Ctrl-C) ends the current step, and the best state so far becomes the model.
+    The first signal (Ctrl-C) ends the current step, and the best state so far becomes the model,
+    without an evaluation.
 
     Args:
         task: The task to learn.

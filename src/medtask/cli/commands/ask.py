@@ -16,6 +16,7 @@ from medtask.cli.model_options import add_load_options, load_engine
 from medtask.display import format_count
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, MedtaskError, UsageError
+from medtask.runs.signals import resume_after_signal
 
 if TYPE_CHECKING:
     from medtask.engines.base import Engine
@@ -154,6 +155,7 @@ def _answer_interactively(session: AskSession) -> None:
             show.print_line()
             return
         except KeyboardInterrupt:
+            resume_after_signal()
             show.print_line()
             continue
         if not line.strip():
@@ -161,6 +163,7 @@ def _answer_interactively(session: AskSession) -> None:
         try:
             _print_answer(session, line)
         except KeyboardInterrupt:
+            resume_after_signal()
             show.print_line()
             show.print_line(("stopped", "dim"), stderr=True)
         except MedtaskError as error:

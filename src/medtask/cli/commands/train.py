@@ -75,8 +75,8 @@ def train(
 ) -> None:
     """Train a model on rows with gold.
 
-    The result is a folder that run, evaluate and compare accept like any model. Ctrl-C keeps the
-    best state so far; the same command resumes, also after a crash.
+    The result is a folder that run, evaluate and compare accept like any model. Ctrl-C stops within
+    seconds; the same command resumes, also after a crash.
     """
     from medtask.tables.read import read_table
     from medtask.tasks.load import load_task

@@ -92,7 +92,7 @@ def tune(
 
     Rows with gold are split in three: candidates are built from the first part and chosen by the
     second; the third, which the search does not use, measures the gain at the end. Ctrl-C ends the
-    search, and the best candidate so far is measured.
+    search, and the gain of the best candidate so far is not measured.
     """
     from medtask.cli.progress import SearchProgressDisplay
     from medtask.tasks.load import load_task

@@ -28,6 +28,11 @@ from medtask.training.training_data import TrainingExample
 
 BEFORE, AFTER = "original", "tuned"
 
+STOPPED_TEXT = (
+    "The search was stopped: the best result so far was not compared with the original on the test "
+    "rows, so its gain is not known."
+)
+
 
 class _AnsweredExample(NamedTuple):
     row: int

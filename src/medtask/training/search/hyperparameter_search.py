@@ -19,7 +19,7 @@ from medtask.runs.lock import lock_run
 from medtask.runs.signals import Interrupted, catch_signals
 from medtask.training.recipe import Recipe
 from medtask.training.search.candidate_evaluator import SearchObserver, answer_rows
-from medtask.training.search.gain import Gain, measure_gain
+from medtask.training.search.gain import STOPPED_TEXT, Gain, measure_gain
 from medtask.training.search.hyperparameter_study import (
     MAX_TRIALS,
     HyperparameterStudy,
@@ -46,7 +46,8 @@ class HyperparameterSearchResult:
         default_loss: The validation loss of the default recipe.
         trials: Number of recipes that were tried.
         stop_reason: Why the search ended.
-        gain: The gain on the test rows; None if the default recipe was the best.
+        gain: The gain on the test rows; None if the default recipe was the best, or if a signal
+            ended the search.
         rows: The numbers of training, validation and test rows.
         interrupted: Whether a signal ended the search.
     """
@@ -64,6 +65,8 @@ class HyperparameterSearchResult:
 
     def summarize(self) -> str:
         """The result in one or two sentences."""
+        if self.gain is None and self.interrupted and self.changed:
+            return STOPPED_TEXT
         return self.gain.summarize() if self.gain else _NO_GAIN_TEXT
 
     def to_json(self) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def search_hyperparameters(
 ) -> HyperparameterSearchResult:
     """Search for a better recipe, and compare the best model with the default one on test rows.
 
-    A Ctrl-C ends the search after the current step, and the best recipe so far is measured.
+    Ctrl-C ends the search; the best recipe so far is returned, without a gain.
 
     Args:
         search_data: The rows.
@@ -129,16 +132,16 @@ def search_hyperparameters(
             stop_reason, interrupted = "it was stopped", True
             if study.best is None:
                 raise
-    return replace(_build_result(search_data, study, stop_reason), interrupted=interrupted)
+    return _build_result(search_data, study, stop_reason, interrupted=interrupted)
 
 
 def _build_result(
-    search_data: SearchData, study: HyperparameterStudy, stop_reason: str
+    search_data: SearchData, study: HyperparameterStudy, stop_reason: str, *, interrupted: bool
 ) -> HyperparameterSearchResult:
     best, default, recipe = study.best, study.default, study.settings.recipe
     assert best is not None and default is not None
     gain = None
-    if best.number != default.number:
+    if best.number != default.number and not interrupted:
         study.settings.observer.on_stage(
             f"Answering {len(search_data.test):,} test rows twice, with the default recipe's model "
             "and with the best one's"
@@ -161,6 +164,7 @@ def _build_result(
         stop_reason=stop_reason,
         gain=gain,
         rows=search_data.count_rows(),
+        interrupted=interrupted,
     )
 
 

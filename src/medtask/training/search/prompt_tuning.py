@@ -25,7 +25,7 @@ from medtask.training.search.candidate_evaluator import (
     answer_rows,
 )
 from medtask.training.search.example_search import search_examples
-from medtask.training.search.gain import Gain, measure_gain
+from medtask.training.search.gain import STOPPED_TEXT, Gain, measure_gain
 from medtask.training.search.gepa_search import search_with_gepa
 from medtask.training.search.prompt_candidate import PromptCandidate, extract_candidate, narrow_task
 from medtask.training.search.proposer import Proposer, check_proposer
@@ -48,7 +48,8 @@ class PromptTuningResult:
     Attributes:
         best: The best candidate.
         changed: The keys of the task file that it changes.
-        gain: The gain on the test rows; None if nothing was better on validation.
+        gain: The gain on the test rows; None if nothing was better on validation, or if a signal
+            ended the search: the process must end within seconds.
         task_text: The new task file; None if it must not be written.
         before: The headline metric of the original task on validation; None if not measured.
         after: The same of the best candidate; biased upwards, because it was used for selection.
@@ -95,6 +96,8 @@ class PromptTuningResult:
                 f"Nothing but the original task was tried, because {self.ended}; the test "
                 "rows were not used."
             )
+        if self.gain is None and self.interrupted and self.changed:
+            return STOPPED_TEXT
         return (
             self.gain.summarize()
             if self.gain
@@ -132,8 +135,7 @@ def tune_prompt(
 ) -> PromptTuningResult:
     """Search for better words of a task with one engine, and measure the gain on test rows.
 
-    Ctrl-C ends the search, and the best candidate so far is measured; a second Ctrl-C ends the
-    process.
+    Ctrl-C ends the search. The best candidate so far is returned, without a gain.
 
     Raises:
         UsageError: The task has ``phi: true`` without ``allow_phi``, or an engine is unsuitable.
@@ -150,7 +152,11 @@ def tune_prompt(
         ended, interrupted = _run_stages(evaluator, stages)
     changed = _list_changed_keys(extract_candidate(narrowed), evaluator.best)
     gain, text = None, None
-    if changed:
+    if changed and interrupted:
+        text = rewrite_task(
+            task, evaluator.best, (_describe_origin("not compared with the original"),)
+        )
+    elif changed:
         observer.on_stage(
             f"Answering {evaluator.test_rows:,} test rows twice, with the original task and with "
             "the best candidate"
@@ -266,14 +272,15 @@ def _evaluate_on_test(
     gain = measure_gain(
         task, examples, *(answer_rows(one, engine, examples) for one in fixed), seed=seed
     )
-    verdict = (
-        "tuned by medtask tune"
-        if gain.is_significant
-        else "tuned by medtask tune, without a significant gain,"
-    )
+    verdict = "" if gain.is_significant else "without a significant gain"
     return gain, rewrite_task(
-        task, evaluator.best, (f"{verdict} on {date.today().isoformat()}: {gain.describe()}",)
+        task, evaluator.best, (f"{_describe_origin(verdict)}: {gain.describe()}",)
     )
+
+
+def _describe_origin(verdict: str) -> str:
+    """The beginning of the comment in a new task file."""
+    return f"tuned by medtask tune{f', {verdict},' if verdict else ''} on {date.today()}"
 
 
 def _reload_task(task: Task, text: str) -> Task:

@@ -60,7 +60,8 @@ def tune(
     """Search for better words of a task, or for better settings of a training.
 
     Candidates are built from one part of the rows with gold and chosen by another; a third part,
-    not used by the search, measures the gain. Ctrl-C ends the search and keeps the best candidate.
+    not used by the search, measures the gain. Ctrl-C ends the search; the gain
+    of the best candidate is then not measured.
 
     Args:
         task: The task.
