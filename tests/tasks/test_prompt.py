@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from medtask.errors import InputError
 from medtask.records import Branch, Description, Fault, Prompt, Record, Status
+from medtask.tables.missing import mark_missing
 from medtask.tasks.label_definitions import LabelEntry, assign_verbalizers
 from medtask.tasks.prompt import build_prompt, find_prompt_columns, hash_prompt
 from medtask.tasks.task import Example, SingleLabel, Task
@@ -107,9 +108,8 @@ def test_an_example_that_answers_no_label_stops_the_task_and_not_the_row():
     ],
 )
 def test_a_row_without_input_is_not_asked(blank):
-    fault = build_row_prompt(
-        make_task(source="Procedure: {{ procedure }}, {{ note }}"), procedure=blank, note=None
-    )
+    row = mark_missing({"procedure": blank, "note": None})
+    fault = build_row_prompt(make_task(source="Procedure: {{ procedure }}, {{ note }}"), **row)
     assert isinstance(fault, Fault)
     assert (fault.record_id, fault.status) == ("7", Status.EMPTY_INPUT)
 
@@ -117,6 +117,13 @@ def test_a_row_without_input_is_not_asked(blank):
 def test_a_row_with_one_of_two_inputs_is_asked():
     assert build_row_prompt(make_task(source="{{ a }} {{ b }}"), a=None, b="stent").text == "stent"
     assert build_row_prompt(make_task(source="{{ a }} {{ b }}"), a=float("nan"), b=0).text == "0"
+
+
+def test_a_word_for_a_missing_value_is_not_part_of_the_prompt():
+    task = make_task(source="{{ a }}{% if b %}, {{ b }}{% endif %}")
+    row = mark_missing({"a": "stent", "b": "NA"})
+    assert build_row_prompt(task, **row).text == "stent"
+    assert build_row_prompt(task, a="stent", b="none").text == "stent, none"
 
 
 def test_a_template_that_prints_nothing_is_an_empty_input():

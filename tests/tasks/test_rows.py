@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from medtask.errors import TableError, TaskFault
+from medtask.tables.missing import mark_missing
 from medtask.tasks.load import load_task
-from medtask.tasks.rows import UnknownGold, check_columns, find_unknown_gold, read_records
-from medtask.tasks.task import Task
+from medtask.tasks.rows import (
+    UnknownGold,
+    check_columns,
+    find_unknown_gold,
+    read_gold,
+    read_records,
+)
+from medtask.tasks.task import FreeText, MultipleChoice, SingleLabel, Task
+from support.task_texts import make_task
 
 TASK = """\
 instruction: Decide.
@@ -143,3 +151,40 @@ def test_columns_of_options_and_context_must_be_in_the_table(load_text):
     assert check_columns(task, ["q"]) == (
         TaskFault(5, 'context names "abstract", but the table has q'),
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "cell", "gold"),
+    [
+        (["NA", "Na"], "NA", "NA"),
+        (["Na", "K"], "NA", None),  # sodium is not a missing value, and R writes NA
+        (["N/A", "x"], "n/a", "N/A"),
+        (["none", "x"], "None", "none"),
+        (["none", "x"], "none", "none"),
+        (["-", "+"], "-", "-"),
+        (["a", "b"], "nan", None),
+        (["a", "b"], "none", "none"),
+    ],
+)
+def test_a_missing_value_in_gold_is_a_label_only_if_the_task_has_it(labels, cell, gold):
+    task = make_task(SingleLabel(), labels)
+    (row,) = map(mark_missing, [{"gold": cell}])
+    assert read_gold(task, row, row["gold"]) == gold
+
+
+def test_missing_free_text_gold_is_missing():
+    (row,) = map(mark_missing, [{"gold": "N/A"}])
+    assert read_gold(make_task(FreeText()), row, row["gold"]) is None
+
+
+def test_an_option_can_be_a_word_for_a_missing_value():
+    task = make_task(MultipleChoice(("a", "b")))
+    (row,) = map(mark_missing, [{"a": "None", "b": "one", "gold": "None", "other": "NA"}])
+    assert read_gold(task, row, row["gold"]) == "A"
+    assert read_gold(task, row, row["other"]) is None
+
+
+def test_rows_without_a_group_are_not_one_group():
+    task = replace(make_task(SingleLabel(), ["a"]), group_column="patient")
+    rows = [{"patient": "p1"}, {"patient": "NA"}, {"patient": None}]
+    assert [record.group for record in read_records(task, rows)] == ["p1", None, None]

@@ -30,8 +30,21 @@ def _declare_options(
             min=1, metavar="N", help="Row of the column names; default: the first with content."
         ),
     ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Word for a missing value (repeatable), in place of NA, NaN, None, null, - and "
+            "others; '' for none.",
+        ),
+    ] = None,
 ) -> ReadOptions:
-    return ReadOptions(encoding=encoding, sheet=sheet, header_row=header_row)
+    return ReadOptions(
+        encoding=encoding,
+        sheet=sheet,
+        header_row=header_row,
+        missing=tuple(missing) if missing else None,
+    )
 
 
 add_read_options = add_options("read_options", _declare_options)

@@ -17,6 +17,7 @@ from medtask.prediction.deciding import decide_answer
 from medtask.prediction.long_records import answer_long_record
 from medtask.prediction.passes import meets_condition, merge_pass_answer, went_through_pass
 from medtask.records import Answer, Fault, Prompt, Record, Status
+from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
@@ -306,6 +307,8 @@ def _check_unique_ids(ids: Collection[str]) -> None:
 def _read_rows(
     task: Task, rows: Iterable[Record] | Iterable[Mapping[str, object]]
 ) -> Iterator[Record]:
+    if isinstance(rows, Table):
+        return read_records(task, rows)
     pending = iter(rows)
     head = list(islice(pending, 1))
     if head and isinstance(head[0], Record):

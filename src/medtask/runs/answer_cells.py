@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from medtask.display import quote
 from medtask.errors import TableError
 from medtask.records import Answer, Status
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_cell, read_present_cell
+from medtask.tables.missing import MissingText
 from medtask.tasks.containers import parse_container
 from medtask.tasks.kinds.label import get_label_names
 from medtask.tasks.rows import read_gold
@@ -32,6 +33,8 @@ def read_answer(
 ) -> Answer:
     cell = cells.get("answer")
     status = _read_status(cells.get("status"), number)
+    if status is not None and isinstance(cell, MissingText):
+        cell = str(cell)  # a row with a status has an answer: "None" is what the model wrote
     # No label applies: this is a valid answer.
     is_empty_set = task.several and (
         cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW))
@@ -52,10 +55,13 @@ def read_answer(
     )
     if confidence is None and isinstance(value, str) and probabilities:
         confidence = probabilities.get(value)
-    reason = read_cell(cells.get("reason"))
+    reason = read_present_cell(cells.get("reason"))
     if status in (None, Status.OK, Status.REVIEW) and value is None:
         status, reason = Status.FAILED, reason or "the table has no answer in this row"
-    written, passed = read_cell(cells.get("written")), read_cell(cells.get("pass")) or "first"
+    written, passed = (
+        read_cell(cells.get("written")),
+        read_present_cell(cells.get("pass")) or "first",
+    )
     raw = _rename_labels(task, read_probabilities(cells, "uncalibrated", number))
     return Answer(
         name,
@@ -80,7 +86,7 @@ def _rename_labels(task: Task, probabilities: dict[str, float] | None) -> dict[s
 
 
 def _read_status(cell: object, number: int) -> Status | None:
-    text = read_cell(cell)
+    text = read_present_cell(cell)
     if text is None:
         return None
     try:
@@ -94,8 +100,8 @@ def _read_status(cell: object, number: int) -> Status | None:
 
 def read_probability(cell: object, column: str, row: int) -> float | None:
     """The probability in a cell; None if it is blank. Raises TableError if it is not valid."""
-    text = read_cell(cell)
-    if text is None or text.lower() in ("nan", "null", "none"):
+    text = read_present_cell(cell)
+    if text is None:
         return None
     try:
         probability = float(text)

@@ -18,8 +18,9 @@ from medtask.runs.answer_cells import (
 )
 from medtask.runs.ledger import Ledger
 from medtask.runs.output_columns import OUTPUT_COLUMNS
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_present_cell
 from medtask.tables.table import Table
+from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.task import Task
@@ -126,6 +127,23 @@ class AnswerTable:
                     following = next(stored, None)
                 yield row
 
+    def count_cells(self) -> dict[str, CellCounts]:
+        """Counts of the cells of gold, and of another tool's answers."""
+        counts = {
+            name: CellCounts()
+            for name, is_read in (("gold", self.has_gold), ("answer", self.folder is None))
+            if is_read
+        }
+        source_columns = self.source_columns
+        for number, cells in enumerate(self.table.rows(), 1) if counts else ():
+            fields = {field: cells.get(name) for name, field in source_columns.items()}
+            if self.gold:
+                cell = self.gold.get_gold(read_id(self.task, cells, number), cells)
+                counts["gold"].add(self.task, fields, cell)
+            if "answer" in counts:
+                counts["answer"].add(self.task, fields, cells.get("answer"))
+        return counts
+
     def _open_ledger(self) -> Ledger | None:
         """Open the ledger, the only place of off-set mass, thoughts, earlier passes and costs."""
         path = self.folder / "ledger.db" if self.folder else None
@@ -144,7 +162,7 @@ class AnswerTable:
         prompt = build_prompt(task, Record(name, fields)) if task.input else None
         text, options = (prompt.text, prompt.options) if isinstance(prompt, Prompt) else ("", ())
         gold = read_gold(task, fields, self.gold.get_gold(name, cells)) if self.gold else None
-        group = read_cell(cells.get(task.group_column)) if task.group_column else None
+        group = read_present_cell(cells.get(task.group_column)) if task.group_column else None
         answer = read_answer(task, name, cells, fields, number)
         if (
             self.external

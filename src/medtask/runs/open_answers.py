@@ -60,7 +60,9 @@ def open_answers(
     """
     source = Path(source)
     folder = _find_run_folder(source)
-    answers = _open_run(folder, task) if folder else _open_table(source, task, read_options)
+    answers = (
+        _open_run(folder, task, read_options) if folder else _open_table(source, task, read_options)
+    )
     if group is not None:
         if group not in answers.table.columns:
             raise _make_missing_column_error("groups", group, answers.table)
@@ -88,7 +90,7 @@ def _find_run_folder(source: Path) -> Path | None:
     return None
 
 
-def _open_run(folder: Path, task: Task | None) -> AnswerTable:
+def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTable:
     manifest = read_manifest(folder) or {}
     path = folder / "answers.parquet"
     if not path.exists():
@@ -121,9 +123,15 @@ def _open_run(folder: Path, task: Task | None) -> AnswerTable:
         folder,
         manifest,
         renamed,
-        read_table(path),
+        read_table(path, missing=options.missing or _get_missing_words(data)),
         renamed_columns={shown: name for name, shown in names.items()},
     )
+
+
+def _get_missing_words(data: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The words for missing values of the table that a run read; None for the default."""
+    words = data.get("options", {}).get("missing")
+    return None if words is None else tuple(words)
 
 
 def _find_task_file(folder: Path, task_source: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
+from medtask.tasks.cell_counts import CellCounts
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
@@ -64,6 +65,7 @@ class Evaluation:
         saved_calibration: The calibration in the form that later runs apply.
         annotators: Agreement of human annotators with each other and with the answers.
         notes: What the user should know.
+        cells: Counts of missing values and of normalised names, in gold and answers.
         folder: The folder of the files; None if none were written.
         files: The files, as paths relative to the folder.
     """
@@ -78,6 +80,7 @@ class Evaluation:
     saved_calibration: SavedCalibration | None
     annotators: AnnotatorAgreement | None
     notes: tuple[str, ...]
+    cells: Mapping[str, CellCounts] = field(default_factory=dict)
     folder: Path | None = None
     files: tuple[str, ...] = ()
 
@@ -140,6 +143,7 @@ class Evaluation:
             "baselines": {baseline.name: baseline.to_json() for baseline in self.baselines},
             "details": self.summary.to_json(),
             "notes": list(self.notes),
+            "cells": {name: counts.to_json() for name, counts in self.cells.items()},
         }
         if self.folder:
             document |= {"folder": str(self.folder), "files": list(self.files)}
@@ -155,7 +159,9 @@ def evaluate_answers(
     """
     _check_options(answers, options)
     summary = summarize_answers(answers, options.seed)
+    cells = answers.count_cells()
     notes, refusals = list(answers.notes), dict[str, Refusal]()
+    notes += [line for name, counts in cells.items() for line in counts.describe(name)]
     acceptance = _find_acceptance(summary, options) if options.max_error is not None else None
     if isinstance(acceptance, Refusal):
         refusals["acceptance"], acceptance = acceptance, None
@@ -189,6 +195,7 @@ def evaluate_answers(
         saved_calibration=saved_calibration,
         annotators=annotators,
         notes=tuple(notes),
+        cells=cells,
     )
 
 

@@ -14,10 +14,12 @@ from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, rename_columns
 from medtask.runs.session import SessionRequest
-from medtask.tables.read import validate_table
+from medtask.tables.read import TableCounts, validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import FORMATS
+from medtask.tasks.cell_counts import CellCounts, describe_missing_words
 from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.rows import check_columns, find_invalid_gold, find_unknown_gold, read_records
 from medtask.tasks.task import Task
 
@@ -40,7 +42,10 @@ class RunOptions:
 
 @dataclass(slots=True)
 class RunSetup:
-    """A checked run over the first ``rows`` of the table's ``table_rows`` rows."""
+    """A checked run over the first ``rows`` of the table's ``table_rows`` rows.
+
+    ``cell_counts`` is the manifest's entry about gold and missing values.
+    """
 
     task: Task
     table: Table
@@ -49,6 +54,7 @@ class RunSetup:
     table_rows: int
     rows: int
     notes: list[str] = field(default_factory=list)
+    cell_counts: dict[str, object] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def iter_records(self) -> Iterator[Record]:
@@ -72,7 +78,7 @@ class RunSetup:
             new_run=self.options.new_run,
             force_lock=self.options.force_lock,
             allow_remote=self.options.allow_remote,
-            manifest_facts={**facts, "settings": settings},
+            manifest_facts={**facts, "settings": settings, "cells": self.cell_counts},
             notes=tuple(self.notes),
             started=self.started,
         )
@@ -115,6 +121,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             setup.notes.append(
                 f'the table has a column "{column}": among the answers it is called "{name}"'
             )
+    _note_missing_words(setup, table_survey)
     if setup.gold_column is not None:
         _check_gold(setup)
     elif get_task_kind(task).threshold_fit:
@@ -144,17 +151,36 @@ def _check_options(options: RunOptions) -> None:
         raise UsageError(f"{unknown[0]!r} is not a format for answers", fix=f"choose from {known}")
 
 
+def _note_missing_words(setup: RunSetup, survey: TableCounts) -> None:
+    """Note words for missing values in the columns that the prompt shows."""
+    task = setup.task
+    columns = find_prompt_columns(task) - set(get_task_kind(task).columns)
+    found = {
+        column: survey.missing_words[column]
+        for column in sorted(columns & set(survey.missing_words))
+    }
+    setup.cell_counts["missing_words"] = {column: dict(words) for column, words in found.items()}
+    setup.notes += [
+        f'{describe_missing_words(words)} of the column "{column}" (see --missing)'
+        for column, words in found.items()
+    ]
+
+
 def _check_gold(setup: RunSetup) -> None:
     """Note gold values that are not valid answers. Raises InputError if none is valid."""
     valid_counts: Counter[bool] = Counter()
+    cells = CellCounts()
 
     def count(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
+            cells.add(setup.task, record.fields, record.fields.get(setup.gold_column or ""))
             if record.gold is not None:
                 valid_counts[not find_invalid_gold(setup.task, record.fields, record.gold)] += 1
             yield record
 
     unknown_values = find_unknown_gold(setup.task, count(setup.iter_records()))
+    setup.cell_counts["gold"] = cells.to_json()
+    setup.notes += cells.describe(f'the gold column "{setup.gold_column}"')
     if not unknown_values:
         return
     noun = setup.task.kind_spec.gold_noun

@@ -9,7 +9,7 @@ from medtask.display import quote
 from medtask.errors import UsageError
 from medtask.kinds import KINDS
 from medtask.names import merge_spellings
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_cell, read_present_cell
 from medtask.tasks.containers import parse_container
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
@@ -34,7 +34,7 @@ class CellStatistics:
     max_characters: int = 0
 
     def add(self, cell: object) -> None:
-        text = read_cell(cell)
+        text = read_present_cell(cell)
         if text is None:
             return
         self.rows += 1

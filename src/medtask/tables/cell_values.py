@@ -10,6 +10,8 @@ import re
 import uuid
 from collections.abc import Mapping
 
+from medtask.tables.missing import MissingText
+
 # json.dumps() with options builds an encoder for every call.
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -67,8 +69,12 @@ def _decode_bytes(value: bytes) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """Whether the value is None or NaN."""
-    return value is None or (isinstance(value, float) and value != value)
+    """Whether the value is None, NaN, or a word for a missing value (`MissingText`)."""
+    return (
+        value is None
+        or isinstance(value, MissingText)
+        or (isinstance(value, float) and value != value)
+    )
 
 
 def is_blank(value: object) -> bool:
@@ -77,8 +83,18 @@ def is_blank(value: object) -> bool:
 
 
 def read_cell(value: object) -> str | None:
+    """The value as stripped text; None if it is blank, None or NaN.
+
+    A word for a missing value is a text here: ids, options and labels can be such a word.
+    """
+    if is_missing(value) and not isinstance(value, MissingText):
+        return None
+    return str(value).strip() or None
+
+
+def read_present_cell(value: object) -> str | None:
     """The value as stripped text; None if it is missing or blank."""
-    return None if is_missing(value) else str(value).strip() or None
+    return None if is_missing(value) else read_cell(value)
 
 
 def format_cell(value: object) -> str:

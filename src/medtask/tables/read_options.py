@@ -1,4 +1,4 @@
-"""Options of reading a table: encoding, sheet, header row."""
+"""Options of reading a table: encoding, sheet, header row, words for missing values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TypedDict, cast
 
 from medtask.display import quote
 from medtask.errors import UsageError
+from medtask.tables.missing import MISSING_WORDS
 
 _ENCODING_EXAMPLES = "utf-8, cp1252, cp1250, iso8859-2, cp850, utf-16"
 
@@ -22,6 +23,8 @@ class ReadOptions:
         sheet: Name of the sheet of a workbook; default: the first visible one with content.
         header_row: Line (in a workbook: row) of the column names, from 1; what is above it is not
             read.
+        missing: Words that stand for a missing value, in place of `MISSING_WORDS`. Cells without a
+            visible character are always missing.
 
     Raises:
         UsageError: The encoding is not known, or the header row is not positive.
@@ -30,6 +33,7 @@ class ReadOptions:
     encoding: str | None = None
     sheet: str | None = None
     header_row: int | None = None
+    missing: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.encoding is not None:
@@ -39,6 +43,13 @@ class ReadOptions:
                 f"header row {self.header_row} does not exist",
                 fix="count the rows from 1, as a spreadsheet does",
             )
+
+    @property
+    def missing_words(self) -> frozenset[str]:
+        """The words that stand for a missing value."""
+        if self.missing is None:
+            return MISSING_WORDS
+        return frozenset(word.strip() for word in self.missing)
 
     def to_values(self) -> ReadOptionValues:
         """The options that differ from their default, by name."""
@@ -67,6 +78,7 @@ class ReadOptionValues(TypedDict, total=False):
     encoding: str | None
     sheet: str | None
     header_row: int | None
+    missing: tuple[str, ...] | None
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()

@@ -10,6 +10,7 @@ from typing import Literal
 
 from medtask.tables.cell_values import format_canonical_json
 from medtask.tables.encoding import open_bytes
+from medtask.tables.missing import mark_missing
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import ReadStats, Row, TablePart
 
@@ -37,7 +38,9 @@ class Table:
     options: ReadOptions = DEFAULT_READ_OPTIONS
 
     def rows(self, stats: ReadStats | None = None) -> Iterator[Row]:
-        """Iterate over the rows, each a dict with all columns; missing cells are None.
+        """Iterate over the rows, each a dict with all columns.
+
+        Cells without a value are None, words for missing values are `MissingText`.
 
         Args:
             stats: Counts of skipped lines, updated during iteration.
@@ -45,13 +48,14 @@ class Table:
         Raises:
             TableError: A row cannot be read without loss; the message names its line.
         """
+        words = self.options.missing_words
         for part in self.parts:
-            if part.columns == self.columns:
-                yield from part.rows(stats or ReadStats())
-            else:
-                yield from (
-                    {column: row[column] for column in self.columns}
-                    for row in part.rows(stats or ReadStats())
+            for row in part.rows(stats or ReadStats()):
+                yield mark_missing(
+                    row
+                    if part.columns == self.columns
+                    else {column: row[column] for column in self.columns},
+                    words,
                 )
 
     def __iter__(self) -> Iterator[Row]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from medtask.display import format_first, format_name, quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.tables.cell_values import is_blank, read_cell
+from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tables.table_part import ReadStats
 
@@ -23,11 +26,13 @@ class TableCounts:
         rows: Number of rows.
         empty_rows: Rows in which every cell is blank.
         blank_lines: Skipped lines.
+        missing_words: For every column with words for missing values, the number of each word.
     """
 
     rows: int
     empty_rows: int
     blank_lines: int
+    missing_words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
@@ -44,10 +49,14 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     stats = ReadStats()
     rows = empty = missing = 0
     missing_rows: list[str] = []
+    words: dict[str, Counter[str]] = {}
     hashes = array("q")
     for rows, row in enumerate(table.rows(stats), 1):
         if all(map(is_blank, row.values())):
             empty += 1
+        for column, cell in row.items():
+            if isinstance(cell, MissingText):
+                words.setdefault(column, Counter())[cell.strip()] += 1
         if id_column is None:
             continue
         if text := read_cell(row[id_column]):
@@ -74,7 +83,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 "give every row a unique id, or remove `id` from the task: rows are then numbered"
             ),
         )
-    return TableCounts(rows, empty, stats.blank_lines)
+    return TableCounts(rows, empty, stats.blank_lines, words)
 
 
 def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from medtask.display import format_suggestion, quote
 from medtask.errors import InputError
 from medtask.records import Fault, Record
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.config import ExamplesConfig
 from medtask.tasks.document import KeyPath
 from medtask.tasks.input_template import read_template
@@ -222,7 +222,7 @@ def read_example(row: _Row, task: Task, answers_known: bool = True) -> tuple[Exa
             problems.append(kind.describe_invalid_answer(invalid, answer))
         answer, incomplete = kind.complete_answer(answer, text if isinstance(text, str) else None)
         problems += incomplete
-    group = read_cell(row.get(task.group_column)) if task.group_column else None
+    group = read_present_cell(row.get(task.group_column)) if task.group_column else None
     return Example(fields, answer if answer is not None else "", group), problems
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from medtask.display import find_closest, format_columns, format_suggestion, quote
 from medtask.errors import TableError, TaskFault
 from medtask.records import Record, Value
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_cell, read_present_cell
+from medtask.tables.missing import mark_missing
+from medtask.tables.table import Table
 from medtask.tasks.input_template import read_template
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
@@ -50,24 +52,27 @@ def read_records(
         TableError: A row has no id.
     """
     gold = gold_column or task.gold_column
+    if not isinstance(rows, Table):  # a table has its own words for missing values
+        rows = map(mark_missing, rows)
     for number, row in enumerate(rows, first_row):
         name = str(number) if task.id_column is None else read_cell(row.get(task.id_column))
         if name is None:
             message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
-        group = read_cell(row.get(task.group_column)) if task.group_column else None
+        group = read_present_cell(row.get(task.group_column)) if task.group_column else None
         yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
 
 
 def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | None:
-    """A row's gold as a value of the task; the cell's text if not valid; None if blank.
+    """A row's gold as a value of the task; the cell's text if not valid; None if missing.
+
+    A word for a missing value is a value only if the task, or the row's options, have that name.
 
     Several labels are a list, a list as text, or names separated by ";", "|" or ","; unknown names
     are kept. An option is its letter, its key in the row's mapping, or its text. Fields are a
     mapping, or a mapping as text.
     """
-    text = read_cell(cell)
-    return None if text is None else get_task_kind(task).parse_gold(row, cell, text)
+    return get_task_kind(task).read_gold(row, cell)
 
 
 def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from medtask.display import format_columns
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_cell, read_present_cell
 from medtask.tasks.input_template import read_template
 from medtask.tasks.label_definitions import PLACEHOLDER_LABELS
 
@@ -52,7 +52,7 @@ def guess_text_column(columns: Sequence[str], sample: Sequence[Mapping[str, obje
     others = [column for column in columns if not _is_named_id(column)] or columns
     return max(
         others,
-        key=lambda column: sum(len(read_cell(row.get(column)) or "") for row in sample),
+        key=lambda column: sum(len(read_present_cell(row.get(column)) or "") for row in sample),
         default=None,
     )
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
+from medtask.tables.cell_values import is_missing
 from medtask.unicode_text import remove_noise
 
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-_MISSING_VALUES = frozenset({"", "nan", "null", "none", "n/a", "#n/a", "<na>"})
 
 
 def clean_text(text: str) -> str:
@@ -27,10 +26,10 @@ def is_clean_line(text: str) -> bool:
 
 
 def is_blank(value: object) -> bool:
-    """Whether a table's cell is empty or a word for a missing value."""
-    if isinstance(value, str):
-        text = value.strip()
-        return len(text) < 100 and clean_text(text).casefold() in _MISSING_VALUES
+    """Whether a table's cell is missing or has no visible character."""
     if isinstance(value, list | tuple | dict):
         return not value
-    return value is None or str(value).casefold() in _MISSING_VALUES
+    # A text of a hundred characters is cleaned when the prompt is built.
+    return is_missing(value) or (
+        isinstance(value, str) and len(value.strip()) < 100 and not clean_text(value)
+    )

@@ -8,13 +8,15 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from medtask.display import quote
 from medtask.errors import UsageError
-from medtask.names import NameMatch
+from medtask.names import MatchLevel, NameMatch
 from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
+from medtask.tables.missing import MISSING_WORDS, MissingText
 from medtask.tasks.config import ConfigModel
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import AnswerSpec, Task
 
+_MIN_WORD_LENGTH = 4  # characters of a label that is a word and not a symbol
 MAX_GOLD_CHARACTERS = 40  # shown in a warning
 
 SpecT = TypeVar("SpecT", bound=AnswerSpec)
@@ -98,6 +100,16 @@ class TaskKind(Generic[SpecT]):
         """The text of the context column; "" without one."""
         return ""
 
+    def read_gold(self, row: Mapping[str, object], cell: object) -> Value | None:
+        """A gold cell as a value of the task; None if it is missing.
+
+        A word for a missing value is a value only if it is a name of the task or of an option.
+        """
+        text = read_cell(cell)
+        if text is None or (isinstance(cell, MissingText) and not self.has_name(row, cell)):
+            return None
+        return self.parse_gold(row, cell, text)
+
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """A gold cell as a value of the task; ``text``, the cell's text, if it is not valid."""
         return text
@@ -105,6 +117,21 @@ class TaskKind(Generic[SpecT]):
     def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
         """The names in a gold cell as they are written, and what they stand for."""
         return ()
+
+    def has_name(self, row: Mapping[str, object], word: str) -> bool:
+        """Whether a word for a missing value is a name of the task or of the row's options."""
+        matches = [written.match for written in self.match_names(row, word)]
+        # Without regard to capital letters only for words: sodium is "Na", and R's missing
+        # value "NA".
+        return any(
+            match.name is not None
+            and (
+                match.level in (MatchLevel.EXACT, MatchLevel.SPELLING)
+                or match.name in MISSING_WORDS
+                or len(match.name) >= _MIN_WORD_LENGTH
+            )
+            for match in matches
+        )
 
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         """The invalid parts of a row's gold: names, a text, or fields."""
@@ -159,8 +186,7 @@ class TaskKind(Generic[SpecT]):
 
     def read_example_answer(self, row: Mapping[str, object], cell: object) -> Value | None:
         """The answer of a worked example; None if the cell is blank."""
-        text = read_cell(cell)
-        return None if text is None else self.parse_gold(row, cell, text)
+        return self.read_gold(row, cell)
 
     def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
         """The problem of an example's answer, for a part returned by `find_invalid_gold`."""

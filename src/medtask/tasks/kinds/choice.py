@@ -68,6 +68,12 @@ class ChoiceKind(TaskKind[MultipleChoice]):
             return text
         return letters if self.spec.several else letters[0]
 
+    def has_name(self, row: Mapping[str, object], word: str) -> bool:
+        options = read_options(self.spec, row)
+        return not isinstance(options, str) and any(
+            word.strip() == option.text for option in options.options
+        )
+
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         options = read_options(self.spec, row)
         if isinstance(options, str):

@@ -1,0 +1,39 @@
+"""Words for missing values: cells that have a text, and stand for no value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+# The words of pandas.read_csv, further ones that databases, SAS and spreadsheets write, and
+# dashes. Words of a language ("none", "unknown", "nil") are not among them: they can be findings.
+MISSING_WORDS = frozenset(
+    (
+        *("NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "NaT", "None", "NULL", "null"),
+        *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "\\N", ".", "-", "--", "---", "\u2013"),
+        *("\u2014", "\u2212", "#N/A", "#N/A N/A", "#NA", "#NULL!", "#VALUE!", "#REF!", "#DIV/0!"),
+        *("#NAME?", "#NUM!"),
+    )
+)
+
+
+class MissingText(str):
+    """A cell with a word for a missing value. The text is kept, for output tables and labels."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def mark_missing(
+    row: Mapping[str, object], words: Collection[str] = MISSING_WORDS
+) -> dict[str, object]:
+    """The row, in which cells that hold one of the words are `MissingText`."""
+    return {
+        column: MissingText(cell)
+        if isinstance(cell, str | int | float)
+        and not isinstance(cell, bool)
+        and str(cell).strip() in words
+        else cell
+        for column, cell in row.items()
+    }

@@ -1,0 +1,88 @@
+"""Counts of the cells of a column of names: values, missing values, and normalised names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from medtask.display import format_count, format_list, format_row_count, quote
+from medtask.tables.cell_values import read_cell
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import Task
+
+MAX_EXAMPLES = 3
+MAX_WORDS = 20
+
+
+@dataclass(slots=True)
+class CellCounts:
+    """Counts of the cells of one column, such as gold or another tool's answers.
+
+    Attributes:
+        values: Cells with a value, valid or not.
+        blank: Cells without a visible character.
+        missing_words: Cells with a word for a missing value, by word.
+        normalized: Cells in which a name was found that is not written exactly so.
+        examples: Some of these texts, and their names.
+    """
+
+    values: int = 0
+    blank: int = 0
+    missing_words: Counter[str] = field(default_factory=Counter)
+    normalized: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, task: Task, row: Mapping[str, object], cell: object) -> None:
+        """Count one cell; ``row`` holds the columns that the task uses."""
+        text = read_cell(cell)
+        if text is None:
+            self.blank += 1
+            return
+        kind = get_task_kind(task)
+        if kind.read_gold(row, cell) is None:
+            self.missing_words[text] += 1
+            return
+        self.values += 1
+        found = {
+            written.text: written.match.name
+            for written in kind.match_names(row, cell)
+            if written.match.is_normalized and written.match.name is not None
+        }
+        self.normalized += bool(found)
+        for written_text, name in found.items():
+            if len(self.examples) < MAX_EXAMPLES:
+                self.examples.setdefault(written_text, name)
+
+    def describe(self, column: str) -> list[str]:
+        """A sentence on normalised names and one on missing values, where there are any."""
+        lines = []
+        if self.normalized:
+            shown = [f"{quote(text)} is {quote(name)}" for text, name in self.examples.items()]
+            lines.append(
+                f"{self.normalized:,} of {format_count(self.values, 'value')} of {column} "
+                f"{'matches' if self.normalized == 1 else 'match'} after normalisation only "
+                f"({format_list(shown)})"
+            )
+        if self.missing_words:
+            lines.append(f"{describe_missing_words(self.missing_words)} of {column}")
+        return lines
+
+    def to_json(self) -> dict[str, object]:
+        """Returns a plain dict; the texts in it are spellings of the task's names."""
+        return {
+            "values": self.values,
+            "blank": self.blank,
+            "missing_words": dict(self.missing_words.most_common(MAX_WORDS)),
+            "normalized": self.normalized,
+            "normalized_examples": [[text, name] for text, name in self.examples.items()],
+        }
+
+
+def describe_missing_words(words: Mapping[str, int]) -> str:
+    """'"NA", "-" count as missing in 5 rows'."""
+    rows = sum(words.values())
+    return (
+        f"{format_list([quote(word) for word in words])} "
+        f"{'counts' if len(words) == 1 else 'count'} as missing in {format_row_count(rows)}"
+    )

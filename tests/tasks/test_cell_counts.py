@@ -1,0 +1,51 @@
+"""Counts of missing values and of names that match after normalisation only."""
+
+from __future__ import annotations
+
+from medtask.tables.missing import mark_missing
+from medtask.tasks.cell_counts import CellCounts
+from medtask.tasks.task import MultiLabel, SingleLabel, Task
+from support.task_texts import make_task
+
+
+def count_cells(task: Task, cells: list[object]) -> CellCounts:
+    counts = CellCounts()
+    for cell in cells:
+        row = mark_missing({"gold": cell})
+        counts.add(task, row, row["gold"])
+    return counts
+
+
+def test_values_missing_values_and_normalised_names_are_counted() -> None:
+    task = make_task(SingleLabel(), ["low-grade", "1", "NA"])
+    counts = count_cells(
+        task, ["low-grade", "low\u2010grade", 1.0, "LOW-GRADE", "grade", "NA", "nan", None, " "]
+    )
+    assert (counts.values, counts.blank, counts.normalized) == (6, 2, 3)
+    assert counts.missing_words == {"nan": 1}
+    assert counts.examples == {"low\u2010grade": "low-grade", "1.0": "1", "LOW-GRADE": "low-grade"}
+    assert counts.describe("gold") == [
+        '3 of 6 values of gold match after normalisation only ("low\u2010grade" is "low-grade", '
+        '"1.0" is "1", "LOW-GRADE" is "low-grade")',
+        '"nan" counts as missing in 1 row of gold',
+    ]
+
+
+def test_exact_values_need_no_sentence() -> None:
+    assert count_cells(make_task(SingleLabel(), ["a", "b"]), ["a", "b", None]).describe("x") == []
+
+
+def test_a_cell_of_several_names_counts_once() -> None:
+    counts = count_cells(make_task(MultiLabel(), ["fever", "cough"]), ["Fever; Cough", "cough"])
+    assert (counts.values, counts.normalized) == (2, 1)
+
+
+def test_counts_are_json() -> None:
+    counts = count_cells(make_task(SingleLabel(), ["a"]), ["A", "-"])
+    assert counts.to_json() == {
+        "values": 1,
+        "blank": 0,
+        "missing_words": {"-": 1},
+        "normalized": 1,
+        "normalized_examples": [["A", "a"]],
+    }
