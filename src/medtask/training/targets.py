@@ -13,7 +13,6 @@ from medtask.engines.model_metadata import EngineName, ModelMetadata
 from medtask.errors import InputError, UsageError
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
-from medtask.training.validation_metrics import MIN_PROBABILITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,26 +167,3 @@ def _encode_gold(
         gold,
         tuple(example.record.group for example in examples),
     )
-
-
-def compute_loss_and_accuracy(
-    targets: LabelTargets, gold: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> tuple[float, float]:
-    """The results of `score_row`, as means over many rows.
-
-    Args:
-        targets: Determines whether rows have one label or several.
-        gold: See `LabelledTexts`.
-        probabilities: [rows, labels].
-    """
-    given = (
-        np.where(gold == 1, probabilities, 1 - probabilities)
-        if targets.several
-        else probabilities[np.arange(len(gold)), gold]
-    )
-    right = (
-        (probabilities >= 0.5) == (gold == 1)
-        if targets.several
-        else probabilities.argmax(axis=1) == gold
-    )
-    return float(-np.log(np.maximum(given, MIN_PROBABILITY)).mean()), float(right.mean())

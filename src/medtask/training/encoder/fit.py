@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medtask.display import format_bytes, format_name
 from medtask.errors import InputError, ModelTooLarge, UsageError
+from medtask.evaluation.baselines.classifier_search import compute_loss_and_accuracy
 from medtask.hardware import choose_device, inspect_machine
 from medtask.training.encoder.base_model import (
     check_encoder_base,
@@ -20,7 +21,7 @@ from medtask.training.encoder.base_model import (
     locate_encoder,
 )
 from medtask.training.recipe import Recipe
-from medtask.training.targets import LabelTargets, build_label_targets, compute_loss_and_accuracy
+from medtask.training.targets import LabelTargets, build_label_targets
 from medtask.training.training_context import MethodResult, TrainingContext
 from medtask.training.training_data import TrainingData
 from medtask.training.validation_metrics import ValidationResult
@@ -277,7 +278,7 @@ def _build_trainer(
 
     def validate() -> ValidationResult:
         return ValidationResult(
-            *compute_loss_and_accuracy(targets, targets.validation.gold, _predict(training))
+            *compute_loss_and_accuracy(targets.validation.gold, _predict(training))
         )
 
     loop = TrainingLoop(recipe, context, plan, _EncoderWeights(training.model), validate)
