@@ -95,3 +95,7 @@ class StorageError(MedtaskError):
 
 class RunMismatch(MedtaskError):
     exit_code = 8
+
+
+class EncodingGuessWarning(UserWarning):
+    """The encoding of a text file was guessed; the words in the message help to check it."""

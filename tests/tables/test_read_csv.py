@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import tracemalloc
+import warnings
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.errors import TableError
+from medtask.errors import EncodingGuessWarning, TableError
 from medtask.tables import encoding as decode
 from medtask.tables import read_csv
 from medtask.tables.read import read_table, validate_table
@@ -28,15 +29,14 @@ TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
         (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16"),
         (
             TEXT.encode("cp1252"),
-            (
-                "not UTF-8: read as Windows-1252 (guessed) - check the accented letters "
-                "(first one in line 2)"
-            ),
+            "not UTF-8: read as Windows-1252 (guessed)",
         ),
     ],
 )
 def test_every_usual_encoding_gives_the_same_table_and_is_reported(write_file, content, note):
-    table = read_table(write_file(content))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EncodingGuessWarning)
+        table = read_table(write_file(content))
     assert list(table) == TABLE
     assert table.columns == ("id", "text")
     assert table.notes == (note, "delimiter ,")
@@ -47,9 +47,10 @@ def test_an_alphabet_that_is_not_western_is_guessed_and_reported(write_file):
         "id,text\n1,Пациент жалуется на боль в левом колене после падения\n2,Осложнений не "
         "было и нет\n"
     )
-    table = read_table(write_file(text.encode("cp1251")))
+    with pytest.warns(EncodingGuessWarning):
+        table = read_table(write_file(text.encode("cp1251")))
     assert [row["text"] for row in table] == [line.split(",")[1] for line in text.splitlines()[1:]]
-    assert "cp1251" in table.notes[0]
+    assert "Windows-1251" in table.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_header_alone_is_a_table_without_rows(write_file):
         ),
         ('a,b\n1,"5" tube"\n', "line 2: the quoted cell that starts here"),
         (
-            "id,text\n1,a\n".encode("utf-16-le"),
+            b"id,text\n1,a\0b\n2,c\n",
             "NUL character: the file is damaged, or UTF-16 without a byte order mark",
         ),
         (b"PK\x03\x04rest", "not a text file but a .xlsx file"),
@@ -230,6 +231,7 @@ def test_what_the_csv_module_writes_is_read_back_exactly(tmp_path_factory, data)
     assert [list(row.values()) for row in table] == rows
 
 
+@pytest.mark.filterwarnings("ignore::medtask.errors.EncodingGuessWarning")
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
 def test_no_file_whatever_makes_it_crash(tmp_path_factory, content):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +25,7 @@ from medtask.cli.commands.models import models
 from medtask.cli.commands.run import run
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
-from medtask.errors import MedtaskError
+from medtask.errors import EncodingGuessWarning, MedtaskError
 from medtask.runs.signals import Interrupted, limit_shutdown
 
 COMMANDS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
@@ -78,7 +81,7 @@ def main() -> None:
         ):  # unencodable characters are escaped instead of ending the run
             stream.reconfigure(errors="backslashreplace")
     try:
-        with limit_shutdown():
+        with limit_shutdown(), _print_guess_warnings():
             app(prog_name="medtask")
     except MedtaskError as error:
         show.print_error(error)
@@ -92,6 +95,25 @@ def main() -> None:
     except Exception as error:
         show.print_bug_report(error)
         _exit_process(1)
+
+
+@contextmanager
+def _print_guess_warnings() -> Iterator[None]:
+    """Print each warning about a guessed encoding once, as a line; other warnings as usual."""
+    printed: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=EncodingGuessWarning)
+        print_other = warnings.showwarning
+
+        def print_guess(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if not issubclass(category, EncodingGuessWarning):
+                print_other(message, category, *rest)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                show.print_line(("warning: ", "yellow"), str(message), stderr=True)
+
+        warnings.showwarning = print_guess  # type: ignore[assignment]
+        yield
 
 
 def _exit_process(code: int) -> None:

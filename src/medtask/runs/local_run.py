@@ -252,7 +252,9 @@ def _write_outputs(
         summary,
         manifest,
         baselines,
-        ReportAdditions(notes=[reuse_warning] if reuse_warning else []),
+        ReportAdditions(
+            notes=[*setup.table.guess_notes, *([reuse_warning] if reuse_warning else [])]
+        ),
     )
     return summary, baselines
 

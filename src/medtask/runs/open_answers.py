@@ -68,6 +68,7 @@ def open_answers(
             raise _make_missing_column_error("groups", group, answers.table)
         answers = replace(answers, task=replace(answers.task, group_column=group))
     validate_table(answers.table, answers.task.id_column)
+    answers = replace(answers, notes=(*answers.notes, *answers.table.guess_notes))
     answers = _open_gold(
         answers, gold, read_options if folder else read_options.for_further_tables()
     )
@@ -256,7 +257,7 @@ def _read_gold_file(
         else ()
     )
     gold = GoldLocation(f'{path}, column "{truth}"', by_id=gold_by_id)
-    return replace(answers, gold=gold, notes=(*answers.notes, *notes))
+    return replace(answers, gold=gold, notes=(*answers.notes, *table.guess_notes, *notes))
 
 
 def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
-import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from medtask.display import format_path
+from medtask.errors import EncodingGuessWarning
+from medtask.tables.encoding_guess import guess_encodings
 from medtask.tables.table_part import make_table_error
 
 # Characters. csv needs 4 bytes for each; a longer cell is probably an unclosed quote.
@@ -21,9 +25,10 @@ BINARY_SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".xlsx", b"\x1f\x8b": ".g
 """First bytes of the binary formats."""
 
 _CHUNK_BYTES = 2**20
+_HEAD_BYTES = 2**16
+_SAMPLE_BYTES = 2**18
+_MAX_CHANCE_SHARE = 0.05
 _UTF8_REMEDY = "save the file again as UTF-8 (in Excel: CSV UTF-8)"
-_INVALID_BYTE = re.compile("[\udc80-\udcff]")
-_CP1252_BYTES = bytes(set(range(256)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D})
 
 
 @contextmanager
@@ -88,19 +93,34 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
             yield line
 
 
-def detect_encoding(path: Path, named: str | None = None) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class TextEncoding:
+    """The encoding of a text file.
+
+    Attributes:
+        name: The encoding, as Python names it.
+        note: The encoding for users.
+        is_guess: Whether it was guessed from the letters.
+    """
+
+    name: str
+    note: str
+    is_guess: bool = False
+
+
+def detect_encoding(path: Path, named: str | None = None) -> TextEncoding:
     """Detect an encoding in which the whole file can be decoded.
 
     A byte order mark takes precedence over the encoding that the user ``named``.
 
-    Returns:
-        The name of the encoding, and a note about it for users.
+    Warns:
+        EncodingGuessWarning: The encoding was guessed; shows words to check.
 
     Raises:
         TableError: The file is empty, or no likely encoding fits its bytes.
     """
     with open_bytes(path) as stream:
-        head = stream.read(4)
+        head = stream.read(_HEAD_BYTES)
     if not head:
         raise make_table_error(path, "the file is empty (0 bytes)", fix="export it again")
     for magic, suffix in BINARY_SUFFIXES.items():
@@ -110,32 +130,49 @@ def detect_encoding(path: Path, named: str | None = None) -> tuple[str, str]:
                 f"not a text file but a {suffix} file",
                 fix=f"rename the file so that its name ends in {suffix}",
             )
-    if head.startswith(codecs.BOM_UTF8):
-        encoding, note = "utf-8-sig", "UTF-8 with BOM"
-    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding, note = "utf-16", "UTF-16"
-    else:
-        encoding, note = named or "utf-8", named or "UTF-8"
-    undecodable = _find_undecodable(path, encoding)
+    marked = next(
+        (encoding for mark, encoding in _MARKED_ENCODINGS.items() if head.startswith(mark)), None
+    )
+    found = (
+        marked
+        or (TextEncoding(named, named) if named else None)
+        or _detect_utf16(head)
+        or TextEncoding("utf-8", "UTF-8")
+    )
+    undecodable = _find_undecodable(path, found.name)
     if undecodable is None:
-        return encoding, note
+        return found
+    if found.name == "utf-8" and named is None and (sample := _collect_legacy_lines(path)):
+        for guess in guess_encodings(sample):
+            if _find_undecodable(path, guess.name) is None:
+                message = f"{format_path(path)}: {guess.describe()}"
+                warnings.warn(message, EncodingGuessWarning, stacklevel=2)
+                return TextEncoding(guess.name, guess.note, is_guess=True)
     offset, line = undecodable
-    if (
-        named is None
-        and encoding == "utf-8"
-        and (guess := _guess_legacy_encoding(path)) is not None
-        and _find_undecodable(path, guess) is None
-    ):
-        title = "Windows-1252" if guess == "cp1252" else guess
-        return (
-            guess,
-            (
-                f"not UTF-8: read as {title} (guessed) - check the accented letters (first one in "
-                f"line {line})"
-            ),
-        )
     fix = f"name its encoding with --encoding, or {_UTF8_REMEDY}"
-    raise make_table_error(path, f"byte {offset:,} is not valid {note}", fix=fix, line=line)
+    raise make_table_error(path, f"byte {offset:,} is not valid {found.note}", fix=fix, line=line)
+
+
+_MARKED_ENCODINGS = {
+    codecs.BOM_UTF8: TextEncoding("utf-8-sig", "UTF-8 with BOM"),
+    # The mark of UTF-32 begins with that of UTF-16.
+    codecs.BOM_UTF32_LE: TextEncoding("utf-32", "UTF-32"),
+    codecs.BOM_UTF32_BE: TextEncoding("utf-32", "UTF-32"),
+    codecs.BOM_UTF16_LE: TextEncoding("utf-16", "UTF-16"),
+    codecs.BOM_UTF16_BE: TextEncoding("utf-16", "UTF-16"),
+}
+
+
+def _detect_utf16(head: bytes) -> TextEncoding | None:
+    """UTF-16 without a byte order mark: a delimiter or line end has a zero byte at one side."""
+    zeros = head[0::2].count(0), head[1::2].count(0)
+    if max(zeros) <= 10 * min(zeros) or max(zeros) < len(head) / 100:
+        return None
+    name = "utf-16-le" if zeros[1] > zeros[0] else "utf-16-be"
+    text = head[: len(head) // 2 * 2].decode(name, "replace")
+    if "\0" in text or "\ufffd" in text[:-1] or not any(mark in text for mark in ",;\t|\r\n"):
+        return None
+    return TextEncoding(name, "UTF-16 without BOM")
 
 
 def _find_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
@@ -160,31 +197,28 @@ def _find_undecodable(path: Path, encoding: str) -> tuple[int, int] | None:
             offset += len(chunk)
 
 
-def _guess_legacy_encoding(path: Path) -> str | None:
-    """A one-byte encoding for a file that is not UTF-8; None if it is damaged UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    sample = bytearray()
-    whole = broken = 0
-    with open_bytes(path) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            text = decoder.decode(chunk)
-            if text.isascii():
-                continue
-            bad = len(_INVALID_BYTE.findall(text))
-            broken += bad
-            whole += len(text) - len(text.encode("ascii", "ignore")) - bad
-            sample += chunk[: _CHUNK_BYTES - len(sample)]
-    if whole > broken / 100:
-        return None
-    # Nearly every byte is valid in Windows-1252, but only Western text, mostly ASCII, is plausible.
-    letters = sample.translate(
-        None, bytes(set(range(128)) - set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    )
-    if sum(letter > 127 for letter in letters) < len(letters) / 2 and not sample.translate(
-        None, _CP1252_BYTES
-    ):
-        return "cp1252"
-    from charset_normalizer import from_bytes
+def _collect_legacy_lines(path: Path) -> bytes | None:
+    """The lines that are not ASCII, as a sample; None if the file is damaged UTF-8.
 
-    best = from_bytes(bytes(sample)).best()
-    return best.encoding if best is not None else None
+    A line of another encoding is rarely valid UTF-8, and then by chance.
+    """
+    sample = bytearray()
+    valid = invalid = 0
+    with open_bytes(path) as stream:
+        for line in _iter_byte_lines(stream):
+            if line.isascii():
+                continue
+            try:
+                line.decode("utf-8")
+                valid += 1
+            except UnicodeDecodeError:
+                invalid += 1
+            if len(sample) < _SAMPLE_BYTES:
+                sample += line[:_SAMPLE_BYTES] + b"\n"
+    return None if valid > _MAX_CHANCE_SHARE * (valid + invalid) else bytes(sample)
+
+
+def _iter_byte_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines, also of files with old Mac line ends; a very long one in pieces."""
+    while line := stream.readline(_CHUNK_BYTES):
+        yield from line.splitlines()

@@ -32,14 +32,14 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
     """Open a CSV file; cells stay strings, delimiter and encoding are detected."""
     # A setting of the whole process; its default is 131,072 characters.
     csv.field_size_limit(MAX_CELL_LENGTH)
-    encoding, encoding_note = detect_encoding(path, options.encoding)
+    encoding = detect_encoding(path, options.encoding)
     start = (options.header_row or 1) - 1
     delimiter = _detect_delimiter(
-        itertools.islice(read_lines(path, encoding), start, start + _SAMPLE_LINES)
+        itertools.islice(read_lines(path, encoding.name), start, start + _SAMPLE_LINES)
     )
 
     def records() -> Iterator[tuple[int, list[str]]]:
-        return _read_records(path, encoding, delimiter, start)
+        return _read_records(path, encoding.name, delimiter, start)
 
     header_line, header = next(
         ((line, cells) for line, cells in records() if "".join(cells).strip()), (start + 1, [])
@@ -53,7 +53,10 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
     title = _DELIMITERS.get(delimiter)
     delimiter_note = f"delimiter {title}" if title else "one column, no delimiter"
     return TablePart(
-        columns, (encoding_note, delimiter_note, *describe_unnamed_columns(columns, header)), rows
+        columns,
+        (encoding.note, delimiter_note, *describe_unnamed_columns(columns, header)),
+        rows,
+        guess_note=encoding.note if encoding.is_guess else "",
     )
 
 

@@ -29,17 +29,22 @@ class _JsonError(ValueError):
 def read_jsonl(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a JSON Lines file; the columns are the keys of all lines, read in a first pass."""
     refuse_header_row(path, options)
-    encoding, note = detect_encoding(path, options.encoding)
+    encoding = detect_encoding(path, options.encoding)
     keys: dict[str, None] = {}
-    for row in _read_json_lines(path, encoding, ReadStats()):
+    for row in _read_json_lines(path, encoding.name, ReadStats()):
         keys.update(dict.fromkeys(row))
     columns = collect_columns(path, keys)
 
     def rows(stats: ReadStats) -> Iterator[Row]:
-        for row in _read_json_lines(path, encoding, stats):
+        for row in _read_json_lines(path, encoding.name, stats):
             yield {column: row.get(column) for column in columns}
 
-    return TablePart(columns, (note,), rows)
+    return TablePart(
+        columns,
+        (encoding.note,),
+        rows,
+        guess_note=encoding.note if encoding.is_guess else "",
+    )
 
 
 def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Row]:
@@ -67,7 +72,7 @@ def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Ro
 def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a JSON file: a list of objects, or one object with a list per column."""
     refuse_header_row(path, options)
-    encoding, note = detect_encoding(path, options.encoding)
+    encoding = detect_encoding(path, options.encoding)
     with open_bytes(path) as stream:
         data = stream.read(MAX_JSON_BYTES + 1)
     if len(data) > MAX_JSON_BYTES:
@@ -76,7 +81,7 @@ def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TableP
             path, problem, fix="write it as JSON Lines (.jsonl), one object on each line"
         )
     try:
-        table = _to_rows(_parse_json(data.decode(encoding)))
+        table = _to_rows(_parse_json(data.decode(encoding.name)))
     except _JsonError as error:
         fix = "correct the file; if each line is a JSON object, use a file name that ends in .jsonl"
         raise make_table_error(path, f"not a JSON table: {error}", fix=fix) from None
@@ -86,7 +91,12 @@ def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TableP
         for row in table:
             yield {column: row.get(column) for column in columns}
 
-    return TablePart(columns, (note,), rows)
+    return TablePart(
+        columns,
+        (encoding.note,),
+        rows,
+        guess_note=encoding.note if encoding.is_guess else "",
+    )
 
 
 def _to_rows(value: object) -> list[Row]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from medtask.display import format_list, format_path
 from medtask.tables.cell_values import format_canonical_json
 from medtask.tables.encoding import open_bytes
 from medtask.tables.missing import mark_missing
@@ -57,6 +58,15 @@ class Table:
                     else {column: row[column] for column in self.columns},
                     words,
                 )
+
+    @property
+    def guess_notes(self) -> tuple[str, ...]:
+        """What was guessed about the files, one sentence for each guess."""
+        notes: dict[str, list[str]] = {}
+        for path, part in zip(self.paths, self.parts, strict=False):
+            if part.guess_note:
+                notes.setdefault(part.guess_note, []).append(format_path(path))
+        return tuple(f"{format_list(paths)}: {note}" for note, paths in notes.items())
 
     def __iter__(self) -> Iterator[Row]:
         return self.rows()

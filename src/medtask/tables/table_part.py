@@ -30,12 +30,14 @@ class TablePart:
         notes: Facts about the file for users.
         rows: Function that iterates over the rows.
         sheet: Name of the selected sheet; "" for the default sheet.
+        guess_note: What was guessed about the file; "" if nothing was.
     """
 
     columns: tuple[str, ...]
     notes: tuple[str, ...]
     rows: Callable[[ReadStats], Iterator[Row]]
     sheet: str = ""
+    guess_note: str = ""
 
 
 def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = None) -> TableError:

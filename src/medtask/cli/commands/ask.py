@@ -249,7 +249,7 @@ def _generate(
 def _read_context(path: Path) -> str:
     from medtask.tables.encoding import detect_encoding, read_lines
 
-    return "".join(read_lines(path, detect_encoding(path)[0]))
+    return "".join(read_lines(path, detect_encoding(path).name))
 
 
 def _print_thoughts(piece: str) -> None:
