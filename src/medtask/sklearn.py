@@ -24,7 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from medtask.errors import InputError
-from medtask.training.estimator_data import encode_targets, read_texts
+from medtask.training.estimator_data import encode_targets, name_class, name_classes, read_texts
 from medtask.training.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         texts = read_texts(self, X, reset=True)
         self.classes_, gold = encode_targets(y, len(texts))
         self.multilabel_ = gold.ndim == 2
-        names = _name_classes(self.classes_)
+        names = name_classes(self.classes_)
         self.task_ = _make_task(self, names)
         probabilities = (
             gold.mean(axis=0)
@@ -146,7 +146,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "classes_")
         texts = read_texts(self, X, reset=False)
         found = np.tile(self.class_prior_, (len(texts), 1))
-        names = _name_classes(self.classes_)
+        names = name_classes(self.classes_)
         without = 0
         for row, probabilities in enumerate(_predict_texts(self, texts)):
             if probabilities is None:
@@ -172,12 +172,38 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best: np.ndarray[Any, Any] = self.classes_[probabilities.argmax(axis=1)]
         return best
 
+    def __getstate__(self) -> dict[str, Any]:
+        from medtask.tasks.serialization import task_to_dict
+
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "task_" in state:
+            # Plain values, so that a pickle does not depend on the package's classes.
+            task = state["task_"]
+            state["task_"] = (task.name, task_to_dict(task), task.fingerprint)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from medtask.tasks.serialization import task_from_dict
+
+        state = {_OLD_ATTRIBUTES.get(name, name): value for name, value in state.items()}
+        task = state.pop("task_", None)
+        super().__setstate__(state)
+        if isinstance(task, tuple):
+            name, content, fingerprint = task
+            self.task_ = task_from_dict(name, content, fingerprint=fingerprint)
+        elif task is not None:  # an object of a version whose classes had other fields
+            self.task_ = _make_task(self, name_classes(self.classes_))
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         # Not the tag one_d_array, which means numeric arrays in scikit-learn.
         tags.input_tags.string = True
         tags.classifier_tags.multi_label = True
         return tags
+
+
+# Attributes as pickles of earlier versions name them.
+_OLD_ATTRIBUTES = {"shares_": "class_prior_", "home_": "model_store_"}
 
 
 class _ModelStore:
@@ -208,16 +234,14 @@ def _find_model_store(path: str) -> _ModelStore:
     return _MODEL_STORES.get(path) or _ModelStore(Path(path))
 
 
-def _name_classes(classes: np.ndarray[Any, Any]) -> list[str]:
-    """The label of each class in prompts."""
-    return [str(name) for name in classes.tolist()]
+_find_home = _find_model_store  # the name in pickles of earlier versions
 
 
 def _make_task(classifier: MedtaskClassifier, names: Sequence[str]) -> Task:
-    """The task, as loaded from a file. Raises TaskFaults for labels that are too similar."""
+    """The task, as loaded from a file."""
     from medtask.tasks.load import load_task
 
-    definitions = {str(label): text for label, text in (classifier.labels or {}).items()}
+    definitions = {name_class(label): text for label, text in (classifier.labels or {}).items()}
     kind = "labels" if classifier.multilabel_ else "label"
     listed = {name: definitions.get(name) for name in names} if definitions else list(names)
     content = {

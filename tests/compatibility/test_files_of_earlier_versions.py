@@ -2,20 +2,23 @@
 
 `files/` was written by the version before the packages were renamed (November 2026), through the
 command line: runs of 24 of 60 rows with `fake:seed=3`, one whole run with a calibration, a judging
-with `fake:seed=9`, and a linear model. Reports and most Parquet files are left out: they are
-derived.
+with `fake:seed=9`, a linear model, and a pickled `MedtaskClassifier` whose model was removed.
+Reports and most Parquet files are left out: they are derived.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from medtask.errors import InputError
 
 FILES = Path(__file__).parent / "files"
 KINDS = ["label", "labels", "choice", "several", "answer", "sections", "fields", "passes"]
@@ -112,3 +115,12 @@ def test_a_trained_folder_answers_as_before(folder: Path) -> None:
     assert [row["answer"] for row in after] == [row["answer"] for row in before]
     for old, new in zip(before, after, strict=True):
         assert float(new["confidence"]) == pytest.approx(float(old["confidence"]), abs=1e-9)
+
+
+def test_a_pickled_classifier_is_loaded_and_names_its_missing_model() -> None:
+    classifier = pickle.loads((FILES / "classifier.pkl").read_bytes())
+    assert classifier.classes_.tolist() == ["joint of the arm", "joint of the leg"]
+    assert [label.name for label in classifier.task_.labels] == classifier.classes_.tolist()
+    assert classifier.class_prior_.tolist() == [0.5, 0.5]
+    with pytest.raises(InputError, match="the model of this estimator, models/removed"):
+        classifier.predict(["MRI of the left knee"])

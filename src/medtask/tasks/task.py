@@ -327,3 +327,11 @@ class Task:
         text.
         """
         return self.answer_spec.list_outcomes([label.name for label in self.candidates])
+
+
+def __getattr__(name: str) -> type:
+    """Classes by the names that they have in pickles of earlier versions."""
+    old_names: Mapping[str, type] = {"OneLabel": SingleLabel, "AnyLabels": MultiLabel}
+    if name in old_names:
+        return old_names[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

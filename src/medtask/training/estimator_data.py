@@ -10,6 +10,11 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from medtask.names import normalize_spelling
+from medtask.tasks.text_cleaning import clean_text
+
+BLANK_CLASS = "(blank)"
+
 
 def read_texts(classifier: Any, given: Any, *, reset: bool) -> list[str]:
     """One text per row. Raises ValueError or TypeError for neither texts nor a table."""
@@ -72,6 +77,8 @@ def encode_targets(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray
             "y has several labels per text: give a table of 0 and 1 "
             "(from sklearn.preprocessing.MultiLabelBinarizer)"
         )
+    if _has_mixed_types(y):
+        return _encode_mixed_targets(y, count)
     check_classification_targets(y)
     if type_of_target(y, input_name="y").startswith("multilabel"):
         columns = getattr(y, "columns", None)
@@ -79,10 +86,67 @@ def encode_targets(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray
         classes = np.arange(table.shape[1]) if columns is None else np.asarray(columns)
     else:
         classes, table = np.unique(column_or_1d(y, warn=True), return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"y has {len(classes)} class, and a classifier needs 2 or more")
+        _check_class_count(classes)
+    _check_count(table, count)
+    return classes, table
+
+
+def _has_mixed_types(y: Any) -> bool:
+    """Whether y is a list or an object array of texts and other values, which NumPy would turn
+    into texts or cannot sort.
+    """
+    if getattr(y, "ndim", 1) != 1 or getattr(y, "dtype", None) not in (None, np.dtype(object)):
+        return False
+    values = list(y) if isinstance(y, list | tuple | np.ndarray) or hasattr(y, "to_numpy") else []
+    texts = sum(isinstance(value, str) for value in values)
+    return 0 < texts < len(values) and all(
+        isinstance(value, str | bool | int | float | np.generic) and value == value
+        for value in values
+    )
+
+
+def _encode_mixed_targets(y: Any, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    values = list(y)
+    ordered = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    classes = np.empty(len(ordered), dtype=object)
+    classes[:] = ordered
+    _check_class_count(classes)
+    indices = {value: index for index, value in enumerate(ordered)}
+    table = np.array([indices[value] for value in values], dtype=np.int64)
+    _check_count(table, count)
+    return classes, table
+
+
+def _check_class_count(classes: np.ndarray[Any, Any]) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"y has {len(classes)} class, and a classifier needs 2 or more")
+
+
+def _check_count(table: np.ndarray[Any, Any], count: int) -> None:
     if len(table) != count:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: [{count}, {len(table)}]"
         )
-    return classes, table
+
+
+def name_class(value: object) -> str:
+    """The label of a class in prompts: its text on one line, without blanks at its ends."""
+    return " ".join(clean_text(str(value)).split()) or BLANK_CLASS
+
+
+def name_classes(classes: np.ndarray[Any, Any]) -> list[str]:
+    """The label of each class in prompts.
+
+    Raises:
+        ValueError: Two classes have the same label to a reader.
+    """
+    names: dict[str, object] = {}
+    for value in classes.tolist():
+        name = name_class(value)
+        other = names.setdefault(normalize_spelling(name), value)
+        if other is not value:
+            raise ValueError(
+                f"y has the classes {other!r} and {value!r}, which look the same: give one of them "
+                "another name"
+            )
+    return [name_class(value) for value in classes.tolist()]
