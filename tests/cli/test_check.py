@@ -56,7 +56,7 @@ def test_warnings_say_where_and_what_to_do(medtask: RunCommand, project_folder: 
         "word\n"
     ) in outcome.out
     assert (
-        'gold "curativ" is not a label: 1 row, the first is row 6 - did you mean "curative"?'
+        'gold "curativ" is not a label: 1 row, the first is row 6 - perhaps "curative"'
         in outcome.out
     )
 

@@ -13,6 +13,7 @@ import pytest
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, MedtaskError, TableError, UsageError
 from medtask.records import Status
+from medtask.runs.comparison import compare
 from medtask.runs.evaluation import evaluate
 from medtask.runs.ledger import Ledger
 from medtask.runs.local_run import run
@@ -309,3 +310,36 @@ def test_answers_of_another_tool_equal_gold_that_a_reader_calls_the_same(
     rows: list[tuple[str, str]], accuracy: float, tmp_path: Path
 ) -> None:
     assert read_accuracy(tmp_path, rows) == pytest.approx(accuracy)
+
+
+def test_what_matched_after_normalisation_is_counted_and_reported(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.csv").write_text(
+        "id,gold,answer,ada,ben\n1,no change,no\u00a0change,No change,worse\n"
+        "2,NA,worse,worse,worse\n3,worse,worse,-,worse\n"
+    )
+    evaluation = evaluate(tmp_path / "elsewhere.csv", baselines=False, readers=("ada", "ben"))
+    document = evaluation.to_json()
+    assert document["cells"]["answer"] == {
+        "values": 3,
+        "blank": 0,
+        "missing_words": {},
+        "normalized": 1,
+        "normalized_examples": [["no\u00a0change", "no change"]],
+    }
+    assert document["cells"]["gold"]["missing_words"] == {"NA": 1}
+    assert document["cells"]["ada"]["normalized"] == 1
+    notes = " ".join(evaluation.notes)
+    assert "1 of 3 values of answer matches after normalisation only" in notes
+    assert '"NA" counts as missing in 1 row of gold' in notes
+    assert "after normalisation only" in (evaluation.report or Path()).read_text()
+
+
+def test_systems_that_spell_labels_differently_are_compared(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("id,gold,answer\n1,1.0,1\n2,2.0,2\n3,2.0,1\n")
+    (tmp_path / "two.csv").write_text("id,answer\n1,01\n2,2.00\n3,2\n")
+    comparison = compare(
+        [tmp_path / "one.csv", tmp_path / "two.csv"], gold="gold", kind="label", baselines=False
+    )
+    systems = comparison.to_json()["systems"]
+    found = {system["name"]: system["figures"]["accuracy"]["value"] for system in systems}
+    assert found == {"one": pytest.approx(2 / 3), "two": 1}

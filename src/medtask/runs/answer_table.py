@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,13 +127,14 @@ class AnswerTable:
                     following = next(stored, None)
                 yield row
 
-    def count_cells(self) -> dict[str, CellCounts]:
-        """Counts of the cells of gold, and of another tool's answers."""
+    def count_cells(self, columns: Sequence[str] = ()) -> dict[str, CellCounts]:
+        """Counts of the cells of gold, of another tool's answers, and of further columns."""
         counts = {
             name: CellCounts()
             for name, is_read in (("gold", self.has_gold), ("answer", self.folder is None))
             if is_read
         }
+        counts |= {column: CellCounts() for column in columns}
         source_columns = self.source_columns
         for number, cells in enumerate(self.table.rows(), 1) if counts else ():
             fields = {field: cells.get(name) for name, field in source_columns.items()}
@@ -142,6 +143,8 @@ class AnswerTable:
                 counts["gold"].add(self.task, fields, cell)
             if "answer" in counts:
                 counts["answer"].add(self.task, fields, cells.get("answer"))
+            for column in columns:
+                counts[column].add(self.task, fields, fields.get(column))
         return counts
 
     def _open_ledger(self) -> Ledger | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,11 +13,12 @@ from medtask.errors import UsageError
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
 from medtask.evaluation.comparison.leaderboard import Leaderboard, rank_systems
 from medtask.evaluation.report.comparison_report import write_comparison
+from medtask.names import Names, merge_spellings
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.open_answers import open_answers
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
-from medtask.tasks.task import Task
+from medtask.tasks.task import Label, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ def compare(
         )
     open_system = partial(open_answers, kind=kind, group=group, read_options=ReadOptions(**read))
     with block_network():
-        answers = _open_systems([Path(system) for system in systems], gold, open_system)
+        answers = _share_labels(
+            _open_systems([Path(system) for system in systems], gold, open_system)
+        )
         rows, notes = _join_answers(answers)
         definitions = [(label.name, label.definition) for label in _choose_task(answers).candidates]
         leaderboard = rank_systems(
@@ -133,6 +136,32 @@ def _open_systems(
     return [found[path] for path in systems]
 
 
+def _share_labels(systems: Sequence[AnswerTable]) -> list[AnswerTable]:
+    """The systems, in which a label of inferred tasks has the same spelling."""
+    tasks = [answers.task for answers in systems]
+    is_inferred = [answers.folder is None and not answers.external for answers in systems]
+    names = Names(
+        merge_spellings(
+            (label.name for task in tasks for label in task.labels),
+            (
+                label.name
+                for task, inferred in zip(tasks, is_inferred, strict=True)
+                for label in task.labels
+                if not inferred
+            ),
+        )
+    )
+    return [
+        replace(answers, task=_respell_labels(answers.task, names)) if inferred else answers
+        for answers, inferred in zip(systems, is_inferred, strict=True)
+    ]
+
+
+def _respell_labels(task: Task, names: Names) -> Task:
+    spelled = dict.fromkeys(names.find(label.name) or label.name for label in task.labels)
+    return replace(task, labels=tuple(Label(name, "", name) for name in spelled))
+
+
 def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[str]]:
     """The rows that all systems have, and notes about the systems."""
     kinds = {answers.task.kind: answers.name for answers in systems}
@@ -159,6 +188,12 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
         )
     all_labels = dict.fromkeys(label.name for answers in systems for label in answers.task.labels)
     notes = [note for answers in systems for note in answers.notes]
+    notes += [
+        line
+        for answers in systems
+        for name, counts in answers.count_cells().items()
+        for line in counts.describe(f"{name} in {answers.name}")
+    ]
     missing_labels = {
         answers.name: len(all_labels) - len(answers.task.labels)
         for answers in systems

@@ -159,7 +159,7 @@ def evaluate_answers(
     """
     _check_options(answers, options)
     summary = summarize_answers(answers, options.seed)
-    cells = answers.count_cells()
+    cells = answers.count_cells(options.readers or ())
     notes, refusals = list(answers.notes), dict[str, Refusal]()
     notes += [line for name, counts in cells.items() for line in counts.describe(name)]
     acceptance = _find_acceptance(summary, options) if options.max_error is not None else None

@@ -17,7 +17,7 @@ from medtask.runs.session import SessionRequest
 from medtask.tables.read import TableCounts, validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import FORMATS
-from medtask.tasks.cell_counts import CellCounts, describe_missing_words
+from medtask.tasks.cell_counts import CellCounts, count_gold_cells, describe_missing_words
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.rows import check_columns, find_invalid_gold, find_unknown_gold, read_records
@@ -173,12 +173,12 @@ def _check_gold(setup: RunSetup) -> None:
 
     def count(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
-            cells.add(setup.task, record.fields, record.fields.get(setup.gold_column or ""))
             if record.gold is not None:
                 valid_counts[not find_invalid_gold(setup.task, record.fields, record.gold)] += 1
             yield record
 
-    unknown_values = find_unknown_gold(setup.task, count(setup.iter_records()))
+    records = count_gold_cells(setup.task, setup.iter_records(), setup.gold_column or "", cells)
+    unknown_values = find_unknown_gold(setup.task, count(records))
     setup.cell_counts["gold"] = cells.to_json()
     setup.notes += cells.describe(f'the gold column "{setup.gold_column}"')
     if not unknown_values:
@@ -186,7 +186,7 @@ def _check_gold(setup: RunSetup) -> None:
     noun = setup.task.kind_spec.gold_noun
     # The values are not shown: if the column is wrong, they are record text.
     found_in = [
-        f"row {one.first_row:,}" + (f', perhaps "{one.suggestion}"' if one.suggestion else "")
+        f"row {one.first_row:,}" + (f", {meaning}" if (meaning := one.describe_meaning()) else "")
         for one in unknown_values.values()
     ]
     examples = f"{'; '.join(found_in[:5])}{'; ...' if len(found_in) > 5 else ''}"

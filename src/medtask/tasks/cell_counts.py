@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from medtask.display import format_count, format_list, format_row_count, quote
+from medtask.records import Record
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
@@ -77,6 +78,15 @@ class CellCounts:
             "normalized": self.normalized,
             "normalized_examples": [[text, name] for text, name in self.examples.items()],
         }
+
+
+def count_gold_cells(
+    task: Task, records: Iterable[Record], column: str, counts: CellCounts
+) -> Iterator[Record]:
+    """The records; their gold cells are added to ``counts``."""
+    for record in records:
+        counts.add(task, record.fields, record.fields.get(column))
+        yield record
 
 
 def describe_missing_words(words: Mapping[str, int]) -> str:

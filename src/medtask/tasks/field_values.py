@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from medtask.names import Names
 from medtask.tasks.document import NullScalar
 
 QUOTE_SUFFIX = "_quote"  # after a field's name: the span of the record that supports its value
@@ -106,6 +107,10 @@ def _coerce_enum(
             and coerced == known
         ):
             return known
+    by_name = {str(known): known for known in values if isinstance(known, str)}
+    name = Names(by_name).find(str(value)) if isinstance(value, str | int | float) else None
+    if name is not None:
+        return by_name[name]
     problems[path] = "is not one of its values"
     return value
 

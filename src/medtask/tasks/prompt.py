@@ -25,6 +25,7 @@ import jinja2
 from medtask.display import quote
 from medtask.errors import InputError
 from medtask.records import Fault, Message, Prompt, Record, Status
+from medtask.tables.missing import MissingText
 from medtask.tasks.example_selection import select_examples
 from medtask.tasks.gate import find_rejection
 from medtask.tasks.input_template import InputTemplate, read_template, render_template
@@ -168,7 +169,12 @@ def _build_prompt_prefix(task: Task, example_indices: tuple[int, ...]) -> _Promp
 def _render_input(source: str, record: Record) -> str | Fault:
     template = read_template(source)
     if _has_only_blanks(template, record.fields):
-        return Fault(record.id, Status.EMPTY_INPUT, "every column that the input uses is blank")
+        cells = [record.fields.get(column) for column in template.columns]
+        has_word = any(isinstance(cell, MissingText) for cell in cells)
+        reason = "every column that the input uses is blank" + (
+            ", or a word for a missing value" if has_word else ""
+        )
+        return Fault(record.id, Status.EMPTY_INPUT, reason)
     try:
         return render_template(template, record.fields)
     except RenderBudgetExceeded:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medtask.display import find_closest, format_columns, format_suggestion, quote
 from medtask.errors import TableError, TaskFault
+from medtask.names import Names
 from medtask.records import Record, Value
 from medtask.tables.cell_values import read_cell, read_present_cell
 from medtask.tables.missing import mark_missing
@@ -26,11 +27,19 @@ class UnknownGold:
         count: The number of rows with this value.
         first_row: The first such row, from 1.
         suggestion: The most similar label; None without one.
+        ambiguous: The labels that the value fits equally well.
     """
 
     count: int
     first_row: int
     suggestion: str | None
+    ambiguous: tuple[str, ...] = ()
+
+    def describe_meaning(self) -> str:
+        """'perhaps "curative"', 'fits both "BB" and "Bb"', or ""."""
+        if self.ambiguous:
+            return f"fits {' and '.join(map(quote, self.ambiguous))} equally well"
+        return f"perhaps {quote(self.suggestion)}" if self.suggestion else ""
 
 
 def read_records(
@@ -114,7 +123,7 @@ def check_columns(
 
 def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:
     """The first 20 distinct gold values that are not valid answers of the task."""
-    names = [label.name for label in task.candidates]
+    names = Names(label.name for label in task.candidates)
     counts: dict[str, list[int]] = {}
     for number, record in enumerate(records, 1):
         for value in (
@@ -125,7 +134,9 @@ def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, Unknow
             elif len(counts) < MAX_LISTED_GOLD:
                 counts[value] = [1, number]
     return {
-        value: UnknownGold(count, row, find_closest(value, names))
+        value: UnknownGold(
+            count, row, find_closest(value, names.names), names.match(value).ambiguous
+        )
         for value, (count, row) in counts.items()
     }
 

@@ -29,6 +29,11 @@ def test_fields_are_typed_by_their_schema_and_in_its_order():
     assert read_gold(FIELDS, {}, {"size": None}) == {"size": None}
 
 
+def test_a_value_of_a_closed_set_is_found_as_a_reader_would():
+    assert read_gold(FIELDS, {}, '{"side": "LEFT"}') == {"side": "left"}
+    assert read_gold(FIELDS, {}, '{"side": "left\\u200b"}') == {"side": "left"}
+
+
 def test_fields_that_do_not_fit_are_kept_and_reported():
     gold = read_gold(
         FIELDS, {}, '{"side": "both", "size": "large", "dose": 12, "nodes": [{"side": "l"}, 3]}'

@@ -127,14 +127,18 @@ def _print_task_check(
 ) -> None:
     from medtask.cli.dataset_statistics import DatasetStatistics, collect_statistics
     from medtask.tables.read import validate_table
+    from medtask.tasks.cell_counts import CellCounts, count_gold_cells
     from medtask.tasks.rows import find_unknown_gold, read_records
 
     validate_table(table, task.id_column)
-    statistics = DatasetStatistics()
-    unknown = find_unknown_gold(
-        task, collect_statistics(task, read_records(task, table), statistics)
-    )
+    statistics, gold_cells = DatasetStatistics(), CellCounts()
+    records = collect_statistics(task, read_records(task, table), statistics)
+    if task.gold_column:
+        records = count_gold_cells(task, records, task.gold_column, gold_cells)
+    unknown = find_unknown_gold(task, records)
     _print_task(task, table, statistics)
+    for line in gold_cells.describe("gold"):
+        show.print_fact("gold", line)
     for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
         show.print_warning(warning)
     if not statistics.prompt_count:
@@ -190,7 +194,7 @@ def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator
 
     kind = get_task_kind(task)
     for value, found in unknown.items():
-        meant = f' - did you mean "{found.suggestion}"?' if found.suggestion else ""
+        meant = f" - {meaning}" if (meaning := found.describe_meaning()) else ""
         yield (
             f"{kind.describe_invalid_gold(value)}: {format_count(found.count, 'row')}, the first "
             f"is row {found.first_row:,}{meant}"
