@@ -5,6 +5,7 @@ hand.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -198,20 +199,43 @@ def test_without_probabilities_the_choice_is_taken_as_it_is() -> None:
     assert exp_logprobs(scores) == [1.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("text", "index"),
-    [
-        ("MRI", 2),
-        (" mri.\n", 2),
-        ('"CT Brain"', 0),
-        ("CT", None),
-        ("CT Brain or MRI", None),
-        ("", None),
-        ("CT Brain/Neck", 1),
-    ],
-)
-def test_a_free_answer_names_a_choice_or_none(text: str, index: int | None) -> None:
-    assert match_choice(text, LABEL_BRANCH.candidates, json_object=False) == index
+def test_a_constrained_answer_is_exactly_a_choice() -> None:
+    assert match_choice(" MRI\n", LABEL_BRANCH.candidates, json_object=False) == 2
+    assert match_choice("mri.", LABEL_BRANCH.candidates, json_object=False) is None
+    assert match_choice('{"answer": "MRI"}', LABEL_BRANCH.candidates, json_object=True) == 2
+
+
+def test_a_decorated_answer_has_the_probabilities_at_its_choice() -> None:
+    tokens = make_steps(
+        ("The", {"The": 1.0}),
+        (" answer is (", {" answer is (": 1.0}),
+        ("MRI", {"MRI": 0.6, "CT": 0.2, "X": 0.2}),
+        (").", {").": 1.0}),
+    )
+    scores = read_scores("The answer is (MRI).", tokens)
+    assert exp_logprobs(scores) == pytest.approx([0.125, 0.125, 0.75])
+    assert scores.off_set == pytest.approx(0.2)
+    assert scores.slack == pytest.approx(0.125)
+
+
+def test_the_probability_of_other_decorations_is_slack() -> None:
+    letters = Branch("", ("A", "B", "C"))
+    tokens = make_steps(
+        ("**", {"**": 0.7, "A": 0.3}),
+        ("B", {"B": 0.9, "A": 0.1}),
+        ("**", {"**": 1.0}),
+    )
+    for branch in (letters, replace(letters, weigh="text")):
+        scores = read_scores("**B**", tokens, branch)
+        assert exp_logprobs(scores)[1] == pytest.approx(0.9)
+        assert scores.slack >= 0.3 - 1e-9
+
+
+def test_a_choice_that_is_written_with_escapes_has_no_probabilities() -> None:
+    tokens = make_steps(('{"answer": "\\u004dRI"}', {'{"answer": "\\u004dRI"}': 1.0}))
+    scores = read_scores('{"answer": "\\u004dRI"}', tokens)
+    assert scores.choice_only
+    assert exp_logprobs(scores) == [0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(

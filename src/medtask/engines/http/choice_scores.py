@@ -4,8 +4,9 @@ A server reports some of the most probable tokens at each position of its answer
 continue a candidate share the probability at that position; the answer is followed token by token.
 The continuations of other tokens are not observed: their probability is divided equally among the
 candidates that they can still become. ``slack`` bounds the error due to this, and to the tokens
-that the server did not report. Candidates are compared as bytes, since a token may end inside a
-character.
+that the server did not report. If the model decorated its answer ("The answer is (B)"), the
+probability of other decorations is part of it too. Candidates are compared as bytes, since a token
+may end inside a character.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medtask.engines.http.client import InvalidResponse
+from medtask.engines.http.free_answers import FoundChoice, find_choice
 from medtask.engines.http.protocol import ChatResponse, TokenLogprob, is_control_token
 from medtask.records import Branch, BranchScores
 
@@ -28,13 +30,19 @@ _JSON_START = re.compile(r'\s*\{\s*"' + ANSWER_KEY + r'"\s*:\s*"')
 class ChoiceSpelling:
     """The whole reply for each candidate.
 
-    ``start`` is the byte at which the candidates begin, ``texts`` are the whole replies. If
-    ``self_terminated``, a text ends by itself (the closing quote of JSON), not with the turn.
+    Attributes:
+        start: The byte at which the candidates begin.
+        texts: The whole replies.
+        self_terminated: Whether a text ends by itself (the closing quote of JSON), not with the
+            turn.
+        is_decorated: Whether the model chose the text before ``start``; without it, the candidates
+            have probabilities that the server does not report.
     """
 
     start: int
     texts: tuple[bytes, ...]
-    self_terminated: bool
+    self_terminated: bool = False
+    is_decorated: bool = False
 
 
 def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
@@ -48,25 +56,15 @@ def normalise_choices(candidates: Sequence[str]) -> tuple[str, ...]:
 
 
 def match_choice(text: str, choices: Sequence[str], *, json_object: bool) -> int | None:
-    """The index of the choice in a reply; None if no choice or several match."""
+    """The index of the choice in a reply that is constrained to them; None for another reply."""
+    answer: object = text.strip()
     if json_object:
         try:
             value = json.loads(text)
             answer = value[ANSWER_KEY] if len(value) == 1 else None
         except (ValueError, TypeError, KeyError):
             return None
-        return choices.index(answer) if answer in choices else None
-    answer = text.strip()
-    if answer in choices:
-        return choices.index(answer)
-    # Without a constraint, models often add a full stop or quotes, or change the case.
-    folded_choices = [choice.strip(" .\"'`*").casefold() for choice in choices]
-    matches = [
-        index
-        for index, choice in enumerate(folded_choices)
-        if choice == answer.strip(" .\"'`*").casefold()
-    ]
-    return matches[0] if len(matches) == 1 else None
+    return choices.index(answer) if answer in choices else None
 
 
 def score_reply(
@@ -81,36 +79,41 @@ def score_reply(
 
     Raises InvalidResponse if the log-probabilities do not belong to the answer.
     """
-    chosen = match_choice(response.text, choices, json_object=json_object)
+    text = response.text
+    found = None if json_object else find_choice(text, branch, choices)
+    chosen = found.index if found else match_choice(text, choices, json_object=json_object)
     if chosen is None:
         return None
-    if response.token_logprobs is None:
+    if response.token_logprobs is None or (found and found.span is None):
         return BranchScores(
             tuple(0.0 if index == chosen else -math.inf for index in range(len(choices))),
             choice_only=True,
         )
-    spelling = spell_choices(response.text, choices, chosen, json_object=json_object)
-    token_logprobs = _align_tokens(response.token_logprobs, response.text)
+    spelling = spell_in_reply(text, found) if found else spell_in_json(text, choices, chosen)
+    token_logprobs = _align_tokens(response.token_logprobs, text)
     if branch.weigh == "text":
         return _score_first_tokens(token_logprobs, spelling, unmasked)
     return _score_along_answer(token_logprobs, spelling, chosen, unmasked)
 
 
-def spell_choices(
-    text: str, choices: Sequence[str], chosen: int, *, json_object: bool
-) -> ChoiceSpelling:
-    """The replies for all choices, written as in ``text``, which is the reply for ``chosen``."""
-    if not json_object:
-        start = len(text) - len(text.lstrip())
-        # Without a constraint the answer's spelling may differ; that of the others is not known.
-        choices = [
-            text.strip() if index == chosen else choice for index, choice in enumerate(choices)
-        ]
-        return ChoiceSpelling(
-            len(text[:start].encode()),
-            tuple((text[:start] + choice).encode() for choice in choices),
-            self_terminated=False,
-        )
+def spell_in_reply(text: str, found: FoundChoice) -> ChoiceSpelling:
+    """The replies for all choices, decorated as in ``text``."""
+    assert found.span is not None
+    start, end = found.span
+    # Without a constraint the answer's spelling may differ; that of the others is not known.
+    spellings = [
+        text[start:end] if index == found.index else choice
+        for index, choice in enumerate(found.spellings)
+    ]
+    return ChoiceSpelling(
+        len(text[:start].encode()),
+        tuple((text[:start] + choice + text[end:].rstrip()).encode() for choice in spellings),
+        is_decorated=bool(text[:start].strip()),
+    )
+
+
+def spell_in_json(text: str, choices: Sequence[str], chosen: int) -> ChoiceSpelling:
+    """The replies for all choices, written as in ``text``, which is the JSON for ``chosen``."""
     found = _JSON_START.match(text)
     if found is None:
         raise InvalidResponse("its JSON is not written as its schema has it")
@@ -215,7 +218,7 @@ def _score_along_answer(
 ) -> BranchScores:
     remaining = frozenset(range(len(spelling.texts)))
     probabilities, errors = [0.0] * len(remaining), [0.0] * len(remaining)
-    mass, offset, off_set, lost_mass = 1.0, 0, None, 0.0
+    mass, offset, off_set, lost_mass, decoration_mass = 1.0, 0, None, 0.0, 1.0
     for token_logprob in token_logprobs:
         if (len(remaining) == 1 and offset > spelling.start) or (
             not token_logprob.token and offset < len(spelling.texts[chosen])
@@ -235,6 +238,8 @@ def _score_along_answer(
                 if position.seen_mass + position.unseen_bound
                 else mass
             )
+        elif spelling.is_decorated:
+            decoration_mass *= min(1.0, position.seen_mass)
         followed_mass, remaining = 0.0, position.tokens[position.written_index][1]
         for share, members in position.tokens:
             token_mass = (
@@ -256,7 +261,9 @@ def _score_along_answer(
     return BranchScores(
         tuple(map(_log_or_minus_inf, probabilities)),
         off_set,
-        min(1.0, max(errors) + lost_mass) if len(probabilities) > 1 else 0.0,
+        min(1.0, max(errors) + lost_mass + 1.0 - decoration_mass)
+        if len(probabilities) > 1
+        else 0.0,
     )
 
 
@@ -290,7 +297,7 @@ def _score_first_tokens(
     """The log-likelihood of each candidate's first distinct token; for an unreported token, that of
     the least probable reported one.
     """
-    offset = 0
+    offset, decoration_mass = 0, 1.0
     all_choices = frozenset(range(len(spelling.texts)))
     for token_logprob in token_logprobs:
         position = _read_position(
@@ -301,6 +308,8 @@ def _score_first_tokens(
         if any(members != all_choices for _, members in position.tokens) or len(all_choices) == 1:
             break
         offset += len(token_logprob.token)
+        if spelling.is_decorated:
+            decoration_mass *= min(1.0, position.seen_mass)
     probabilities = [
         math.fsum(share for share, members in position.tokens if members == {one})
         for one in all_choices
@@ -312,11 +321,10 @@ def _score_first_tokens(
     unreported_mass = missing * math.exp(min_logprob)
     logprobs = tuple(_log_or_minus_inf(share) if share else min_logprob for share in probabilities)
     off_set = min(1.0, max(0.0, 1.0 - position.seen_mass)) if unmasked else None
-    return BranchScores(
-        logprobs,
-        off_set,
-        unreported_mass / (position.seen_mass + unreported_mass) if unreported_mass else 0.0,
+    unreported_share = (
+        unreported_mass / (position.seen_mass + unreported_mass) if unreported_mass else 0.0
     )
+    return BranchScores(logprobs, off_set, min(1.0, unreported_share + 1.0 - decoration_mass))
 
 
 def _log_or_minus_inf(probability: float) -> float:

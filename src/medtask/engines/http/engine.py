@@ -23,7 +23,7 @@ from medtask.engines.http.queries import ServerQuery, send_queries
 from medtask.engines.http.text_generation import HttpGenerator
 from medtask.engines.http.token_counting import PromptTokenCounter
 from medtask.errors import EngineError
-from medtask.records import BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
+from medtask.records import Branch, BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
 WINDOW_PROMPTS = 256  # prompts whose tokens are counted before the first request
 
@@ -121,10 +121,7 @@ class HttpEngine(Engine):
                 f"{self.server_caps.server_type} cannot weigh whole texts",
                 fix="set `readout: letter`, or use a vLLM server or a model in this process",
             )
-        # A candidate has at most as many tokens as bytes.
-        max_tokens = (
-            max(len(choice.encode()) for choice in choices) + 24 + self.server_caps.thinking_tokens
-        )
+        max_tokens = self._count_answer_tokens(branch, choices) + self.server_caps.thinking_tokens
         return ServerQuery(
             prompt,
             ChatRequest(
@@ -136,6 +133,15 @@ class HttpEngine(Engine):
             ),
             branch_index,
         )
+
+    def _count_answer_tokens(self, branch: Branch, choices: Sequence[str]) -> int:
+        """The most tokens of an answer: a text has at most as many tokens as bytes."""
+        longest = max(len(choice.encode()) for choice in choices)
+        if self.server_caps.hold:
+            return longest + 24
+        # Without a constraint a model may decorate its choice, and repeat the choice's description.
+        descriptions = [f"{one.name} {one.definition}" for one in branch.descriptions]
+        return longest + max((len(text.encode()) for text in descriptions), default=0) + 48
 
     def _score_exact(
         self, queries: Sequence[ServerQuery]
@@ -202,8 +208,10 @@ class HttpEngine(Engine):
         )
         if truncation:
             return Fault(query.record_id, Status.FAILED, f"truncated_by_engine: {truncation}")
-        if response.finish_reason == "length" and self.server_caps.hold:
-            raise InvalidResponse("its answer was cut")
+        if response.finish_reason == "length":
+            if self.server_caps.hold:
+                raise InvalidResponse("its answer was cut")
+            return None  # the rest could change the choice: "B" of "B or C"
         if self.server_caps.top and response.token_logprobs is None:
             raise InvalidResponse("it holds no log-probabilities")
         response = self._strip_prefix(response, query.request)
