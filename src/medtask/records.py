@@ -217,11 +217,28 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A verbatim span of a record's text: ``text[start:end]``, in characters."""
+    """A verbatim span of a record.
+
+    Attributes:
+        text: The span: ``cell[start:end]`` of the cell as it was read, or a part of `Prompt.text`
+            if the span is not within one cell.
+        input_start: Its first character in `Prompt.text`.
+        input_end: The end of the span in `Prompt.text`.
+        column: The column of the cell; None if the span is not within one cell, or if the template
+            changed the cell so that the place cannot be known.
+        start: Its first character in the cell; None without a column.
+        end: The end of the span in the cell; None without a column.
+        ambiguous: Whether the record has the same text in several places, and nothing else in the
+            answer shows which one is meant; the position is then that of the first one.
+    """
 
     text: str
-    start: int
-    end: int
+    input_start: int
+    input_end: int
+    column: str | None = None
+    start: int | None = None
+    end: int | None = None
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)

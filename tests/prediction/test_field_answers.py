@@ -4,7 +4,6 @@ import json
 
 from medtask.prediction.field_answers import (
     build_field_branches,
-    extract_quotes,
     find_outcome,
     parse_object,
 )
@@ -58,21 +57,6 @@ def test_fields_of_an_absent_object_are_not_asked_about() -> None:
 def test_outcomes_are_named_by_field_and_value() -> None:
     assert FORM.scored[0].outcomes == ("side=left", "side=right", "side=null")
     assert FORM.scored[1].outcomes == ("tumour.seen=true", "tumour.seen=false")
-
-
-def test_a_quote_has_its_place_in_the_text() -> None:
-    bare, quotes, missing = extract_quotes(
-        FORM, {"side": "left", "side_quote": "left flank"}, "Pain in the left flank."
-    )
-    assert (bare, missing) == ({"side": "left"}, [])
-    assert (quotes["side"].start, quotes["side"].end) == (12, 22)
-
-
-def test_a_quote_that_is_not_in_the_text_is_left_out() -> None:
-    assert extract_quotes(FORM, {"side": "left", "side_quote": "Left"}, "left")[1:] == (
-        {},
-        ["side"],
-    )
 
 
 def test_the_schema_of_the_answer_has_no_quotes() -> None:

@@ -154,7 +154,8 @@ def test_fields_satisfy_their_schema_and_quotes_are_in_the_text(
             assert len(shares) == outcomes
             assert sum(shares) == pytest.approx(1)
         for quote in (given.quotes or {}).values():
-            assert str(row["text"])[quote.start : quote.end] == quote.text
+            assert quote.column is not None
+            assert str(row[quote.column])[quote.start : quote.end] == quote.text
 
 
 @pytest.mark.parametrize(

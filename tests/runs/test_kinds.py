@@ -89,7 +89,7 @@ def test_fields_are_json_for_people_and_structs_for_machines(tmp_path: Path) -> 
             assert json.loads(row["answer"]) == given
         if row["quotes"]:
             quote = json.loads(row["quotes"])["side"]
-            assert row["text"].strip()[quote["start"] : quote["end"]] == quote["text"]
+            assert row[quote["column"]][quote["start"] : quote["end"]] == quote["text"]
     assert any(row["quotes"] for row in rows)
 
 

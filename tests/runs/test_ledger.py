@@ -55,7 +55,16 @@ fields = st.dictionaries(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text() | st.lists(st.text()),
     max_size=3,
 )
-quotes = st.builds(Quote, st.text(), st.integers(0, 9), st.integers(0, 9))
+quotes = st.builds(
+    Quote,
+    st.text(),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.none() | st.text(),
+    st.none() | st.integers(0, 9),
+    st.none() | st.integers(0, 9),
+    st.booleans(),
+)
 steps = st.builds(
     PassStep, st.text(), st.sampled_from(Status), st.none() | st.text(), st.none() | numbers
 )

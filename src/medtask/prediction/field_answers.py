@@ -1,4 +1,4 @@
-"""JSON objects written by a model: parsing, branches for their enums, and quotes."""
+"""JSON objects written by a model: parsing, and branches for their enums."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from medtask.records import Branch, Quote
-from medtask.tasks.field_values import QUOTE_SUFFIX, format_json
+from medtask.records import Branch
+from medtask.tasks.field_values import format_json
 from medtask.tasks.task import Fields, ScoredField
 
 
@@ -49,31 +49,6 @@ def find_outcome(field: ScoredField, value: Mapping[str, Any]) -> str:
         for name, outcome in zip(field.outcomes, field.values, strict=True)
         if format_json(outcome) == format_json(inner)
     )
-
-
-def extract_quotes(
-    spec: Fields, value: Mapping[str, Any], text: str
-) -> tuple[dict[str, Any], dict[str, Quote], list[str]]:
-    """The object without its quotes, the quotes by dotted path, and the fields with a wrong quote.
-
-    A quote is wrong if it is not in ``text``.
-    """
-    unquoted = json.loads(json.dumps(value))
-    quotes: dict[str, Quote] = {}
-    missing = []
-    for path in spec.quoted:
-        parent = unquoted
-        for key in path[:-1]:
-            parent = parent.get(key) if isinstance(parent, dict) else None
-        quote = parent.pop(path[-1] + QUOTE_SUFFIX, None) if isinstance(parent, dict) else None
-        if not quote:
-            continue
-        start = text.find(quote)
-        if start < 0:
-            missing.append(".".join(path))
-        else:
-            quotes[".".join(path)] = Quote(quote, start, start + len(quote))
-    return unquoted, quotes, missing
 
 
 def _write_prefix(value: Mapping[str, Any], path: tuple[str, ...]) -> str | None:

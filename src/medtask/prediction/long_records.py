@@ -15,6 +15,7 @@ from medtask.prediction.deciding import (
 )
 from medtask.prediction.engine_output import EngineOutput
 from medtask.prediction.probabilities import combine_probabilities
+from medtask.prediction.quotes import move_quotes
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Gate, Task
@@ -121,7 +122,8 @@ def _combine_parts(
             f"too long for the model: only its beginning and its end were read, {words:,} of "
             f"{len(text.split()):,} words"
         )
-        return decide_answer(task, record_id, outputs[0].add_note(note))
+        answer = decide_answer(task, record_id, outputs[0].add_note(note))
+        return move_quotes(answer, texts[0], text, ELLIPSIS)
     part_probabilities = [
         to_probabilities(task, one.prompt, one.scores) if one.scores else None for one in outputs
     ]

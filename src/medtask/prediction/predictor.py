@@ -16,6 +16,7 @@ from medtask.prediction.asking import ask_prompts, check_engine
 from medtask.prediction.deciding import decide_answer
 from medtask.prediction.long_records import answer_long_record
 from medtask.prediction.passes import meets_condition, merge_pass_answer, went_through_pass
+from medtask.prediction.quotes import locate_quotes
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
@@ -247,8 +248,8 @@ def _answer_window(
     answered_rows = cache.list_answered_rows(first, last)
     if len(answered_rows) == len(records):
         return
-    ids = {row: record.id for row, record in enumerate(records, first)}
-    _check_unique_ids(ids.values())
+    by_row = dict(enumerate(records, first))
+    _check_unique_ids([record.id for record in records])
     prompts: dict[bytes, Prompt] = {}
     rows: dict[bytes, list[int]] = {}
     for row, record in enumerate(records, first):
@@ -269,7 +270,7 @@ def _answer_window(
     )
     for key, answer in cached_by_key.items():
         yield from (
-            _copy_answer(answer, row, key, ids[row])
+            _copy_answer(runner.task, answer, row, key, by_row[row])
             for row in rows[key]
             if row not in answered_rows
         )
@@ -281,18 +282,19 @@ def _answer_window(
     by_id = {record.id: record for record in records}
     for answer in runner.answer_prompts(by_id, [prompts[key] for key in asked.values()], cached):
         key = asked[answer.record_id]
-        yield RowAnswer(rows[key][0], key, answer)
+        own = locate_quotes(runner.task, by_id[answer.record_id], answer)
+        yield RowAnswer(rows[key][0], key, own)
         yield from (
-            _copy_answer(answer, row, key, ids[row])
+            _copy_answer(runner.task, answer, row, key, by_row[row])
             for row in rows[key][1:]
             if row not in answered_rows
         )
 
 
-def _copy_answer(answer: Answer, row: int, key: bytes, record_id: str) -> RowAnswer:
-    return RowAnswer(
-        row, key, replace(answer, record_id=record_id, ms=0.0, tokens_read=0, tokens_reused=0)
-    )
+def _copy_answer(task: Task, answer: Answer, row: int, key: bytes, record: Record) -> RowAnswer:
+    """The answer for another record with the same prompt, whose cells may differ."""
+    own = replace(answer, record_id=record.id, ms=0.0, tokens_read=0, tokens_reused=0)
+    return RowAnswer(row, key, locate_quotes(task, record, own))
 
 
 def _check_unique_ids(ids: Collection[str]) -> None:

@@ -1,8 +1,10 @@
-"""Truncated model output: cutting it at the end of a sentence."""
+"""Sentences of a text, and cutting of truncated model output at the end of one."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
 
 _SENTENCE_END = re.compile(r"[.!?…؟।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
 _WORD_BEFORE = re.compile(r"[\w.]*$")
@@ -40,6 +42,13 @@ def cut_at_sentence(text: str) -> str:
     line = text.rstrip("\n").rfind("\n")
     end = max(sentence, line if line > 0 and text[:line].strip() else 0)
     return (text[:end] if end else text.rpartition(" ")[0]).strip()
+
+
+def find_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """The start and the end of each sentence; a line break ends one."""
+    stops = {found.end() for found in _SENTENCE_END.finditer(text) if _is_sentence_end(text, found)}
+    breaks = {place + 1 for place, character in enumerate(text) if character == "\n"}
+    yield from pairwise(sorted({0, *stops, *breaks, len(text)}))
 
 
 def _is_sentence_end(text: str, stop: re.Match[str]) -> bool:

@@ -7,6 +7,7 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any, cast
 
 from medtask.prediction.predictor import RowAnswer
@@ -105,7 +106,9 @@ def _encode_details(answer: Answer) -> str | None:
     """The details that few answers have, as JSON; None without any."""
     steps = [[step.pass_name, step.status, step.value, step.confidence] for step in answer.steps]
     quotes = {
-        name: [quote.text, quote.start, quote.end] for name, quote in (answer.quotes or {}).items()
+        # Ledgers of earlier versions have the first three only.
+        name: list(astuple(quote))
+        for name, quote in (answer.quotes or {}).items()
     }
     details = {
         "text": answer.text,

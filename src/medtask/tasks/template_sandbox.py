@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -73,6 +74,27 @@ class _RenderBudget:
 _current_budget: ContextVar[_RenderBudget] = ContextVar("budget")
 
 
+@dataclass(frozen=True, slots=True)
+class PieceSource:
+    """Where a piece of a rendered text comes from.
+
+    Attributes:
+        columns: The columns whose cells the piece may show; None for all columns.
+        verbatim: Whether the piece is the whole cell of the only column.
+    """
+
+    columns: tuple[str, ...] | None
+    verbatim: bool
+
+
+_current_sources: ContextVar[list[PieceSource]] = ContextVar("sources")
+
+
+def _mark_source(value: object, columns: tuple[str, ...] | None, verbatim: bool) -> object:
+    _current_sources.get().append(PieceSource(columns, verbatim))
+    return value
+
+
 def _count_loop_steps(items: Iterable[object]) -> Iterator[object]:
     budget = _current_budget.get()
     for item in items:
@@ -113,6 +135,7 @@ def _build_environment() -> ImmutableSandboxedEnvironment:
         "join": _join,
         "add": _add,
         "count turns": _count_loop_steps,
+        "mark source": _mark_source,
     }
     return environment
 
@@ -136,19 +159,55 @@ class BudgetTransformer(NodeTransformer):
         )
 
 
+class SourceTransformer(NodeTransformer):
+    """Makes `render_pieces` report the source of each piece.
+
+    Args:
+        find_source: Returns the source of an output expression.
+    """
+
+    def __init__(self, find_source: Callable[[nodes.Expr], PieceSource]) -> None:
+        self._find_source = find_source
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:  # noqa: N802
+        node.nodes = [
+            part if isinstance(part, nodes.TemplateData) else self._mark(part)
+            for part in node.nodes
+        ]
+        return node
+
+    def _mark(self, expression: nodes.Expr) -> nodes.Expr:
+        source = self._find_source(expression)
+        arguments = (nodes.Const(source.columns), nodes.Const(source.verbatim))
+        return _make_filter_node(expression, "mark source", *arguments)
+
+
 def _make_filter_node(value: nodes.Node, name: str, *arguments: nodes.Node) -> nodes.Filter:
     return nodes.Filter(value, name, list(arguments), [], None, None, lineno=value.lineno)
 
 
 def render_with_budget(template: jinja2.Template, variables: Mapping[str, object]) -> str:
     """The rendered text. Raises RenderBudgetExceeded, or any exception of the values."""
-    budget = _RenderBudget()
-    token = _current_budget.set(budget)
+    return "".join(piece for piece, _ in render_pieces(template, variables))
+
+
+def render_pieces(
+    template: jinja2.Template, variables: Mapping[str, object]
+) -> list[tuple[str, PieceSource | None]]:
+    """The pieces of the rendered text.
+
+    Each has its source if the template was compiled with a `SourceTransformer`; the template's own
+    text has none.
+    """
+    budget, sources = _RenderBudget(), list[PieceSource]()
+    tokens = _current_budget.set(budget), _current_sources.set(sources)
     try:
-        pieces = []
+        pieces: list[tuple[str, PieceSource | None]] = []
         for piece in template.generate(variables):
             budget.spend(len(piece))
-            pieces.append(piece)
-        return "".join(pieces)
+            pieces.append((piece, sources.pop() if sources else None))
+            sources.clear()
+        return pieces
     finally:
-        _current_budget.reset(token)
+        _current_budget.reset(tokens[0])
+        _current_sources.reset(tokens[1])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from medtask.tables.cell_values import is_missing
-from medtask.unicode_text import remove_noise
+from medtask.unicode_text import find_noise, remove_noise
 
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
+_CRLF = re.compile("\r\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -18,6 +19,20 @@ def clean_text(text: str) -> str:
     """
     # U+FFFD first: a joiner between halves of a character has no effect.
     return remove_noise(_LINE_END.sub("\n", _SURROGATE.sub("\ufffd", text))).strip()
+
+
+def clean_text_with_positions(text: str) -> tuple[str, list[int]]:
+    """The cleaned text, and for each of its characters the position in ``text``.
+
+    The line end ``\\r\\n`` has the position of its first character.
+    """
+    noise = set(find_noise(_SURROGATE.sub("\ufffd", text)))
+    second = {found.end() - 1 for found in _CRLF.finditer(text)}
+    positions = [place for place in range(len(text)) if place not in noise | second]
+    cleaned = clean_text(text)
+    kept = _LINE_END.sub("\n", "".join(text[place] for place in positions))
+    first = len(kept) - len(kept.lstrip())
+    return cleaned, positions[first : first + len(cleaned)]
 
 
 def is_clean_line(text: str) -> bool:

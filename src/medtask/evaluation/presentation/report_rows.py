@@ -172,7 +172,8 @@ def mark_quotes(text: str, quotes: Mapping[str, Quote]) -> tuple[TextSpan, ...]:
     first = len(text) - len(text.lstrip())
     last = max(first, len(text.rstrip()))
     spans = [
-        (max(first, quote.start), min(last, quote.end), field) for field, quote in quotes.items()
+        (max(first, quote.input_start), min(last, quote.input_end), field)
+        for field, quote in quotes.items()
     ]
     pieces: list[TextSpan] = []
     windows = _find_windows(first, last, [(start, end) for start, end, _ in spans])

@@ -16,7 +16,6 @@ from medtask.prediction.engine_output import (
 )
 from medtask.prediction.field_answers import (
     build_field_branches,
-    extract_quotes,
     find_outcome,
     parse_object,
 )
@@ -27,6 +26,7 @@ from medtask.prediction.kinds.base import (
     find_review_reason,
 )
 from medtask.prediction.probabilities import OutcomeProbabilities
+from medtask.prediction.quotes import extract_quotes
 from medtask.records import Answer, Fault, Limits, Prompt, Scores, Status
 from medtask.tasks.task import Fields, ScoredField
 
