@@ -76,16 +76,16 @@ def test_a_row_is_never_shown_itself_nor_its_duplicate():
         assert len(shown) == len(set(shown)) == 8
 
 
-def test_what_takes_its_place_leaves_the_others_where_they_were():
+def test_a_replacement_leaves_the_other_examples_in_their_order():
     pool = make_pool()
     for index, own in enumerate(pool.texts):
-        near = select_examples(
-            pool, f"{own} xyz"
-        )  # a word that the pool does not know: as near, but not the same
-        assert [one for one in select_examples(pool, own) if one in near] == [
-            one for one in near if one != index
+        # Words that the pool does not know: the text is as near to the pool's texts, but no copy.
+        other = f"{own} vwxyz " * 3
+        nearest = select_examples(pool, other)
+        assert [one for one in select_examples(pool, own) if one in nearest] == [
+            one for one in nearest if one != index
         ]
-        assert index in near
+        assert index in nearest
 
 
 def make_visits(patients: int = 12, k: int = 3) -> ExamplePool:
