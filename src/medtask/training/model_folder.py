@@ -278,6 +278,7 @@ def _describe_result(
                     for rival, figures in one.baselines.items()
                 },
                 "calibration": one.calibration,
+                "rows": one.data.cleaning.to_json() if one.data.cleaning else {},
             }
             for one in task_validations
         ],

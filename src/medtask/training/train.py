@@ -153,7 +153,7 @@ def train_tasks(
             find_trained_engine(folder)
             return read_trained_model(folder)
         for data in training_data:
-            for note in data.notes:
+            for note in (*data.list_cleaning_notes(), *data.notes):
                 observer.on_note(note)
         return _run_training(training, observer, signals)
 

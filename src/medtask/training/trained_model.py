@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ class TaskTrainingResult:
         metrics: All metrics by name; None if undefined.
         baselines: The headline metric of simpler methods trained on the same rows, by name.
         calibration: A sentence on the calibration; "" without one.
+        rows: Counts of the rows that were read, used and left out, by reason.
     """
 
     task: str
@@ -32,6 +33,7 @@ class TaskTrainingResult:
     metrics: Mapping[str, Metric | None]
     baselines: Mapping[str, Metric]
     calibration: str
+    rows: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> Metric | None:
@@ -103,6 +105,7 @@ class TrainedModel:
                     },
                     "rivals": {name: asdict(metric) for name, metric in result.baselines.items()},
                     "calibration": result.calibration,
+                    "rows": dict(result.rows),
                 }
                 for result in self.task_results
             ],
@@ -132,7 +135,14 @@ def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
             if headline in baseline
         }
         results.append(
-            TaskTrainingResult(one["task"], headline, metrics, baselines, one["calibration"])
+            TaskTrainingResult(
+                one["task"],
+                headline,
+                metrics,
+                baselines,
+                one["calibration"],
+                one.get("rows", {}),
+            )
         )
     return TrainedModel(
         folder,

@@ -100,6 +100,16 @@ class TrainingData:
     validation_sha256: str = ""
     validation_cleaning: CleaningReport | None = None
 
+    def list_cleaning_notes(self) -> list[str]:
+        """Lines about the rows that are left out, for each table."""
+        notes = [] if self.cleaning is None else self.cleaning.list_notes()
+        if self.validation_cleaning is not None:
+            notes += [
+                f"{self.validation_source}: {note}"
+                for note in self.validation_cleaning.list_notes()
+            ]
+        return notes
+
 
 def build_training_data(
     task: Task,
