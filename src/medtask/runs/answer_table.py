@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from medtask.errors import StorageError
-from medtask.records import Answer, Option, Prompt, Record, Status, Value
+from medtask.records import Answer, AnsweredRow, LeftOut, Prompt, Record, Status
 from medtask.runs.answer_cells import (
     PROBABILITY_PREFIX,
     read_answer,
@@ -27,28 +27,6 @@ from medtask.tasks.task import Task
 
 GOLD_COLUMN_NAMES = ("gold", "label", "labels", "answer")
 _UNKNOWN_ANSWER_REASON = "the answer is none that the task has"
-
-
-class AnsweredRow(NamedTuple):
-    """The answer for one row, with the row's data.
-
-    Attributes:
-        row: The number of the row, from 1.
-        answer: The answer.
-        text: The bare input; "" if it is unknown.
-        gold: The correct answer; None without gold.
-        options: The row's options.
-        group: The value of the group column.
-        fields: The columns of the input table.
-    """
-
-    row: int
-    answer: Answer
-    text: str
-    gold: Value | None
-    options: tuple[Option, ...]
-    group: str | None
-    fields: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +60,7 @@ class AnswerTable:
         gold: Where gold is read from; None without gold.
         renamed_columns: Original names of the columns that the run renamed.
         notes: What the user should know.
+        left_out: Why rows are left out of metrics, by row number.
         external: Whether another tool's answers are read for a task that was not inferred from
             them, so that answers may be unknown to the task.
     """
@@ -94,6 +73,7 @@ class AnswerTable:
     gold: GoldLocation | None = None
     renamed_columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: Mapping[int, LeftOut] = field(default_factory=dict)
     external: bool = False
 
     @property
@@ -180,7 +160,8 @@ class AnswerTable:
                 confidence=None,
                 reason=_UNKNOWN_ANSWER_REASON,
             )
-        return AnsweredRow(number, answer, text, gold, options, group, fields)
+        left_out = self.left_out.get(number)
+        return AnsweredRow(number, answer, text, gold, options, group, fields, left_out)
 
 
 def _add_details(answer: Answer, stored: Answer) -> Answer:

@@ -19,8 +19,8 @@ from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditResult, LabelColumns, estimate_audit
 from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
-from medtask.records import Answer, Value, comparable_value
-from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnsweredRow, AnswerTable
+from medtask.records import Answer, AnsweredRow, Value, comparable_value
+from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
 from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table
 from medtask.tables.table import Column
