@@ -345,6 +345,8 @@ def _list_probabilities(answers: AnswerTable) -> Iterator[Mapping[str, float] | 
 
 
 def _make_missing_column_error(what: str, column: str, table: Table) -> TableError:
+    if error := table.explain_missing([column]):
+        return error
     message = (
         f"{table.source} has no column {quote(column)} for the "
         f"{what}{format_suggestion(column, table.columns)}"
