@@ -19,6 +19,7 @@ from medtask.runs.answer_cells import (
 from medtask.runs.ledger import Ledger
 from medtask.runs.output_columns import OUTPUT_COLUMNS
 from medtask.tables.cell_values import read_present_cell
+from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.prompt import build_prompt
@@ -44,7 +45,10 @@ class GoldLocation:
     by_id: Mapping[str, object] | None = None
 
     def get_gold(self, name: str, cells: Mapping[str, object]) -> object:
-        return cells.get(self.column) if self.by_id is None else self.by_id.get(name)
+        """The gold cell of a row; a missing value for rows that another file does not have."""
+        if self.by_id is None:
+            return cells.get(self.column)
+        return self.by_id.get(name, MissingText())
 
 
 @dataclass(frozen=True, slots=True)

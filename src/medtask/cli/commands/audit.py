@@ -82,4 +82,5 @@ def _print_sample(sample: AuditSample, source: Path) -> None:
         "without their answers"
     )
     show.print_line((str(sample.table_path), "bold"), f"   {summary}")
-    show.print_line(f"Fill in the column gold from the top, then run: medtask audit {source}")
+    mark = ", or an x in none_applies," if sample.has_none_column else ""
+    show.print_line(f"Fill in the column gold{mark} from the top, then run: medtask audit {source}")
