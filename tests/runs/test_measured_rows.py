@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import medtask
 from medtask.engines.fake import FakeEngine
-from medtask.errors import InputError
+from medtask.errors import InputError, UsageError
 from medtask.records import LeftOut, Prompt, Record
 from medtask.runs.measured_rows import (
     extend_to_groups,
@@ -293,3 +293,26 @@ def test_a_model_folder_without_a_list_of_its_rows_is_noted(tmp_path: Path) -> N
     engine.info = replace(engine.info, trained_folders=(str(tmp_path),))
     run = medtask.run(make_task(tmp_path / "t"), engine, tmp_path / "notes.csv", out=tmp_path / "r")
     assert any("does not say which rows" in note for note in run.notes)
+
+
+def test_an_audit_is_about_the_rows_that_are_new_to_the_model(tmp_path: Path) -> None:
+    table = write_notes(tmp_path / "notes.csv", rows=100)
+    task = make_task(tmp_path / "t")
+    engine = make_trained_engine(tmp_path / "model", task, table[:60])
+    medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "run")
+    drawn = medtask.audit(tmp_path / "run", budget=30)
+    assert drawn.sample is not None
+    assert drawn.sample.rows == 40
+    assert drawn.notes == ("left out of the audit: 60 rows trained the model",)
+    with drawn.sample.table_path.open(newline="") as stream:
+        sample = list(csv.DictReader(stream))
+    golds = {row["id"]: row["gold"] for row in table}
+    assert not {row["id"] for row in sample} & {row["id"] for row in table[:60]}
+    write_table(drawn.sample.table_path, [{**row, "gold": golds[row["id"]]} for row in sample])
+    audited = medtask.audit(tmp_path / "run")
+    assert audited.result is not None
+    assert audited.result.rows == 40
+    engine = make_trained_engine(tmp_path / "model", task, table)
+    medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "all")
+    with pytest.raises(UsageError, match="no row can be audited: 100 rows trained the model"):
+        medtask.audit(tmp_path / "all")

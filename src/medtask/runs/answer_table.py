@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.errors import StorageError
+from medtask.evaluation.presentation.formatting import count_left_out
 from medtask.records import Answer, AnsweredRow, LeftOut, Prompt, Record, Status
 from medtask.runs.answer_cells import (
     PROBABILITY_PREFIX,
@@ -92,6 +93,12 @@ class AnswerTable:
             for name in self.table.columns
             if name not in OUTPUT_COLUMNS and not name.startswith(PROBABILITY_PREFIX)
         }
+
+    def count_left_out(self) -> dict[LeftOut, int]:
+        """The number of rows, with or without gold, that metrics of answers leave out."""
+        return count_left_out(
+            reason for reason in self.left_out.values() if reason is not LeftOut.CONFIDENCE
+        )
 
     def find_column_name(self, column: str) -> str:
         """The name in ``table`` of an input column; the same name unless the run renamed it."""

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from medtask.display import format_columns, quote
 from medtask.errors import InputError
-from medtask.evaluation.statistics.audit_plan import AuditPlan
 from medtask.records import AnsweredRow, Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
 from medtask.tables.cell_values import is_missing, read_cell, read_present_cell
@@ -72,13 +71,15 @@ def read_labels(path: Path, *, none_is_word: bool) -> dict[str, LabelledRow]:
 
 def match_labels(
     answers: AnswerTable,
-    plan: AuditPlan,
+    sampled: Mapping[int, int],
     labels_by_id: Mapping[str, LabelledRow],
     source: Path,
 ) -> tuple[dict[int, Value], dict[int, AnsweredRow]]:
-    """Gold values and rows by row position. Raises InputError for unknown ids and labels."""
-    drawn = frozenset(plan.sampled_rows.tolist())
-    rows = {row.row - 1: row for row in answers.rows() if row.row - 1 in drawn}
+    """Gold values and rows by their index in ``sampled`` (by row number).
+
+    Raises InputError for unknown ids and labels.
+    """
+    rows = {sampled[row.row]: row for row in answers.rows() if row.row in sampled}
     place = {row.answer.record_id: at for at, row in rows.items()}
     truths: dict[int, Value] = {}
     unknown_ids, unknown_labels = [], []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medtask.atomic_files import replace_text
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditResult, LabelColumns, estimate_audit
 from medtask.evaluation.statistics.audit_plan import plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
-from medtask.records import Answer, Value, comparable_value
+from medtask.records import Answer, Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
+from medtask.runs.audit_arrays import collect_answer_arrays, get_answer_labels, to_label_set
 from medtask.runs.audit_labels import (
     LABEL_COLUMN,
     NONE_COLUMN,
@@ -38,25 +37,6 @@ SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
 FORMAT = 2
 _FORMAT_WITH_NONE_AS_WORD = 1  # without this column: the word "none" said that no label applies
 _FORMATS = (_FORMAT_WITH_NONE_AS_WORD, FORMAT)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AnswerArrays:
-    """The answers of all n rows as arrays.
-
-    Attributes:
-        classes: Class indices [n]; -1 without an answer.
-        confidence: Confidences [n]; 0 without an answer, NaN if unknown.
-        labels: The k label names.
-        has_label: Whether an answer includes a label [n, k].
-        digest: Hash that identifies these answers.
-    """
-
-    classes: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    labels: tuple[str, ...]
-    has_label: NDArray[np.bool_]
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +74,8 @@ def draw_audit_sample(
     plan = plan_audit(arrays.classes, arrays.confidence, budget, seed)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     columns = _list_input_columns(answers)
-    places = frozenset(plan.sampled_rows.tolist())
-    found = {row.row - 1: row for row in answers.rows() if row.row - 1 in places}
+    sampled = arrays.number_rows(plan)
+    found = {sampled[row.row]: row for row in answers.rows() if row.row in sampled}
     filled_in = (LABEL_COLUMN, *([NONE_COLUMN] if answers.task.several else []))
     order = np.random.default_rng([seed, 2]).permutation(plan.sampled_rows).tolist()
     cells = (
@@ -172,14 +152,14 @@ def estimate_from_labels(
         )
     source = labels or folder / SAMPLE_FILE
     given = read_labels(source, none_is_word=document["format"] == _FORMAT_WITH_NONE_AS_WORD)
-    truths, rows = match_labels(answers, plan, given, source)
+    truths, rows = match_labels(answers, arrays.number_rows(plan), given, source)
     places = np.array(sorted(truths), dtype=np.int64)
     right = np.array(
         [_is_correct(rows[at].answer, truths[at], answers.task) for at in places.tolist()],
         dtype=bool,
     )
     has = np.array(
-        [[name in _to_label_set(truths[at]) for name in arrays.labels] for at in places.tolist()],
+        [[name in to_label_set(truths[at]) for name in arrays.labels] for at in places.tolist()],
         dtype=bool,
     )
     shaped = has.reshape(len(places), len(arrays.labels))
@@ -199,65 +179,8 @@ def estimate_from_labels(
     return result
 
 
-def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
-    """Read the answers as arrays. Raises UsageError for kinds that cannot be labelled blindly."""
-    task = answers.task
-    if task.kind_spec.generated:
-        fix = (
-            "have them graded: medtask judge"
-            if task.kind_spec.free_text
-            else "give the truth in a column: medtask evaluate --gold"
-        )
-        raise UsageError(
-            f"answers of the kind {task.kind} cannot be held against one label", fix=fix
-        )
-    labels = tuple(label.name for label in task.candidates)
-    codes: dict[frozenset[str], int] = {}
-    digest = hashlib.sha256()
-    classes, confidence = [], []
-    for row in answers.rows():
-        answer_labels = _get_answer_labels(row.answer, task)
-        row_confidence = row.answer.confidence
-        # Rounded to six digits, so that values rounded in a file give the same digest.
-        facts = [
-            row.answer.record_id,
-            row.answer.status,
-            None if answer_labels is None else sorted(answer_labels),
-            None if row_confidence is None else round(row_confidence, 6),
-        ]
-        digest.update(
-            json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        )
-        # Letters of options have another meaning in every row, so they form a single class.
-        key = frozenset() if task.kind_spec.has_options else answer_labels
-        classes.append(
-            -1 if answer_labels is None or key is None else codes.setdefault(key, len(codes))
-        )
-        confidence.append(
-            0.0 if answer_labels is None else np.nan if row_confidence is None else row_confidence
-        )
-    numbers = np.array(classes, dtype=np.int64)
-    # The last row of the table is for class -1: rows without an answer.
-    table = np.array(
-        [[name in said for name in labels] for said in (*codes, frozenset())], dtype=bool
-    ).reshape(len(codes) + 1, len(labels))
-    return AnswerArrays(
-        numbers, np.array(confidence, dtype=np.float64), labels, table[numbers], digest.hexdigest()
-    )
-
-
-def _get_answer_labels(answer: Answer, task: Task) -> frozenset[str] | None:
-    """The labels or letters of an answer; None without an answer."""
-    value = comparable_value(answer.status, answer.value, task.abstain_name)
-    return None if value is None else _to_label_set(value)
-
-
-def _to_label_set(value: Value) -> frozenset[str]:
-    return frozenset([value]) if isinstance(value, str) else frozenset(map(str, value))
-
-
 def _is_correct(answer: Answer, truth: Value, task: Task) -> bool:
-    return _get_answer_labels(answer, task) == _to_label_set(truth)
+    return get_answer_labels(answer, task) == to_label_set(truth)
 
 
 def _list_input_columns(answers: AnswerTable) -> list[str]:

@@ -69,10 +69,11 @@ def audit(
     elif audited.result:
         for line in list_audit_lines(audited.result):
             show.print_line(line)
-        for note in audited.notes:
-            show.print_fact("note", note)
     elif audited.sample:
         _print_sample(audited.sample, source)
+    if not as_json:
+        for note in audited.notes:
+            show.print_fact("note", note)
 
 
 def _print_sample(sample: AuditSample, source: Path) -> None:
