@@ -125,6 +125,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             setup.notes.append(
                 f'the table has a column "{column}": among the answers it is called "{name}"'
             )
+    setup.notes += task.cut_texts
     _note_missing_words(setup, table_survey)
     if setup.gold_column is not None:
         _check_gold(setup)

@@ -270,6 +270,7 @@ class Task:
         source: The task file.
         source_lines: The line numbers of the task file.
         warnings: Settings that are valid but probably unintended.
+        cut_texts: Those of the warnings that a run repeats: a comment ends a text.
         fingerprint: SHA-256 of everything here that can change an answer.
     """
 
@@ -294,6 +295,7 @@ class Task:
     source: Path | None = None
     source_lines: SourceLines | None = field(default=None, repr=False, compare=False)
     warnings: tuple[str, ...] = ()
+    cut_texts: tuple[str, ...] = ()
     fingerprint: str = ""
 
     def __hash__(self) -> int:
