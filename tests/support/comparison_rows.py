@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
 from medtask.kinds import KindName
-from medtask.records import Answer, AnsweredRow, Status
+from medtask.records import Answer, Option, Status
 
 LABELS = ("curative", "palliative", "staging")
+
+
+class AnsweredTestRow(NamedTuple):
+    row: int
+    answer: Answer
+    text: str = ""
+    gold: Any = None
+    options: tuple[Option, ...] = ()
+    group: str | None = None
 
 
 def make_answer(name: str, value: Any, confidence: float | None = 0.8) -> Answer:
@@ -25,9 +34,9 @@ def make_rows(
     *,
     texts: Sequence[str] = (),
     groups: Sequence[str | None] = (),
-) -> list[AnsweredRow]:
+) -> list[AnsweredTestRow]:
     return [
-        AnsweredRow(
+        AnsweredTestRow(
             index + 1,
             make_answer(f"c{index}", value),
             texts[index] if texts else f"a text about {truth} {index}",
@@ -40,11 +49,11 @@ def make_rows(
 
 def join_systems(
     kind: KindName,
-    systems: dict[str, list[AnsweredRow]],
+    systems: dict[str, list[AnsweredTestRow]],
     labels: Sequence[str] = LABELS,
     manifests: dict[str, dict[str, Any]] | None = None,
 ) -> ComparisonRows:
-    def make_rows_factory(rows: list[AnsweredRow]) -> Callable[[], list[AnsweredRow]]:
+    def make_rows_factory(rows: list[AnsweredTestRow]) -> Callable[[], list[AnsweredTestRow]]:
         return lambda: rows
 
     return align_rows(

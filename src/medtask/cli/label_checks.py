@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medtask.records import AnsweredRow
-    from medtask.runs.answer_table import AnswerTable
+    from medtask.runs.answer_table import AnsweredRow, AnswerTable
 
 _GAP_NO_RUN = "answers: name a run with --run to find unused and confused labels"
 _GAP_NO_GOLD = "gold: name its column with --gold to find confused labels and possible merges"

@@ -20,12 +20,12 @@ from medtask.evaluation.baselines.classifier_search import (
     build_folds,
     search_settings,
 )
+from medtask.evaluation.baselines.ridge import hash_row
 from medtask.evaluation.baselines.text_classifier import (
     TermCounts,
     count_terms,
     fit_text_classifier,
 )
-from medtask.evaluation.baselines.tfidf import hash_row
 from medtask.runs.signals import Interrupted
 from medtask.training.recipe import Recipe
 from medtask.training.targets import LabelledTexts, LabelTargets, build_label_targets
@@ -33,10 +33,8 @@ from medtask.training.training_context import MethodResult, TrainingContext
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingPoint
 
-# Settings are chosen by cross-validation on the training rows if there are few validation rows, or
-# if the texts are so short that this takes seconds.
+# With fewer validation rows, settings are chosen by cross-validation on the training rows.
 MIN_VALIDATION_ROWS = 100
-MAX_CROSS_VALIDATION_ENTRIES = 10_000_000
 # Of more training rows, a fixed sample chooses the settings; the model is fitted on all of them.
 MAX_SEARCH_ROWS = 20_000
 BASE = "tf-idf"
@@ -118,8 +116,7 @@ def _select_search_rows(targets: LabelTargets, counts: TermCounts) -> list[HeldO
     """The rows that settings are fitted and evaluated on; none if there are too few."""
     train, validation = targets.train, targets.validation
     rows = _sample_rows(train)
-    entries = sum(table.nnz for table in counts.counts.values()) * len(targets.labels)
-    if len(validation.texts) >= MIN_VALIDATION_ROWS and entries > MAX_CROSS_VALIDATION_ENTRIES:
+    if len(validation.texts) >= MIN_VALIDATION_ROWS:
         validation_counts = counts.count_texts(validation.texts)
         return [
             HeldOutRows(

@@ -69,11 +69,10 @@ def audit(
     elif audited.result:
         for line in list_audit_lines(audited.result):
             show.print_line(line)
-    elif audited.sample:
-        _print_sample(audited.sample, source)
-    if not as_json:
         for note in audited.notes:
             show.print_fact("note", note)
+    elif audited.sample:
+        _print_sample(audited.sample, source)
 
 
 def _print_sample(sample: AuditSample, source: Path) -> None:
@@ -83,5 +82,4 @@ def _print_sample(sample: AuditSample, source: Path) -> None:
         "without their answers"
     )
     show.print_line((str(sample.table_path), "bold"), f"   {summary}")
-    mark = ", or an x in none_applies," if sample.has_none_column else ""
-    show.print_line(f"Fill in the column gold{mark} from the top, then run: medtask audit {source}")
+    show.print_line(f"Fill in the column gold from the top, then run: medtask audit {source}")

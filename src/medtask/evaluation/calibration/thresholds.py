@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.evaluation.statistics.label_thresholds import (
+    MIN_LABEL_ROWS,
+    RECALL_FLOOR,
+    ThresholdGoal,
+    fit_threshold,
+)
 from medtask.evaluation.statistics.resampling import FOLDS
-
-MIN_LABEL_ROWS = 5  # gold rows of a label; with fewer, its threshold would be fitted to noise
-DEFAULT_THRESHOLD = 0.5
-
-ThresholdGoal = Literal["f1", "recall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class ThresholdFitter:
 
     labels: Sequence[str]
     goal: ThresholdGoal
-    recall_floor: float = 0.9
+    recall_floor: float = RECALL_FLOOR
     _probabilities: list[NDArray[np.float64]] = field(default_factory=list)
     _truth: list[NDArray[np.bool_]] = field(default_factory=list)
     _folds: list[int] = field(default_factory=list)
@@ -87,29 +87,3 @@ class ThresholdFitter:
 def assign_fold(row: int) -> int:
     """The fold of a row, pseudo-random and independent of the rest of the table."""
     return blake2b(row.to_bytes(8, "big"), digest_size=2).digest()[0] % FOLDS
-
-
-def fit_threshold(
-    probabilities: NDArray[np.float64],
-    truth: NDArray[np.bool_],
-    goal: ThresholdGoal,
-    recall_floor: float,
-) -> float:
-    """Fits the threshold of one label, in [0, 1]; 0.5 with fewer than five rows.
-
-    It maximises F1, or is the highest with a recall of ``recall_floor``. It is half-way to the next
-    lower probability, so that rounding does not change decisions.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    if truth.sum() < MIN_LABEL_ROWS:
-        return DEFAULT_THRESHOLD
-    precision, recall, thresholds = precision_recall_curve(truth, probabilities)
-    precision, recall = precision[:-1], recall[:-1]  # the last point has no threshold
-    if goal == "recall":
-        best = int(np.flatnonzero(recall >= recall_floor)[-1])
-    else:
-        total = precision + recall
-        best = int(np.argmax(2 * precision * recall / np.where(total > 0, total, 1.0)))
-    below = thresholds[best - 1] if best > 0 else max(0.0, 2 * thresholds[best] - 1.0)
-    return float((thresholds[best] + below) / 2)

@@ -345,6 +345,7 @@ def _take_sample(comparison: ComparisonRows, values: Sequence[Any]) -> GoldSampl
         comparison.gold[:SAMPLE_SIZE],
         tuple(values[:SAMPLE_SIZE]),
         comparison.options[:SAMPLE_SIZE],
+        comparison.groups[:SAMPLE_SIZE],
     )
 
 
