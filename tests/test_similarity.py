@@ -197,9 +197,7 @@ def test_a_model_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     tensors.pop("encoder.layer.1.output.dense.weight")
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        EngineError, match=r"lacks weights that a model of its kind has \(encoder\.layer\.1"
-    ):
+    with pytest.raises(EngineError, match=r"1 tensor is missing: encoder\.layer\.1"):
         load_sentence_encoder(tmp_path)
 
 

@@ -51,7 +51,7 @@ class TaskFault:
 class TaskFaults(InputError):
     """All faults of one task file, sorted by line."""
 
-    def __init__(self, source: str, faults: Sequence[TaskFault]) -> None:
+    def __init__(self, source: str, faults: Sequence[TaskFault], *, hint: str = "") -> None:
         self.source = source
         self.faults = tuple(sorted(faults, key=lambda fault: fault.line or 0))
         count = len(self.faults)
@@ -61,7 +61,7 @@ class TaskFaults(InputError):
         )
         super().__init__(
             f"{source} has {count} fault{'s' if count != 1 else ''}{listed}",
-            fix=f"correct {'it' if count == 1 else 'them'}, then: medtask check {source}",
+            fix=f"correct {'it' if count == 1 else 'them'}, then: medtask check {source}{hint}",
         )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from string import ascii_uppercase
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 # The value of an answer: a label, an option's letter or a text; several labels or letters; or an
 # object of fields.
@@ -293,6 +294,55 @@ class Answer:
     tokens_read: int = 0
     tokens_reused: int = 0
     uncalibrated: Mapping[str, float] | None = None
+
+
+class LeftOut(StrEnum):
+    """Why a row is left out of metrics: it is not new to the model.
+
+    EXAMPLE and EXAMPLE_GROUP: the prompt shows the row, or a row of its group, with its answer.
+    TRAINING and TRAINING_GROUP: the weights were fitted on the row, or on a row of its group.
+    VALIDATION: the row, or a row of its group, chose the model or its thresholds.
+    CALIBRATION: a calibration that changes answers was fitted on the row, or on a row of its group.
+    CONFIDENCE: a calibration that changes no answer was fitted on the row: the answer counts, its
+    confidence does not.
+    """
+
+    EXAMPLE = "example"
+    EXAMPLE_GROUP = "example_group"
+    TRAINING = "training"
+    TRAINING_GROUP = "training_group"
+    VALIDATION = "validation"
+    CALIBRATION = "calibration"
+    CONFIDENCE = "confidence"
+
+
+class AnsweredRow(NamedTuple):
+    """The answer for one row, with the row's data.
+
+    Attributes:
+        row: The number of the row, from 1.
+        answer: The answer.
+        text: The bare input; "" if it is unknown.
+        gold: The correct answer; None without gold.
+        options: The row's options.
+        group: The value of the group column.
+        fields: The columns of the input table.
+        left_out: Why the row is left out of metrics; None for a row that counts.
+    """
+
+    row: int
+    answer: Answer
+    text: str = ""
+    gold: Value | None = None
+    options: tuple[Option, ...] = ()
+    group: str | None = None
+    fields: Mapping[str, object] = MappingProxyType({})
+    left_out: LeftOut | None = None
+
+    @property
+    def answer_counts(self) -> bool:
+        """Whether metrics of answers use the row."""
+        return self.left_out in (None, LeftOut.CONFIDENCE)
 
 
 def comparable_value(status: Status, value: Value | None, abstain_name: str | None) -> Value | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.errors import EngineError, MissingExtra
+from medtask.model_weights import check_loaded_model, check_weight_values
 
 MINILM_DIMENSIONS = 384  # dimensions of MiniLM's vectors
 DEFAULT_MAX_TOKENS = 512  # for models that do not state a limit
@@ -210,7 +211,7 @@ def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> 
     """Load a model by an Auto class of transformers, and its tokenizer.
 
     Raises:
-        EngineError: Weights are missing.
+        EngineError: Weights are missing, unexpected, of another shape or invalid.
     """
     import torch
     from transformers import AutoTokenizer
@@ -221,17 +222,10 @@ def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> 
         use_safetensors=True,
         trust_remote_code=False,
         dtype=getattr(torch, dtype),
+        ignore_mismatched_sizes=True,  # named by the check
         output_loading_info=True,
     )
-    # transformers initialises missing weights at random, with a warning. Poolers are often missing
-    # and are not used here.
-    if missing := sorted(
-        name for name in loading_info["missing_keys"] if not name.startswith("pooler.")
-    ):
-        raise EngineError(
-            f"{folder} lacks weights that a model of its kind has ({missing[0]})",
-            fix="use a complete model that was trained for this purpose",
-        )
+    check_loaded_model(model, loading_info, folder)
     return model.to(device).eval(), tokenizer
 
 
@@ -273,6 +267,7 @@ def _read_dense(folder: Path, path: Path, device: str) -> tuple[Any, Any, bool]:
     if activation not in {"Tanh", "Identity"} or not (path / "model.safetensors").is_file():
         raise _make_unsupported_error(folder, f"a layer ({path.name})")
     tensors = load_file(path / "model.safetensors", device=device)
+    check_weight_values(tensors.items(), path)
     offsets = tensors.get("linear.bias")
     return (
         tensors["linear.weight"].float(),

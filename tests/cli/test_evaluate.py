@@ -36,6 +36,7 @@ def test_json_keeps_its_contract(medtask: RunCommand, run_folder: Path) -> None:
         "rows": 5,
         "missing": 0,
         "unknown": 0,
+        "left_out": {},
     }
 
 

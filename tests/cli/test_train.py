@@ -47,6 +47,19 @@ def test_a_linear_model_is_trained_reported_and_used(medtask: RunCommand, tmp_pa
     )
 
 
+def test_out_of_fold_answers_are_a_run_that_evaluate_reads(
+    medtask: RunCommand, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    done = medtask("train", SURGERY, "--method", "linear", "--folds", 2, "--out", out, "-q")
+    assert (done.code, done.err) == (0, "")
+    assert "each answered by a model of 2 folds that was not trained on it" in done.out
+    evaluated = json.loads(medtask("evaluate", f"{out}-folds", "--json").out)
+    accuracy = json.loads((out / "training.json").read_text())["out_of_fold"]["metrics"]["accuracy"]
+    assert evaluated["metrics"]["accuracy"]["value"] == accuracy["value"]
+    assert evaluated["n"] == 300
+
+
 def test_the_same_command_again_trains_nothing_and_reports_it(
     medtask: RunCommand, tmp_path: Path
 ) -> None:

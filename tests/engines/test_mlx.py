@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -254,6 +255,10 @@ def test_adapters_of_mlx_are_put_on(folder: Path, tmp_path: Path, engine: MlxEng
         score_prompts(engine, make_prompts(BRANCHES))["0"].branches[0].logprobs
     )
     assert np.abs(moved).max() > 1e-3
+    kept = {name: value for name, value in weights.items() if name != min(weights)}
+    mx.save_safetensors(str(adapter / "adapters.safetensors"), kept)
+    with pytest.raises(EngineError, match=r"1 tensor is missing: .*lora_a"):
+        load_mlx(f"mlx:{folder}", LoadOptions(adapter=str(adapter)))
     with pytest.raises(InputError, match="no adapter of mlx-lm"):
         load_mlx(f"mlx:{folder}", LoadOptions(adapter=str(folder)))
 
@@ -383,6 +388,22 @@ def test_what_transformers_5_writes_is_reported_to_mlx_in_its_own_words() -> Non
     assert translate_config({"text_config": gemma})["text_config"] == {**gemma, **output}
     with pytest.raises(ValueError, match="alternate"):
         translate_config({**gemma, "layer_types": ["full_attention", "sliding_attention"] * 3})
+
+
+def test_invalid_weights_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    name = "model.layers.1.mlp.up_proj.weight"
+    for number, (change, message) in enumerate(
+        ((torch.nan, "not finite"), (0.0, "all zero")), start=1
+    ):
+        damaged = tmp_path / str(number)
+        shutil.copytree(folder, damaged)
+        tensors = load_file(damaged / "model.safetensors")
+        tensors[name] = tensors[name] * change
+        save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(EngineError, match=rf"1 tensor is {message}.*up_proj\.weight"):
+            load_mlx(f"mlx:{damaged}")
 
 
 def test_a_model_that_cannot_be_loaded_names_the_remedy(

@@ -322,6 +322,7 @@ def test_what_matched_after_normalisation_is_counted_and_reported(tmp_path: Path
     assert document["cells"]["answer"] == {
         "values": 3,
         "blank": 0,
+        "empty_sets": 0,
         "missing_words": {},
         "normalized": 1,
         "normalized_examples": [["no\u00a0change", "no change"]],

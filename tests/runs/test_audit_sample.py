@@ -10,8 +10,8 @@ import pytest
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.runs.answer_table import AnswerTable
+from medtask.runs.audit_labels import LABEL_COLUMN, NONE_COLUMN
 from medtask.runs.audit_sample import (
-    LABEL_COLUMN,
     PLAN_FILE,
     SAMPLE_FILE,
     draw_audit_sample,
@@ -192,18 +192,21 @@ def test_runs_of_every_kind(kind: str, tmp_path: Path) -> None:
     sample = draw_audit_sample(answers, out / "audit", budget=40)
     table_columns = read_table(sample.table_path).columns
     assert table_columns[0] == "id"
-    assert table_columns[-1] == LABEL_COLUMN
+    several = kind in ("labels", "several")
+    filled_in = [LABEL_COLUMN, NONE_COLUMN] if several else [LABEL_COLUMN]
+    assert list(table_columns[-len(filled_in) :]) == filled_in
     assert not {"answer", "confidence", "status"} & set(table_columns)
     result = {row.answer.record_id: row.answer for row in answers.rows()}
     rows = list(read_table(sample.table_path).rows())
     with sample.table_path.open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["id", LABEL_COLUMN])
+        writer.writerow(["id", *filled_in])
         for row in rows:
             value = result[str(row["id"])].value
             names = [value] if isinstance(value, str) else list(value or ())
-            none = "none" if kind in ("labels", "several") else answers.task.outcomes[0]
-            writer.writerow([row["id"], "; ".join(names) or none])
+            default = "" if several else answers.task.outcomes[0]
+            mark = ["" if names else "x"] if several else []
+            writer.writerow([row["id"], "; ".join(names) or default, *mark])
     found = estimate_from_labels(answers, sample.folder)
     answered = [answer.value is not None for answer in result.values()]
     assert found.accuracy.value == pytest.approx(np.mean(answered), abs=0.1)

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
 from medtask.kinds import KindName
-from medtask.records import Answer, Option, Status
+from medtask.records import Answer, AnsweredRow, Status
 
 LABELS = ("curative", "palliative", "staging")
-
-
-class AnsweredTestRow(NamedTuple):
-    row: int
-    answer: Answer
-    text: str = ""
-    gold: Any = None
-    options: tuple[Option, ...] = ()
-    group: str | None = None
 
 
 def make_answer(name: str, value: Any, confidence: float | None = 0.8) -> Answer:
@@ -34,9 +25,9 @@ def make_rows(
     *,
     texts: Sequence[str] = (),
     groups: Sequence[str | None] = (),
-) -> list[AnsweredTestRow]:
+) -> list[AnsweredRow]:
     return [
-        AnsweredTestRow(
+        AnsweredRow(
             index + 1,
             make_answer(f"c{index}", value),
             texts[index] if texts else f"a text about {truth} {index}",
@@ -49,11 +40,11 @@ def make_rows(
 
 def join_systems(
     kind: KindName,
-    systems: dict[str, list[AnsweredTestRow]],
+    systems: dict[str, list[AnsweredRow]],
     labels: Sequence[str] = LABELS,
     manifests: dict[str, dict[str, Any]] | None = None,
 ) -> ComparisonRows:
-    def make_rows_factory(rows: list[AnsweredTestRow]) -> Callable[[], list[AnsweredTestRow]]:
+    def make_rows_factory(rows: list[AnsweredRow]) -> Callable[[], list[AnsweredRow]]:
         return lambda: rows
 
     return align_rows(

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 
 from medtask.evaluation.report.run_summary import SummaryAccumulator
-from medtask.records import Answer, Status
+from medtask.records import Answer, AnsweredRow, Status
 
 PROTOCOLS = {
     "CT head without contrast": (
@@ -111,11 +111,18 @@ def make_imaging_run(
             + f", {chance.randint(18, 95)} years"
         )
         gatherer.add(
-            row, make_answer(row, gold, chance, accuracy), text, gold if row % 50 else "CT brain"
+            AnsweredRow(
+                row,
+                make_answer(row, gold, chance, accuracy),
+                text,
+                gold if row % 50 else "CT brain",
+            )
         )
     for row, text in enumerate(HOSTILE_TEXTS, start=rows + 1):
         gatherer.add(
-            row, make_answer(row, "Chest radiograph", chance, 0.0), text, "Chest radiograph"
+            AnsweredRow(
+                row, make_answer(row, "Chest radiograph", chance, 0.0), text, "Chest radiograph"
+            )
         )
     return gatherer
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from medtask.evaluation.report.run_summary import SummaryAccumulator
-from medtask.records import Answer, Option, PassStep, Quote, Status
+from medtask.records import Answer, AnsweredRow, Option, PassStep, Quote, Status
 from support.imaging_run import HOSTILE_TEXTS
 
 DOMAINS = [
@@ -72,18 +72,24 @@ def make_labels_run(rows: int = 120, *, has_gold: bool = True) -> SummaryAccumul
             )
         words = ", ".join(name[:30] for name in gold) or "something else"
         gatherer.add(
-            row,
-            FAILED_ANSWER if row % 40 == 0 else answer,
-            f"An abstract on {words} {row}",
-            (*gold, "sociology") if row % 30 == 0 else gold,
+            AnsweredRow(
+                row,
+                FAILED_ANSWER if row % 40 == 0 else answer,
+                f"An abstract on {words} {row}",
+                (*gold, "sociology") if row % 30 == 0 else gold,
+            )
         )
     gatherer.add(
-        rows + 1,
-        Answer(
-            "short", Status.TOO_SHORT, reason="2 words are fewer than the 5 that the task asks for"
-        ),
-        "a b",
-        (),
+        AnsweredRow(
+            rows + 1,
+            Answer(
+                "short",
+                Status.TOO_SHORT,
+                reason="2 words are fewer than the 5 that the task asks for",
+            ),
+            "a b",
+            (),
+        )
     )
     return gatherer
 
@@ -126,11 +132,13 @@ def make_choice_run(
             else f"What is behind {DISEASES[index]}? ({row})"
         )
         gatherer.add(
-            row,
-            FAILED_ANSWER if row % 40 == 0 else answer,
-            text,
-            "none of these" if row % 50 == 0 else gold,
-            options,
+            AnsweredRow(
+                row,
+                FAILED_ANSWER if row % 40 == 0 else answer,
+                text,
+                "none of these" if row % 50 == 0 else gold,
+                options,
+            )
         )
     return gatherer
 
@@ -170,11 +178,13 @@ def make_answer_run(rows: int = 60, *, has_gold: bool = True) -> SummaryAccumula
             ms=400.0,
         )
         gatherer.add(
-            row,
-            answer,
-            f"What is {DISEASES[index]}, and how is it treated? "
-            f"{HOSTILE_TEXTS[1] if row % 9 == 0 else ''}",
-            gold,
+            AnsweredRow(
+                row,
+                answer,
+                f"What is {DISEASES[index]}, and how is it treated? "
+                f"{HOSTILE_TEXTS[1] if row % 9 == 0 else ''}",
+                gold,
+            )
         )
     return gatherer
 
@@ -232,7 +242,7 @@ def make_fields_run(rows: int = 80, *, has_gold: bool = True) -> SummaryAccumula
             answer = Answer(
                 f"T-{row}", Status.TRUNCATED, reason="the fields did not fit into max_tokens (512)"
             )
-        gatherer.add(row, answer, text, "stage II" if row % 33 == 0 else gold)
+        gatherer.add(AnsweredRow(row, answer, text, "stage II" if row % 33 == 0 else gold))
     return gatherer
 
 

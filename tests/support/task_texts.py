@@ -91,3 +91,10 @@ def build_row_prompt(task: Task, row: dict[str, object]) -> Prompt:
     prompt = build_prompt(task, Record("7", row))
     assert isinstance(prompt, Prompt), prompt
     return prompt
+
+
+def make_labels_yaml(labels: str, rest: str = "") -> str:
+    return (
+        'instruction: Decide.\ninput: "{{ text }}"\nanswer:\n  kind: label\n  labels: '
+        f"{labels}\n{rest}"
+    )

@@ -73,7 +73,9 @@ def test_rows_without_any_value_are_counted_and_the_header_may_come_late(save_wo
 
 
 def test_a_value_below_no_name_is_refused_with_its_row(save_workbook):
-    with pytest.raises(TableError, match="line 3: there is a value in column 2, which has no name"):
+    with pytest.raises(
+        TableError, match='sheet "Export", row 3: there is a value in column 2, which has no name'
+    ):
         list(read_table(save_workbook(Export=[["id"], [1], [2, "x"]])))
 
 

@@ -45,7 +45,19 @@ def test_counts_are_json() -> None:
     assert counts.to_json() == {
         "values": 1,
         "blank": 0,
+        "empty_sets": 0,
         "missing_words": {"-": 1},
         "normalized": 1,
         "normalized_examples": [["A", "a"]],
     }
+
+
+def test_blank_cells_of_several_labels_are_counted_by_their_meaning() -> None:
+    cells: list[object] = ["fever", None, " ", "[]", "NA"]
+    unlabelled = count_cells(make_task(MultiLabel(), ["fever", "cough"]), cells)
+    assert (unlabelled.values, unlabelled.blank, unlabelled.empty_sets) == (2, 2, 1)
+    assert unlabelled.describe("gold")[0] == (
+        "blank cells of gold count as unlabelled (2; see blank_gold), [] as no label (1)"
+    )
+    none = count_cells(make_task(MultiLabel(blank_gold="none"), ["fever", "cough"]), cells)
+    assert none.describe("gold")[0].startswith("blank cells of gold count as no label (2;")

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medtask.errors import InputError, TaskFaults
+from medtask.names import normalize_spelling
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Review
+from medtask.tasks.text_cleaning import is_clean_line
+from support.task_texts import make_labels_yaml
 
 GOOD = """\
 instruction: Decide the main purpose of the cancer operation.
@@ -22,13 +25,6 @@ answer:
     curative: removes the tumour with intent to cure
     palliative: relieves without intent to cure
 """
-
-
-def make_labels_yaml(labels: str, rest: str = "") -> str:
-    return (
-        'instruction: Decide.\ninput: "{{ text }}"\nanswer:\n  kind: label\n  labels: '
-        f"{labels}\n{rest}"
-    )
 
 
 def test_a_full_task_is_loaded_as_it_was_written(load_text, tmp_path):
@@ -266,7 +262,7 @@ def test_the_words_that_yaml_changes_stay_as_they_were_typed(load_text):
 @given(
     st.text(
         st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp", "Zs", "Cn", "Co"))
-    )
+    ).filter(lambda name: is_clean_line(name) and bool(normalize_spelling(name) or not name))
 )
 def test_a_quoted_label_of_any_letters_keeps_its_name(tmp_path_factory, name):
     path = tmp_path_factory.mktemp("task") / "task.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from medtask.records import Prompt, Record
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import (
     TRAINING_ROWS_FILE,
+    RowKey,
     fingerprint_rows,
-    hash_question,
+    make_row_key,
     parse_fingerprints,
     read_training_rows,
     write_training_rows,
@@ -25,11 +27,11 @@ from medtask.tasks.task import Label, Task
 TASK = Task("wounds", "Name it.", "{{ note }}", labels=(Label("a", "", "a"), Label("b", "", "b")))
 
 
-def hash_text(text: str) -> bytes:
-    record = Record("1", {"note": f"wound: {text}"})
-    prompt = build_prompt(TASK, record)
+def make_key(text: str, group: str | None = None, task: Task = TASK) -> RowKey:
+    record = Record("1", {"note": f"wound: {text}"}, group=group)
+    prompt = build_prompt(task, record)
     assert isinstance(prompt, Prompt)
-    return hash_question(TASK, record, prompt)
+    return make_row_key(task, record, prompt)
 
 
 words = st.lists(
@@ -40,15 +42,26 @@ words = st.lists(
 @given(st.lists(words, min_size=1, max_size=10), words)
 def test_exactly_the_rows_that_were_used_are_found(used: list[list[str]], other: list[str]) -> None:
     texts = [" ".join(one) for one in used]
-    found = fingerprint_rows([(hash_text(text), None) for text in texts], "training", "s")
-    assert all(found.has_question(hash_text(f"  {text}\n".replace(" ", "  "))) for text in texts)
-    assert found.has_question(hash_text(" ".join(other))) == (
-        hash_text(" ".join(other)) in {hash_text(text) for text in texts}
-    )
+    found = fingerprint_rows(map(make_key, texts), "training", "s")
+    assert all(found.has_row(make_key(f"  {text}\n".replace(" ", "  "))) for text in texts)
+    key = make_key(" ".join(other))
+    assert found.has_row(key) == (key in set(map(make_key, texts)))
+
+
+def test_a_row_is_found_under_another_template_and_under_the_name_of_another_column() -> None:
+    found = fingerprint_rows([make_key("a cut of the thumb")], "training", "s")
+    other = replace(TASK, input="Report (shortened): {{ note }}")
+    assert found.has_row(make_key("a cut of the thumb", task=other))
+    assert not found.has_row(make_key("a cut of the toe", task=other))
+    renamed = replace(TASK, input="{{ text }}")
+    record = Record("1", {"text": "wound: A cut of  the thumb"})
+    prompt = build_prompt(renamed, record)
+    assert isinstance(prompt, Prompt)
+    assert found.has_row(make_row_key(renamed, record, prompt))
 
 
 def test_a_group_is_found_without_regard_to_spaces_and_case() -> None:
-    found = fingerprint_rows([(hash_text("cut"), "P 7"), (hash_text("burn"), None)], "training", "")
+    found = fingerprint_rows([make_key("cut", "P 7"), make_key("burn")], "training", "")
     assert found.has_group("p  7")
     assert not found.has_group("P 8")
     assert not found.has_group(None)
@@ -56,7 +69,7 @@ def test_a_group_is_found_without_regard_to_spaces_and_case() -> None:
 
 
 def test_a_file_contains_neither_texts_nor_groups_and_is_read_back_equal(tmp_path: Path) -> None:
-    rows = [(hash_text("a burn of the left hand"), "Weber"), (hash_text("a cut"), "Meyer")]
+    rows = [make_key("a burn of the left hand", "Weber"), make_key("a cut", "Meyer")]
     parts = [
         fingerprint_rows(rows[:1], "training", "table 1"),
         fingerprint_rows(rows[1:], "validation", "table 1"),
@@ -70,7 +83,7 @@ def test_a_file_contains_neither_texts_nor_groups_and_is_read_back_equal(tmp_pat
 
 
 def test_the_same_row_has_another_fingerprint_under_another_salt() -> None:
-    one, other = (fingerprint_rows([(hash_text("cut"), "P1")], "training", s) for s in "xy")
+    one, other = (fingerprint_rows([make_key("cut", "P1")], "training", s) for s in "xy")
     assert not one.questions & other.questions
     assert not one.groups & other.groups
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medtask.tasks.rows import read_records
@@ -60,13 +60,18 @@ def test_each_reason_is_reported_row_by_row(task: Task) -> None:
         (6, DropReason.DUPLICATE),
     ]
     output = {one.row: one.explanation for one in cleaning.dropped}
-    assert output[4] == 'gold is not a label of the task, perhaps "brain"'
+    assert output[4] == 'gold is not a label of the task, probably "brain"'
     assert output[6] == "row 1 asks the same and has the same gold"
     assert cleaning.label_counts == {"knee": 1, "wrist": 0, "brain": 1}
-    assert cleaning.label_suggestions == ("brain",)
-    lines = cleaning.describe()
-    assert lines[0] == "7 rows read, 2 usable"
-    assert '1 left out: gold is not an answer of the task (perhaps "brain" was meant)' in lines
+    assert cleaning.label_suggestions == {"brian": "brain"}
+    assert cleaning.describe() == [
+        "7 rows read, 2 usable",
+        "1 row left out: no gold (row 2)",
+        '1 row left out: gold is not an answer of the task (row 4; "brian" is probably "brain")',
+        "1 row left out: no text (row 3)",
+        "1 row left out: a run would not send them to the model either (row 5)",
+        "1 row left out: same question and same gold as an earlier row (row 6)",
+    ]
     assert cleaning.to_json()["dropped"] == {
         "no gold": 1,
         "unknown gold": 1,
@@ -74,6 +79,34 @@ def test_each_reason_is_reported_row_by_row(task: Task) -> None:
         "not askable": 1,
         "duplicate": 1,
     }
+
+
+def test_gold_in_another_case_is_used_and_counted(task: Task) -> None:
+    rows = make_rows(*((f"MRI knee {number}", "KNEE") for number in range(3)), ("CT brain", "n/a"))
+    examples, cleaning = clean_task_rows(task, rows)
+    assert [example.record.gold for example in examples] == ["knee"] * 3
+    assert cleaning.list_notes()[0] == "1 row left out: no gold (row 4)"
+    assert "3 of 3 values of the gold column match after normalisation only" in " ".join(
+        cleaning.list_notes()
+    )
+    assert cleaning.to_json()["gold"]["normalized"] == 3
+
+
+def test_values_that_resemble_no_label_are_counted_but_not_shown(task: Task) -> None:
+    rows = make_rows(("MRI knee", "Mrs Example, born in May"), ("CT brain", "brain"))
+    _, cleaning = clean_task_rows(task, rows)
+    assert cleaning.list_notes() == ["1 row left out: gold is not an answer of the task (row 1)"]
+
+
+@given(st.lists(st.sampled_from(["knee", "Wrist", "brian", "", "NA", "elbow", "x"]), max_size=12))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_row_is_used_or_counted_in_a_note(task: Task, golds: list[str]) -> None:
+    rows = make_rows(*((f"text {number}", gold) for number, gold in enumerate(golds)))
+    examples, cleaning = clean_task_rows(task, rows)
+    counted = sum(
+        int(note.split(" row")[0]) for note in cleaning.list_notes() if "left out" in note
+    )
+    assert len(examples) + counted == len(golds)
 
 
 def test_two_thirds_outvote_the_rest(task: Task) -> None:

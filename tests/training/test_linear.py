@@ -18,6 +18,7 @@ from medtask.engines.model_metadata import hash_model_metadata
 from medtask.errors import InputError, UsageError
 from medtask.evaluation.baselines.classifier_search import DEFAULT_SETTINGS, STRENGTHS
 from medtask.runs.signals import Interrupted, SignalState
+from medtask.training import linear
 from medtask.training.linear import fit_linear
 from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData
@@ -107,7 +108,10 @@ def test_the_same_rows_give_the_same_model_in_any_order(tmp_path: Path) -> None:
     assert weights[0] == weights[1] == weights[2]
 
 
-def test_many_validation_rows_choose_and_are_not_learnt_from(tmp_path: Path) -> None:
+def test_many_validation_rows_choose_and_are_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "MAX_CROSS_VALIDATION_ENTRIES", 0)
     task = make_task(tmp_path / "task")
     material = make_training_data(task)
     many = TrainingData(task, material.train, material.validation * 9)

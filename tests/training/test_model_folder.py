@@ -12,7 +12,7 @@ from medtask.records import Prompt, Record
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import (
     TRAINING_ROWS_FILE,
-    hash_question,
+    make_row_key,
     read_training_rows,
 )
 from medtask.tasks.task import Task
@@ -28,8 +28,8 @@ def find_uses(task: Task, folder: Path, rows: Iterable[Mapping[str, object]]) ->
         record = Record("1", row)
         prompt = build_prompt(task, record)
         assert isinstance(prompt, Prompt)
-        question = hash_question(task, record, prompt)
-        found.append(next((one.use for one in used if one.has_question(question)), None))
+        key = make_row_key(task, record, prompt)
+        found.append(next((one.use for one in used if one.has_row(key)), None))
     return found
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import medtask
 from medtask.errors import (
+    EngineError,
     InputError,
     MedtaskError,
     ModelTooLarge,
@@ -207,7 +208,7 @@ def test_a_half_written_or_changed_model_is_never_loaded(
 
 
 def test_an_adapter_is_put_on_no_other_base(trained_model_home: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not fit this model") as refusal:
+    with pytest.raises(EngineError, match="does not fit this model") as refusal:
         medtask.load_model(
             str(save_model(tmp_path / "bloom", "bloom")), adapter=str(trained_model_home / "model")
         )

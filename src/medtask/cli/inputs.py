@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtask.display import format_count, format_list
-from medtask.errors import TaskFaults, UsageError
+from medtask.errors import UsageError
 
 if TYPE_CHECKING:
     from medtask.tables.read_options import ReadOptions
@@ -109,15 +109,6 @@ def _normalize_path(path: Path) -> Path:
     """The path without "task/../", unless that is another file because of a link."""
     short = Path(os.path.normpath(path))
     return short if short.exists() and short.samefile(path) else path
-
-
-def check_table(task: Task, table: Table, gold_column: str | None = None) -> None:
-    """Raise TaskFaults if the task uses columns that the table does not have."""
-    from medtask.tasks.rows import check_columns
-
-    faults = check_columns(task, table.columns, gold_column=gold_column)
-    if faults:
-        raise TaskFaults(str(task.source or task.name), faults)
 
 
 def choose_model(task: Task, model: str | None) -> str:

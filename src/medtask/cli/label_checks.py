@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from medtask.runs.answer_table import AnsweredRow, AnswerTable
+    from medtask.records import AnsweredRow
+    from medtask.runs.answer_table import AnswerTable
 
 _GAP_NO_RUN = "answers: name a run with --run to find unused and confused labels"
 _GAP_NO_GOLD = "gold: name its column with --gold to find confused labels and possible merges"

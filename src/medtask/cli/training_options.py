@@ -1,18 +1,14 @@
-"""Command-line options of the training settings, and the recipe built from them."""
+"""Command-line options of the training settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from medtask.training.methods import Method
-
-if TYPE_CHECKING:
-    from medtask.tasks.task import Task
-    from medtask.training.recipe import Recipe
 
 TrainingMethod = Annotated[Method, typer.Option(help="The training method: see docs/training.md.")]
 SearchMethod = Annotated[
@@ -43,6 +39,15 @@ MinLabelRows = Annotated[
 ]
 MaxLabelRows = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Use at most this many rows per label.")
+]
+FoldCount = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        metavar="N",
+        help="Also answer every row by a model that was not trained on it or its group: N further "
+        "trainings, and a run folder.",
+    ),
 ]
 EpochCount = Annotated[float, typer.Option(metavar="N", help="Passes over the training rows.")]
 LearningRate = Annotated[
@@ -84,12 +89,14 @@ MarkAsDemonstration = Annotated[
 ]
 
 
-def build_recipe(task: Task, options: Mapping[str, Any]) -> Recipe:
-    """Build the recipe from a command's options, which have the names of its fields."""
+def read_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe from a command's options, which have the names of its fields."""
     from medtask.hardware import parse_bytes
-    from medtask.training import recipe
+    from medtask.training.recipe import RECIPE_FIELDS
 
-    settings = {name: options[name] for name in recipe.RECIPE_FIELDS if name in options}
+    settings = {
+        name: options[name] for name in RECIPE_FIELDS if name in options and name != "method"
+    }
     settings["pack"] = not options["no_pack"]
     settings["memory"] = parse_bytes(options["memory"]) if options["memory"] else None
-    return recipe.build_recipe(options["method"], options["base"], settings, task_model=task.model)
+    return settings

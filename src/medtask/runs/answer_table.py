@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from medtask.errors import StorageError
-from medtask.records import Answer, Option, Prompt, Record, Status, Value
+from medtask.evaluation.presentation.formatting import count_left_out
+from medtask.records import Answer, AnsweredRow, LeftOut, Prompt, Record, Status
 from medtask.runs.answer_cells import (
     PROBABILITY_PREFIX,
     read_answer,
@@ -19,6 +20,7 @@ from medtask.runs.answer_cells import (
 from medtask.runs.ledger import Ledger
 from medtask.runs.output_columns import OUTPUT_COLUMNS
 from medtask.tables.cell_values import read_present_cell
+from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.prompt import build_prompt
@@ -27,28 +29,6 @@ from medtask.tasks.task import Task
 
 GOLD_COLUMN_NAMES = ("gold", "label", "labels", "answer")
 _UNKNOWN_ANSWER_REASON = "the answer is none that the task has"
-
-
-class AnsweredRow(NamedTuple):
-    """The answer for one row, with the row's data.
-
-    Attributes:
-        row: The number of the row, from 1.
-        answer: The answer.
-        text: The bare input; "" if it is unknown.
-        gold: The correct answer; None without gold.
-        options: The row's options.
-        group: The value of the group column.
-        fields: The columns of the input table.
-    """
-
-    row: int
-    answer: Answer
-    text: str
-    gold: Value | None
-    options: tuple[Option, ...]
-    group: str | None
-    fields: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +46,10 @@ class GoldLocation:
     by_id: Mapping[str, object] | None = None
 
     def get_gold(self, name: str, cells: Mapping[str, object]) -> object:
-        return cells.get(self.column) if self.by_id is None else self.by_id.get(name)
+        """The gold cell of a row; a missing value for rows that another file does not have."""
+        if self.by_id is None:
+            return cells.get(self.column)
+        return self.by_id.get(name, MissingText())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +65,7 @@ class AnswerTable:
         gold: Where gold is read from; None without gold.
         renamed_columns: Original names of the columns that the run renamed.
         notes: What the user should know.
+        left_out: Why rows are left out of metrics, by row number.
         external: Whether another tool's answers are read for a task that was not inferred from
             them, so that answers may be unknown to the task.
     """
@@ -94,6 +78,7 @@ class AnswerTable:
     gold: GoldLocation | None = None
     renamed_columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left_out: Mapping[int, LeftOut] = field(default_factory=dict)
     external: bool = False
 
     @property
@@ -108,6 +93,12 @@ class AnswerTable:
             for name in self.table.columns
             if name not in OUTPUT_COLUMNS and not name.startswith(PROBABILITY_PREFIX)
         }
+
+    def count_left_out(self) -> dict[LeftOut, int]:
+        """The number of rows, with or without gold, that metrics of answers leave out."""
+        return count_left_out(
+            reason for reason in self.left_out.values() if reason is not LeftOut.CONFIDENCE
+        )
 
     def find_column_name(self, column: str) -> str:
         """The name in ``table`` of an input column; the same name unless the run renamed it."""
@@ -180,7 +171,8 @@ class AnswerTable:
                 confidence=None,
                 reason=_UNKNOWN_ANSWER_REASON,
             )
-        return AnsweredRow(number, answer, text, gold, options, group, fields)
+        left_out = self.left_out.get(number)
+        return AnsweredRow(number, answer, text, gold, options, group, fields, left_out)
 
 
 def _add_details(answer: Answer, stored: Answer) -> Answer:

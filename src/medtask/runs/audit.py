@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
+from medtask.evaluation.presentation.formatting import format_left_out
 from medtask.evaluation.statistics.audit import AuditResult
 from medtask.privacy import block_network
 from medtask.runs.audit_sample import (
@@ -57,6 +58,7 @@ class Audit:
             if sample
             else None,
             "audit": self.result.to_json() if self.result else None,
+            "notes": list(self.notes),
         }
 
 
@@ -110,8 +112,12 @@ def audit(
             else None
         )
     column = answers.task.group_column
-    notes = (
-        f"rows of the same {column} are treated as independent; if they are similar, the "
-        "intervals are too narrow",
-    )
-    return Audit(folder, sample, result, notes if column and result else ())
+    notes = []
+    if counts := answers.count_left_out():
+        notes.append(f"left out of the audit: {format_left_out(counts)}")
+    if column and result:
+        notes.append(
+            f"rows of the same {column} are treated as independent; if they are similar, the "
+            "intervals are too narrow"
+        )
+    return Audit(folder, sample, result, tuple(notes))

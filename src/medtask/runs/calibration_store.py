@@ -15,6 +15,7 @@ from medtask.atomic_files import replace_text
 from medtask.errors import InputError
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer
+from medtask.tasks.row_fingerprints import RowFingerprints, parse_fingerprints
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class SavedCalibration:
         title: The display name of the model.
         run: The answers that it was fitted on.
         fitted: When it was fitted.
+        rows: The fingerprints of the rows that it was fitted on; None in files of older versions.
     """
 
     calibration: Calibration
@@ -44,18 +46,28 @@ class SavedCalibration:
     title: str
     run: str
     fitted: str
+    rows: RowFingerprints | None = None
 
     def to_manifest(self) -> dict[str, Any]:
         """The entries of a run's manifest about this calibration."""
-        return {"fitted": self.fitted, "on": self.run, **self.calibration.to_json()}
+        return {
+            "fitted": self.fitted,
+            "on": self.run,
+            "rows_known": self.rows is not None,
+            **self.calibration.to_json(),
+        }
 
 
 def describe_gold_reuse(applied: Mapping[str, Any] | None, run: str) -> str:
     """A warning if the applied calibration was fitted on the evaluated gold; "" otherwise.
 
-    ``applied`` is the manifest's entry. A temperature alone is exempt: it preserves the ranking.
+    Only for calibrations of older versions, which do not say which rows they were fitted on; for
+    others these rows are left out of the metrics. ``applied`` is the manifest's entry. A
+    temperature alone is exempt: it changes no answer.
     """
-    if not applied or applied.get("method") == "temperature" or applied.get("on") != run:
+    if not applied or applied.get("rows_known") or applied.get("on") != run:
+        return ""
+    if applied.get("method") == "temperature":
         return ""
     return (
         "the probabilities were calibrated on this run's own gold, on which its figures and any "
@@ -167,8 +179,9 @@ def _read_entry(entry: Mapping[str, Any]) -> SavedCalibration:
     from medtask.evaluation.calibration.transforms import parse_calibration
 
     facts = {name: str(entry[name]) for name in ("task", "title", "run", "fitted")}
+    rows = parse_fingerprints(entry["rows"]) if entry.get("rows") else None
     return SavedCalibration(
-        parse_calibration(entry["calibration"]), model=dict(entry["model"]), **facts
+        parse_calibration(entry["calibration"]), model=dict(entry["model"]), rows=rows, **facts
     )
 
 
@@ -180,4 +193,5 @@ def _write_entry(saved: SavedCalibration) -> dict[str, Any]:
         "run": saved.run,
         "fitted": saved.fitted,
     }
-    return {**facts, "calibration": saved.calibration.to_json()}
+    rows = {"rows": saved.rows.to_json()} if saved.rows else {}
+    return {**facts, **rows, "calibration": saved.calibration.to_json()}

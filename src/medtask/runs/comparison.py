@@ -138,23 +138,25 @@ def _open_systems(
 
 def _share_labels(systems: Sequence[AnswerTable]) -> list[AnswerTable]:
     """The systems, in which a label of inferred tasks has the same spelling."""
-    tasks = [answers.task for answers in systems]
-    is_inferred = [answers.folder is None and not answers.external for answers in systems]
-    names = Names(
-        merge_spellings(
-            (label.name for task in tasks for label in task.labels),
-            (
-                label.name
-                for task, inferred in zip(tasks, is_inferred, strict=True)
-                for label in task.labels
-                if not inferred
-            ),
+    names: tuple[str, ...] = ()
+    # The labels of a task come first, then the labels in gold.
+    for answers in sorted(systems, key=lambda answers: (_is_inferred(answers), not answers.gold)):
+        labels = [label.name for label in answers.task.labels]
+        names = (
+            merge_spellings(labels, names)
+            if _is_inferred(answers)
+            else tuple(dict.fromkeys((*names, *labels)))
         )
-    )
     return [
-        replace(answers, task=_respell_labels(answers.task, names)) if inferred else answers
-        for answers, inferred in zip(systems, is_inferred, strict=True)
+        replace(answers, task=_respell_labels(answers.task, Names(names)))
+        if _is_inferred(answers)
+        else answers
+        for answers in systems
     ]
+
+
+def _is_inferred(answers: AnswerTable) -> bool:
+    return answers.folder is None and not answers.external
 
 
 def _respell_labels(task: Task, names: Names) -> Task:

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch
 from medtask.kinds import KINDS
-from medtask.records import Status
+from medtask.records import LeftOut, Status
 from medtask.runs.calibration_store import (
     SavedCalibration,
     describe_gold_reuse,
     find_calibration,
     select_model_facts,
+)
+from medtask.runs.measured_rows import (
+    collect_model_fingerprints,
+    find_left_out,
+    fingerprint_examples,
+    left_out_to_json,
+    make_record_key,
 )
 from medtask.runs.output_columns import DEFAULT_FORMATS
 from medtask.runs.outputs import (
@@ -236,6 +243,7 @@ def _write_outputs(
         setup.rows,
         setup.gold_column,
         saved_calibration.calibration if saved_calibration else None,
+        _find_left_out(setup, session, saved_calibration),
     )
     thresholds = fit_thresholds(source)
     summary = write_answer_tables(session.folder, source, setup.options.formats, thresholds)
@@ -245,7 +253,9 @@ def _write_outputs(
     if reuse_warning:
         session.add_note(reuse_warning)
     manifest = session.finish(
-        calibration=applied, **(_describe_thresholds(thresholds) if thresholds else {})
+        calibration=applied,
+        left_out=left_out_to_json(source.left_out),
+        **(_describe_thresholds(thresholds) if thresholds else {}),
     )
     write_report(
         session.folder / "report.html",
@@ -257,6 +267,25 @@ def _write_outputs(
         ),
     )
     return summary, baselines
+
+
+def _find_left_out(
+    setup: RunSetup, session: Session, saved_calibration: SavedCalibration | None
+) -> dict[int, LeftOut]:
+    """The rows that metrics leave out, because they are not new to the model."""
+    engines = [session.engine, *session.pass_engines.values()]
+    fingerprints, unknown = collect_model_fingerprints(engines)
+    if setup.gold_column is not None:
+        for folder in unknown:
+            session.add_note(
+                f"{folder} does not say which rows the model was trained on: metrics on such rows "
+                "are too good (train the model again to record them)"
+            )
+    fingerprints += fingerprint_examples(setup.task)
+    if saved_calibration and saved_calibration.rows:
+        fingerprints.append(saved_calibration.rows)
+    keys = (make_record_key(setup.task, record) for record in setup.iter_records())
+    return find_left_out(keys, fingerprints)
 
 
 def _choose_exit_code(session: Session, max_error_rate: float) -> int:

@@ -17,6 +17,13 @@ from medtask.runs.answer_cells import (
 )
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
+from medtask.runs.measured_rows import (
+    extend_to_groups,
+    find_left_out,
+    fingerprint_examples,
+    left_out_from_json,
+    make_answered_row_key,
+)
 from medtask.runs.output_columns import rename_columns
 from medtask.runs.task_inference import infer_task
 from medtask.tables.cell_values import read_cell, unescape_formula
@@ -73,8 +80,29 @@ def open_answers(
         answers, gold, read_options if folder else read_options.for_further_tables()
     )
     if folder:
+        return _leave_out_groups(answers)
+    if task is None:
+        return _infer_task(answers, kind)
+    return _leave_out_examples(replace(answers, external=True))
+
+
+def _leave_out_groups(answers: AnswerTable) -> AnswerTable:
+    """Leave out the groups of left out rows if the run had other groups or none."""
+    column = answers.task.group_column
+    recorded = answers.manifest["task"]["question"]["columns"]["group"]
+    if not answers.left_out or column is None or column == answers.find_column_name(recorded or ""):
         return answers
-    return replace(answers, external=True) if task else _infer_task(answers, kind)
+    groups = (read_cell(cells.get(column)) for cells in answers.table.rows())
+    return replace(answers, left_out=extend_to_groups(answers.left_out, groups))
+
+
+def _leave_out_examples(answers: AnswerTable) -> AnswerTable:
+    """Leave out the rows that are examples of the task."""
+    fingerprints = fingerprint_examples(answers.task) if answers.task.input else []
+    if not fingerprints:
+        return answers
+    keys = (make_answered_row_key(answers.task, row) for row in answers.rows())
+    return replace(answers, left_out=find_left_out(keys, fingerprints))
 
 
 def _find_run_folder(source: Path) -> Path | None:
@@ -105,6 +133,7 @@ def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTa
         task = task or task_from_dict(
             facts["name"], facts["question"], fingerprint=facts["fingerprint"]
         )
+        left_out = left_out_from_json(manifest.get("left_out", {}))
     except (LookupError, TypeError, ValueError) as error:
         fix = "name the task file with --task"
         raise InputError(
@@ -126,6 +155,7 @@ def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTa
         renamed,
         read_table(path, missing=options.missing or _get_missing_words(data)),
         renamed_columns={shown: name for name, shown in names.items()},
+        left_out=left_out,
     )
 
 
@@ -315,6 +345,8 @@ def _list_probabilities(answers: AnswerTable) -> Iterator[Mapping[str, float] | 
 
 
 def _make_missing_column_error(what: str, column: str, table: Table) -> TableError:
+    if error := table.explain_missing([column]):
+        return error
     message = (
         f"{table.source} has no column {quote(column)} for the "
         f"{what}{format_suggestion(column, table.columns)}"

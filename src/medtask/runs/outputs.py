@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 from medtask.errors import RunMismatch
 from medtask.prediction.deciding import apply_thresholds
 from medtask.prediction.predictor import RowAnswer
-from medtask.records import Prompt, Record
+from medtask.records import AnsweredRow, LeftOut, Prompt, Record
 from medtask.runs.calibration_store import calibrate_answer
 from medtask.runs.ledger import Ledger
+from medtask.runs.measured_rows import CALIBRATED
 from medtask.runs.output_columns import (
     DEFAULT_FORMATS,
     ROUNDED_FORMATS,
@@ -39,7 +40,10 @@ _RecordAnswer = tuple[Record, RowAnswer]
 
 @dataclass(frozen=True, slots=True)
 class OutputSource:
-    """The source of a run's output tables: its first ``rows`` rows, all answered."""
+    """The source of a run's output tables: its first ``rows`` rows, all answered.
+
+    ``left_out`` are the rows that metrics and thresholds leave out.
+    """
 
     task: Task
     table: Table
@@ -47,6 +51,7 @@ class OutputSource:
     rows: int
     gold_column: str | None
     calibration: Calibration | None = None
+    left_out: Mapping[int, LeftOut] = field(default_factory=dict)
 
     def iter_records(self) -> Iterator[Record]:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
@@ -66,6 +71,12 @@ class OutputSource:
     def iter_pairs(self) -> Iterator[_RecordAnswer]:
         return zip(self.iter_records(), self.iter_answers(), strict=True)
 
+    def has_threshold_gold(self, record: Record, row: int) -> bool:
+        """Whether thresholds are fitted on a row."""
+        names = [label.name for label in self.task.labels]
+        known = isinstance(record.gold, tuple) and all(name in names for name in record.gold)
+        return known and self.left_out.get(row) in (None, *CALIBRATED)
+
 
 def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
     """Fit the task's thresholds on gold; None if it requests none or gold is missing."""
@@ -80,7 +91,11 @@ def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
     for record, row_answer in source.iter_pairs():
         probabilities = row_answer.answer.probabilities
         # A further pass may cover only some of the labels.
-        if probabilities and probabilities.keys() >= set(names) and _has_usable_gold(record, names):
+        if (
+            probabilities
+            and probabilities.keys() >= set(names)
+            and source.has_threshold_gold(record, row_answer.row)
+        ):
             fitter.add(row_answer.row, probabilities, cast("tuple[str, ...]", record.gold))
             usable_rows += 1
     return fitter.finish() if usable_rows else None
@@ -124,9 +139,9 @@ def write_answer_tables(
     for place, suffix in enumerate(dict.fromkeys((*DEFAULT_FORMATS, *formats))):
         pairs = source.iter_pairs()
         if thresholds:
-            pairs = _apply_fitted_thresholds(task, pairs, thresholds)
+            pairs = _apply_fitted_thresholds(source, thresholds)
         if place == 0:
-            pairs = _collect_pairs(task, pairs, accumulator)
+            pairs = _collect_pairs(source, pairs, accumulator)
         output_columns = list_output_columns(
             task, rounded=suffix in ROUNDED_FORMATS, calibrated=source.calibration is not None
         )
@@ -140,25 +155,22 @@ def write_answer_tables(
 
 
 def _apply_fitted_thresholds(
-    task: Task, pairs: Iterable[_RecordAnswer], thresholds: FittedThresholds
+    source: OutputSource, thresholds: FittedThresholds
 ) -> Iterator[_RecordAnswer]:
     """Yield the pairs with labels decided by the fitted thresholds."""
-    names = [label.name for label in task.labels]
-    for record, row_answer in pairs:
-        fitted = thresholds.get_thresholds(row_answer.row, _has_usable_gold(record, names))
-        yield record, replace(row_answer, answer=apply_thresholds(task, row_answer.answer, fitted))
-
-
-def _has_usable_gold(record: Record, labels: Sequence[str]) -> bool:
-    return isinstance(record.gold, tuple) and all(name in labels for name in record.gold)
+    for record, row_answer in source.iter_pairs():
+        row = row_answer.row
+        fitted = thresholds.get_thresholds(row, source.has_threshold_gold(record, row))
+        answer = apply_thresholds(source.task, row_answer.answer, fitted)
+        yield record, replace(row_answer, answer=answer)
 
 
 def _collect_pairs(
-    task: Task, pairs: Iterable[_RecordAnswer], accumulator: SummaryAccumulator
+    source: OutputSource, pairs: Iterable[_RecordAnswer], accumulator: SummaryAccumulator
 ) -> Iterator[_RecordAnswer]:
     """Yield the pairs after adding them to the summary. Raises RunMismatch for changed texts."""
     for record, row_answer in pairs:
-        prompt = build_prompt(task, record)
+        prompt = build_prompt(source.task, record)
         prompt_or_none = prompt if isinstance(prompt, Prompt) else None
         key, text, options = (
             (hash_prompt(prompt_or_none), prompt_or_none.text, prompt_or_none.options)
@@ -171,7 +183,19 @@ def _collect_pairs(
                 "table was changed during the run",
                 fix="start again with --new-run, and do not change the table meanwhile",
             )
-        accumulator.add(row_answer.row, row_answer.answer, text, record.gold, options, record.group)
+        row = row_answer.row
+        accumulator.add(
+            AnsweredRow(
+                row,
+                row_answer.answer,
+                text,
+                record.gold,
+                options,
+                record.group,
+                record.fields,
+                source.left_out.get(row),
+            )
+        )
         yield record, row_answer
 
 

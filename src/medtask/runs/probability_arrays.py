@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from medtask.errors import UsageError
 from medtask.evaluation.statistics.resampling import assign_singleton_groups
-from medtask.runs.answer_table import AnsweredRow, AnswerTable
+from medtask.records import AnsweredRow
+from medtask.runs.answer_table import AnswerTable
 from medtask.tasks.task import Task
 
 MAX_PROBABILITIES = 50_000_000  # probabilities in memory at once: 400 MB

@@ -20,9 +20,11 @@ from medtask.records import Status, comparable_value
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
+from medtask.runs.measured_rows import CALIBRATED, make_answered_row_key, select_measured
 from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tasks.cell_counts import CellCounts
+from medtask.tasks.row_fingerprints import RowFingerprints, fingerprint_rows
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
@@ -135,7 +137,12 @@ class Evaluation:
             "acceptance": self.acceptance.to_json() if self.acceptance else None,
             **({"acceptance_refused": refused.to_json()} if refused else {}),
             "kind": self.summary.kind,
-            "gold": {"rows": gold.rows, "missing": gold.missing, "unknown": gold.unknown}
+            "gold": {
+                "rows": gold.rows,
+                "missing": gold.missing,
+                "unknown": gold.unknown,
+                "left_out": {str(reason): rows for reason, rows in gold.left_out.items()},
+            }
             if gold
             else None,
             "reliability": gold.reliability.to_json() if gold and gold.reliability else None,
@@ -203,7 +210,7 @@ def summarize_answers(answers: AnswerTable, seed: int = 0) -> RunSummary:
     """Compute the statistics for a report."""
     accumulator = create_summary_accumulator(answers.task, has_gold=answers.has_gold, seed=seed)
     for row in answers.rows():
-        accumulator.add(row.row, row.answer, row.text, row.gold, row.options, row.group)
+        accumulator.add(row)
     return accumulator.finish()
 
 
@@ -257,7 +264,7 @@ def _fit_calibration(
     rows = (
         answers.rows()
         if options.calibrate == "batch"
-        else (row for row in answers.rows() if row.gold is not None)
+        else select_measured(answers.rows(), accepted=CALIBRATED)
     )
     probabilities, gold, groups = collect_probabilities(
         answers, rows, names, with_gold=options.calibrate != "batch"
@@ -287,7 +294,20 @@ def _fit_calibration(
         str(model.get("title", "")),
         answers.name,
         get_timestamp(),
+        _fingerprint_gold_rows(answers, calibration) if options.calibrate != "batch" else None,
     )
+
+
+def _fingerprint_gold_rows(answers: AnswerTable, calibration: Calibration) -> RowFingerprints:
+    """The fingerprints of the rows that a calibration was fitted on."""
+    keys = (
+        make_answered_row_key(answers.task, row)
+        for row in select_measured(answers.rows(), accepted=CALIBRATED)
+    )
+    # A temperature keeps the order of exclusive outcomes, so it changes no answer.
+    keeps_answers = calibration.method == "temperature" and calibration.exclusive
+    salt = str(answers.manifest.get("data", {}).get("sha256", answers.name))
+    return fingerprint_rows(keys, "confidence" if keeps_answers else "calibration", salt)
 
 
 def _fit_prediction_sets(
@@ -296,7 +316,7 @@ def _fit_prediction_sets(
     from medtask.evaluation.calibration.prediction_sets import fit_prediction_sets
 
     names = list_outcomes(answers.task)
-    rows = (row for row in answers.rows() if row.gold is not None)
+    rows = select_measured(answers.rows())
     probabilities, gold, groups = collect_probabilities(
         answers, rows, names, with_gold=True, uncalibrated=False
     )
@@ -327,7 +347,7 @@ def _compare_annotators(
         raise UsageError(
             f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix
         )
-    task, rows = answers.task, list(answers.rows())
+    task, rows = answers.task, [row for row in answers.rows() if row.answer_counts]
     first, second = (
         [read_gold(task, row.fields, row.fields.get(name)) for row in rows]
         for name in options.readers

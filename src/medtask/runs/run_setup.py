@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from medtask.errors import InputError, TableError, TaskFaults, UsageError
+from medtask.errors import InputError, TableError, UsageError
 from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, rename_columns
@@ -20,7 +20,12 @@ from medtask.tables.write import FORMATS
 from medtask.tasks.cell_counts import CellCounts, count_gold_cells, describe_missing_words
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
-from medtask.tasks.rows import check_columns, find_invalid_gold, find_unknown_gold, read_records
+from medtask.tasks.rows import (
+    find_invalid_gold,
+    find_unknown_gold,
+    read_records,
+    require_columns,
+)
 from medtask.tasks.task import Task
 
 
@@ -96,8 +101,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
     started = time.monotonic()
     _check_options(options)
     refuse_remote_phi(task, allow_remote=options.allow_remote)
-    if faults := check_columns(task, table.columns, gold_column=options.gold_column):
-        raise TaskFaults(str(task.source or task.name), faults)
+    require_columns(task, table, gold_column=options.gold_column)
     table_survey = validate_table(table, task.id_column)
     if not table_survey.rows:
         raise TableError(
@@ -121,6 +125,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             setup.notes.append(
                 f'the table has a column "{column}": among the answers it is called "{name}"'
             )
+    setup.notes += task.cut_texts
     _note_missing_words(setup, table_survey)
     if setup.gold_column is not None:
         _check_gold(setup)

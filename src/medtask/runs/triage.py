@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.review_order import rank_for_review
-from medtask.runs.answer_table import AnsweredRow, AnswerTable
+from medtask.records import AnsweredRow
+from medtask.runs.answer_table import AnswerTable
 from medtask.runs.output_columns import ANSWER_COLUMNS, format_cell
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column

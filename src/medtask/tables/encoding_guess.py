@@ -123,7 +123,7 @@ def _rank_readings(sample: bytes) -> list[_Reading]:
             continue
         score = confidence - _IMPLAUSIBLE_COST * _measure_implausibility(text)
         if text in best:  # the same letters: the name of the more usual encoding
-            name = min(name, best[text].name, key=_CANDIDATE_NAMES.index)
+            name = min(name, best[text].name, key=_get_rank)
             score = max(score, best[text].score)
         best[text] = _Reading(name, text, score)
     return sorted(best.values(), key=lambda reading: -reading.score)
@@ -158,6 +158,11 @@ def _run_detector(sample: bytes) -> tuple[str | None, dict[str, float]]:
         for one in found
         if one["encoding"]
     }
+
+
+def _get_rank(name: str) -> int:
+    """The place among the candidates; the detector also reports relatives of these, last."""
+    return _CANDIDATE_NAMES.index(name) if name in _CANDIDATE_NAMES else len(_CANDIDATE_NAMES)
 
 
 def _decode(sample: bytes, name: str) -> str | None:

@@ -5,27 +5,35 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from medtask.errors import TableError
 from medtask.tables.encoding import MAX_CELL_LENGTH, detect_encoding, read_lines
+from medtask.tables.header import (
+    SAMPLE_ROWS,
+    Header,
+    find_other_headers,
+    format_place,
+    make_unnamed_column_error,
+    read_header,
+)
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
     Row,
     TablePart,
-    describe_unnamed_columns,
     make_table_error,
-    make_unnamed_column_error,
-    read_column_names,
 )
 
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 # A lone surrogate, which decoded text cannot contain.
 _NO_DELIMITER = "\ud800"
 _SAMPLE_LINES = 100
+_MAX_TITLES, _GOOD_SHARE = 10, 0.5
+# Excel reads its first line as the name of the delimiter.
+_DELIMITER_LINE = re.compile(r"[\ufeff\"]*sep=(.)[\"]?\W*", re.IGNORECASE)
 
 
 def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
@@ -33,60 +41,76 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
     # A setting of the whole process; its default is 131,072 characters.
     csv.field_size_limit(MAX_CELL_LENGTH)
     encoding = detect_encoding(path, options.encoding)
-    start = (options.header_row or 1) - 1
-    delimiter = _detect_delimiter(
-        itertools.islice(read_lines(path, encoding.name), start, start + _SAMPLE_LINES)
-    )
+    start, delimiter = (options.header_row or 1) - 1, None
+    sample = list(itertools.islice(read_lines(path, encoding.name), start, start + _SAMPLE_LINES))
+    if sample and (named := _DELIMITER_LINE.fullmatch(sample[0].strip())):
+        start, delimiter = start + 1, named[1]
+    delimiter = delimiter or _detect_delimiter(sample)
 
     def records() -> Iterator[tuple[int, list[str]]]:
         return _read_records(path, encoding.name, delimiter, start)
 
-    header_line, header = next(
-        ((line, cells) for line, cells in records() if "".join(cells).strip()), (start + 1, [])
-    )
-    columns = read_column_names(path, header, header_line)
+    top = _read_top(records()) or [(start + 1, [])]
+    row, cells = top[0]
+    header = read_header(format_place(path, row), row, cells, find_other_headers(top[1:]))
+    header.check_width(top[1:])
 
     def rows(stats: ReadStats) -> Iterator[Row]:
-        body = itertools.dropwhile(lambda record: record[0] <= header_line, records())
-        return _read_rows(path, columns, len(header), body, stats)
+        body = itertools.dropwhile(lambda record: record[0] <= row, records())
+        return _read_rows(path, header, body, stats)
 
-    title = _DELIMITERS.get(delimiter)
-    delimiter_note = f"delimiter {title}" if title else "one column, no delimiter"
+    title = _DELIMITERS.get(delimiter, delimiter)
+    delimiter_note = (
+        "one column, no delimiter" if delimiter == _NO_DELIMITER else f"delimiter {title}"
+    )
     return TablePart(
-        columns,
-        (encoding.note, delimiter_note, *describe_unnamed_columns(columns, header)),
+        header.columns,
+        (encoding.note, delimiter_note, *header.notes),
         rows,
         guess_note=encoding.note if encoding.is_guess else "",
+        header=header,
     )
+
+
+def _read_top(records: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The first records that are not blank. Faults below the first one are left to the reading."""
+    top: list[tuple[int, list[str]]] = []
+    filled = (record for record in records if "".join(record[1]).strip())
+    try:
+        for record in itertools.islice(filled, SAMPLE_ROWS):
+            top.append(record)  # noqa: PERF402 - keeps the records before a fault
+    except TableError:
+        if not top:
+            raise
+    return top
 
 
 def _read_rows(
-    path: Path,
-    columns: tuple[str, ...],
-    width: int,
-    records: Iterable[tuple[int, list[str]]],
-    stats: ReadStats,
+    path: Path, header: Header, records: Iterable[tuple[int, list[str]]], stats: ReadStats
 ) -> Iterator[Row]:
-    """Rows of the records; blank lines are counted, or are empty cells if there is one column."""
-    nameless = width - len(columns)
+    """Rows of the records; blank lines are counted, or are empty cells if there is one column.
+
+    Empty cells beyond the named columns are left out: spreadsheets write them.
+    """
+    columns, named = header.columns, len(header.columns)
     blank_lines = 0
     for line, cells in records:
-        if len(cells) == width:
-            if width == 1:
-                # A blank line between rows is an empty cell; at the end of the file it is not.
-                for _ in range(blank_lines):
-                    yield {columns[0]: ""}
-                blank_lines = 0
-            if nameless and any(cells[-nameless:]):
-                column = next(
-                    number for number, cell in enumerate(cells, 1) if cell and number > len(columns)
-                )
-                raise make_unnamed_column_error(path, column, line)
-            yield dict(zip(columns, cells, strict=False))
-        elif not "".join(cells).strip() and len(cells) <= 1:
+        if len(cells) <= 1 and (header.width > 1 or not cells) and not "".join(cells).strip():
             blank_lines += 1
-        else:
-            raise _make_ragged_row_error(path, len(cells), width, line)
+            continue
+        if len(cells) < named:
+            raise _make_ragged_row_error(path, len(cells), header, line)
+        if any(cell.strip() for cell in cells[named:]):
+            if len(cells) > header.width:
+                raise _make_ragged_row_error(path, len(cells), header, line)
+            column = max(place for place, cell in enumerate(cells, 1) if cell.strip())
+            raise make_unnamed_column_error(header, format_place(path, line), column)
+        if header.width == 1:
+            # A blank line between rows is an empty cell; at the end of the file it is not.
+            for _ in range(blank_lines):
+                yield {columns[0]: ""}
+            blank_lines = 0
+        yield dict(zip(columns, cells, strict=False))
     stats.blank_lines += blank_lines
 
 
@@ -135,35 +159,70 @@ def _find_open_quote(record: Iterable[str], first: int, delimiter: str) -> int:
     return opened
 
 
-def _detect_delimiter(sample: Iterable[str]) -> str:
-    """The delimiter for which most records are as wide as the header; the widest of ties."""
-    lines = list(sample)
-    best, best_score = _NO_DELIMITER, (0.0, 0)
-    for delimiter in _DELIMITERS:
-        widths = []
-        with suppress(csv.Error):  # faulty cells are reported when the rows are read
-            for cells in csv.reader(lines, delimiter=delimiter, strict=True):
-                widths += [len(cells)] if cells else []
-        width, body = (widths[0], widths[1:]) if widths else (0, [])
-        if len(lines) == _SAMPLE_LINES:
-            del body[-1:]  # it may continue beyond the sample
-        if width > 1:
-            score = (1 + body.count(width)) / (1 + len(body)), width
-        elif body and body[0] > 1 and len(set(body)) == 1:
-            score = 0.0, body[0]  # the header is wrong: reading reports the ragged rows
-        else:
-            continue
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
+def _detect_delimiter(lines: Sequence[str]) -> str:
+    """The delimiter for which most records are as wide as the header; the widest of ties.
+
+    If none fits, there may be lines above the header: the delimiter is that of the records below.
+    """
+    parsed = {delimiter: _split_records(lines, delimiter) for delimiter in _DELIMITERS}
+    scores = {delimiter: _score_delimiter(records) for delimiter, records in parsed.items()}
+    best = max(scores, key=lambda delimiter: scores[delimiter])
+    if scores[best][0] >= _GOOD_SHARE:
+        return best
+    widths = {
+        delimiter: max(_measure_below_title(records[top:]) for top in range(1, _MAX_TITLES + 1))
+        for delimiter, records in parsed.items()
+    }
+    widest = max(widths, key=lambda delimiter: widths[delimiter])
+    if widths[widest]:
+        return widest
+    return best if scores[best][1] else _NO_DELIMITER
 
 
-def _make_ragged_row_error(path: Path, cells: int, width: int, line: int) -> TableError:
+def _split_records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The records that are not blank."""
+    records: list[list[str]] = []
+    with suppress(csv.Error):  # faulty cells are reported when the rows are read
+        records.extend(filter(None, csv.reader(lines, delimiter=delimiter, strict=True)))
+    if len(lines) == _SAMPLE_LINES and len(records) > 1:
+        del records[-1]  # it may continue beyond the sample
+    return records
+
+
+def _score_delimiter(records: Sequence[Sequence[str]]) -> tuple[float, int]:
+    """The share of records that are as wide as the header, and their width; zeros for width 1."""
+    width, body = (len(records[0]) if records else 0), records[1:]
+    if width > 1:
+        fitting = sum(len(cells) >= width and not any(cells[width:]) for cells in body)
+        return (1 + fitting) / (1 + len(body)), width
+    if body and len(body[0]) > 1 and len({len(cells) for cells in body}) == 1:
+        return 0.0, len(body[0])  # the header is wrong: reading reports the ragged rows
+    return 0.0, 0
+
+
+def _measure_below_title(records: Sequence[Sequence[str]]) -> int:
+    """The width of records that all fit the first one, if that one looks like column names.
+
+    0 otherwise, and for prose, where a blank follows the comma.
+    """
+    if len(records) < 2 or not find_other_headers([(1, records[0])]):
+        return 0
+    width = len(records[0])
+    for cells in records:
+        if len(cells) < width or any(cell.strip() for cell in cells[width:]):
+            return 0
+        if any(cell.startswith(" ") for cell in cells):
+            return 0
+    return width
+
+
+def _make_ragged_row_error(path: Path, cells: int, header: Header, line: int) -> TableError:
+    width = header.width
     found = f"{cells} cell{'s' if cells != 1 else ''}, but the header has {width}"
-    if cells > width:
-        return make_table_error(
-            path, found, fix="put quotes around cells that contain the delimiter", line=line
-        )
-    return make_table_error(
-        path, found, fix="give the row as many cells as the header, including empty ones", line=line
+    fix = (
+        "put quotes around cells that contain the delimiter"
+        if cells > width
+        else "give the row as many cells as the header, including empty ones"
     )
+    elsewhere = f"; if line {header.row} is not that of the column names, add --header-row"
+    return make_table_error(path, found, fix=fix + elsewhere, line=line)

@@ -6,23 +6,31 @@ import datetime
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtask.display import quote, quote_names, suggest
 from medtask.errors import TableError
+from medtask.tables.header import (
+    SAMPLE_ROWS,
+    Header,
+    OtherHeader,
+    clean_names,
+    find_other_headers,
+    format_place,
+    make_unnamed_column_error,
+    read_header,
+)
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
     Row,
     TablePart,
-    describe_unnamed_columns,
     make_table_error,
-    make_unnamed_column_error,
-    read_column_names,
 )
 
 if TYPE_CHECKING:
@@ -49,11 +57,21 @@ _FORMULA_WITHOUT_VALUE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _SheetPreview:
-    """A sheet's header with its row number, and the number of merged areas; no header if empty."""
+    """The first filled rows of a sheet, with their numbers, and its number of merged areas."""
 
-    header_row: int
-    header: tuple[object, ...]
+    name: str
+    rows: tuple[tuple[int, Sequence[object]], ...]
     merged_areas: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return clean_names(self.rows[0][1]) if self.rows else ()
+
+    def find_headers(self) -> list[OtherHeader]:
+        """Rows of this sheet that look like column names; its first row needs no --header-row."""
+        option = f"--sheet {quote(self.name)}"
+        found = find_other_headers(self.rows[1:], option)
+        return [OtherHeader(option, self.columns), *found] if self.columns else []
 
 
 def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
@@ -66,53 +84,82 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
     with _open_workbook(path) as workbook:
         names = workbook.sheet_names
         previews = {
-            name: _preview_sheet(workbook.get_sheet_by_name(name), options.header_row)
+            name: _preview_sheet(workbook, name, options.header_row)
             for name in _list_visible_sheets(workbook)
         }
-        filled = [name for name, look in previews.items() if look.header]
-        sheet = options.sheet
-        if sheet is not None and sheet not in names:
-            fix = suggest(sheet, names) or f"it has {quote_names(names)}"
-            raise make_table_error(path, f"sheet {quote(sheet)} not found", fix=fix)
-        if sheet is None and not filled:
-            raise make_table_error(
-                path,
-                "no visible sheet has content",
-                fix="unhide the sheet with the table, or name it",
-            )
-        name = sheet or filled[0]
-        preview = previews.get(name) or _preview_sheet(
-            workbook.get_sheet_by_name(name), options.header_row
-        )
+        filled = [name for name, preview in previews.items() if preview.rows]
+        name = _choose_sheet(path, names, filled, options)
+        preview = previews.get(name) or _preview_sheet(workbook, name, options.header_row)
+    others = [previews[other] for other in filled if other != name]
+    header = _read_sheet_header(path, preview, others, is_named=options.sheet is not None)
     notes = [f"sheet {quote(name)}"]
-    if ignored := [other for other in filled if other != name]:
-        notes.append(f"not read: sheet{'s' if len(ignored) > 1 else ''} {quote_names(ignored)}")
+    if others:
+        ignored = quote_names(other.name for other in others)
+        notes.append(f"not read: sheet{'s' if len(others) > 1 else ''} {ignored}")
     if preview.merged_areas:
         notes.append(
             f"merged areas: {preview.merged_areas:,} (only the first cell of each has the value)"
         )
     if errors := _count_error_cells(path, names.index(name)):
         notes.append(f"cells with an Excel error such as #N/A, read as missing: {errors:,}")
-    columns = read_column_names(
-        path, ["" if cell is None else str(cell) for cell in preview.header], preview.header_row
-    )
+    columns = header.columns
 
     def rows(stats: ReadStats) -> Iterator[Row]:
         with _open_workbook(path) as workbook:
             for number, cells in _iter_filled_rows(
-                workbook.get_sheet_by_name(name), stats, after_row=preview.header_row
+                workbook.get_sheet_by_name(name), stats, after_row=header.row
             ):
                 for place, cell in enumerate(cells[len(columns) :], len(columns) + 1):
-                    if cell is not None:
-                        raise make_unnamed_column_error(path, place, number)
+                    if cell is not None and str(cell).strip():
+                        raise make_unnamed_column_error(
+                            header, format_place(path, number, name), place
+                        )
                 yield dict(zip(columns, cells, strict=False))
 
     return TablePart(
         columns,
-        (*notes, *describe_unnamed_columns(columns, preview.header)),
+        (*notes, *header.notes),
         rows,
         sheet="" if filled[:1] == [name] else name,
+        header=header,
     )
+
+
+def _choose_sheet(
+    path: Path, names: Sequence[str], filled: Sequence[str], options: ReadOptions
+) -> str:
+    """The named sheet, or the first visible one with content."""
+    sheet = options.sheet
+    if sheet is not None and sheet not in names:
+        fix = suggest(sheet, names) or f"it has {quote_names(names)}"
+        raise make_table_error(path, f"sheet {quote(sheet)} not found", fix=fix)
+    if sheet is None and not filled:
+        raise make_table_error(
+            path, "no visible sheet has content", fix="unhide the sheet with the table, or name it"
+        )
+    return sheet or filled[0]
+
+
+def _read_sheet_header(
+    path: Path, preview: _SheetPreview, others: Sequence[_SheetPreview], *, is_named: bool
+) -> Header:
+    """The header of the sheet.
+
+    Raises:
+        TableError: It is not usable, or a sheet that nobody named has one column, such as a cover
+            sheet, and another sheet has several.
+    """
+    row, cells = preview.rows[0] if preview.rows else (1, ())
+    below = preview.rows[1:]
+    in_other_sheets = [header for other in others for header in other.find_headers()]
+    place = format_place(path, row, preview.name)
+    own = find_other_headers(below, f"--sheet {quote(preview.name)}" if is_named else "")
+    header = read_header(place, row, cells, [*own, *in_other_sheets])
+    header.check_width(below)
+    wider = [other for other in in_other_sheets if len(other.columns) > 1]
+    if not is_named and len(header.columns) == 1 and wider:
+        raise header.make_error(wider[0])
+    return header
 
 
 def _list_visible_sheets(workbook: CalamineWorkbook) -> list[str]:
@@ -122,10 +169,12 @@ def _list_visible_sheets(workbook: CalamineWorkbook) -> list[str]:
     return [sheet.name for sheet in workbook.sheets_metadata if (sheet.typ, sheet.visible) == shown]
 
 
-def _preview_sheet(sheet: CalamineSheet, header_row: int | None) -> _SheetPreview:
-    above = (header_row or 1) - 1
-    line, header = next(_iter_filled_rows(sheet, ReadStats(), above), (1, []))
-    return _SheetPreview(line, tuple(header), len(sheet.merged_cell_ranges or ()))
+def _preview_sheet(workbook: CalamineWorkbook, name: str, header_row: int | None) -> _SheetPreview:
+    sheet = workbook.get_sheet_by_name(name)
+    filled = _iter_filled_rows(sheet, ReadStats(), (header_row or 1) - 1)
+    return _SheetPreview(
+        name, tuple(islice(filled, SAMPLE_ROWS)), len(sheet.merged_cell_ranges or ())
+    )
 
 
 def _iter_filled_rows(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from medtask.display import format_list, format_path
+from medtask.errors import TableError
 from medtask.tables.cell_values import format_canonical_json
 from medtask.tables.encoding import open_bytes
 from medtask.tables.missing import mark_missing
@@ -67,6 +68,17 @@ class Table:
             if part.guess_note:
                 notes.setdefault(part.guess_note, []).append(format_path(path))
         return tuple(f"{format_list(paths)}: {note}" for note, paths in notes.items())
+
+    def explain_missing(self, columns: Collection[str]) -> TableError | None:
+        """The error if columns are in another row or sheet than the header; None if in none."""
+        header = self.parts[0].header
+        return header.explain_missing(columns) if header else None
+
+    @property
+    def header_place(self) -> str:
+        """The file, sheet and row of the column names; "" for formats without a header."""
+        header = self.parts[0].header
+        return header.place if header else ""
 
     def __iter__(self) -> Iterator[Row]:
         return self.rows()

@@ -24,27 +24,33 @@ class CellCounts:
         values: Cells with a value, valid or not.
         blank: Cells without a visible character.
         missing_words: Cells with a word for a missing value, by word.
+        empty_sets: Cells that say that no label applies; of several labels only.
+        blank_meaning: What a blank cell means; "" if it can only mean that there is no value.
         normalized: Cells in which a name was found that is not written exactly so.
         examples: Some of these texts, and their names.
     """
 
     values: int = 0
     blank: int = 0
+    empty_sets: int = 0
+    blank_meaning: str = ""
     missing_words: Counter[str] = field(default_factory=Counter)
     normalized: int = 0
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, task: Task, row: Mapping[str, object], cell: object) -> None:
         """Count one cell; ``row`` holds the columns that the task uses."""
-        text = read_cell(cell)
+        text, kind = read_cell(cell), get_task_kind(task)
+        self.blank_meaning = kind.blank_gold
         if text is None:
             self.blank += 1
             return
-        kind = get_task_kind(task)
-        if kind.read_gold(row, cell) is None:
+        value = kind.read_gold(row, cell)
+        if value is None:
             self.missing_words[text] += 1
             return
         self.values += 1
+        self.empty_sets += value == ()
         found = {
             written.text: written.match.name
             for written in kind.match_names(row, cell)
@@ -65,6 +71,11 @@ class CellCounts:
                 f"{'matches' if self.normalized == 1 else 'match'} after normalisation only "
                 f"({format_list(shown)})"
             )
+        if self.blank and self.blank_meaning:
+            lines.append(
+                f"blank cells of {column} count as {self.blank_meaning} ({self.blank:,}; see "
+                f"blank_gold), [] as no label ({self.empty_sets:,})"
+            )
         if self.missing_words:
             lines.append(f"{describe_missing_words(self.missing_words)} of {column}")
         return lines
@@ -74,6 +85,7 @@ class CellCounts:
         return {
             "values": self.values,
             "blank": self.blank,
+            "empty_sets": self.empty_sets,
             "missing_words": dict(self.missing_words.most_common(MAX_WORDS)),
             "normalized": self.normalized,
             "normalized_examples": [[text, name] for text, name in self.examples.items()],

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from medtask.tasks.document import NullScalar
+from medtask.tasks.parse_events import NullScalar
 
 MAX_TOKEN_COUNT = 1_000_000
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import yaml
 
 from medtask.display import quote
 from medtask.errors import InputError, TaskFault, TaskFaults
+from medtask.tasks.parse_events import (
+    MAX_DEPTH,
+    ParseEvent,
+    iter_json_events,
+    iter_yaml_events,
+)
 
 MAX_BYTES = 1_000_000
-MAX_DEPTH = 20
 MAX_NODES = 20_000  # including everything that aliases repeat
 
 KeyPath = tuple[str | int, ...]
 
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-_JSON_TOKEN = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+')
 _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
-
-
-class NullScalar(str):
-    """A YAML null as typed: null where a value is optional, text where a name is required."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +58,14 @@ class Document:
         data: The content; every scalar is the text as typed, or None if it is empty.
         source_lines: The line numbers.
         faults: The faults found while reading.
+        warnings: What is valid and probably not meant, with its line.
     """
 
     source: str
     data: dict[str, object]
     source_lines: SourceLines = field(repr=False)
     faults: tuple[TaskFault, ...] = ()
+    warnings: tuple[TaskFault, ...] = ()
 
     def get_value(self, *path: str | int) -> object:
         """The value at ``path``; None if not found."""
@@ -92,23 +88,14 @@ class Document:
         return TaskFault(self.source_lines.find(*path, text_line=text_line), message)
 
 
-class _ParseEvent(NamedTuple):
-    kind: Literal["scalar", "map", "list", "end", "alias"]
-    line: int
-    value: str | None = None
-    anchor: str | None = None
-    tag: str | None = None
-    is_block: bool = False
-
-
 def read_document(path: Path) -> Document:
     """Read a task file by its suffix. Raises TaskFaults if it cannot be parsed."""
     source = str(path)
     text = _read_text(path)
     events = (
-        _iter_json_events(text, source)
+        iter_json_events(text, source)
         if path.suffix.lower() == ".json"
-        else _iter_yaml_events(text, source)
+        else iter_yaml_events(text, source)
     )
     builder = _DocumentBuilder(source, events)
     first = next(events, None)
@@ -124,7 +111,13 @@ def read_document(path: Path) -> Document:
         raise TaskFaults(
             source, [TaskFault(first.line, "a task is a mapping: instruction, input, answer")]
         )
-    return Document(source, data, SourceLines(builder.lines, builder.blocks), tuple(builder.faults))
+    return Document(
+        source,
+        data,
+        SourceLines(builder.lines, builder.blocks),
+        tuple(builder.faults),
+        tuple(builder.warnings),
+    )
 
 
 def _read_text(path: Path) -> str:
@@ -158,16 +151,17 @@ def _read_text(path: Path) -> str:
 class _DocumentBuilder:
     """Builds a tree from parse events and records line numbers."""
 
-    def __init__(self, source: str, events: Iterator[_ParseEvent]) -> None:
+    def __init__(self, source: str, events: Iterator[ParseEvent]) -> None:
         self.source = source
         self.events = events
         self.lines: dict[KeyPath, int] = {}
         self.blocks: dict[KeyPath, int] = {}
         self.faults: list[TaskFault] = []
+        self.warnings: list[TaskFault] = []
         self.anchors: dict[str, tuple[object, int]] = {}
         self.nodes = 0
 
-    def build(self, event: _ParseEvent, path: KeyPath, depth: int) -> object:
+    def build(self, event: ParseEvent, path: KeyPath, depth: int) -> object:
         if depth > MAX_DEPTH:
             raise self._make_error(event, f"nested more than {MAX_DEPTH} deep")
         self._count_nodes(event, 1)
@@ -178,7 +172,8 @@ class _DocumentBuilder:
             self.faults.append(
                 TaskFault(
                     event.line,
-                    f"the YAML tag {quote(event.tag)} has no meaning in a task file - leave it out",
+                    f"the YAML tag {quote(event.tag)} has no meaning in a task file - leave it "
+                    'out, or put quotes around a text that begins with "!"',
                 )
             )
         value: object
@@ -224,25 +219,31 @@ class _DocumentBuilder:
             items.append(self.build(item, item_path, depth + 1))
         return items
 
-    def _resolve_alias(self, event: _ParseEvent) -> object:
+    def _resolve_alias(self, event: ParseEvent) -> object:
         # An anchor is registered when it is complete, so no value can contain itself; the tree is
         # shared, not copied.
         value, nodes = self.anchors.get(event.value or "", (None, -1))
         if nodes < 0:
             raise self._make_error(
-                event, f"the alias *{event.value} refers to an anchor that is not defined before it"
+                event,
+                f"the alias *{event.value} refers to an anchor that is not defined before it - put "
+                f'quotes around a text that begins with "*", as in "*{event.value}"',
             )
         self._count_nodes(event, nodes)
         return value
 
-    def _count_nodes(self, event: _ParseEvent, nodes: int) -> None:
+    def _count_nodes(self, event: ParseEvent, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
             raise self._make_error(
                 event, f"more than {MAX_NODES:,} values, counting what aliases repeat"
             )
 
-    def _check_scalar(self, event: _ParseEvent) -> str | None:
+    def _check_scalar(self, event: ParseEvent) -> str | None:
+        if event.fault:
+            self.faults.append(TaskFault(event.line, event.fault))
+        if event.warning:
+            self.warnings.append(TaskFault(event.line, event.warning))
         if event.value is None or not _LONE_SURROGATE.search(event.value):
             return event.value
         self.faults.append(
@@ -252,95 +253,5 @@ class _DocumentBuilder:
         )
         return _LONE_SURROGATE.sub("\ufffd", event.value)
 
-    def _make_error(self, event: _ParseEvent, message: str) -> TaskFaults:
+    def _make_error(self, event: ParseEvent, message: str) -> TaskFaults:
         return TaskFaults(self.source, [*self.faults, TaskFault(event.line, message)])
-
-
-def _iter_yaml_events(text: str, source: str) -> Iterator[_ParseEvent]:
-    # PyYAML's event level comes before object construction: nothing is resolved, expanded or
-    # constructed.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        for event in yaml.parse(text, Loader=loader):
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            match event:
-                case yaml.ScalarEvent():
-                    yield _ParseEvent(
-                        "scalar",
-                        line,
-                        _read_yaml_scalar(event),
-                        event.anchor,
-                        event.tag,
-                        event.style == "|",
-                    )
-                case yaml.MappingStartEvent():
-                    yield _ParseEvent("map", line, None, event.anchor, event.tag)
-                case yaml.SequenceStartEvent():
-                    yield _ParseEvent("list", line, None, event.anchor, event.tag)
-                case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
-                    yield _ParseEvent("end", line)
-                case yaml.AliasEvent():
-                    yield _ParseEvent("alias", line, event.anchor)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at_line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        hint = _suggest_yaml_fix(error.problem or "", text.splitlines(), at_line)
-        raise TaskFaults(
-            source, [TaskFault(at_line, f"not YAML: column {column}: {error.problem}{hint}")]
-        ) from None
-    except yaml.YAMLError:
-        raise TaskFaults(
-            source, [TaskFault(None, "not YAML: it holds a character that YAML does not allow")]
-        ) from None
-
-
-def _read_yaml_scalar(event: yaml.ScalarEvent) -> str | None:
-    """The text as typed: ``no``, ``1e3`` and ``2024-01-01`` are not converted."""
-    value = str(event.value)
-    if not event.style and event.tag is None:
-        if not value:
-            return None
-        if value in ("~", "null", "Null", "NULL"):
-            return NullScalar(value)
-    return value
-
-
-def _suggest_yaml_fix(problem: str, lines: list[str], line: int) -> str:
-    """A remedy for the three most common mistakes, from the YAML error and nearby lines."""
-    near = lines[max(0, line - 2) : line]
-    if any(re.search(r":\s+\{[{%]", text) for text in near):
-        return ' - put " around a template, as in input: "{{ procedure }}"'
-    if "mapping values are not allowed" in problem:
-        return ' - put " around a text that holds a colon'
-    if "cannot start any token" in problem and any(
-        text[: len(text) - len(text.lstrip())].count("\t") for text in near
-    ):
-        return " - indent with spaces, not with tabs"
-    return ""
-
-
-def _iter_json_events(text: str, source: str) -> Iterator[_ParseEvent]:
-    try:
-        json.loads(text, parse_int=str, parse_float=str)
-    except json.JSONDecodeError as error:
-        raise TaskFaults(
-            source, [TaskFault(error.lineno, f"not JSON: column {error.colno}: {error.msg}")]
-        ) from None
-    except RecursionError:
-        raise TaskFaults(source, [TaskFault(None, f"nested more than {MAX_DEPTH} deep")]) from None
-    # The syntax is valid at this point, so the first character identifies each token.
-    number, counted = 1, 0
-    for token in _JSON_TOKEN.finditer(text):
-        number += text.count("\n", counted, token.start())
-        counted = token.start()
-        match token[0][0]:
-            case "{":
-                yield _ParseEvent("map", number)
-            case "[":
-                yield _ParseEvent("list", number)
-            case "}" | "]":
-                yield _ParseEvent("end", number)
-            case '"':
-                yield _ParseEvent("scalar", number, json.loads(token[0]))
-            case _:
-                yield _ParseEvent("scalar", number, None if token[0] == "null" else token[0])

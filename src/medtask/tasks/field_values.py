@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medtask.names import Names
-from medtask.tasks.document import NullScalar
+from medtask.tasks.parse_events import NullScalar
 
 QUOTE_SUFFIX = "_quote"  # after a field's name: the span of the record that supports its value
 INVALID: Any = object()  # returned by parse_scalar for a text that is not a value of the type

@@ -12,6 +12,7 @@ from medtask.tasks.prompt import PROMPT_VERSION
 from medtask.tasks.task import Example, ExamplePool, Task
 
 _MAX_VALUE_LENGTH = 80
+_GOLD_SETTINGS = ("blank_gold",)  # how gold is read, which changes no answer
 
 
 def fingerprint_task(task: Task) -> str:
@@ -58,6 +59,7 @@ def _list_pass_properties(task: Task) -> dict[str, str]:
         **{
             name: fact if isinstance(fact, str) else format_canonical_json(fact)
             for name, fact in asdict(task.answer_spec).items()
+            if name not in _GOLD_SETTINGS
         },
         "examples": _summarize_examples(task.examples),
         "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_pool(task.pool)}"

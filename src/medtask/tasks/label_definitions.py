@@ -105,7 +105,10 @@ def _read_label_entry(
 
 def _find_label_fault(name: object, definition: object) -> str | None:
     if isinstance(name, dict | list):
-        return 'a list of labels holds names only - to define them, leave out the "-" before each'
+        return (
+            'a list of labels holds names only - put quotes around a name with ": " or "? ", or '
+            'leave out the "-" before each to define them'
+        )
     if name is None or not str(name).strip():
         return "a label has no name"
     if not is_clean_line(str(name)):

@@ -64,15 +64,28 @@ def load_task(path: str | Path) -> Task:
     check_reasoning(reader, ("reasoning",), task)
     passes = derive_passes(reader, task)
     if reader.faults or config is None:
-        raise TaskFaults(str(file), _limit_faults(reader.faults))
+        faults = [*reader.faults, *_find_related_warnings(reader)]
+        raise TaskFaults(str(file), _limit_faults(faults))
+    cut_texts = tuple(f"{file.name}:{one.line}: {one.message}" for one in reader.document.warnings)
     warnings = (
+        *cut_texts,
         *find_label_warnings(reader, answer.label_entries, exclusive=task.kind_spec.exclusive),
         *_find_gold_leaks(reader, task),
         *few_shot.warnings,
         *(warning for one in passes for warning in one.task.warnings),
     )
-    task = replace(task, passes=passes, warnings=warnings)
+    task = replace(task, passes=passes, warnings=warnings, cut_texts=cut_texts)
     return replace(task, fingerprint=fingerprint_task(task))
+
+
+def _find_related_warnings(reader: TaskReader) -> list[TaskFault]:
+    """The warnings about lines that have a fault, or the line after it: the probable cause."""
+    lines = {fault.line for fault in reader.faults if fault.line is not None}
+    return [
+        one
+        for one in reader.document.warnings
+        if one.line is not None and lines & {one.line, one.line - 1}
+    ]
 
 
 @dataclass(frozen=True, slots=True)

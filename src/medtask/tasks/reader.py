@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from medtask.display import quote
 from medtask.errors import TaskFault
 from medtask.tasks.config import ConfigModel, list_keys
-from medtask.tasks.document import Document, KeyPath, NullScalar
+from medtask.tasks.document import Document, KeyPath
+from medtask.tasks.parse_events import NullScalar
 
 ConfigT = TypeVar("ConfigT", bound=ConfigModel)
 

@@ -3,9 +3,10 @@
     training_rows.json    {"format": 1, "rows": [{"use": "training", "salt": "...",
                            "questions": ["9f0c...", ...], "groups": ["77ab...", ...]}, ...]}
 
-A fingerprint is a salted hash of a question (text, context and options, without case and spaces) or
-of a group. Whoever has a row can find out whether it was used; nobody can read a row from the file.
-Short texts can be guessed, so the file is as confidential as the model that learnt the rows.
+A fingerprint is a salted hash of a row's question (text, context and options, without case and
+spaces), of the cells that the question shows (so that the row is found under another template), or
+of its group. Whoever has a row can find out whether it was used; nobody can read a row from the
+file. Short texts can be guessed, so the file is as confidential as the model that learnt the rows.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.errors import InputError
 from medtask.records import Prompt, Record
+from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.label_definitions import normalize_name
+from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import clean_text
 
 TRAINING_ROWS_FILE = "training_rows.json"
 FORMAT = 1
 
-# Rows that weights were fitted on; rows that chose a model or its thresholds; rows that a
-# calibration was fitted on.
-RowUse = Literal["training", "validation", "calibration"]
+# Rows that weights were fitted on; that chose a model or its thresholds; that a calibration was
+# fitted on, which changes answers or only their confidence; that a prompt shows with their answers.
+RowUse = Literal["training", "validation", "calibration", "confidence", "example"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """What identifies a row: hashes of its question and of its cells, and its group."""
+
+    hashes: tuple[bytes, ...]
+    group: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class RowFingerprints:
     Attributes:
         use: What the rows were used for.
         salt: Part of every hash, so that two files cannot be compared with each other.
-        questions: Hashes of the questions.
+        questions: Hashes of the questions and cells.
         groups: Hashes of the groups; empty if rows have no group.
     """
 
@@ -49,9 +61,9 @@ class RowFingerprints:
     questions: frozenset[str]
     groups: frozenset[str]
 
-    def has_question(self, question: bytes) -> bool:
-        """Whether a question was used; ``question`` is from `hash_question`."""
-        return _hash(self.salt, question) in self.questions
+    def has_row(self, key: RowKey) -> bool:
+        """Whether a row was used."""
+        return any(_hash(self.salt, content) in self.questions for content in key.hashes)
 
     def has_group(self, group: str | None) -> bool:
         """Whether a row of the group was used."""
@@ -83,21 +95,36 @@ def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
     ).digest()
 
 
-def fingerprint_rows(
-    questions: Iterable[tuple[bytes, str | None]], use: RowUse, salt: str
-) -> RowFingerprints:
+def make_row_key(task: Task, record: Record, prompt: Prompt) -> RowKey:
+    """The key of a row; ``prompt`` needs only the row's text and options."""
+    cells = sorted(
+        _normalize_cell(record.fields.get(column)) for column in find_prompt_columns(task)
+    )
+    hashes = [hash_question(task, record, prompt)] if prompt.text else []
+    if any(cells):
+        hashes.append(blake2b(json.dumps(["cells", *cells]).encode(), digest_size=16).digest())
+    return RowKey(tuple(hashes), record.group)
+
+
+def normalize_group(group: str) -> str:
+    """A group's name without case, and with single spaces."""
+    return " ".join(group.split()).casefold()
+
+
+def fingerprint_rows(keys: Iterable[RowKey], use: RowUse, salt: str) -> RowFingerprints:
     """The fingerprints of rows.
 
     Args:
-        questions: The hash of each row's question (see `hash_question`), and its group.
+        keys: The keys of the rows; see `make_row_key`.
         use: What the rows were used for.
         salt: A value that is specific to these rows, such as the hash of their table.
     """
-    hashed, groups = set(), set()
-    for question, group in questions:
-        hashed.add(_hash(salt, question))
-        if group is not None:
-            groups.add(_hash(salt, _encode_group(group)))
+    hashed: set[str] = set()
+    groups: set[str] = set()
+    for key in keys:
+        hashed.update(_hash(salt, content) for content in key.hashes)
+        if key.group is not None:
+            groups.add(_hash(salt, _encode_group(key.group)))
     return RowFingerprints(use, salt, frozenset(hashed), frozenset(groups))
 
 
@@ -149,6 +176,15 @@ def _hash(salt: str, content: bytes) -> str:
     return blake2b(content, key=key, digest_size=8).hexdigest()
 
 
+def _normalize_cell(cell: object) -> str:
+    """The text of a cell, or of the values in a list or mapping, without case and spaces."""
+    if isinstance(cell, Mapping):
+        cell = list(cell.values())
+    if isinstance(cell, list | tuple):
+        return json.dumps([_normalize_cell(part) for part in cell])
+    return normalize_name(clean_text(read_cell(cell) or ""))
+
+
 def _encode_group(group: str) -> bytes:
     # The prefix keeps groups apart from questions, whose hashes have 16 bytes.
-    return b"group:" + " ".join(group.split()).casefold().encode("utf-8", "surrogatepass")
+    return f"group: {normalize_group(group)}".encode("utf-8", "surrogatepass")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from medtask.display import find_closest, format_columns, format_suggestion, quote
-from medtask.errors import TableError, TaskFault
+from medtask.errors import TableError, TaskFault, TaskFaults
 from medtask.names import Names
 from medtask.records import Record, Value
 from medtask.tables.cell_values import read_cell, read_present_cell
@@ -96,6 +96,24 @@ def check_columns(
     task: Task, columns: Sequence[str], *, gold_column: str | None = None
 ) -> tuple[TaskFault, ...]:
     """A fault for each column that the task requires and that is missing in the table."""
+    lines = task.source_lines
+    return tuple(
+        TaskFault(
+            lines.find(*path, text_line=line)
+            if lines and not (path == ("gold",) and gold_column)
+            else None,
+            f"{message}, but the table has "
+            f"{format_columns(columns)}{format_suggestion(column, columns)}",
+        )
+        for path, message, column, line in _list_needed_columns(task, gold_column)
+        if column not in columns
+    )
+
+
+def _list_needed_columns(
+    task: Task, gold_column: str | None
+) -> list[tuple[tuple[str, ...], str, str, int]]:
+    """Path in the task, words for its use, name and line of each column that the task requires."""
     kind, gold = get_task_kind(task), gold_column or task.gold_column
     needed: list[tuple[tuple[str, ...], str, str, int]] = [
         (("input",), f"input uses {_format_column_use(column)}", column, line)
@@ -107,18 +125,28 @@ def check_columns(
     ]
     named = (("id", task.id_column), ("gold", gold), ("group", task.group_column))
     needed += [((key,), f"{key} is {quote(column)}", column, 1) for key, column in named if column]
-    lines = task.source_lines
-    return tuple(
-        TaskFault(
-            lines.find(*path, text_line=line)
-            if lines and not (path == ("gold",) and gold_column)
-            else None,
-            f"{message}, but the table has "
-            f"{format_columns(columns)}{format_suggestion(column, columns)}",
-        )
-        for path, message, column, line in needed
-        if column not in columns
+    return needed
+
+
+def require_columns(task: Task, table: Table, *, gold_column: str | None = None) -> None:
+    """Check that the table has all columns that the task uses.
+
+    Raises:
+        TableError: They are in another row or sheet than the one taken for the header.
+        TaskFaults: Columns are missing.
+    """
+    faults = check_columns(task, table.columns, gold_column=gold_column)
+    if not faults:
+        return
+    needed = {column for _, _, column, _ in _list_needed_columns(task, gold_column)}
+    if error := table.explain_missing(needed):
+        raise error
+    hint = (
+        f"; if the column names are not in {table.header_place}, add --header-row or --sheet"
+        if table.header_place
+        else ""
     )
+    raise TaskFaults(str(task.source or task.name), faults, hint=hint)
 
 
 def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medtask.display import format_name, format_suggestion, quote
-from medtask.tasks.document import KeyPath, NullScalar
+from medtask.tasks.document import KeyPath
 from medtask.tasks.field_values import INVALID, parse_scalar
+from medtask.tasks.parse_events import NullScalar
 from medtask.tasks.reader import TaskReader
 
 MAX_PATTERN_LENGTH = 1_000  # characters

@@ -64,6 +64,8 @@ class MultiLabel:
         fit: Thresholds are fitted on gold: "f1" for each label's best F1, "recall" for the highest
             one with a recall of ``recall_floor``.
         recall_floor: The minimum recall for ``fit``.
+        blank_gold: Whether a blank cell of gold says nothing about its row ("unlabelled"), or that
+            no label applies ("none").
     """
 
     kind: ClassVar[KindName] = "labels"
@@ -74,6 +76,7 @@ class MultiLabel:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     fit: Literal["f1", "recall"] | None = None
     recall_floor: float = 0.9
+    blank_gold: Literal["unlabelled", "none"] = "unlabelled"
 
     def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
         """The names of the labels."""
@@ -267,6 +270,7 @@ class Task:
         source: The task file.
         source_lines: The line numbers of the task file.
         warnings: Settings that are valid but probably unintended.
+        cut_texts: Those of the warnings that a run repeats: a comment ends a text.
         fingerprint: SHA-256 of everything here that can change an answer.
     """
 
@@ -291,6 +295,7 @@ class Task:
     source: Path | None = None
     source_lines: SourceLines | None = field(default=None, repr=False, compare=False)
     warnings: tuple[str, ...] = ()
+    cut_texts: tuple[str, ...] = ()
     fingerprint: str = ""
 
     def __hash__(self) -> int:

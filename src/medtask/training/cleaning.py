@@ -10,10 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from medtask.display import find_closest, quote
+from medtask.display import find_closest, format_first, format_row_count, quote
 from medtask.records import Fault, Prompt, Record, Status
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
+from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import hash_question
 from medtask.tasks.rows import MAX_LISTED_GOLD, find_invalid_gold
@@ -27,6 +28,8 @@ from medtask.training.training_example import (
 )
 
 _LISTED_ROWS = 5
+# Values that are less similar to every label are not shown: they may be a patient's text.
+_SUGGESTION_CUTOFF = 0.75
 
 
 class DropReason(StrEnum):
@@ -74,14 +77,16 @@ class CleaningReport:
 
     Attributes:
         label_counts: Kept rows by label, in the task's order; empty for kinds without labels.
-        label_suggestions: Labels that unknown gold values are probably variants of.
+        label_suggestions: The labels that unknown gold values are probably variants of, by value.
+        gold_cells: Counts of gold that was matched after normalisation, or is missing.
     """
 
     rows: int
     kept: int
     dropped: tuple[DroppedRow, ...]
     label_counts: Mapping[str, int] = field(default_factory=dict)
-    label_suggestions: tuple[str, ...] = ()
+    label_suggestions: Mapping[str, str] = field(default_factory=dict)
+    gold_cells: CellCounts = field(default_factory=CellCounts)
 
     @property
     def dropped_counts(self) -> dict[DropReason, int]:
@@ -90,16 +95,35 @@ class CleaningReport:
         return {why: found[why] for why in DropReason if found[why]}
 
     def describe(self) -> list[str]:
-        """A line about all rows, and one for each reason to leave rows out."""
-        lines = [f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} usable"]
-        for why, count in self.dropped_counts.items():
-            hint = (
-                f" (perhaps {', '.join(map(quote, self.label_suggestions))} was meant)"
-                if why is DropReason.UNKNOWN_GOLD and self.label_suggestions
-                else ""
+        """A line about all rows, one for each reason to leave rows out, and on the gold column."""
+        return [
+            f"{self.rows:,} row{'s' * (self.rows != 1)} read, {self.kept:,} usable",
+            *self.list_notes(),
+        ]
+
+    def list_notes(self) -> list[str]:
+        """Lines about rows that are left out, and about gold that was normalised or is missing."""
+        rows = defaultdict(list)
+        for one in self.dropped:
+            rows[one.reason].append(f"{one.row:,}")
+        lines = []
+        for reason, count in self.dropped_counts.items():
+            examples = [f"row{'s' * (count > 1)} {format_first(rows[reason], _LISTED_ROWS)}"]
+            if reason is DropReason.UNKNOWN_GOLD:
+                examples += self._describe_suggestions()
+            lines.append(
+                f"{format_row_count(count)} left out: {_REASON_DESCRIPTIONS[reason]} "
+                f"({'; '.join(examples)})"
             )
-            lines.append(f"{count:,} left out: {_REASON_DESCRIPTIONS[why]}{hint}")
-        return lines
+        return lines + self.gold_cells.describe("the gold column")
+
+    def _describe_suggestions(self) -> list[str]:
+        # A value that resembles no label may be a patient's text from another column.
+        shown = [
+            f"{quote(value)} is probably {quote(name)}"
+            for value, name in self.label_suggestions.items()
+        ]
+        return [format_first(shown, _LISTED_ROWS)] if shown else []
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -107,6 +131,7 @@ class CleaningReport:
             "kept": self.kept,
             "dropped": {why.value: count for why, count in self.dropped_counts.items()},
             "labels": dict(self.label_counts),
+            "gold": self.gold_cells.to_json(),
         }
 
 
@@ -148,7 +173,8 @@ def clean_rows(
         len(examples),
         dropped,
         {name: counts[name] for name in names},
-        cleaner.list_label_suggestions(),
+        cleaner.get_label_suggestions(),
+        cleaner.gold_cells,
     )
 
 
@@ -174,18 +200,21 @@ class _RowCleaner:
         self.dropped: list[DroppedRow] = []
         self.keys: dict[int, bytes] = {}
         self.label_suggestions: dict[str, str | None] = {}
+        self.gold_cells = CellCounts()
 
     def drop(self, row: int, record: Record, reason: DropReason, explanation: str) -> None:
         self.dropped.append(DroppedRow(row, record.id, reason, explanation))
 
-    def list_label_suggestions(self) -> tuple[str, ...]:
-        return tuple(sorted({name for name in self.label_suggestions.values() if name}))
+    def get_label_suggestions(self) -> dict[str, str]:
+        return {value: name for value, name in self.label_suggestions.items() if name}
 
     def read_examples(self, records: Iterable[Record]) -> list[TrainingExample]:
         """The rows that have a question and a valid answer."""
         example_keys = _hash_worked_examples(self.task)
         examples: list[TrainingExample] = []
+        gold_column = self.task.gold_column or ""
         for self.rows, record in enumerate(records, 1):
+            self.gold_cells.add(self.task, record.fields, record.fields.get(gold_column))
             example = self._read_one(record, examples[-1].prompt if examples else None)
             if example is None:
                 continue
@@ -242,12 +271,12 @@ class _RowCleaner:
                 and value not in self.label_suggestions
                 and len(self.label_suggestions) < MAX_LISTED_GOLD
             ):
-                self.label_suggestions[value] = find_closest(value, names)
+                self.label_suggestions[value] = find_closest(value, names, _SUGGESTION_CUTOFF)
         suggestions = sorted(
             {name for value in unknown_values if (name := self.label_suggestions.get(value))}
         )
         return f"gold is not {self.task.kind_spec.gold_noun}" + (
-            f", perhaps {', '.join(map(quote, suggestions))}" if suggestions else ""
+            f", probably {', '.join(map(quote, suggestions))}" if suggestions else ""
         )
 
     def resolve_duplicates(self, examples: Sequence[TrainingExample]) -> list[TrainingExample]:

@@ -33,8 +33,10 @@ from medtask.training.training_context import MethodResult, TrainingContext
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingPoint
 
-# With fewer validation rows, settings are chosen by cross-validation on the training rows.
+# Settings are chosen by cross-validation on the training rows if there are few validation rows, or
+# if the texts are so short that this takes seconds.
 MIN_VALIDATION_ROWS = 100
+MAX_CROSS_VALIDATION_ENTRIES = 10_000_000
 # Of more training rows, a fixed sample chooses the settings; the model is fitted on all of them.
 MAX_SEARCH_ROWS = 20_000
 BASE = "tf-idf"
@@ -116,7 +118,8 @@ def _select_search_rows(targets: LabelTargets, counts: TermCounts) -> list[HeldO
     """The rows that settings are fitted and evaluated on; none if there are too few."""
     train, validation = targets.train, targets.validation
     rows = _sample_rows(train)
-    if len(validation.texts) >= MIN_VALIDATION_ROWS:
+    entries = sum(table.nnz for table in counts.counts.values()) * len(targets.labels)
+    if len(validation.texts) >= MIN_VALIDATION_ROWS and entries > MAX_CROSS_VALIDATION_ENTRIES:
         validation_counts = counts.count_texts(validation.texts)
         return [
             HeldOutRows(

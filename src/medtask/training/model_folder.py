@@ -41,7 +41,7 @@ from medtask.tasks.row_fingerprints import (
     RowFingerprints,
     RowUse,
     fingerprint_rows,
-    hash_question,
+    make_row_key,
     read_training_rows,
     write_training_rows,
 )
@@ -217,10 +217,7 @@ def collect_training_rows(training: TrainingRun) -> list[RowFingerprints]:
             "validation": data.validation,
         }
         for use, examples in parts.items():
-            rows = [
-                (hash_question(data.task, one.record, one.prompt), one.record.group)
-                for one in examples
-            ]
+            rows = [make_row_key(data.task, one.record, one.prompt) for one in examples]
             found.append(fingerprint_rows(rows, use, f"{data.sha256} {data.validation_sha256}"))
     for base in training.recipe.bases:
         for folder in find_trained_folders(base):
@@ -278,6 +275,7 @@ def _describe_result(
                     for rival, figures in one.baselines.items()
                 },
                 "calibration": one.calibration,
+                "rows": one.data.cleaning.to_json() if one.data.cleaning else {},
             }
             for one in task_validations
         ],

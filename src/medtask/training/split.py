@@ -72,6 +72,9 @@ class _RowCluster:
     rows: list[int] = field(default_factory=list)
     label_counts: Counter[str] = field(default_factory=Counter)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
 
 def merge_equal_rows(clusters: IndexArray, keys: Iterable[Hashable]) -> IndexArray:
     """Merge clusters with rows of the same key. Rows with the key None are not merged."""
@@ -124,13 +127,7 @@ class _StratifiedSampler:
         share: float,
         seed: int,
     ) -> None:
-        members: dict[int, _RowCluster] = defaultdict(_RowCluster)
-        numbers = clusters.tolist()
-        for index in shuffle_by_hash(keys, seed):
-            cluster = members[numbers[index]]
-            cluster.rows.append(index)
-            cluster.label_counts.update(labels[index])
-        self.remaining = dict(enumerate(members.values()))
+        self.remaining = dict(enumerate(_gather_clusters(keys, clusters, labels, seed)))
         self.label_counts = Counter(name for names in labels for name in names)
         self.label_targets = {name: share * count for name, count in self.label_counts.items()}
         self.row_target = max(1.0, share * len(keys))
@@ -205,9 +202,7 @@ def split_questions(
     """
     examples, keys = question_index.examples, question_index.keys
     labels = [list_labels(task, example.record.gold) for example in examples]
-    groups = [example.record.group for example in examples]
-    bound = merge_equal_rows(merge_equal_rows(np.arange(len(keys)), keys), groups)
-    near_duplicates = cluster_near_duplicates(question_index.sketches)
+    bound, near_duplicates = _cluster_questions(question_index)
     joined = merge_equal_rows(bound, near_duplicates.tolist())
     mask = select_validation_rows(keys, joined, labels, share, seed)
     if mask is not None and mask.sum() >= share * len(keys) / 2:
@@ -219,6 +214,76 @@ def split_questions(
         f"the {len(keys):,} training rows cannot be split: {_explain_failed_split(task, examples)}",
         fix="give the validation rows as a table of their own: --validation TABLE",
     )
+
+
+def split_folds(
+    task: Task, question_index: QuestionIndex, folds: int, seed: int
+) -> tuple[NDArray[np.int64], bool]:
+    """Assign questions to folds, numbered from 0 [questions].
+
+    Groups and equal questions are never split, and labels are spread evenly as far as that allows.
+
+    Returns:
+        The folds, and whether near duplicates are in one fold: not if most rows are near duplicates
+        of one another.
+
+    Raises:
+        InputError: There are too few rows that may be apart.
+    """
+    examples, keys = question_index.examples, question_index.keys
+    labels = [list_labels(task, example.record.gold) for example in examples]
+    bound, near_duplicates = _cluster_questions(question_index)
+    joined = _gather_clusters(keys, merge_equal_rows(bound, near_duplicates.tolist()), labels, seed)
+    keeps_near_duplicates = len(joined) >= folds and 2 * max(map(len, joined)) <= len(keys)
+    clusters = joined if keeps_near_duplicates else _gather_clusters(keys, bound, labels, seed)
+    if len(clusters) < folds:
+        raise InputError(
+            f"the {len(keys):,} rows cannot be shared out to {folds} folds: they are only "
+            f"{len(clusters):,} groups of rows with one group or one text",
+            fix="lower --folds",
+        )
+    label_counts = Counter(name for names in labels for name in names)
+    found = np.zeros(len(keys), dtype=np.int64)
+    filled = [_RowCluster() for _ in range(folds)]
+
+    def rate(fold: int, cluster: _RowCluster) -> tuple[float, int]:
+        """How much of the cluster's labels and how many rows a fold has."""
+        present = (
+            count * filled[fold].label_counts[name] / label_counts[name]
+            for name, count in cluster.label_counts.items()
+        )
+        return sum(present), len(filled[fold])
+
+    # Rare labels first, because later clusters can still even out the numbers of rows.
+    for cluster in sorted(
+        clusters, key=lambda one: (min(label_counts[name] for name in one.label_counts), -len(one))
+    ):
+        best = min(range(folds), key=lambda fold: rate(fold, cluster))
+        found[cluster.rows] = best
+        filled[best].rows += cluster.rows
+        filled[best].label_counts.update(cluster.label_counts)
+    return found, keeps_near_duplicates
+
+
+def _gather_clusters(
+    keys: Sequence[bytes], clusters: IndexArray, labels: RowLabels, seed: int
+) -> list[_RowCluster]:
+    """The clusters in a random order that does not depend on the order of rows."""
+    members: dict[int, _RowCluster] = defaultdict(_RowCluster)
+    numbers = clusters.tolist()
+    for index in shuffle_by_hash(keys, seed):
+        cluster = members[numbers[index]]
+        cluster.rows.append(index)
+        cluster.label_counts.update(labels[index])
+    return list(members.values())
+
+
+def _cluster_questions(question_index: QuestionIndex) -> tuple[IndexArray, IndexArray]:
+    """Clusters of equal questions and of rows of one group, and clusters of near duplicates."""
+    keys = question_index.keys
+    groups = [example.record.group for example in question_index.examples]
+    bound = merge_equal_rows(merge_equal_rows(np.arange(len(keys)), keys), groups)
+    return bound, cluster_near_duplicates(question_index.sketches)
 
 
 def _count_near_duplicates(clusters: IndexArray) -> int:

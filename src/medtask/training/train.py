@@ -18,19 +18,26 @@ from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, find_tr
 from medtask.errors import MedtaskError, UsageError
 from medtask.runs.lock import lock_run
 from medtask.runs.manifest import get_timestamp
-from medtask.runs.signals import SignalState, catch_signals
+from medtask.runs.signals import Interrupted, SignalState, catch_signals
 from medtask.tables.read import read_table
+from medtask.tables.table import Table
 from medtask.tasks.serialization import task_to_dict
 from medtask.tasks.task import Task
 from medtask.training.checkpoints import find_resume_step
+from medtask.training.cross_validation import (
+    CrossValidation,
+    cross_validate,
+    record_out_of_fold,
+)
 from medtask.training.methods import Method
 from medtask.training.recipe import Recipe, build_recipe
-from medtask.training.trained_model import TrainedModel, read_trained_model
+from medtask.training.trained_model import OutOfFold, TrainedModel, read_trained_model
 from medtask.training.training_context import (
     DRAFT_FOLDER,
     WORK_FOLDER,
     MethodResult,
     TrainingContext,
+    count_processes,
     is_main_process,
     load_fit_function,
 )
@@ -86,6 +93,7 @@ def train(
     gold: str | None = None,
     validation: object | None = None,
     further_tasks: Sequence[TaskData] = (),
+    folds: int | None = None,
     selection: RowSelection = DEFAULT_SELECTION,
     observer: TrainingObserver | None = None,
     demonstration: bool = False,
@@ -106,6 +114,9 @@ def train(
         gold: The gold column; by default the task's.
         validation: A table of validation rows; by default a share of ``table``.
         further_tasks: Further tasks for the same model.
+        folds: Also train a model for each of so many folds, and answer its rows: a run folder,
+            ``out`` with "-folds" at its end, in which no row was answered by a model that has
+            seen it or its group.
         selection: Which rows are used.
         observer: Receives the events of the training.
         demonstration: Whether the model card warns that the model is not for real work.
@@ -121,14 +132,62 @@ def train(
         RunLocked, StorageError, EngineError: The folder or the base cannot be used.
     """
     recipe = build_recipe(method, base, settings, task_model=task.model)
-    return train_tasks(
-        [TaskData(task, table, gold, validation), *further_tasks],
+    data = TaskData(task, table, gold, validation)
+    if folds is not None and further_tasks:
+        raise UsageError("--folds supports one task", fix="leave out --also, or --folds")
+    try:
+        out_of_fold = (
+            None
+            if folds is None
+            else _cross_validate(data, recipe, folds, Path(out), selection, observer)
+        )
+    except Interrupted as stop:
+        return TrainedModel(Path(out), "interrupted", exit_code=stop.exit_code)
+    model = train_tasks(
+        [data, *further_tasks],
         recipe,
         out=out,
         selection=selection,
         observer=observer,
         demonstration=demonstration,
     )
+    return record_out_of_fold(model, out_of_fold) if out_of_fold else model
+
+
+def _cross_validate(
+    data: TaskData,
+    recipe: Recipe,
+    folds: int,
+    out: Path,
+    selection: RowSelection,
+    observer: TrainingObserver | None,
+) -> OutOfFold:
+    if count_processes() > 1:
+        raise UsageError(
+            "--folds trains in one process", fix="start it without accelerate or torchrun"
+        )
+
+    def train_fold(table: Table, fold_recipe: Recipe, folder: Path) -> TrainedModel:
+        return train_tasks(
+            [replace(data, table=table)],
+            fold_recipe,
+            out=folder,
+            selection=selection,
+            observer=observer,
+        )
+
+    recipe.check()
+    task = replace(data.task, gold_column=data.gold_column or data.task.gold_column)
+    work = CrossValidation(
+        task,
+        recipe,
+        selection,
+        folds,
+        out.with_name(f"{out.name}-folds"),
+        train_fold,
+        observer or NullTrainingObserver(),
+    )
+    return cross_validate(work, read_table(data.table))
 
 
 def train_tasks(
@@ -153,7 +212,7 @@ def train_tasks(
             find_trained_engine(folder)
             return read_trained_model(folder)
         for data in training_data:
-            for note in data.notes:
+            for note in (*data.list_cleaning_notes(), *data.notes):
                 observer.on_note(note)
         return _run_training(training, observer, signals)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,7 @@ class TaskTrainingResult:
         metrics: All metrics by name; None if undefined.
         baselines: The headline metric of simpler methods trained on the same rows, by name.
         calibration: A sentence on the calibration; "" without one.
+        rows: Counts of the rows that were read, used and left out, by reason.
     """
 
     task: str
@@ -32,11 +33,43 @@ class TaskTrainingResult:
     metrics: Mapping[str, Metric | None]
     baselines: Mapping[str, Metric]
     calibration: str
+    rows: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> Metric | None:
         """The headline metric."""
         return self.metrics.get(self.headline_metric)
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """The figures of a cross-validation: every row answered by a model that has not seen it.
+
+    Attributes:
+        run: The run folder with the answers.
+        folds: The number of folds.
+        headline_metric: The name of the most important metric, "" without metrics.
+        metrics: All metrics by name; None if undefined.
+    """
+
+    run: Path
+    folds: int
+    headline_metric: str
+    metrics: Mapping[str, Metric | None]
+
+    @property
+    def score(self) -> Metric | None:
+        """The headline metric."""
+        return self.metrics.get(self.headline_metric)
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {
+            "run": str(self.run),
+            "folds": self.folds,
+            "measure": self.headline_metric,
+            "metrics": _metrics_to_json(self.metrics),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +88,7 @@ class TrainedModel:
         seconds: The duration of training, over all sessions.
         exit_code: 0, or 130 or 143 after a signal.
         notes: Notes for the user.
+        out_of_fold: The figures of a cross-validation; None without one.
     """
 
     path: Path
@@ -67,6 +101,7 @@ class TrainedModel:
     seconds: float = 0.0
     exit_code: int = 0
     notes: tuple[str, ...] = ()
+    out_of_fold: OutOfFold | None = None
 
     @property
     def base(self) -> str:
@@ -97,12 +132,10 @@ class TrainedModel:
                 {
                     "task": result.task,
                     "measure": result.headline_metric,
-                    "metrics": {
-                        name: asdict(metric) if metric else None
-                        for name, metric in result.metrics.items()
-                    },
+                    "metrics": _metrics_to_json(result.metrics),
                     "rivals": {name: asdict(metric) for name, metric in result.baselines.items()},
                     "calibration": result.calibration,
+                    "rows": dict(result.rows),
                 }
                 for result in self.task_results
             ],
@@ -110,6 +143,7 @@ class TrainedModel:
             "untrained": self.base_score,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "out_of_fold": self.out_of_fold.to_json() if self.out_of_fold else None,
             "exit_code": self.exit_code,
         }
 
@@ -123,16 +157,21 @@ def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
     results = []
     for one in facts["measured"]:
         headline = one["measure"]
-        metrics = {
-            name: Metric(**value) if value else None for name, value in one["figures"].items()
-        }
+        metrics = _parse_metrics(one["figures"])
         baselines = {
             name: Metric(**baseline[headline])
             for name, baseline in one["rivals"].items()
             if headline in baseline
         }
         results.append(
-            TaskTrainingResult(one["task"], headline, metrics, baselines, one["calibration"])
+            TaskTrainingResult(
+                one["task"],
+                headline,
+                metrics,
+                baselines,
+                one["calibration"],
+                one.get("rows", {}),
+            )
         )
     return TrainedModel(
         folder,
@@ -145,4 +184,24 @@ def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
         seconds=facts["seconds"],
         exit_code=exit_code if facts["state"] == "interrupted" else 0,
         notes=tuple(facts["notes"]),
+        out_of_fold=_parse_out_of_fold(facts["out_of_fold"]) if "out_of_fold" in facts else None,
     )
+
+
+def _parse_out_of_fold(content: Mapping[str, Any]) -> OutOfFold:
+    return OutOfFold(
+        Path(content["run"]),
+        content["folds"],
+        content["measure"],
+        _parse_metrics(content["metrics"]),
+    )
+
+
+def _parse_metrics(content: Mapping[str, Any]) -> dict[str, Metric | None]:
+    from medtask.evaluation.statistics.intervals import Metric
+
+    return {name: Metric(**value) if value else None for name, value in content.items()}
+
+
+def _metrics_to_json(metrics: Mapping[str, Metric | None]) -> dict[str, Any]:
+    return {name: asdict(metric) if metric else None for name, metric in metrics.items()}

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from medtask.display import quote, quote_names
 from medtask.engines.model_metadata import PhiStatus
-from medtask.errors import InputError, TableError, TaskFaults, UsageError
+from medtask.errors import InputError, TableError, UsageError
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.rows import check_columns, read_records
+from medtask.tasks.rows import read_records, require_columns
 from medtask.tasks.task import Task
 from medtask.training.cleaning import CleaningReport, DropReason, clean_rows
 from medtask.training.leakage import LeakageReport, QuestionIndex, find_leakage, index_questions
@@ -99,6 +99,16 @@ class TrainingData:
     validation_source: str = ""
     validation_sha256: str = ""
     validation_cleaning: CleaningReport | None = None
+
+    def list_cleaning_notes(self) -> list[str]:
+        """Lines about the rows that are left out, for each table."""
+        notes = [] if self.cleaning is None else self.cleaning.list_notes()
+        if self.validation_cleaning is not None:
+            notes += [
+                f"{self.validation_source}: {note}"
+                for note in self.validation_cleaning.list_notes()
+            ]
+        return notes
 
 
 def build_training_data(
@@ -202,8 +212,7 @@ def _read_examples(
     task: Task, table: Table, selection: RowSelection, row_limit: int | None, seed: int
 ) -> tuple[tuple[TrainingExample, ...], CleaningReport]:
     gold = task.gold_column
-    if faults := check_columns(task, table.columns, gold_column=gold):
-        raise TaskFaults(str(task.source or task.name), faults)
+    require_columns(task, table, gold_column=gold)
     if not validate_table(table, task.id_column).rows:
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"

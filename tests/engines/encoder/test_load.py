@@ -149,7 +149,7 @@ def make_json_edit(name: str, **change: Any) -> Callable[[Path], None]:
         (
             make_json_edit("config.json", architectures=["BertForSequenceClassification"]),
             EngineError,
-            "lacks weights",
+            "2 tensors are missing: classifier.bias",
         ),
         (
             make_json_edit("config.json", model_type="t5"),

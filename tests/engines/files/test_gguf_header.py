@@ -15,8 +15,8 @@ pytest.importorskip("gguf", reason="gguf is not installed")
 import numpy as np
 from gguf import GGUFWriter
 
-from medtask.engines.files.gguf_header import count_gguf_parameters
-from medtask.errors import InputError
+from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
+from medtask.errors import EngineError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def count_weights(tmp_path: Path, content: bytes) -> int:
     file = tmp_path / "model.gguf"
     file.write_bytes(content)
-    return count_gguf_parameters(file)
+    return read_gguf_header(file).parameters
 
 
 def test_weights_are_counted(gguf_bytes: bytes, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_weights_are_counted(gguf_bytes: bytes, tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_cut_is_refused(gguf_bytes: bytes, tmp_path: Path) -> None:
-    for length in range(0, len(gguf_bytes) - 8 * 32 * 2, 7):
+    for length in range(0, len(gguf_bytes), 7):
         with pytest.raises(InputError, match="not a complete GGUF"):
             count_weights(tmp_path, gguf_bytes[:length])
 
@@ -101,3 +101,40 @@ def test_mutated_headers_neither_crash_nor_allocate(
         assert tracemalloc.get_traced_memory()[1] < 50_000_000
     finally:
         tracemalloc.stop()
+
+
+def write_blocks(path: Path, stated: int, names: list[str], value: float = 1.0) -> Path:
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_block_count(stated)
+    for name in names:
+        writer.add_tensor(name, np.full((8, 32), value, dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stated", "names", "message"),
+    [
+        (2, ["blk.0.ffn_up.weight"], "1 tensor is missing: blk.1"),
+        (
+            1,
+            ["blk.0.ffn_up.weight", "blk.1.ffn_up.weight"],
+            r"in a layer beyond the stated 1: blk\.1\.ffn_up\.weight",
+        ),
+    ],
+)
+def test_layers_that_the_metadata_does_not_state_are_refused(
+    tmp_path: Path, stated: int, names: list[str], message: str
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        check_gguf_tensors(write_blocks(tmp_path / "m.gguf", stated, names))
+
+
+def test_blank_matrices_are_refused_and_blank_vectors_are_not(tmp_path: Path) -> None:
+    names = ["blk.0.ffn_up.weight", "token_embd.weight"]
+    check_gguf_tensors(write_blocks(tmp_path / "whole.gguf", 1, names))
+    with pytest.raises(EngineError, match=r"2 tensors are all zero: blk\.0"):
+        check_gguf_tensors(write_blocks(tmp_path / "blank.gguf", 1, names, value=0.0))

@@ -133,6 +133,60 @@ def test_an_adapter_changes_the_answer_as_peft_says(folder: Path, tmp_path: Path
     assert torch.allclose(expected, found, atol=1e-4)
 
 
+def save_adapter(folder: Path, base: Path) -> Path:
+    """A random adapter of rank 4 for a model of `save_model`, with its output layer trained too."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        r=4, target_modules="all-linear", init_lora_weights=False, modules_to_save=["lm_head"]
+    )
+    peft.get_peft_model(make_model("llama"), config).save_pretrained(folder)
+    edit_adapter_config(folder, base_model_name_or_path=str(base))
+    return folder
+
+
+def edit_adapter_config(folder: Path, **values: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("remove", r"1 tensor is missing: .*lora_A\.weight"),
+        ("remove head", r"does not fit this model: .*lm_head\.weight"),
+        ("add", r"1 tensor is without a place in this model: .*layers\.9"),
+        ("rank", "size mismatch"),
+        ("nan", r"1 tensor is not finite .*lora_A"),
+    ],
+)
+def test_an_adapter_with_other_weights_than_its_config_states_is_refused(
+    folder: Path, tmp_path: Path, damage: str, message: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = save_adapter(tmp_path / "adapter", folder)
+    load_model(str(adapter), dtype="float32").close()
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = min(name for name in tensors if "lora_A" in name)
+    if damage == "remove":
+        del tensors[name]
+    elif damage == "remove head":
+        del tensors[next(name for name in tensors if "lm_head" in name and "lora" not in name)]
+    elif damage == "add":
+        tensors[name.replace("layers.0", "layers.9")] = tensors[name].clone()
+    elif damage == "rank":
+        edit_adapter_config(adapter, r=8)
+    else:
+        tensors[name][0, 0] = torch.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=message) as refusal:
+        load_model(str(adapter), dtype="float32")
+    assert refusal.value.exit_code == 5
+    assert "does not fit" not in str(refusal.value) or str(folder) in refusal.value.fix
+
+
 def test_an_adapter_without_a_base_explains_how_to_name_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError) as caught:

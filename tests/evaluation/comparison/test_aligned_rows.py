@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from medtask.errors import InputError
-from medtask.records import Answer, Option, Status
-from support.comparison_rows import LABELS, AnsweredTestRow, join_systems, make_answer, make_rows
+from medtask.records import Answer, AnsweredRow, Option, Status
+from support.comparison_rows import LABELS, join_systems, make_answer, make_rows
 
 GOLD = ["curative", "staging", "palliative", "curative"]
 
@@ -37,7 +37,7 @@ def test_the_order_of_rows_depends_on_ids_alone() -> None:
 
 def test_what_only_some_systems_have_is_counted() -> None:
     own = make_rows(GOLD, GOLD)
-    extra = AnsweredTestRow(9, make_answer("other", "curative"), "text")
+    extra = AnsweredRow(9, make_answer("other", "curative"), "text")
     contest = join_systems("label", {"ours": own, "theirs": [*own[:3], extra]})
     assert len(contest.ids) == 3
     assert contest.row_coverage.absent == {"ours": 0, "theirs": 1}
@@ -67,8 +67,8 @@ def test_an_abstention_is_compared_with_gold_that_abstains() -> None:
     from medtask.evaluation.comparison.aligned_rows import SystemSource, align_rows
 
     rows = [
-        AnsweredTestRow(1, Answer("a", Status.ABSTAINED), "text", "unclear"),
-        AnsweredTestRow(2, Answer("b", Status.ABSTAINED), "text", "staging"),
+        AnsweredRow(1, Answer("a", Status.ABSTAINED), "text", "unclear"),
+        AnsweredRow(2, Answer("b", Status.ABSTAINED), "text", "staging"),
     ]
     contest = align_rows(
         "label", LABELS, "unclear", [SystemSource(name, lambda: rows) for name in "xy"]
@@ -82,10 +82,10 @@ def test_an_abstention_is_compared_with_gold_that_abstains() -> None:
 
 def test_letters_become_sets_where_any_are() -> None:
     options = tuple(Option(letter, letter) for letter in "ABC")
-    one = [AnsweredTestRow(1, make_answer("q", "A"), "?", ("A", "B"), options)]
+    one = [AnsweredRow(1, make_answer("q", "A"), "?", ("A", "B"), options)]
     contest = join_systems(
         "choice",
-        {"x": one, "y": [AnsweredTestRow(1, make_answer("q", ("A", "B")), "?", None, options)]},
+        {"x": one, "y": [AnsweredRow(1, make_answer("q", ("A", "B")), "?", None, options)]},
         (),
     )
     assert contest.gold == (("A", "B"),)
@@ -126,14 +126,14 @@ def test_gold_that_differs_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ([AnsweredTestRow(1, make_answer("z", "curative"), "", "curative")], "nothing in common"),
+        ([AnsweredRow(1, make_answer("z", "curative"), "", "curative")], "nothing in common"),
         (
-            [AnsweredTestRow(1, make_answer("c3", "curative"))],
+            [AnsweredRow(1, make_answer("c3", "curative"))],
             "none of the rows that are in all of x and y has gold",
         ),
     ],
 )
-def test_nothing_to_compare_is_an_error(other: list[AnsweredTestRow], message: str) -> None:
+def test_nothing_to_compare_is_an_error(other: list[AnsweredRow], message: str) -> None:
     own = make_rows(["curative", "staging", "staging", None], GOLD)
     with pytest.raises(InputError, match=message):
         join_systems("label", {"x": own, "y": other})

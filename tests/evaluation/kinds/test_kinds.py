@@ -18,7 +18,7 @@ from medtask.evaluation.kinds.protocols import KindEvaluation
 from medtask.evaluation.presentation.blocks import ReportTable
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 from medtask.evaluation.report.terminal_summary import format_summary_lines
-from medtask.records import Answer, Option, Quote, Status, Value
+from medtask.records import Answer, AnsweredRow, Option, Quote, Status, Value
 from support.runs_by_kind import RUNS_BY_KIND
 
 FOUR = tuple(Option(letter, f"option {letter}") for letter in "ABCD")
@@ -41,7 +41,13 @@ def summarise_rows(
         status = Status.OK if value is not None else Status.FAILED
         confidence = None if kind == "answer" or value is None else 0.9
         gatherer.add(
-            number, Answer(str(number), status, value, confidence), f"text {number}", gold, options
+            AnsweredRow(
+                number,
+                Answer(str(number), status, value, confidence),
+                f"text {number}",
+                gold,
+                options,
+            )
         )
     return gatherer.finish()
 
@@ -174,10 +180,12 @@ def measure_top_k(
     gatherer = SummaryAccumulator("label", tuple(labels), None, True)
     for number, (value, shares, gold) in enumerate(rows, start=1):
         gatherer.add(
-            number,
-            Answer(str(number), Status.OK if value else Status.FAILED, value, None, shares),
-            "text",
-            gold,
+            AnsweredRow(
+                number,
+                Answer(str(number), Status.OK if value else Status.FAILED, value, None, shares),
+                "text",
+                gold,
+            )
         )
     return get_figures(gatherer.finish())
 
@@ -222,11 +230,13 @@ def test_top_k_is_reported_only_for_more_labels_than_k() -> None:
     for number, letters in enumerate(("ABCDE", "ABC"), start=1):
         shares = dict.fromkeys(letters, 1 / len(letters))
         gatherer.add(
-            number,
-            Answer(str(number), Status.OK, "A", 0.3, shares),
-            "text",
-            "C",
-            [Option(letter, letter) for letter in letters],
+            AnsweredRow(
+                number,
+                Answer(str(number), Status.OK, "A", 0.3, shares),
+                "text",
+                "C",
+                [Option(letter, letter) for letter in letters],
+            )
         )
     assert (
         not {"top_3", "top_5"} & get_figures(gatherer.finish()).keys()
@@ -263,12 +273,14 @@ def summarise_grouped(kind: str, patients: int, size: int, groups: bool) -> RunS
         for _ in range(size):
             row += 1
             gatherer.add(
-                row,
-                Answer(str(row), Status.OK, value, 0.9),
-                f"text {row}",
-                gold,
-                FOUR,
-                str(patient) if groups else None,
+                AnsweredRow(
+                    row,
+                    Answer(str(row), Status.OK, value, 0.9),
+                    f"text {row}",
+                    gold,
+                    FOUR,
+                    str(patient) if groups else None,
+                )
             )
     return gatherer.finish()
 
@@ -360,7 +372,9 @@ def test_a_truncated_answer_is_an_answer_where_it_has_one() -> None:
     gatherer = SummaryAccumulator("answer", (), None, False)
     for row, value in enumerate(["One whole sentence.", None], start=1):
         gatherer.add(
-            row, Answer(str(row), Status.TRUNCATED, value, reason="max_tokens"), "text", None
+            AnsweredRow(
+                row, Answer(str(row), Status.TRUNCATED, value, reason="max_tokens"), "text", None
+            )
         )
     shape = gatherer.finish().answer_statistics.to_json()
     assert (shape["ended"], shape["truncated"], shape["cut"]) == (0, 2, 1)
@@ -371,18 +385,22 @@ def test_fields_are_filled_quoted_and_right() -> None:
     shares = {"stage=I": 0.2, "stage=II": 0.8}
     quotes = {"stage": Quote("stage II", 10, 18)}
     gatherer.add(
-        1,
-        Answer("1", Status.OK, {"stage": "II", "size": {"mm": 12}}, 0.8, shares, quotes=quotes),
-        "text",
-        {"stage": "II"},
+        AnsweredRow(
+            1,
+            Answer("1", Status.OK, {"stage": "II", "size": {"mm": 12}}, 0.8, shares, quotes=quotes),
+            "text",
+            {"stage": "II"},
+        )
     )
     gatherer.add(
-        2,
-        Answer("2", Status.OK, {"stage": "I", "size": None}, 0.2, shares),
-        "text",
-        {"stage": "II", "size": {"mm": 1}},
+        AnsweredRow(
+            2,
+            Answer("2", Status.OK, {"stage": "I", "size": None}, 0.2, shares),
+            "text",
+            {"stage": "II", "size": {"mm": 1}},
+        )
     )
-    gatherer.add(3, Answer("3", Status.TRUNCATED), "text", "stage II")
+    gatherer.add(AnsweredRow(3, Answer("3", Status.TRUNCATED), "text", "stage II"))
     summary = gatherer.finish()
     assert summary.answer_statistics.to_json() == {
         "answered": 2,
@@ -452,11 +470,13 @@ def test_the_order_of_the_rows_changes_nothing(kind: str, data: st.DataObject) -
         for number, value, gold in rows:
             status = Status.REVIEW if value is not None else Status.FAILED
             gatherer.add(
-                number,
-                Answer(str(number), status, value, 0.5 if value else None),
-                f"text {number}",
-                gold,
-                FOUR,
+                AnsweredRow(
+                    number,
+                    Answer(str(number), status, value, 0.5 if value else None),
+                    f"text {number}",
+                    gold,
+                    FOUR,
+                )
             )
         found.append(gatherer.finish().to_json())
     assert found[0] == found[1]

@@ -17,7 +17,7 @@ from medtask.evaluation.report.run_report import ReportAdditions, render_report,
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
-from medtask.records import Answer, Option, PassStep, Quote, Status
+from medtask.records import Answer, AnsweredRow, Option, PassStep, Quote, Status
 from support.imaging_run import ABSTAIN, HOSTILE_TEXTS, LABELS, MANIFEST, make_imaging_run
 from support.runs_by_kind import DOMAINS, RUNS_BY_KIND
 
@@ -101,10 +101,17 @@ def test_hostile_labels_ids_reasons_gold_and_manifests_are_text() -> None:
     label = '"><script>alert(1)</script>'
     gatherer = SummaryAccumulator("label", [label], None, True)
     gatherer.add(
-        1, Answer(label, Status.REVIEW, label, 0.4, {label: 1.0}, reason=label), label, label
+        AnsweredRow(
+            1, Answer(label, Status.REVIEW, label, 0.4, {label: 1.0}, reason=label), label, label
+        )
     )
     gatherer.add(
-        2, Answer("\ud800", Status.OK, label, 0.4, {label: 1.0}, reason=label), label, label + "?"
+        AnsweredRow(
+            2,
+            Answer("\ud800", Status.OK, label, 0.4, {label: 1.0}, reason=label),
+            label,
+            label + "?",
+        )
     )
     page = HtmlPage(
         render_report(
@@ -155,10 +162,12 @@ def test_confidence_is_compared_with_accuracy(confidence: float, verdict: str) -
     gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
     for row in range(1, 5001):
         gatherer.add(
-            row,
-            Answer(str(row), Status.OK, "a", confidence, {"a": confidence}),
-            "text",
-            "ab"[row % 5 < 2],
+            AnsweredRow(
+                row,
+                Answer(str(row), Status.OK, "a", confidence, {"a": confidence}),
+                "text",
+                "ab"[row % 5 < 2],
+            )
         )
     assert verdict in render_report(gatherer.finish(), {})
 
@@ -220,7 +229,9 @@ def test_a_run_where_all_rows_failed_makes_a_page() -> None:
     gatherer = SummaryAccumulator("label", LABELS, None, True)
     for row in range(1, 101):
         gatherer.add(
-            row, Answer(str(row), Status.FAILED, reason="out of memory"), "text", LABELS[0]
+            AnsweredRow(
+                row, Answer(str(row), Status.FAILED, reason="out of memory"), "text", LABELS[0]
+            )
         )
     page = HtmlPage(render_report(gatherer.finish(), MANIFEST)).text
     assert "No row got a label." in page
@@ -231,7 +242,7 @@ def test_a_run_where_all_rows_failed_makes_a_page() -> None:
 
 def test_one_label_that_is_always_right_makes_a_page() -> None:
     gatherer = SummaryAccumulator("label", ["yes"], None, True)
-    gatherer.add(1, Answer("1", Status.OK, "yes", 1.0, {"yes": 1.0}), "text", "yes")
+    gatherer.add(AnsweredRow(1, Answer("1", Status.OK, "yes", 1.0, {"yes": 1.0}), "text", "yes"))
     page = HtmlPage(render_report(gatherer.finish(), {})).text
     assert "accuracy 1.000 (0.207-1.000)" in page
     assert "1.000 (no interval)" in page
@@ -244,10 +255,12 @@ def test_two_thousand_long_labels_do_not_make_a_huge_page(tmp_path: Path) -> Non
     for row in range(1, 2001):
         given, gold = labels[row % 2000], labels[row * 7 % 2000]
         gatherer.add(
-            row,
-            Answer(str(row), Status.REVIEW, given, 0.5, dict.fromkeys(labels, 1 / 2000)),
-            "text " * 1000,
-            gold,
+            AnsweredRow(
+                row,
+                Answer(str(row), Status.REVIEW, given, 0.5, dict.fromkeys(labels, 1 / 2000)),
+                "text " * 1000,
+                gold,
+            )
         )
     write_report(tmp_path / "report.html", gatherer.finish(), MANIFEST)
     page = (tmp_path / "report.html").read_text("utf-8")
@@ -360,7 +373,7 @@ def test_thoughts_quotes_and_earlier_answers_are_in_the_cases() -> None:
         steps=(PassStep("first", Status.REVIEW, {"stage": "I"}, 0.2),),
         pass_name="refine",
     )
-    gatherer.add(1, answer, text, {"stage": "II"})
+    gatherer.add(AnsweredRow(1, answer, text, {"stage": "II"}))
     written = render_report(gatherer.finish(), {})
     page = HtmlPage(written)
     assert '<mark title="stage">Stage II</mark>' in written
@@ -376,9 +389,17 @@ def test_options_are_shown_in_place_of_letters() -> None:
     gatherer = SummaryAccumulator("choice", (), None, True)
     options = (Option("A", "<i>aspirin</i>"), Option("B", "rest"))
     gatherer.add(
-        1, Answer("1", Status.REVIEW, "A", 0.6, {"A": 0.6, "B": 0.4}), "What helps?", "B", options
+        AnsweredRow(
+            1,
+            Answer("1", Status.REVIEW, "A", 0.6, {"A": 0.6, "B": 0.4}),
+            "What helps?",
+            "B",
+            options,
+        )
     )
-    gatherer.add(2, Answer("2", Status.FAILED, reason="broken"), "What helps?", "B", options)
+    gatherer.add(
+        AnsweredRow(2, Answer("2", Status.FAILED, reason="broken"), "What helps?", "B", options)
+    )
     page = HtmlPage(render_report(gatherer.finish(), {}))
     assert page.text.count("A: <i>aspirin</i>") >= 3
     assert "gold: B: rest" in page.text
@@ -388,7 +409,7 @@ def test_options_are_shown_in_place_of_letters() -> None:
 def test_words_and_meanings_of_every_status() -> None:
     gatherer = SummaryAccumulator("label", ["a"], None, False)
     for row, status in enumerate(Status, start=1):
-        gatherer.add(row, Answer(str(row), status, reason="so"), "text", None)
+        gatherer.add(AnsweredRow(row, Answer(str(row), status, reason="so"), "text", None))
     page = HtmlPage(render_report(gatherer.finish(), {})).text
     for word in ("not text", "too short", "unlike the examples"):
         assert word in page

@@ -15,7 +15,7 @@ from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 from medtask.evaluation.report.terminal_summary import format_summary_lines
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
-from medtask.records import Answer, Status
+from medtask.records import Answer, AnsweredRow, Status
 from support.imaging_run import ABSTAIN, HOSTILE_TEXTS, LABELS, make_imaging_run
 
 
@@ -33,7 +33,7 @@ def make_gatherer(
 ) -> RunSummary:
     gatherer = SummaryAccumulator("label", ["a", "b"], abstain, has_gold)
     for number, (given, gold) in enumerate(rows, start=1):
-        gatherer.add(number, given, f"text {number}", gold)
+        gatherer.add(AnsweredRow(number, given, f"text {number}", gold))
     return gatherer.finish()
 
 
@@ -173,7 +173,7 @@ def test_the_order_of_the_rows_changes_nothing() -> None:
         random.Random(seed).shuffle(rows)
         gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
         for row in rows:
-            gatherer.add(*row)
+            gatherer.add(AnsweredRow(*row))
         found.append(gatherer.finish())
     first, second = found
     assert first.gold is not None
@@ -204,7 +204,7 @@ def test_memory_grows_by_a_few_numbers_for_a_row_with_gold_and_by_no_text() -> N
             {"x": confidence},
             reason=f"confidence {confidence:.2f}",
         )
-        gatherer.add(row, given, f"text {row} " * 20, LABELS[row % 11])
+        gatherer.add(AnsweredRow(row, given, f"text {row} " * 20, LABELS[row % 11]))
         if row in (4000, 12_000):
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()

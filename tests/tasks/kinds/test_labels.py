@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medtask.tables.missing import mark_missing
 from medtask.tasks.rows import read_gold
 from medtask.tasks.task import (
     MultiLabel,
@@ -118,3 +119,18 @@ def test_labels_that_were_joined_come_apart_again(names, separator):
     assert read_gold(LABELS, {}, repr(names)) == tuple(
         name for name in LABEL_NAMES if name in names
     )
+
+
+def test_a_blank_cell_of_gold_is_unlabelled_or_no_label(load_text):
+    unlabelled = load_text(make_task_yaml("kind: labels, labels: [a, b]"))
+    none = load_text(make_task_yaml("kind: labels, labels: [a, b], blank_gold: none"))
+    rows = [mark_missing({"gold": cell}) for cell in (None, " ", "NA", "[]", "b")]
+    assert [read_gold(unlabelled, row, row["gold"]) for row in rows] == [
+        None,
+        None,
+        None,
+        (),
+        ("b",),
+    ]
+    assert [read_gold(none, row, row["gold"]) for row in rows] == [(), (), None, (), ("b",)]
+    assert unlabelled.fingerprint == none.fingerprint  # how gold is read changes no answer

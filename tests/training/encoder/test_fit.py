@@ -348,7 +348,7 @@ def test_a_folder_that_lacks_weights_is_refused(base: str, tmp_path: Path) -> No
     tensors = load_file(tmp_path / "broken" / "model.safetensors")
     del tensors["encoder.layer.1.output.dense.weight"]
     save_file(tensors, tmp_path / "broken" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EngineError, match=r"lacks weights \(bert\.encoder\.layer\.1"):
+    with pytest.raises(EngineError, match=r"1 tensor is missing: bert\.encoder\.layer\.1"):
         fit_encoder(
             [make_training_data(make_task(tmp_path / "task"))],
             make_recipe(str(tmp_path / "broken")),

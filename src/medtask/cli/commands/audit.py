@@ -69,10 +69,11 @@ def audit(
     elif audited.result:
         for line in list_audit_lines(audited.result):
             show.print_line(line)
-        for note in audited.notes:
-            show.print_fact("note", note)
     elif audited.sample:
         _print_sample(audited.sample, source)
+    if not as_json:
+        for note in audited.notes:
+            show.print_fact("note", note)
 
 
 def _print_sample(sample: AuditSample, source: Path) -> None:
@@ -82,4 +83,5 @@ def _print_sample(sample: AuditSample, source: Path) -> None:
         "without their answers"
     )
     show.print_line((str(sample.table_path), "bold"), f"   {summary}")
-    show.print_line(f"Fill in the column gold from the top, then run: medtask audit {source}")
+    mark = ", or an x in none_applies," if sample.has_none_column else ""
+    show.print_line(f"Fill in the column gold{mark} from the top, then run: medtask audit {source}")

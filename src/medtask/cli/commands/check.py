@@ -16,7 +16,6 @@ from medtask.cli.inputs import (
     DataSource,
     ModelName,
     TaskPath,
-    check_table,
     choose_model,
     describe_table,
     open_table,
@@ -71,11 +70,12 @@ def check(
 ) -> None:
     """Check a task, its table and its model before a run."""
     from medtask.tasks.load import load_task
+    from medtask.tasks.rows import require_columns
 
     try:
         loaded_task = load_task(task)
         with open_table(loaded_task, data, read_options) as table:
-            check_table(loaded_task, table)
+            require_columns(loaded_task, table)
             load_model = partial(load_engine, choose_model(loaded_task, model), load_options)
             if as_json or row is not None or record_id is not None:
                 _print_prompt_preview(loaded_task, table, load_model, row or 1, record_id, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +54,20 @@ def init(
         data=os.path.relpath(table, folder),
     )
     _write_task_file(file, draft)
-    show.print_line(f"Wrote {file} - fill in the labels, then: medtask check {folder}")
+    show.print_line(
+        f"Wrote {file} - fill in the labels, then: medtask check {folder}"
+        f"{_format_options(read_options)}"
+    )
+
+
+def _format_options(read_options: ReadOptions) -> str:
+    """The options of reading as they are written on the command line."""
+    given = read_options.to_values().items()
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(str(word))}"
+        for name, value in given
+        for word in (value if isinstance(value, tuple) else [value])
+    )
 
 
 def _write_task_file(file: Path, text: str) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -30,7 +29,6 @@ from medtask.training.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from medtask.tasks.task import Task
-    from medtask.training.recipe import Recipe
     from medtask.training.train import TaskData
     from medtask.training.trained_model import TrainedModel
 
@@ -49,6 +47,7 @@ def train(
     share: options.ValidationShare = 0.1,
     min_count: options.MinLabelRows = 1,
     cap: options.MaxLabelRows = None,
+    folds: options.FoldCount = None,
     *,
     read_options: ReadOptions,
     epochs: options.EpochCount = DEFAULT_RECIPE.epochs,
@@ -78,10 +77,14 @@ def train(
     The result is a folder that run, evaluate and compare accept like any model. Ctrl-C stops within
     seconds; the same command resumes, also after a crash.
     """
+    import medtask
+    from medtask.cli.training_progress import TrainingProgressDisplay
     from medtask.tables.read import read_table
     from medtask.tasks.load import load_task
+    from medtask.training.recipe import build_recipe
     from medtask.training.train import TaskData, preview_training
     from medtask.training.training_data import RowSelection
+    from medtask.training.validation_metrics import name_score
 
     disable_downloads(offline)
     loaded_task = load_task(task)
@@ -89,28 +92,38 @@ def train(
     with open_table(loaded_task, data, read_options) as table:
         further = read_options.for_further_tables()
         validation_table = read_table(validation, further) if validation is not None else None
-        task_data = [
-            TaskData(loaded_task, table, gold, validation_table),
-            *(_open_task_data(argument, further) for argument in also or ()),
-        ]
-        recipe, selection = (
-            options.build_recipe(loaded_task, context.params),
+        selection, settings = (
             RowSelection(share, min_count, cap),
+            options.read_settings(context.params),
         )
+        further_tasks = [_open_task_data(argument, further) for argument in also or ()]
         if dry_run:
-            show.print_line(
-                "\n".join(preview_training(task_data, recipe, out=folder, selection=selection))
-            )
+            tasks = [TaskData(loaded_task, table, gold, validation_table), *further_tasks]
+            recipe = build_recipe(method, base, settings, task_model=loaded_task.model)
+            lines = preview_training(tasks, recipe, out=folder, selection=selection)
+            show.print_line("\n".join(lines))
             return
         tracker = open_tracking(track, loaded_task, folder)
-        result = _train_model(
-            task_data,
-            recipe,
-            quiet=quiet,
-            out=folder,
-            selection=selection,
-            demonstration=demonstration,
-        )
+        with TrainingProgressDisplay(quiet=quiet) as display, redirect_stdout(sys.stderr):
+            display.model_title = " + ".join(base or ()) or method
+            display.score_name = name_score(
+                [loaded_task, *(further_task.task for further_task in further_tasks)]
+            )
+            result = medtask.train(
+                loaded_task,
+                table,
+                out=folder,
+                method=method,
+                base=base,
+                gold=gold,
+                validation=validation_table,
+                further_tasks=further_tasks,
+                folds=folds,
+                selection=selection,
+                observer=display,
+                demonstration=demonstration,
+                **settings,
+            )
     document = (
         report_to_tracker(tracker, "train", loaded_task, folder, result.to_json())
         if result.task_results
@@ -118,20 +131,9 @@ def train(
     )
     if document is not None:  # of several processes, the main one reports
         show.print_json(document) if as_json else _print_result(result)
+    elif result.state == "interrupted":
+        show.print_line("Stopped. Run the same command again to resume.", stderr=True)
     raise typer.Exit(result.exit_code)
-
-
-def _train_model(
-    task_data: Sequence[TaskData], recipe: Recipe, *, quiet: bool, **settings: Any
-) -> TrainedModel:
-    from medtask.cli.training_progress import TrainingProgressDisplay
-    from medtask.training.train import train_tasks
-    from medtask.training.validation_metrics import name_score
-
-    with TrainingProgressDisplay(quiet=quiet) as display, redirect_stdout(sys.stderr):
-        display.model_title = " + ".join(recipe.bases) or "TF-IDF"
-        display.score_name = name_score(data.task for data in task_data)
-        return train_tasks(task_data, recipe, observer=display, **settings)
 
 
 def _default_folder(task: Task, method: str) -> Path:
@@ -182,6 +184,13 @@ def _print_result(model: TrainedModel) -> None:
             )
         if task_result.calibration:
             show.print_line((task_result.calibration, "dim"))
+    if (out_of_fold := model.out_of_fold) and out_of_fold.score is not None:
+        show.print_line(
+            f"{get_metric_title(out_of_fold.headline_metric)} on all rows with gold "
+            f"{out_of_fold.score}, each answered by a model of {out_of_fold.folds} folds that was "
+            "not trained on it"
+        )
+        show.print_line((f"{out_of_fold.run}/", "bold"), "   medtask evaluate and compare read it")
     if model.state == "interrupted":
         show.print_line(
             "Stopped: the folder holds the best state so far. Run the same command again to resume."

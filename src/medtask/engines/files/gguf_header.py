@@ -1,4 +1,4 @@
-"""Validates the header of a GGUF file before a parser in C reads the file.
+"""Reads and validates the header of a GGUF file before a parser in C reads the file.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -6,15 +6,23 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from medtask.errors import InputError, MissingExtra
+from medtask.model_weights import BLANK, is_matrix, refuse_weights
 
 _VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING_TYPE, _ARRAY_TYPE = 8, 9
+_COUNT_TYPES = frozenset({4, 10})  # unsigned integers of 32 and 64 bits
+_DEFAULT_ALIGNMENT = 32  # bytes
+_CHUNK_BYTES = 1 << 16
+_BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
 MAX_TENSORS, MAX_KEYS, MAX_ARRAY_ITEMS, MAX_STRING_BYTES, MAX_DIMENSIONS = (
     100_000,
     10_000,
@@ -24,11 +32,33 @@ MAX_TENSORS, MAX_KEYS, MAX_ARRAY_ITEMS, MAX_STRING_BYTES, MAX_DIMENSIONS = (
 )
 
 
-def count_gguf_parameters(path: Path) -> int:
-    """The number of parameters in a GGUF file; InputError for an invalid header."""
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """A tensor of a GGUF file; ``start`` and ``size`` are the place of its data in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """The header of a GGUF file; ``block_count`` is None for a file without blocks."""
+
+    tensors: tuple[GgufTensor, ...]
+    block_count: int | None
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Read the header of a GGUF file; InputError if it is not valid or the file is truncated."""
     try:
         with path.open("rb") as file:
-            return _count_parameters(file, path.stat().st_size)
+            return _read_header(file, path.stat().st_size)
     except (struct.error, ValueError, KeyError):
         raise InputError(
             f"{path} is not a complete GGUF file", fix="fetch the file again"
@@ -39,33 +69,81 @@ def count_gguf_parameters(path: Path) -> int:
         ) from None
 
 
-def _count_parameters(file: BinaryIO, size: int) -> int:
+def check_gguf_tensors(path: Path) -> None:
+    """Check what libraries do not: layers that the metadata does not mention, and blank matrices.
+
+    Raises:
+        InputError: The header is not valid.
+        EngineError: A layer is missing or not mentioned, or a matrix is all zero.
+    """
+    header = read_gguf_header(path)
+    blocks: dict[int, list[str]] = {}
+    for tensor in header.tensors:
+        if match := _BLOCK_NAME.match(tensor.name):
+            blocks.setdefault(int(match[1]), []).append(tensor.name)
+    if header.block_count is not None and blocks:
+        stated = range(header.block_count)
+        refuse_weights(path, "missing", [f"blk.{block}" for block in stated if block not in blocks])
+        refuse_weights(
+            path,
+            f"in a layer beyond the stated {header.block_count}",
+            [name for block, names in blocks.items() if block not in stated for name in names],
+        )
+    with path.open("rb") as file:
+        blank = [
+            tensor.name
+            for tensor in header.tensors
+            if is_matrix(tensor.shape) and _is_blank(file, tensor)
+        ]
+    refuse_weights(path, BLANK, blank)
+
+
+def _is_blank(file: BinaryIO, tensor: GgufTensor) -> bool:
+    file.seek(tensor.start)
+    for start in range(0, tensor.size, _CHUNK_BYTES):
+        if any(file.read(min(_CHUNK_BYTES, tensor.size - start))):
+            return False
+    return True
+
+
+def _read_header(file: BinaryIO, size: int) -> GgufHeader:
     magic, version, tensors, keys = struct.unpack("<4sIQQ", file.read(24))
     if magic != b"GGUF" or version not in {2, 3} or tensors > MAX_TENSORS or keys > MAX_KEYS:
         raise ValueError
+    numbers: dict[str, int] = {}
     for _ in range(keys):
-        _skip_string(file, size)
-        _skip_value(file, size, _read_int(file, 4))
-    total = 0
-    blocks = _get_block_sizes()
-    for _ in range(tensors):
-        _skip_string(file, size)
-        dimensions = _read_int(file, 4)
-        if dimensions > MAX_DIMENSIONS:
-            raise ValueError
-        numbers = math.prod(_read_int(file, 8) for _ in range(dimensions))
-        kind, offset = _read_int(file, 4), _read_int(file, 8)
-        # A parser in C that trusts these sizes would read beyond the file. An unknown format takes
-        # at least one bit per number.
-        per_block, bytes_of_block = blocks.get(kind, (8, 1))
-        if numbers > 8 * size or offset + numbers // per_block * bytes_of_block > size:
-            raise ValueError
-        total += numbers
-    if file.tell() > size or total > 8 * size:
+        name, kind = _read_string(file, size), _read_int(file, 4)
+        if kind in _COUNT_TYPES:
+            numbers[name] = _read_int(file, _VALUE_SIZES[kind])
+        else:
+            _skip_value(file, size, kind)
+    found = [_read_tensor(file, size) for _ in range(tensors)]
+    alignment = numbers.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not 0 < alignment <= size:
         raise ValueError
-    return total
+    start = -(-file.tell() // alignment) * alignment
+    placed = tuple(replace(tensor, start=start + tensor.start) for tensor in found)
+    block_counts = [number for name, number in numbers.items() if name.endswith(".block_count")]
+    header = GgufHeader(placed, block_counts[0] if len(block_counts) == 1 else None)
+    # A parser in C that trusts these sizes would read beyond the file.
+    if header.parameters > 8 * size or any(t.start + t.size > size for t in placed):
+        raise ValueError
+    return header
 
 
+def _read_tensor(file: BinaryIO, size: int) -> GgufTensor:
+    """A tensor, with its start relative to the section of data."""
+    name, dimensions = _read_string(file, size), _read_int(file, 4)
+    if dimensions > MAX_DIMENSIONS:
+        raise ValueError
+    shape = tuple(_read_int(file, 8) for _ in range(dimensions))
+    kind, offset = _read_int(file, 4), _read_int(file, 8)
+    # An unknown format takes at least one bit per number.
+    per_block, bytes_of_block = _get_block_sizes().get(kind, (8, 1))
+    return GgufTensor(name, shape, offset, math.prod(shape) // per_block * bytes_of_block)
+
+
+@cache
 def _get_block_sizes() -> Mapping[int, tuple[int, int]]:
     """For each number format: the numbers per block, and the bytes of a block."""
     try:
@@ -94,10 +172,18 @@ def _skip_value(file: BinaryIO, size: int, kind: int) -> None:
 
 
 def _skip_string(file: BinaryIO, size: int) -> None:
+    file.seek(_read_string_length(file, size), 1)
+
+
+def _read_string(file: BinaryIO, size: int) -> str:
+    return file.read(_read_string_length(file, size)).decode("utf-8", "replace")
+
+
+def _read_string_length(file: BinaryIO, size: int) -> int:
     length = _read_int(file, 8)
     if length > MAX_STRING_BYTES or file.tell() + length > size:
         raise ValueError
-    file.seek(length, 1)
+    return length
 
 
 def _read_int(file: BinaryIO, width: int) -> int:

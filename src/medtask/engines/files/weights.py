@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from medtask.atomic_files import replace_file
-from medtask.engines.files.gguf_header import count_gguf_parameters
+from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
 from medtask.engines.files.model_files import ModelFiles, read_model_json
 from medtask.errors import InputError, StorageError
+from medtask.model_weights import check_loaded_model
 
 # Bytes in memory by dtype or quantisation.
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
@@ -26,7 +27,7 @@ BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1
 def count_parameters(files: ModelFiles) -> int:
     """The number of parameters of a model, from the headers of its files."""
     if files.is_gguf:
-        return count_gguf_parameters(files.path)
+        return read_gguf_header(files.path).parameters
     total = 0
     for path in sorted(files.path.glob("*.safetensors")):
         for tensor in _read_safetensors_header(path).values():
@@ -56,12 +57,11 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
     The cache is keyed by the file's path, size and time: later calls do not read the file.
     """
     import platformdirs
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file_stat = path.stat()
     transformers_version = importlib.metadata.version("transformers")
     key = hashlib.sha256(
-        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{transformers_version}".encode()
+        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{transformers_version}|checked".encode()
     ).hexdigest()
     models = Path(platformdirs.user_cache_dir("medtask")) / "models"
     cached_folder = models / f"{path.stem}-{key[:16]}"
@@ -77,24 +77,36 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
             f"{models} cannot be written ({error.strerror})",
             fix="set XDG_CACHE_HOME to a folder with room",
         ) from None
-    with contextlib.redirect_stderr(
-        io.StringIO()
-    ):  # hides a progress bar per tensor, which transformers has no setting for
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(
-            temporary_folder
-        )
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True)
-        )
-        model.save_pretrained(temporary_folder)
-    (temporary_folder / "unpacked.json").write_text(
-        json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8"
-    )
     try:
+        _convert_gguf(path, temporary_folder)
+        (temporary_folder / "unpacked.json").write_text(
+            json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8"
+        )
         temporary_folder.rename(cached_folder)
-    except OSError:  # another process has created the folder
+    except BaseException as error:
         shutil.rmtree(temporary_folder, ignore_errors=True)
+        if not (isinstance(error, OSError) and marker.is_file()):  # created by another process
+            raise
     return cached_folder, sha256
+
+
+def _convert_gguf(path: Path, folder: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file as transformers saves them."""
+    check_gguf_tensors(path)  # transformers ignores tensors that its mapping does not name
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # Hides a progress bar per tensor, which transformers has no setting for.
+    with contextlib.redirect_stderr(io.StringIO()):
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            quantization_config=GgufConfig(dequantize=True),
+            ignore_mismatched_sizes=True,  # named by the check
+            output_loading_info=True,
+        )
+        check_loaded_model(model, loading_info, path)
+        model.save_pretrained(folder)
 
 
 def hash_weights(folder: Path) -> str:
@@ -114,18 +126,9 @@ def hash_weights(folder: Path) -> str:
 
 def hash_file_cached(path: Path) -> str:
     """A file's SHA-256, cached by path, size and time: reading 40 GB takes longer than loading."""
-    import platformdirs
-
-    file_stat = path.stat()
-    key = hashlib.sha256(
-        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}".encode()
-    ).hexdigest()
-    cache_file = Path(platformdirs.user_cache_dir("medtask")) / "hashes" / key[:32]
-    with contextlib.suppress(OSError, ValueError):
-        cached_hash = cache_file.read_text(encoding="ascii")
-        if len(cached_hash) == 64:
-            return cached_hash
-    sha256 = hash_file(path)
+    if cached_hash := read_cached_hash(path):
+        return cached_hash
+    sha256, cache_file = hash_file(path), _find_hash_file(path)
     with contextlib.suppress(
         OSError, StorageError
     ):  # without the cache the hash is only computed again
@@ -133,6 +136,25 @@ def hash_file_cached(path: Path) -> str:
         with replace_file(cache_file) as draft:
             draft.write_text(sha256, encoding="ascii")
     return sha256
+
+
+def read_cached_hash(path: Path) -> str | None:
+    """The SHA-256 that `hash_file_cached` has stored for a file; None if it has not."""
+    with contextlib.suppress(OSError, ValueError):
+        cached_hash = _find_hash_file(path).read_text(encoding="ascii")
+        if len(cached_hash) == 64:
+            return cached_hash
+    return None
+
+
+def _find_hash_file(path: Path) -> Path:
+    import platformdirs
+
+    file_stat = path.stat()
+    key = hashlib.sha256(
+        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}".encode()
+    ).hexdigest()
+    return Path(platformdirs.user_cache_dir("medtask")) / "hashes-of-checked" / key[:32]
 
 
 def hash_file(path: Path) -> str:

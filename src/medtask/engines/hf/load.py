@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medtask.display import format_bytes
+from medtask.display import format_bytes, shorten
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
 from medtask.engines.files.weights import (
@@ -22,11 +22,13 @@ from medtask.engines.model_metadata import find_trained_engine, read_model_metad
 from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge, UsageError
 from medtask.hardware import Machine, choose_device, inspect_machine
+from medtask.model_weights import check_loaded_model, check_weight_values, refuse_weights
 from medtask.privacy import block_network
 
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
 
+_LORA = ".lora_"
 WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and intermediate results of one pack
 CPU_BUDGET_TOKENS, ACCELERATOR_BUDGET_TOKENS = 1024, 8192
 
@@ -173,7 +175,14 @@ def _load_model(files: ModelFiles, plan: HfLoadPlan, torch: Any) -> tuple[Any, A
             options["quantization_config"] = _make_quantization_config(plan, torch)
             options["device_map"] = plan.device
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, **options)
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
+            source,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # named by the check
+            output_loading_info=True,
+            **options,
+        )
+        check_loaded_model(model, loading_info, files.reference)
         if files.adapter:
             model, hashes["adapter"] = _apply_adapter(model, files.adapter, plan)
     except (
@@ -247,9 +256,17 @@ def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, st
         )  # about keys missing in an adapter, which are checked below
         try:
             adapted_model = PeftModel.from_pretrained(model, str(adapter))
-        except (RuntimeError, ValueError) as error:
-            raise _make_adapter_error(adapter, type(error).__name__) from error
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise EngineError(
+                f"the adapter {adapter} does not fit this model: {shorten(reason, 300)}",
+                fix=_name_base(adapter),
+            ) from error
     _check_adapter_weights(adapted_model, adapter)
+    adapter_weights = (
+        (name, value) for name, value in adapted_model.named_parameters() if _LORA in name
+    )
+    check_weight_values(adapter_weights, f"the adapter {adapter}", allow_blank=True)
     # In float32 merging loses no precision and saves two products per layer; in shorter formats it
     # would round the adapter's changes away.
     return (
@@ -260,7 +277,7 @@ def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, st
 
 
 def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
-    """Raise InputError unless the matrices of an adapter and those that the model expects are the
+    """Raise EngineError unless the tensors of an adapter and those that the model expects are the
     same: PEFT only warns.
     """
     from peft import get_peft_model_state_dict
@@ -269,29 +286,23 @@ def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
     stored_names: set[str] = set()
     for file in adapter.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
-            stored_names |= {name for name in content.keys() if ".lora_" in name}  # noqa: SIM118 - a reader, no mapping
+            stored_names |= set(content.keys())
     # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
-    # base model.
-    expected_names = {
-        name
-        for name in get_peft_model_state_dict(adapted_model, save_embedding_layers=False)
-        if ".lora_" in name
-    }
-    if stored_names != expected_names:
-        raise _make_adapter_error(
-            adapter,
-            f"{len(stored_names - expected_names)} of its {len(stored_names)} matrices have no "
-            "place, "
-            f"{len(expected_names - stored_names)} are missing",
+    # base model. Stored embeddings replace those of the model, which has them by the same name.
+    expected_names = set(get_peft_model_state_dict(adapted_model, save_embedding_layers=False))
+    known_names = expected_names | set(adapted_model.state_dict())
+    for problem, names in (
+        ("missing", expected_names - stored_names),
+        ("without a place in this model", stored_names - known_names),
+    ):
+        refuse_weights(
+            f"the adapter {adapter} does not fit this model", problem, names, _name_base(adapter)
         )
 
 
-def _make_adapter_error(adapter: Path, reason: str) -> InputError:
-    base = _read_base_model(adapter) or "it was trained with"
-    return InputError(
-        f"the adapter {adapter} does not fit this model ({reason})",
-        fix=f"put it on the model {base}",
-    )
+def _name_base(adapter: Path) -> str:
+    """The remedy for an adapter that does not fit."""
+    return f"put it on the model {_read_base_model(adapter) or 'that it was trained with'}"
 
 
 def _read_base_model(adapter: Path) -> str:

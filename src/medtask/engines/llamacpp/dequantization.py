@@ -16,6 +16,7 @@ from pathlib import Path
 import llama_cpp
 import platformdirs
 
+from medtask.engines.llamacpp.log import format_log_error
 from medtask.errors import EngineError, StorageError
 
 FLOAT16_BYTES = 2
@@ -56,8 +57,11 @@ def dequantize_weights(path: Path) -> Path:
             )
             if code != 0:
                 raise EngineError(
-                    f"llama.cpp could not unpack {path.name}",
-                    fix="add --dtype file: its weights are then used as they are",
+                    f"llama.cpp could not dequantise {path.name}{format_log_error()}",
+                    fix=(
+                        "fetch the file again; if it is intact, add --dtype file: its weights are "
+                        "then used as they are"
+                    ),
                 )
             temporary_file.chmod(0o600)
             temporary_file.rename(cached_file)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.gguf_header import count_gguf_parameters
+from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
 from medtask.engines.files.model_files import locate_model
-from medtask.engines.files.weights import hash_file_cached
+from medtask.engines.files.weights import hash_file_cached, read_cached_hash
+from medtask.engines.llamacpp.log import collect_log_errors, format_log_error
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, MissingExtra, ModelNotFound, ModelTooLarge, UsageError
@@ -65,8 +65,10 @@ def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Lla
             f"{name} is not a GGUF file, and llama.cpp reads only those",
             fix=f"leave {SCHEME} out, or name a .gguf file",
         )
-    weights = count_gguf_parameters(files.path)  # validated before a parser in C reads the file
-    llama_cpp.llama_log_set(_get_silent_log_callback(), None)
+    # Validated before a parser in C reads the file.
+    weights = read_gguf_header(files.path).parameters
+    check_gguf_tensors(files.path)
+    collect_log_errors()
     machine = inspect_machine(accelerator=False)
     gpu_supported = llama_cpp.llama_supports_gpu_offload()
     plan = plan_llamacpp_load(files.path, weights, machine, options, gpu_supported=gpu_supported)
@@ -143,7 +145,7 @@ def _check_adapter(adapter: str | None) -> Path | None:
             f"{adapter} is no adapter that llama.cpp can read",
             fix="convert it to a .gguf file, or use the hf engine",
         )
-    count_gguf_parameters(path)
+    read_gguf_header(path)
     return path
 
 
@@ -159,6 +161,8 @@ def _build_engine(
 
     settings = llama_cpp.llama_model_default_params()
     settings.n_gpu_layers = ALL_LAYERS if plan.offload else 0
+    # Reads all weights once. A file with a cached hash has passed this check before.
+    settings.check_tensors = read_cached_hash(path) is None
     loaded = dequantize_weights(path) if plan.dequantize else path
     model = llama_cpp.llama_model_load_from_file(str(loaded).encode(), settings)
     if not model:
@@ -166,7 +170,7 @@ def _build_engine(
             "fetch the file again, or update llama-cpp-python: it may not know this "
             "architecture yet"
         )
-        raise EngineError(f"llama.cpp could not load {reference}", fix=fix)
+        raise EngineError(f"llama.cpp could not load {reference}{format_log_error()}", fix=fix)
     gguf_metadata = _read_gguf_metadata(model)
     limit = llama_cpp.llama_model_n_ctx_train(model)
     kv_bytes = int((plan.allowed_bytes - plan.needed_bytes - WORKING_MEMORY_BYTES) * 0.8)
@@ -230,16 +234,6 @@ def _build_info(
     return EngineInfo("llamacpp", title, identity, device=device, details=details)
 
 
-@lru_cache(maxsize=1)
-def _get_silent_log_callback() -> Any:
-    """A callback that discards llama.cpp's log. llama.cpp keeps a pointer to it, so it must not be
-    garbage-collected.
-    """
-    import llama_cpp
-
-    return llama_cpp.llama_log_callback(lambda level, text, data: None)
-
-
 def _read_gguf_metadata(model: Any) -> dict[str, str]:
     """The text and number values of the file's metadata."""
     import llama_cpp
@@ -269,7 +263,7 @@ def _load_adapter(model: Any, adapter: Path) -> Any:
     lora = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
     if not lora:
         raise EngineError(
-            f"llama.cpp could not put {adapter.name} on this model",
+            f"llama.cpp could not put {adapter.name} on this model{format_log_error()}",
             fix="name an adapter that was made for this base model",
         )
     return lora

@@ -23,11 +23,13 @@ from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
 from medtask.hardware import inspect_machine
+from medtask.model_weights import BLANK, NOT_FINITE, is_matrix, refuse_weights
 from medtask.privacy import block_network
 
 if TYPE_CHECKING:
     from medtask.engines.mlx.engine import MlxEngine
 
+_ADAPTER_LEAVES = frozenset({"lora_a", "lora_b", "m"})
 WORKING_MEMORY_BYTES = 1_000_000_000  # Python, mlx and the keys and values of a pack
 
 
@@ -128,7 +130,9 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
     )
     if adapter:
         load_adapters(model, str(adapter)).eval()
+        _check_adapter_weights(model, adapter)
         hashes["adapter"] = hash_weights(adapter)
+    _check_weight_values(model, files.reference)
     if target_dtype != "auto":
         model.set_dtype(getattr(mx, target_dtype))
     loaded_dtype = _read_dtype(model)
@@ -188,6 +192,40 @@ def _check_adapter(adapter: Path) -> Path:
             ),
         )
     return adapter
+
+
+def _check_adapter_weights(model: Any, adapter: Path) -> None:
+    """Raise EngineError for missing matrices of an adapter, which mlx-lm initialises at random."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    stored = mx.load(str(adapter / "adapters.safetensors"))
+    leaves: Any = tree_flatten(model.parameters())
+    expected = {name for name, _ in leaves if name.rpartition(".")[2] in _ADAPTER_LEAVES}
+    refuse_weights(
+        f"the adapter {adapter} does not fit this model", "missing", expected - set(stored)
+    )
+
+
+def _check_weight_values(model: Any, reference: str) -> None:
+    """Raise EngineError for weights that are not finite, and for matrices of zeros."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    leaves: Any = tree_flatten(model.parameters())
+    floats = {
+        name: weights for name, weights in leaves if mx.issubdtype(weights.dtype, mx.floating)
+    }
+    not_finite = [name for name, found in floats.items() if not mx.isfinite(found).all().item()]
+    refuse_weights(reference, NOT_FINITE, not_finite)
+    blank = [
+        name
+        for name, found in floats.items()
+        if is_matrix(found.shape)
+        and name.rpartition(".")[2] not in _ADAPTER_LEAVES
+        and not found.any().item()
+    ]
+    refuse_weights(reference, BLANK, blank)
 
 
 def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:

@@ -23,6 +23,8 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 # The settings that were best on most data sets.
 DEFAULT_SETTINGS = ClassifierSettings("words and letters", 10_000, 10.0)
 MAX_EVALUATIONS = 15
+# Selecting terms makes classifiers of long texts better and those of short texts slightly worse.
+_MAX_ENTRIES_OF_SHORT_TEXTS = 1_000_000
 
 
 def build_folds(
@@ -135,9 +137,13 @@ def search_settings(
 
 
 def _start_search(counts: TermCounts, features: str) -> ClassifierSettings:
-    available = _count_available_terms(counts, features)
-    terms = next((one for one in TERMS if one >= available), DEFAULT_SETTINGS.terms)
-    return replace(DEFAULT_SETTINGS, features=features, terms=min(terms, DEFAULT_SETTINGS.terms))
+    """The first settings: all terms of short texts, and the most informative ones of long texts."""
+    tables = [counts.counts[name] for name in FEATURES[features]]
+    terms = DEFAULT_SETTINGS.terms
+    if sum(table.nnz for table in tables) <= _MAX_ENTRIES_OF_SHORT_TEXTS:
+        available = _count_available_terms(counts, features)
+        terms = next((one for one in TERMS if one >= available), TERMS[-1])
+    return replace(DEFAULT_SETTINGS, features=features, terms=terms)
 
 
 def _list_neighbours(settings: ClassifierSettings, counts: TermCounts) -> list[ClassifierSettings]:

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.evaluation.baselines.letter_counts import LetterCounter
+
 # Character n-grams inside words, with the spaces at their ends, match stems ("-ectomy"), compounds
 # and typing errors. Single words: on short clinical texts as good as word pairs.
+_LETTERS = (2, 5)
 _ANALYZERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"words": {}, "letters": {"analyzer": "char_wb", "ngram_range": (2, 5)}}
+    {"words": {}, "letters": {"analyzer": "char_wb", "ngram_range": _LETTERS}}
 )
 FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"words": ("words",), "letters": ("letters",), "words and letters": ("words", "letters")}
@@ -48,7 +51,7 @@ class TermCounts:
     """The terms of texts and how often each text has them, by analyzer.
 
     Attributes:
-        vectorizers: Fitted CountVectorizers; an analyzer that finds no term is left out.
+        vectorizers: A fitted counter of each analyzer; one that finds no term is left out.
         counts: Sparse tables [rows, terms].
     """
 
@@ -74,14 +77,14 @@ def count_terms(texts: Sequence[str]) -> TermCounts:
     """Count the terms of texts. Raises ValueError if no text has any."""
     from sklearn.feature_extraction.text import CountVectorizer
 
+    counters = {"words": CountVectorizer(), "letters": LetterCounter(_LETTERS)}
     vectorizers, counts = {}, {}
-    for name, settings in _ANALYZERS.items():
-        vectorizer = CountVectorizer(**settings)
+    for name, counter in counters.items():
         try:
-            counts[name] = vectorizer.fit_transform(texts)
+            counts[name] = counter.fit_transform(texts)
         except ValueError:
             continue  # the vocabulary is empty: "a b" has letters, but no words
-        vectorizers[name] = vectorizer
+        vectorizers[name] = counter
     if not counts:
         raise ValueError("the texts have no terms")
     return TermCounts(vectorizers, counts)

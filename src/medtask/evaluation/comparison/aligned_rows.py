@@ -5,31 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 from medtask.display import format_row_count, shorten
 from medtask.errors import InputError
 from medtask.evaluation.kinds.protocols import SAMPLE_SIZE, EvaluationKind, Grader
 from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.presentation.formatting import (
+    count_left_out,
+    format_left_out,
+    suggest_unseen_rows,
+)
 from medtask.kinds import KindName
-from medtask.records import Answer, Option, Value
-
-
-class SystemRow(Protocol):
-    """One row of one system."""
-
-    @property
-    def row(self) -> int: ...
-    @property
-    def answer(self) -> Answer: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def gold(self) -> Value | None: ...
-    @property
-    def options(self) -> tuple[Option, ...]: ...
-    @property
-    def group(self) -> str | None: ...
+from medtask.records import Answer, AnsweredRow, LeftOut, Option, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +25,7 @@ class SystemSource:
     """A system: ``rows`` returns its rows from the first; ``manifest`` is empty for other tools."""
 
     name: str
-    rows: Callable[[], Iterable[SystemRow]]
+    rows: Callable[[], Iterable[AnsweredRow]]
     manifest: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -53,6 +41,7 @@ class RowCoverage:
         compared: Number of rows that are compared.
         ungraded: Number of rows that all systems have, without gold.
         unknown: Number of rows whose gold is not valid.
+        left_out: Number of rows with gold that are not new to one of the systems, by reason.
         outside: Number of answers of each system that the task does not allow; they count as none.
     """
 
@@ -63,6 +52,7 @@ class RowCoverage:
     compared: int
     ungraded: int
     unknown: int
+    left_out: Mapping[LeftOut, int]
     outside: Mapping[str, int]
 
     def describe(self) -> list[str]:
@@ -85,6 +75,8 @@ class RowCoverage:
             for name, n in self.outside.items()
             if n
         ]
+        if self.left_out:
+            sentences.append(f"Left out of the comparison: {format_left_out(self.left_out)}.")
         if self.unknown:
             sentences.append(f"In {format_row_count(self.unknown)} gold is not valid: left out.")
         if self.ungraded:
@@ -163,11 +155,13 @@ def align_rows(
     """
     evaluation_kind = get_evaluation_kind(kind)
     grader = evaluation_kind.create_grader(labels, abstain, 0)
-    ids, gold_by_id, unknown = _collect_gold(grader, sources)
+    ids, gold_by_id, unknown, not_new = _collect_gold(grader, sources)
     shared = set.intersection(*(set(rows) for rows in ids))
-    eligible = sorted(shared & gold_by_id.keys(), key=_compute_shuffle_key)
+    graded = shared & gold_by_id.keys()
+    left_out = {name: not_new[name] for name in graded & not_new.keys()}
+    eligible = sorted(graded - left_out.keys(), key=_compute_shuffle_key)
     if not eligible:
-        raise _build_no_rows_error(sources, shared, gold_by_id)
+        raise _build_no_rows_error(sources, shared, gold_by_id, left_out)
     kept = eligible[:SAMPLE_SIZE] if evaluation_kind.compares_sample else eligible
     found = [_collect_rows(source, frozenset(kept)) for source in sources]
     rows = [[seen[name] for seen in found] for name in kept]
@@ -200,6 +194,7 @@ def align_rows(
             compared=len(kept),
             ungraded=len(shared - gold_by_id.keys() - unknown),
             unknown=len(unknown - gold_by_id.keys()),
+            left_out=count_left_out(left_out.values()),
             outside={entrant.name: entrant.invalid_answers for entrant in systems},
         ),
     )
@@ -207,11 +202,14 @@ def align_rows(
 
 def _collect_gold(
     grader: Grader, sources: Sequence[SystemSource]
-) -> tuple[list[dict[str, int]], dict[str, Value], set[str]]:
-    """The rows of each source by id, gold by id, and ids with invalid gold."""
+) -> tuple[list[dict[str, int]], dict[str, Value], set[str], dict[str, LeftOut]]:
+    """The rows of each source by id, gold by id, ids with invalid gold, and the rows that are not
+    new to one of the sources, which they would favour.
+    """
     ids: list[dict[str, int]] = []
     gold_by_id: dict[str, Value] = {}
     unknown: set[str] = set()
+    left_out: dict[str, LeftOut] = {}
     for source in sources:
         rows: dict[str, int] = {}
         differs: list[int] = []
@@ -224,6 +222,8 @@ def _collect_gold(
                     fix=fix,
                 )
             rows[name] = seen.row
+            if seen.left_out and not seen.answer_counts:
+                left_out.setdefault(name, seen.left_out)
             if seen.gold is None or seen.gold in ("", {}):
                 continue
             truth = grader.parse_gold(seen.gold, seen.options)
@@ -240,17 +240,26 @@ def _collect_gold(
                 message, fix="give the gold that counts, as one file for all, with --gold FILE"
             )
         ids.append(rows)
-    return ids, gold_by_id, unknown
+    return ids, gold_by_id, unknown, left_out
 
 
 def _build_no_rows_error(
-    sources: Sequence[SystemSource], shared: set[str], gold_by_id: Mapping[str, Value]
+    sources: Sequence[SystemSource],
+    shared: set[str],
+    gold_by_id: Mapping[str, Value],
+    left_out: Mapping[str, LeftOut],
 ) -> InputError:
     names = " and ".join(source.name for source in sources)
     if not shared:
         return InputError(
             f"no row is in all of {names}: their ids have nothing in common",
             fix="compare answers to the same table",
+        )
+    if left_out:
+        counts = count_left_out(left_out.values())
+        return InputError(
+            f"no row of {names} can be compared: {format_left_out(counts)}",
+            fix=suggest_unseen_rows(counts),
         )
     if gold_by_id:
         return InputError(
@@ -263,7 +272,7 @@ def _build_no_rows_error(
     )
 
 
-def _collect_rows(source: SystemSource, record_ids: frozenset[str]) -> dict[str, SystemRow]:
+def _collect_rows(source: SystemSource, record_ids: frozenset[str]) -> dict[str, AnsweredRow]:
     return {
         seen.answer.record_id: seen for seen in source.rows() if seen.answer.record_id in record_ids
     }
@@ -271,7 +280,7 @@ def _collect_rows(source: SystemSource, record_ids: frozenset[str]) -> dict[str,
 
 def _build_system(
     source: SystemSource,
-    rows: Sequence[SystemRow],
+    rows: Sequence[AnsweredRow],
     gold: Sequence[Any],
     grader: Grader,
     kind: EvaluationKind,

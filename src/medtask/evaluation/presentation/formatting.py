@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from medtask.display import shorten
+from medtask.display import format_row_count, shorten
 from medtask.evaluation.presentation.blocks import TableCell
 from medtask.evaluation.statistics.extraction import flatten
 from medtask.evaluation.statistics.intervals import Metric
+from medtask.records import LeftOut
 
 MAX_VALUE_CHARACTERS = 2000  # maximum characters of one value of the manifest
 MISSING = "–"
+
+_LEFT_OUT_PHRASES: Mapping[LeftOut, tuple[str, str]] = {  # for one row, and for several
+    LeftOut.EXAMPLE: ("is an example in the prompt", "are examples in the prompt"),
+    LeftOut.EXAMPLE_GROUP: (
+        "is of the same group as an example",
+        "are of the same group as an example",
+    ),
+    LeftOut.TRAINING: ("trained the model", "trained the model"),
+    LeftOut.TRAINING_GROUP: (
+        "is of the same group as a row that trained the model",
+        "are of the same group as a row that trained the model",
+    ),
+    LeftOut.VALIDATION: (
+        "was used to choose or calibrate the model",
+        "were used to choose or calibrate the model",
+    ),
+    LeftOut.CALIBRATION: ("was used to fit the calibration", "were used to fit the calibration"),
+    LeftOut.CONFIDENCE: (
+        "was used to fit the calibration, which changes no answer",
+        "were used to fit the calibration, which changes no answer",
+    ),
+}
 
 
 def format_metric(metric: Metric) -> str:
@@ -77,3 +101,55 @@ def find_manifest_value(manifest: Mapping[str, object], *path: str) -> Any:
     for name in path:
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
+
+
+def count_left_out(reasons: Iterable[LeftOut]) -> dict[LeftOut, int]:
+    """The number of rows by reason, in the order of `LeftOut`."""
+    counts = Counter(reasons)
+    return {reason: counts[reason] for reason in LeftOut if counts[reason]}
+
+
+def format_left_out(counts: Mapping[LeftOut, int]) -> str:
+    """Why rows are left out, such as "4 rows are examples in the prompt, 9 rows trained ..."."""
+    return ", ".join(
+        f"{format_row_count(rows)} {_LEFT_OUT_PHRASES[reason][rows != 1]}"
+        for reason, rows in counts.items()
+    )
+
+
+def describe_left_out(counts: Mapping[LeftOut, int], measured: int) -> list[str]:
+    """Sentences on the rows with gold that are left out.
+
+    Args:
+        counts: Rows by reason.
+        measured: The number of rows that metrics are based on.
+    """
+    answers: dict[LeftOut, int] = {
+        reason: n for reason, n in counts.items() if reason is not LeftOut.CONFIDENCE
+    }
+    sentences = [f"left out of the metrics: {format_left_out(answers)}"] if answers else []
+    if fitted := counts.get(LeftOut.CONFIDENCE):
+        sentences.append(
+            f"left out of the figures on confidence: {format_row_count(fitted)} "
+            f"{_LEFT_OUT_PHRASES[LeftOut.CONFIDENCE][fitted != 1]}"
+        )
+    if answers and not measured:
+        sentences.append(
+            f"no metrics: no row with gold is new to the model - {suggest_unseen_rows(answers)}"
+        )
+    return sentences
+
+
+def suggest_unseen_rows(counts: Mapping[LeftOut, int]) -> str:
+    """How to measure rows that are new to the model; ``counts`` are the rows that are not."""
+    ways = ["use other rows with gold"]
+    if counts.keys() & {LeftOut.TRAINING, LeftOut.TRAINING_GROUP, LeftOut.VALIDATION}:
+        ways.append(
+            "let models that have not seen a row answer it, with `medtask train TASK DATA "
+            "--folds 5`"
+        )
+    if LeftOut.CALIBRATION in counts:
+        ways.append("run again with --uncalibrated")
+    if LeftOut.EXAMPLE in counts:
+        ways.append("take the examples from another table")
+    return ", or ".join(ways)

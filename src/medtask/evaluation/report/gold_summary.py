@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
@@ -17,9 +17,9 @@ from medtask.evaluation.kinds.protocols import (
     Grader,
     KindEvaluation,
 )
-from medtask.evaluation.presentation.formatting import format_value
+from medtask.evaluation.presentation.formatting import count_left_out, format_value
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row, cut_text
-from medtask.records import Answer, Option, Status, Value
+from medtask.records import AnsweredRow, LeftOut, Option, Status, Value
 
 MAX_ERROR_ROWS = 30
 MAX_UNKNOWN_VALUES = 100
@@ -39,6 +39,7 @@ class GoldSummary:
         missing: Number of rows without gold.
         unknown: Number of rows with invalid gold.
         unknown_values: The most frequent invalid values.
+        left_out: Number of rows with valid gold that are not new to the model, by reason.
         errors: Wrong rows to review, such as the most confident ones.
         sample: A random sample of the rows with gold.
         scored_rows: All rows with gold, as columns.
@@ -50,6 +51,7 @@ class GoldSummary:
     missing: int
     unknown: int
     unknown_values: Mapping[str, int]
+    left_out: Mapping[LeftOut, int]
     errors: tuple[ReportRow, ...]
     sample: GoldSample
     scored_rows: ScoredRows
@@ -73,6 +75,7 @@ class GoldSummary:
             "rows": self.rows,
             "missing": self.missing,
             "unknown": self.unknown,
+            "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
             "mean_confidence": self.mean_confidence,
             **(self.evaluation.to_json() if self.evaluation else {"quality": None}),
             "reliability": self.reliability.to_json() if self.reliability else None,
@@ -88,47 +91,47 @@ class GoldAccumulator:
         self._missing = self._unknown = self._confidence_count = 0
         self._confidence_sum = 0.0
         self._unknown_values: Counter[str] = Counter()
+        self._left_out: Counter[LeftOut] = Counter()
         self._errors: TopK[ReportRow] = TopK(MAX_ERROR_ROWS)
         self._scored_rows = ScoredRowAccumulator()
         self._sample: TopK[tuple[str, Any, Any, tuple[Option, ...], str | None]] = TopK(SAMPLE_SIZE)
 
-    def parse_gold(self, gold: Value | None, options: Sequence[Option]) -> Value | None:
-        """A valid gold value; None if it is missing or not valid, which is counted."""
+    def parse_gold(self, row: AnsweredRow) -> Value | None:
+        """The gold of a row that counts; None if it is missing, not valid or left out, which is
+        counted.
+        """
+        gold = row.gold
         if gold is None or gold in ("", {}):
             self._missing += 1
             return None
-        truth = self._grader.parse_gold(gold, options)
+        truth = self._grader.parse_gold(gold, row.options)
         if truth is None:
             self._unknown += 1
             value = cut_text(format_value(gold), 80)
             if value in self._unknown_values or len(self._unknown_values) < MAX_UNKNOWN_VALUES:
                 self._unknown_values[value] += 1
-        return truth
+        elif row.left_out:
+            self._left_out[row.left_out] += 1
+        return truth if row.answer_counts else None
 
     def is_right(self, status: Status, value: Value | None, truth: Value) -> bool | None:
         return self._grader.is_right(self._grader.comparable_value(status, value), truth)
 
-    def add(
-        self,
-        row: int,
-        answer: Answer,
-        text: str,
-        truth: Value,
-        options: Sequence[Option],
-        group: str | None = None,
-    ) -> GoldVerdict:
+    def add(self, row: AnsweredRow, truth: Value) -> GoldVerdict:
         """Grade one answer; returns "unknown" if the kind is not graded right or wrong."""
+        answer, options, group = row.answer, row.options, row.group
         predicted = self._grader.comparable_value(answer.status, answer.value)
         grade = self._grader.add(predicted, truth, answer, group, options)
-        self._scored_rows.add(row, answer, bool(grade.right), truth, group)
+        if row.left_out is None:
+            self._scored_rows.add(row.row, answer, bool(grade.right), truth, group)
         # The rows with the smallest hashes are a random sample, independent of their order.
         chance = int.from_bytes(
-            blake2b(f"{self._seed}:{row}".encode(), digest_size=6).digest(), "big"
+            blake2b(f"{self._seed}:{row.row}".encode(), digest_size=6).digest(), "big"
         )
         self._sample.push(
-            (-float(chance), -float(row)),
+            (-float(chance), -float(row.row)),
             lambda: (
-                cut_text(text, MAX_SAMPLE_CHARACTERS),
+                cut_text(row.text, MAX_SAMPLE_CHARACTERS),
                 _truncate_value(truth),
                 _truncate_value(predicted),
                 tuple(options),
@@ -137,14 +140,19 @@ class GoldAccumulator:
         )
         if answer.value is None:
             return "wrong"
-        if answer.confidence is not None:
+        if answer.confidence is not None and row.left_out is None:
             self._confidence_count += 1
             self._confidence_sum += answer.confidence
         if not grade.right:
             self._errors.push(
-                (grade.review_priority, -float(row)),
+                (grade.review_priority, -float(row.row)),
                 lambda: build_report_row(
-                    row, answer, text, truth, style=self._kind.row_style, options=options
+                    row.row,
+                    answer,
+                    row.text,
+                    truth,
+                    style=self._kind.row_style,
+                    options=options,
                 ),
             )
         return _GOLD_VERDICTS[grade.right]
@@ -161,6 +169,7 @@ class GoldAccumulator:
             missing=self._missing,
             unknown=self._unknown,
             unknown_values=dict(self._unknown_values.most_common(10)),
+            left_out=count_left_out(self._left_out.elements()),
             errors=self._errors.to_sorted(),
             sample=sample,
             scored_rows=marks,

@@ -15,7 +15,7 @@ from medtask.evaluation.presentation.blocks import (
     ReportTable,
     TableCell,
 )
-from medtask.evaluation.presentation.formatting import format_p_value
+from medtask.evaluation.presentation.formatting import describe_left_out, format_p_value
 from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.report import calibration_report
 from medtask.evaluation.report.gold_summary import GoldSummary
@@ -134,11 +134,14 @@ def _describe_calibration(confidence: float | None, accuracy_answered: Metric | 
 
 
 def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
-    """Rows without gold, or with gold that is not valid."""
+    """Rows without gold, with gold that is not valid, or left out of the metrics."""
     gold = summary.gold
     if gold is None:
         return []
-    blocks: list[ReportBlock] = []
+    blocks: list[ReportBlock] = [
+        Paragraph(f"{capitalise_first(sentence)}.", "note")
+        for sentence in describe_left_out(gold.left_out, gold.rows)
+    ]
     if gold.unknown:
         gold_form = get_evaluation_kind(summary.kind).texts.gold_form
         values = ", ".join(

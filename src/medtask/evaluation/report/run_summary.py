@@ -18,7 +18,7 @@ from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary,
 from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
 from medtask.evaluation.statistics.throughput import ThroughputAccumulator, ThroughputSpan
 from medtask.kinds import KindName
-from medtask.records import Answer, Option, Status, Value
+from medtask.records import Answer, AnsweredRow, Status
 
 HISTOGRAM_BINS = 20
 MAX_DOUBTFUL_ROWS = 50
@@ -158,72 +158,59 @@ class SummaryAccumulator:
         self._passes = PassAccumulator()
         self._gold = GoldAccumulator(self._kind, grader, seed) if has_gold else None
 
-    def add(
-        self,
-        row: int,
-        answer: Answer,
-        text: str,
-        gold: Value | None,
-        options: Sequence[Option] = (),
-        group: str | None = None,
-    ) -> None:
-        """Adds one row; each row must be added only once.
-
-        Args:
-            row: Row number.
-            answer: The answer.
-            text: The text that the question was about.
-            gold: The gold value; None or "" if unknown. Invalid gold is counted and not used.
-            options: The row's options.
-            group: The row's group.
-        """
+    def add(self, row: AnsweredRow) -> None:
+        """Adds one row; each row must be added only once. Invalid gold is counted and not used."""
+        answer = row.answer
         self._statuses[answer.status] += 1
         self._tokens_read += answer.tokens_read
         self._tokens_reused += answer.tokens_reused
         self._ms += answer.ms
-        self._pace.add(row, answer.ms)
+        self._pace.add(row.row, answer.ms)
         self._slack_max = max(self._slack_max, answer.slack)
         if answer.off_set is not None:
             self._off_set[_find_bin(answer.off_set)] += 1
             self._off_set_sum += answer.off_set
         self._answered += answer.value is not None
-        self._answer_statistics.add(answer, options)
-        verdict = self._grade(row, answer, text, gold, options, group)
+        self._answer_statistics.add(answer, row.options)
+        verdict = self._grade(row)
         # For kinds that always have a confidence, an engine without probabilities counts as 0.
         if answer.value is not None and (
             answer.confidence is not None or self._kind.always_has_confidence
         ):
             self._confidence[verdict][_find_bin(answer.confidence or 0.0)] += 1
         if answer.status is not Status.OK:
-            self._count_cause(row, answer.status, answer.reason or "")
+            self._count_cause(row.row, answer.status, answer.reason or "")
         if answer.status not in _NO_REVIEW_STATUSES:
             self._doubtful_rows += 1
             # Rows without any probability come last, because failures are listed by their cause.
-            key = (float(bool(answer.probabilities)), -_find_top_probability(answer), -float(row))
-            shown = gold if self._gold else None
+            key = (
+                float(bool(answer.probabilities)),
+                -_find_top_probability(answer),
+                -float(row.row),
+            )
+            shown = row.gold if self._gold else None
             self._doubtful.push(
                 key,
                 lambda: build_report_row(
-                    row, answer, text, shown, style=self._kind.row_style, options=options
+                    row.row,
+                    answer,
+                    row.text,
+                    shown,
+                    style=self._kind.row_style,
+                    options=row.options,
                 ),
             )
 
-    def _grade(
-        self,
-        row: int,
-        answer: Answer,
-        text: str,
-        gold: Value | None,
-        options: Sequence[Option],
-        group: str | None,
-    ) -> GoldVerdict:
+    def _grade(self, row: AnsweredRow) -> GoldVerdict:
         accumulator = self._gold
-        truth = accumulator.parse_gold(gold, options) if accumulator else None
+        truth = accumulator.parse_gold(row) if accumulator else None
         if accumulator is None or truth is None:
-            self._passes.add(answer, None)
+            self._passes.add(row.answer, None)
             return "unknown"
-        self._passes.add(answer, lambda status, value: accumulator.is_right(status, value, truth))
-        return accumulator.add(row, answer, text, truth, options, group)
+        self._passes.add(
+            row.answer, lambda status, value: accumulator.is_right(status, value, truth)
+        )
+        return accumulator.add(row, truth)
 
     def finish(self) -> RunSummary:
         seen = int(self._off_set.sum())

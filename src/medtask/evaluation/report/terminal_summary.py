@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from medtask.display import format_row_count
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.kinds.registry import get_evaluation_kind
-from medtask.evaluation.presentation.formatting import format_metric, format_p_value
+from medtask.evaluation.presentation.formatting import (
+    describe_left_out,
+    format_metric,
+    format_p_value,
+)
 from medtask.evaluation.report.baseline_text import list_baseline_warnings
 from medtask.evaluation.report.gold_summary import GoldSummary
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
@@ -40,8 +44,11 @@ def format_summary_lines(summary: RunSummary, baselines: Sequence[Baseline] = ()
             f"gold of {format_row_count(summary.gold.unknown)} is not {kind.texts.gold_form}: not "
             "counted"
         )
+    lines += describe_left_out(summary.gold.left_out, summary.gold.rows)
     if summary.gold.evaluation is None:
-        return [*lines, "no row has usable gold, so there are no metrics"]
+        if not summary.gold.left_out:
+            lines.append("no row has usable gold, so there are no metrics")
+        return lines
     lines += _format_metrics(summary.gold, baselines, kind.summary_has_all_headlines)
     if kind.summary_has_caveats:
         lines += summary.gold.evaluation.describe_caveats()

@@ -110,6 +110,11 @@ class TaskKind(Generic[SpecT]):
             return None
         return self.parse_gold(row, cell, text)
 
+    @property
+    def blank_gold(self) -> str:
+        """What a blank cell of gold means; "" if it can only mean that there is no gold."""
+        return ""
+
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """A gold cell as a value of the task; ``text``, the cell's text, if it is not valid."""
         return text

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from medtask.display import format_count, format_suggestion, quote
 from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
+from medtask.tables.missing import MissingText
 from medtask.tasks.config import BOOLEAN, COUNT, ConfigModel, NullAsNone
 from medtask.tasks.containers import parse_container
 from medtask.tasks.kinds.base import TaskKind, WrittenName
@@ -36,6 +37,7 @@ class MultiLabelConfig(ConfigModel):
     at_least_one: Annotated[bool, BOOLEAN] = False
     at_most: Annotated[int | None, COUNT, NullAsNone] = None
     thresholds: Any = None
+    blank_gold: Literal["unlabelled", "none"] = "unlabelled"
 
 
 class LabelsKind(TaskKind[MultiLabel]):
@@ -48,7 +50,8 @@ class LabelsKind(TaskKind[MultiLabel]):
     def read_spec(
         cls, reader: TaskReader, config: MultiLabelConfig, label_names: Sequence[str]
     ) -> MultiLabel:
-        spec, raw = MultiLabel(config.at_least_one, config.at_most), config.thresholds
+        spec = MultiLabel(config.at_least_one, config.at_most, blank_gold=config.blank_gold)
+        raw = config.thresholds
         if is_null(raw):
             return spec
         if isinstance(raw, dict) and "fit" in raw and "fit" not in label_names:
@@ -59,6 +62,17 @@ class LabelsKind(TaskKind[MultiLabel]):
             )
             return spec
         return replace(spec, thresholds=_read_thresholds(reader, raw, label_names))
+
+    def read_gold(self, row: Mapping[str, object], cell: object) -> Value | None:
+        """See `TaskKind.read_gold`; a blank cell can say that no label applies."""
+        is_blank = read_cell(cell) is None and not isinstance(cell, MissingText)
+        if is_blank and self.spec.blank_gold == "none":
+            return ()
+        return super().read_gold(row, cell)
+
+    @property
+    def blank_gold(self) -> str:
+        return "no label" if self.spec.blank_gold == "none" else "unlabelled"
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """Names from a list, a list as text, or a text with separators; unknown names are kept."""

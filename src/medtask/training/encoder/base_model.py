@@ -11,6 +11,7 @@ from medtask.display import format_name
 from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
 from medtask.engines.registry import choose_engine
 from medtask.errors import EngineError, MedtaskError, MissingExtra, UsageError
+from medtask.model_weights import check_loaded_model
 from medtask.privacy import block_network
 from medtask.training.recipe import Recipe
 from medtask.training.targets import LabelTargets
@@ -136,17 +137,7 @@ def _load(files: ModelFiles, targets: LabelTargets, device: str) -> tuple[Any, A
                 "architecture (`medtask doctor`)"
             ),
         ) from error
-    body = f"{model.base_model_prefix}."
-    # transformers initialises missing weights at random, which is right for the head only.
-    if missing := sorted(
-        name
-        for name in loading_info["missing_keys"]
-        if name.startswith(body) and not name.startswith(f"{body}pooler.")
-    ):
-        raise EngineError(
-            f"{format_name(files.reference)} lacks weights ({missing[0]})",
-            fix="download the complete model again",
-        )
+    check_loaded_model(model, loading_info, format_name(files.reference), new_head=True)
     return model.to(device), tokenizer
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from medtask.evaluation.presentation.formatting import format_difference, format
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.metric_sums import estimate_metric, estimate_proportion_metric
 from medtask.evaluation.statistics.resampling import build_resampling_units
-from medtask.records import Answer, Option, Value
+from medtask.records import Answer, AnsweredRow
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
 
@@ -32,15 +31,6 @@ STOPPED_TEXT = (
     "The search was stopped: the best result so far was not compared with the original on the test "
     "rows, so its gain is not known."
 )
-
-
-class _AnsweredExample(NamedTuple):
-    row: int
-    answer: Answer
-    text: str
-    gold: Value | None
-    options: tuple[Option, ...]
-    group: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +146,9 @@ def join_answers(
 
 def _build_answered_examples(
     examples: Sequence[TrainingExample], answers: Sequence[Answer]
-) -> list[_AnsweredExample]:
+) -> list[AnsweredRow]:
     return [
-        _AnsweredExample(
+        AnsweredRow(
             example.row,
             answer,
             example.prompt.text,

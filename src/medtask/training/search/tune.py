@@ -12,10 +12,10 @@ from medtask.engines.base import Engine
 from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions, format_option
 from medtask.engines.registry import load_model
-from medtask.errors import InputError, TaskFaults, UsageError
+from medtask.errors import InputError, UsageError
 from medtask.runs.run_setup import refuse_remote_phi
 from medtask.tables.read import read_table
-from medtask.tasks.rows import check_columns
+from medtask.tasks.rows import require_columns
 from medtask.tasks.task import Task
 from medtask.training.methods import Method
 from medtask.training.recipe import Recipe, build_recipe
@@ -176,8 +176,7 @@ def _split_rows(
             fix="name it with --gold COLUMN, or write `gold: COLUMN` into the task file",
         )
     rows = read_table(table)
-    if faults := check_columns(task, rows.columns):
-        raise TaskFaults(str(task.source or task.name), faults)
+    require_columns(task, rows)
     search_data = build_search_data(
         task, rows, test_share=shares[0], validation_share=shares[1], seed=seed
     )

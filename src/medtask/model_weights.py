@@ -1,0 +1,136 @@
+"""Checks of loaded weights: complete, of the right shapes, finite, and not blank.
+
+Libraries that load models initialise missing weights at random and ignore unexpected ones, with a
+warning at most. The model then answers, and its numbers are different at every start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from medtask.display import format_count
+from medtask.errors import EngineError
+
+MAX_LISTED_TENSORS = 3
+NOT_FINITE, BLANK = "not finite (NaN or infinite)", "all zero"
+_FIX = "fetch the model again; its files are incomplete, or its config is of another model"
+# Buffers that earlier versions of the libraries stored with the weights.
+_STORED_BUFFERS = re.compile(
+    r"(^|\.)(inv_freq|masked_bias|position_ids|attn\.bias|attention\.bias)$"
+)
+
+
+def check_loaded_model(
+    model: Any, loading_info: Mapping[str, Any], source: object, *, new_head: bool = False
+) -> None:
+    """Check a model that transformers has loaded.
+
+    Args:
+        model: The model.
+        loading_info: The loading information of ``from_pretrained``, with
+            ``ignore_mismatched_sizes=True``.
+        source: The model's reference or folder, for messages.
+        new_head: Whether the part on top of the base model is trained afterwards, and so may be
+            missing or of another shape.
+
+    Raises:
+        EngineError: Weights are missing, unexpected, of another shape or invalid.
+    """
+    base = f"{model.base_model_prefix}."
+    mismatched = {
+        name: (found, expected) for name, found, expected in loading_info["mismatched_keys"]
+    }
+    missing = set(loading_info["missing_keys"]) - mismatched.keys()
+    # Poolers are often missing. Only a head reads them.
+    missing = {name for name in missing if not name.startswith("pooler.")}
+    if new_head:
+        mismatched = {name: found for name, found in mismatched.items() if name.startswith(base)}
+        missing = {
+            name
+            for name in missing
+            if name.startswith(base) and not name.startswith(f"{base}pooler.")
+        }
+    refuse_weights(source, "missing", missing)
+    refuse_weights(
+        source,
+        "of another shape than the config says",
+        {
+            f"{name} {list(found)} for {list(expected)}"
+            for name, (found, expected) in mismatched.items()
+        },
+    )
+    refuse_weights(
+        source,
+        "not part of such a model",
+        {
+            name
+            for name in loading_info["unexpected_keys"]
+            if _belongs_to(model, name) and not _STORED_BUFFERS.search(name)
+        },
+    )
+    if messages := loading_info.get("error_msgs"):
+        raise EngineError(f"{source} could not be loaded: {messages[0]}", fix=_FIX)
+    trained_later = (
+        ()
+        if not new_head
+        else {name for name, _ in model.named_parameters() if not name.startswith(base)}
+    )
+    check_weight_values(
+        ((name, value) for name, value in model.named_parameters() if name not in trained_later),
+        source,
+    )
+
+
+def check_weight_values(
+    weights: Iterable[tuple[str, Any]], source: object, *, allow_blank: bool = False
+) -> None:
+    """Raise EngineError for weights (name, torch tensor) that are not finite or blank.
+
+    A matrix of zeros is a part of a file that was never written, for example by an interrupted
+    download. Vectors of zeros are valid biases, and an untrained adapter (``allow_blank``) has
+    matrices of zeros.
+    """
+    import torch
+
+    not_finite, blank = [], []
+    for name, value in weights:
+        if not value.is_floating_point() or value.numel() == 0:
+            continue
+        low, high = torch.aminmax(value.detach())
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            not_finite.append(name)
+        elif low == high == 0 and not allow_blank and is_matrix(value.shape):
+            blank.append(name)
+    refuse_weights(source, NOT_FINITE, not_finite)
+    refuse_weights(source, BLANK, blank)
+
+
+def is_matrix(shape: Collection[int]) -> bool:
+    """Whether a tensor has more than one row and column: one row of zeros can be a valid bias."""
+    return sum(size > 1 for size in shape) > 1
+
+
+def refuse_weights(source: object, problem: str, names: Collection[str], fix: str = _FIX) -> None:
+    """Raise EngineError if there are ``names`` of tensors with a problem."""
+    if not names:
+        return
+    listed = ", ".join(sorted(names)[:MAX_LISTED_TENSORS])
+    more = len(names) - MAX_LISTED_TENSORS
+    verb = "is" if len(names) == 1 else "are"
+    raise EngineError(
+        f"{source}: {format_count(len(names), 'tensor')} {verb} {problem}: {listed}"
+        f"{f' and {more:,} more' if more > 0 else ''}",
+        fix=fix,
+    )
+
+
+def _belongs_to(model: Any, name: str) -> bool:
+    """Whether a stored tensor is of a part that the model has.
+
+    Others are valid: a vision tower beside a language model, or the head of another task.
+    """
+    inner = name.removeprefix(f"{model.base_model_prefix}.")
+    parts = {child for child, _ in model.base_model.named_children()}
+    return inner.partition(".")[0] in parts or name.partition(".")[0] == "lm_head"
