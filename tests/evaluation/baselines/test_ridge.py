@@ -8,7 +8,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
 from medtask.evaluation.baselines.ridge import (
-    CrossValidation,
+    RidgeCrossValidation,
     assign_folds,
     compute_text_kernel,
 )
@@ -35,7 +35,7 @@ def test_scores_equal_those_of_scikit_learns_ridge_regression() -> None:
     rng = np.random.default_rng(11)
     features = rng.normal(size=(40, 7))
     targets = (rng.random((40, 2)) < 0.4).astype(float)
-    rows = CrossValidation(features @ features.T, np.arange(40) % 5)
+    rows = RidgeCrossValidation(features @ features.T, np.arange(40) % 5)
     train, held_out = np.arange(10, 40), np.arange(10)
     mean = targets[train].mean(axis=0)
     reference = Ridge(alpha=3.0, fit_intercept=False).fit(features[train], targets[train] - mean)
@@ -62,7 +62,7 @@ def test_the_gold_of_a_row_has_no_part_in_its_prediction() -> None:
     texts, organs, findings = make_reports(60)
     kernel = compute_text_kernel(texts)
     folds = np.arange(60) % 5
-    rows = CrossValidation(kernel, folds)
+    rows = RidgeCrossValidation(kernel, folds)
     gold = np.array([ORGANS.index(organ) for organ in organs])
     sets = np.array([[name in found for name in FINDINGS] for found in findings])
     labels, label_sets = rows.predict_labels(gold, 4), rows.predict_label_sets(sets)

@@ -37,7 +37,7 @@ SettingsT = TypeVar("SettingsT")
 
 
 @dataclass(frozen=True, slots=True)
-class CrossValidation:
+class RidgeCrossValidation:
     """Rows prepared for cross-validation.
 
     Attributes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medtask.evaluation.baselines.ridge import (
-    CrossValidation,
+    RidgeCrossValidation,
     assign_folds,
     compute_text_kernel,
 )
@@ -88,7 +88,7 @@ def find_nearest_texts(texts: Sequence[str]) -> list[int] | str:
 
 def _prepare(
     texts: Sequence[str], gold: Sequence[object], groups: Sequence[str | None], seed: int
-) -> CrossValidation | str:
+) -> RidgeCrossValidation | str:
     if len(gold) < MIN_ROWS:
         return f"too few rows with gold to train on ({len(gold)}; {MIN_ROWS} are needed)"
     try:
@@ -98,4 +98,4 @@ def _prepare(
     folds = assign_folds(texts, gold, groups or [None] * len(texts), seed)
     if folds is None:
         return f"fewer than {FOLDS} groups of rows to train on"
-    return CrossValidation(kernel, folds)
+    return RidgeCrossValidation(kernel, folds)
