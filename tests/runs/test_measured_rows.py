@@ -26,54 +26,9 @@ from medtask.runs.measured_rows import (
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import RowKey, fingerprint_rows, write_training_rows
 from medtask.tasks.task import Task
+from support.injuries import make_task, write_notes, write_table
 from support.small_trainings import make_rows
 from support.small_trainings import make_task as make_parts_task
-
-KINDS = {
-    "label": ({"kind": "label", "labels": ["wound", "burn"]}, "wound"),
-    "labels": ({"kind": "labels", "labels": ["wound", "burn"]}, "wound; burn"),
-    "choice": ({"kind": "choice", "options": ["a", "b"]}, "A"),
-    "answer": ({"kind": "answer"}, "a wound of the hand"),
-    "fields": ({"kind": "fields", "schema": {"side": {"enum": ["left", "right"]}}}, None),
-}
-
-
-def make_task(folder: Path, answer: dict[str, object] | None = None, **more: object) -> Task:
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "name": "injuries",
-        "instruction": "Name the injury.",
-        "input": "{{ note }}",
-        "id": "id",
-        "gold": "gold",
-        "answer": answer or {"kind": "label", "labels": ["wound", "burn"]},
-        **more,
-    }
-    (folder / "task.json").write_text(json.dumps(content))
-    return medtask.load_task(folder)
-
-
-def write_notes(path: Path, rows: int = 40, *, patients: int = 0) -> list[dict[str, str]]:
-    table = [
-        {
-            "id": f"n{row}",
-            "note": f"Injury of finger {row % 5}, seen on day {row}",
-            "gold": "wound" if row % 3 else "burn",
-            "a": "left",
-            "b": "right",
-            **({"patient": f"P{row % patients}"} if patients else {}),
-        }
-        for row in range(1, rows + 1)
-    ]
-    write_table(path, table)
-    return table
-
-
-def write_table(path: Path, table: Sequence[dict[str, str]]) -> None:
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
 
 
 def make_trained_engine(folder: Path, task: Task, rows: Sequence[dict[str, str]]) -> FakeEngine:
@@ -121,29 +76,6 @@ def test_later_groups_are_left_out_as_a_whole(left_out, names) -> None:
     assert set(extended) == set(left_out) | {
         row for row, name in enumerate(names, 1) if name in found
     }
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fields"])
-def test_examples_of_the_measured_table_do_not_count_for_any_kind(
-    tmp_path: Path, kind: str
-) -> None:
-    answer, gold = KINDS[kind]
-    table = write_notes(tmp_path / "notes.csv", rows=12)
-    for row in table:
-        row["gold"] = gold or ""
-    write_table(tmp_path / "notes.csv", table)
-    examples = {"file": str(tmp_path / "notes.csv"), "select": "first", "k": 3}
-    task = make_task(tmp_path / kind, answer, examples=examples)
-    run = medtask.run(task, FakeEngine(), tmp_path / "notes.csv", out=tmp_path / "run")
-    assert {metric.n for metric in run.metrics.values() if metric} == {9}
-    evaluation = medtask.evaluate(tmp_path / "run")
-    assert evaluation.metrics == run.metrics
-    assert evaluation.to_json()["gold"]["left_out"] == {"example": 3}  # type: ignore[index]
-    report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["gold"]["left_out"] == {"example": 3}
-    assert report["metrics"] == json.loads(json.dumps(evaluation.to_json()["metrics"]))
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "Left out of the metrics: 3 rows are examples in the prompt." in page
 
 
 def test_an_example_in_the_task_file_is_found_in_the_table_with_its_group(tmp_path: Path) -> None:

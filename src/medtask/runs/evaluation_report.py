@@ -39,7 +39,7 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
     numbers = {
         name: part
         for name, part in evaluation.to_json().items()
-        if name not in ("details", "baselines")
+        if name not in ("details", "baselines", "gold", "metrics")
     }
     sections, source = (
         [*build_report_sections(evaluation), *_build_audit_sections(evaluation.answers)],

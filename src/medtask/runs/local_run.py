@@ -89,8 +89,7 @@ class Run:
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
         """Metrics with 95 % confidence intervals by name; empty without gold."""
-        gold = self.summary.gold if self.summary else None
-        return gold.evaluation.metrics if gold and gold.evaluation else {}
+        return self.summary.metrics if self.summary else {}
 
     @property
     def report(self) -> Path | None:
@@ -123,9 +122,9 @@ class Run:
         gold = self.summary.gold if self.summary else None
         if self.summary is None or gold is None or gold.evaluation is None:
             return None
-        document: dict[str, Any] = {
-            name: asdict(estimate) if estimate else None for name, estimate in self.metrics.items()
-        }
+        from medtask.evaluation.statistics.intervals import metrics_to_json
+
+        document: dict[str, Any] = metrics_to_json(self.metrics)
         document["baselines"] = {baseline.name: baseline.to_json() for baseline in self.baselines}
         kind = KINDS[self.summary.kind]
         if not (kind.exclusive and kind.has_labels):  # kind label has no further metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ from medtask.errors import UsageError
 from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidences, find_acceptance
 from medtask.evaluation.calibration.fitting import LabelSet
 from medtask.evaluation.report.run_summary import RunSummary
+from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.kinds import KINDS
 from medtask.records import Status, comparable_value
@@ -99,8 +100,7 @@ class Evaluation:
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
         """Metrics with 95 % confidence intervals by name; empty without gold."""
-        gold = self.summary.gold
-        return gold.evaluation.metrics if gold and gold.evaluation else {}
+        return self.summary.metrics
 
     @property
     def report(self) -> Path | None:
@@ -131,9 +131,7 @@ class Evaluation:
         document: dict[str, object] = {
             "n": self.n,
             "statuses": {str(status): rows for status, rows in self.statuses.items()},
-            "metrics": {
-                name: asdict(metric) if metric else None for name, metric in self.metrics.items()
-            },
+            "metrics": metrics_to_json(self.metrics),
             "acceptance": self.acceptance.to_json() if self.acceptance else None,
             **({"acceptance_refused": refused.to_json()} if refused else {}),
             "kind": self.summary.kind,

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from medtask.engines.model_metadata import (
 from medtask.engines.registry import find_trained_folders, load_model
 from medtask.errors import MedtaskError
 from medtask.evaluation.report.calibration_report import describe_result
+from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.hardware import inspect_machine
 from medtask.runs.calibration_store import save_calibration
 from medtask.runs.local_run import run
@@ -267,12 +268,9 @@ def _describe_result(
             {
                 "task": one.data.task.name,
                 "measure": one.headline_metric,
-                "figures": {
-                    name: asdict(figure) if figure else None for name, figure in one.metrics.items()
-                },
+                "figures": metrics_to_json(one.metrics),
                 "rivals": {
-                    rival: {name: asdict(figure) for name, figure in figures.items()}
-                    for rival, figures in one.baselines.items()
+                    rival: metrics_to_json(figures) for rival, figures in one.baselines.items()
                 },
                 "calibration": one.calibration,
                 "rows": one.data.cleaning.to_json() if one.data.cleaning else {},

@@ -26,7 +26,12 @@ from medtask.evaluation.presentation.blocks import (
 from medtask.evaluation.statistics.classification import (
     ClassificationMetrics,
 )
-from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
+from medtask.evaluation.statistics.intervals import (
+    IntArray,
+    Metric,
+    estimate_proportion,
+    metrics_to_json,
+)
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics
 from medtask.records import LETTERS, Answer, Option, Value
 
@@ -145,9 +150,7 @@ class MultipleChoiceEvaluation:
         )
 
     def to_json(self) -> dict[str, object]:
-        figures = {
-            measure: asdict(figure) if figure else None for measure, figure in self.metrics.items()
-        }
+        figures = metrics_to_json(self.metrics)
         letters = {
             letter: {"gold": gold, "answered": given}
             for letter, (gold, given) in self.rows_by_letter.items()

@@ -21,7 +21,7 @@ from medtask.evaluation.presentation.plots import draw_bar
 from medtask.evaluation.report import quality_sections, sections
 from medtask.evaluation.report.baseline_text import list_baseline_warnings
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
-from medtask.evaluation.statistics.intervals import estimate_proportion
+from medtask.evaluation.statistics.intervals import estimate_proportion, metrics_to_json
 from medtask.evaluation.statistics.significance import Baseline
 from medtask.kinds import KINDS
 
@@ -67,6 +67,7 @@ def write_report(
     added = additions or ReportAdditions()
     document = {
         **summary.to_json(),
+        "metrics": metrics_to_json(summary.metrics),
         "baselines": [baseline.to_json() for baseline in baselines],
         **added.numbers,
     }

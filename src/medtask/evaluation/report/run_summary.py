@@ -15,6 +15,7 @@ from medtask.evaluation.kinds.protocols import AnswerStatistics
 from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row
 from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.pass_changes import PassAccumulator, PassSummary
 from medtask.evaluation.statistics.throughput import ThroughputAccumulator, ThroughputSpan
 from medtask.kinds import KindName
@@ -97,6 +98,11 @@ class RunSummary:
     pace: tuple[ThroughputSpan, ...]
     passes: tuple[PassSummary, ...]
     gold: GoldSummary | None
+
+    @property
+    def metrics(self) -> Mapping[str, Metric | None]:
+        """Metrics with 95 % confidence intervals by name; empty without usable gold."""
+        return self.gold.evaluation.metrics if self.gold and self.gold.evaluation else {}
 
     def to_json(self) -> dict[str, object]:
         """Returns a plain dict without record text."""

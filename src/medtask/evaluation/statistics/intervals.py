@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -47,6 +47,11 @@ class Metric:
         if self.low is None:
             return "no interval"
         return f"{self.low:.3f}{' to ' if self.low < 0 else '-'}{self.high:.3f}"
+
+
+def metrics_to_json(metrics: Mapping[str, Metric | None]) -> dict[str, object]:
+    """Metrics by name as plain values; None for a metric that could not be computed."""
+    return {name: asdict(metric) if metric else None for name, metric in metrics.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.statistics.intervals import FloatArray, Metric
+from medtask.evaluation.statistics.intervals import FloatArray, Metric, metrics_to_json
 
 ALPHA = 0.05
 N_SHUFFLES = 5000
@@ -57,9 +57,7 @@ class Baseline:
         return next(((measure, figure) for measure, figure in self.metrics.items() if figure), None)
 
     def to_json(self) -> dict[str, object]:
-        figures = {
-            measure: asdict(figure) if figure else None for measure, figure in self.metrics.items()
-        }
+        figures = metrics_to_json(self.metrics)
         versus = asdict(self.comparison) if self.comparison else None
         return {
             "name": self.name,
