@@ -48,6 +48,7 @@ class ServerFeatures:
     thinking: bool = False
     reported_context: bool = True
     version: str = "0.21.0"
+    template: str = "{{ messages }}"  # reported by llama-server; "" leaves the messages out
 
 
 class ErrorResponse(Exception):
@@ -165,6 +166,7 @@ def _answer_llama_server(
                 "total_slots": 1,
                 "model_path": f"/models/{features.name}.gguf",
                 "build_info": "b7000-toy",
+                "chat_template": features.template,
             }
         case "GET", "/v1/models":
             meta = {"n_ctx_train": features.context, "n_vocab": len(model.vocabulary)}
@@ -197,6 +199,8 @@ def _answer_llama_server(
                 "prompt": render_chat(
                     body["messages"], open_turn=body["messages"][-1]["role"] != "assistant"
                 )
+                if features.template
+                else "<|user|><|assistant|>"
             }
         case "POST", "/completion":
             assert body

@@ -56,6 +56,7 @@ class EngineTraits:
 
 
 LANGUAGE_MODEL = EngineTraits()
+FILE_FACT = "file:"  # names of identity facts about single files: "file:merges.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,21 @@ class EngineInfo:
     def remote(self) -> bool:
         """Whether records leave this machine."""
         return bool(self.remote_destinations)
+
+
+def list_changed_facts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """The names of facts of an identity that differ; a missing fact counts as empty.
+
+    Facts about single files (`FILE_FACT`) are compared only if the same model has some in ``old``:
+    earlier versions did not record them.
+    """
+    models = {name.rpartition(FILE_FACT)[0] for name in old if FILE_FACT in name}
+    return [
+        name
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name, "") != new.get(name, "")
+        and (FILE_FACT not in name or name.rpartition(FILE_FACT)[0] in models)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

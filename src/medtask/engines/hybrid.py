@@ -17,7 +17,7 @@ import numpy as np
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_name, format_path
-from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
+from medtask.engines.base import Caps, Engine, EngineInfo, Rendering, list_changed_facts
 from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
 from medtask.engines.label_head import log_softmax
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions, format_option
@@ -250,12 +250,7 @@ def _check_options(specs: Sequence[EngineSpec], options: LoadOptions) -> None:
 
 def _check_identity(folder: Path, member: HybridMember, engine: Engine) -> None:
     found = get_member_identity(engine, member.reference)
-    changed = sorted(
-        name
-        for name in found.keys() | member.identity.keys()
-        if found.get(name) != member.identity.get(name)
-    )
-    if changed:
+    if changed := sorted(list_changed_facts(member.identity, found)):
         expected, current = (
             format_name(facts.get(changed[0], "nothing"), 40) for facts in (member.identity, found)
         )

@@ -24,7 +24,7 @@ from medtask.engines.decoding.sampling import derive_row_seed
 from medtask.engines.decoding.scheduler import SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
-from medtask.engines.files.weights import hash_weights
+from medtask.engines.files.weights import hash_model_files, hash_weights
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.packed_engine import (
     PROBE_PROMPTS,
@@ -93,6 +93,7 @@ def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEng
         "engine": "vllm",
         "dtype": loaded_dtype,
         "weights": hash_weights(files.path),
+        **hash_model_files(files.path),
         "vllm_version": version,
     }
     identity |= {"revision": files.revision} if files.revision else {}

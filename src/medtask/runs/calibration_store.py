@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtask.atomic_files import replace_text
+from medtask.engines.base import list_changed_facts
 from medtask.errors import InputError
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer
@@ -125,7 +126,9 @@ def _find_match(
             candidate
             for candidate in candidates
             if candidate.task == task.fingerprint
-            and _select_identifying_facts(candidate.model) == _select_identifying_facts(model)
+            and not list_changed_facts(
+                _select_identifying_facts(candidate.model), _select_identifying_facts(model)
+            )
         ),
         None,
     )

@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from medtask.atomic_files import make_storage_error
+from medtask.engines.base import list_changed_facts
 from medtask.errors import StorageError, UsageError
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.tasks.task import Task
@@ -50,7 +51,7 @@ def find_run(runs_folder: Path, identity: Mapping[str, str]) -> Path | None:
     for candidate in runs_folder.iterdir():
         with suppress(StorageError):  # a run that cannot be read cannot be resumed
             manifest = read_manifest(candidate) if candidate.is_dir() else None
-            if manifest and manifest["identity"] == identity:
+            if manifest and not list_changed_facts(manifest["identity"], identity):
                 found.append((manifest["created"], candidate))
     return max(found, default=(None, None))[1]
 

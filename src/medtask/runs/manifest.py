@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.atomic_files import replace_text
-from medtask.engines.base import Engine, EngineInfo
+from medtask.engines.base import Engine, EngineInfo, list_changed_facts
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine, measure_peak_memory
 from medtask.privacy import NetworkGuard, block_network
@@ -67,11 +67,7 @@ def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[s
 
 def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """The facts that differ, one line each; a missing fact counts as empty."""
-    fields = [
-        name
-        for name in (*old, *(name for name in new if name not in old))
-        if old.get(name, "") != new.get(name, "")
-    ]
+    fields = list_changed_facts(old, new)
     if fields != ["task.fingerprint"]:  # a hash is redundant if the facts that it covers are listed
         fields = [name for name in fields if name != "task.fingerprint"]
     return [

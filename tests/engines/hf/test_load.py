@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,12 +22,20 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 import torch
 
+import medtask
 from medtask.engines.files.model_files import ModelFiles, find_built_in_model, locate_model
-from medtask.engines.files.weights import count_parameters
+from medtask.engines.files.weights import count_parameters, hash_model_files
 from medtask.engines.hf.load import load_hf, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.registry import load_model
-from medtask.errors import EngineError, InputError, ModelNotFound, ModelTooLarge, UsageError
+from medtask.errors import (
+    EngineError,
+    InputError,
+    ModelNotFound,
+    ModelTooLarge,
+    RunMismatch,
+    UsageError,
+)
 from medtask.hardware import Machine, inspect_machine
 from medtask.records import Branch, Message, Prompt
 from support.tiny_models import make_model, make_tokenizer, save_model
@@ -65,6 +74,70 @@ def test_changed_weights_change_the_identity(folder: Path) -> None:
         model.lm_head.weight[0, 0] += 1
     model.save_pretrained(folder)
     assert load_model(str(folder)).info.identity != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chat_template.jinja",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "merges.txt",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "additional_chat_templates/other.jinja",
+    ],
+)
+def test_every_file_that_is_read_beside_the_weights_is_in_the_identity(
+    folder: Path, name: str
+) -> None:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    before = hash_model_files(folder)
+    path.write_text(path.read_text() + " " if path.exists() else "{}")
+    after = hash_model_files(folder)
+    assert [fact for fact in after if after[fact] != before.get(fact)] == [f"file:{name}"]
+
+
+def test_files_for_people_are_not_in_the_identity(folder: Path) -> None:
+    before = hash_model_files(folder)
+    assert {"file:config.json", "file:tokenizer.json", "file:chat_template.jinja"} <= before.keys()
+    for name in ("README.md", "LICENSE.txt", "calibration.json"):
+        (folder / name).write_text("{}")
+    assert hash_model_files(folder) == before
+
+
+def test_a_changed_chat_template_is_another_model_for_a_resumed_run(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text\nthe knee hurts\na broken wrist\n")
+    (tmp_path / "task.yaml").write_text(
+        'name: joint\ninstruction: Which joint?\ninput: "{{ text }}"\n'
+        "answer: {kind: label, labels: [knee, wrist]}\n"
+    )
+
+    def resume(rows: int) -> medtask.Run:
+        with closing(load_model(str(folder), dtype="float32")) as engine:
+            task = medtask.load_task(tmp_path / "task.yaml")
+            return medtask.run(
+                task, engine, tmp_path / "rows.csv", out=tmp_path / "out", limit=rows
+            )
+
+    resume(1)
+    manifest_file = tmp_path / "out" / "manifest.json"
+    manifest = json.loads(manifest_file.read_text())
+    template = folder / "chat_template.jinja"
+    kept = template.read_text()
+    template.write_text(kept.replace("<|im_start|>", "<|im_end|>"))
+    with pytest.raises(RunMismatch, match=r"model\.file:chat_template\.jinja: '\w+' became '\w+'"):
+        resume(2)
+    template.write_text(kept)
+    # A run folder of an earlier version has no facts about files.
+    manifest["identity"] = {
+        name: fact for name, fact in manifest["identity"].items() if "file:" not in name
+    }
+    manifest_file.write_text(json.dumps(manifest))
+    assert resume(2).new_answers == 1
 
 
 def test_a_processor_with_bfloat16_loads_float32_if_only_that_is_packed(

@@ -61,6 +61,21 @@ def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
     assert "cannot be held" in str(engine.info.notes)
 
 
+def test_the_chat_template_of_a_server_is_in_the_identity(open_engine: EngineOpener) -> None:
+    hashes = [
+        open_engine("llama-server", template=template)[0].info.identity["file:chat_template"]
+        for template in ("{{ messages }}", "{{ messages }} ", "{{ messages }}")
+    ]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_a_server_whose_template_leaves_out_the_message_is_refused(
+    open_engine: EngineOpener,
+) -> None:
+    with pytest.raises(EngineError, match="without reading the record"):
+        open_engine("llama-server", template="")
+
+
 def test_a_server_that_reports_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:
     engine, _ = open_engine("openai", top_limit=5)
     assert engine.server_caps.top == 5

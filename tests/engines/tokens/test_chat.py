@@ -19,6 +19,7 @@ from medtask.engines.tokens.chat import (
     tokenize_branches,
 )
 from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.errors import InputError
 from medtask.records import Branch, Message, Prompt
 from support.tiny_models import TEMPLATES, make_tokenizer
 
@@ -158,3 +159,30 @@ def test_candidates_may_be_equal_or_begin_each_other_where_they_are_weighed_as_t
     assert question.candidates[0] == question.candidates[2]
     assert question.paths[0] == question.prefix_tokens
     assert question.max_candidate_tokens >= max(map(len, question.candidates))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}<|im_end|>{% endfor %}",
+        "{{ messages[0]['content'] }}",  # leaves out the record after examples
+        "{% for m in messages %}{{ m['content'] | truncate(200) }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'][-500:] }}{% endfor %}",
+        "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}",
+    ],
+)
+def test_a_template_that_leaves_out_a_part_of_the_record_is_refused(template: str) -> None:
+    tokenizer = make_tokenizer(None)
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match="without reading the record") as refusal:
+        detect_chat_format(HfTokenizer(tokenizer))
+    assert "chat_template" in refusal.value.fix
+
+
+def test_a_template_for_a_single_turn_is_accepted() -> None:
+    tokenizer = make_tokenizer(None)
+    tokenizer.chat_template = (
+        "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
+    )
+    assert detect_chat_format(HfTokenizer(tokenizer)).has_template

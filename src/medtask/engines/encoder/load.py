@@ -17,7 +17,12 @@ from medtask.engines.encoder.zero_shot import (
     ZeroShotScorer,
 )
 from medtask.engines.files.model_files import MINILM, ModelFiles, locate_model, read_model_json
-from medtask.engines.files.weights import BYTES_PER_WEIGHT, count_parameters, hash_weights
+from medtask.engines.files.weights import (
+    BYTES_PER_WEIGHT,
+    count_parameters,
+    hash_model_files,
+    hash_weights,
+)
 from medtask.engines.label_head import LabelHead
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
@@ -205,7 +210,7 @@ def _build_identity(
     identity = {"model": files.reference, "dtype": dtype}
     if metadata is not None:
         return identity | {"contract": hash_model_metadata(files.path)}
-    identity["weights"] = hash_weights(files.path)
+    identity |= {"weights": hash_weights(files.path), **hash_model_files(files.path)}
     parts = sorted(path.parent for path in files.path.glob("*/config.json"))
     identity |= {f"weights of {part.name}": hash_weights(part) for part in parts}
     if files.revision:

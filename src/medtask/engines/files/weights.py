@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.atomic_files import replace_file
+from medtask.engines.base import FILE_FACT
 from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
 from medtask.engines.files.model_files import ModelFiles, read_model_json
 from medtask.errors import InputError, StorageError
@@ -22,6 +23,30 @@ from medtask.model_weights import check_loaded_model
 
 # Bytes in memory by dtype or quantisation.
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
+
+_SHORT_HASH = 16  # characters
+# Config, tokenizer and chat template, by the names that transformers, sentence-transformers and
+# mlx-lm read.
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "quantize_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tekken.json",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    "chat_template.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
 
 
 def count_parameters(files: ModelFiles) -> int:
@@ -122,6 +147,23 @@ def hash_weights(folder: Path) -> str:
         target = path.resolve().name if path.is_symlink() else ""
         digest.update(f"{path.name}:{target if len(target) == 64 else hash_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def hash_model_files(folder: Path) -> dict[str, str]:
+    """Identity facts of the files beside the weights that can change a number, one for each file.
+
+    The hashes are short: two models may share a tokenizer, and only weights identify a model.
+    """
+    paths = [path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()]
+    return {
+        f"{FILE_FACT}{path.relative_to(folder).as_posix()}": hash_file(path)[:_SHORT_HASH]
+        for path in sorted(set(paths))
+    }
+
+
+def hash_text(text: str) -> str:
+    """The short hash of a text that a server reports in place of a file."""
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_SHORT_HASH]
 
 
 def hash_file_cached(path: Path) -> str:

@@ -15,6 +15,7 @@ from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
     dequantize_gguf,
+    hash_model_files,
     hash_weights,
 )
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
@@ -165,12 +166,13 @@ def _load_model(files: ModelFiles, plan: HfLoadPlan, torch: Any) -> tuple[Any, A
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype), "trust_remote_code": False}
-    hashes = {}
+    hashes: dict[str, str] = {}
     try:
         if files.is_gguf:
             source, hashes["file"] = dequantize_gguf(files.path)
         else:
-            source, hashes["weights"] = files.path, hash_weights(files.path)
+            source = files.path
+            hashes |= {"weights": hash_weights(source), **hash_model_files(source)}
         if plan.quantize:
             options["quantization_config"] = _make_quantization_config(plan, torch)
             options["device_map"] = plan.device

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from medtask.engines.base import EngineInfo
+from medtask.engines.base import FILE_FACT, EngineInfo
+from medtask.engines.files.weights import hash_text
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.endpoint import Endpoint, find_endpoint
 from medtask.engines.http.engine import HttpEngine
@@ -159,6 +160,8 @@ def _build_info(
     }
     identity |= {"context": str(server_caps.context)} if server_caps.context else {}
     identity |= {"file": digest} if digest else {}
+    if server_caps.template:
+        identity[f"{FILE_FACT}chat_template"] = hash_text(server_caps.template)
     details = {
         "server_version": server_caps.version,
         "prompts_counted_by": token_counter.method,

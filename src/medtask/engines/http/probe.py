@@ -61,6 +61,16 @@ def choose_model(client: HttpClient, name: str | None, served: list[str]) -> str
     )
 
 
+def check_rendered_probe(text: str | None, server_type: str) -> None:
+    """Raise EngineError if the rendered text of the probe's chat lacks its message."""
+    if text and PROBE_MESSAGES[0].content not in text:
+        raise EngineError(
+            f"the chat template of this {server_type} model leaves out the message: the model "
+            "would answer without reading the record",
+            fix="repair the template on the server, or choose another model",
+        )
+
+
 def call_or_none(call: Callable[[], T]) -> T | None:
     """The result of a call; None if the server rejects it or returns something else. A server that
     cannot be reached raises an error.

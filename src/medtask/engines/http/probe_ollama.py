@@ -16,6 +16,7 @@ from medtask.engines.http.probe import (
     PROBE_MAX_TOKENS,
     PROBE_MESSAGES,
     call_or_none,
+    check_rendered_probe,
     choose_model,
     probe_constraints,
     probe_logprobs,
@@ -163,6 +164,7 @@ def _probe_continuation(
         return str(info.get("rendered_template", "")) if isinstance(info, dict) else ""
 
     text = call_or_none(lambda: client.post(dialect.path, body, parse_template, parse_retries=0))
+    check_rendered_probe(text, "Ollama")
     return bool(text and text.endswith(prefix))
 
 

@@ -12,6 +12,7 @@ from medtask.engines.http.probe import (
     PROBE_MAX_TOKENS,
     PROBE_MESSAGES,
     call_or_none,
+    check_rendered_probe,
     choose_model,
     probe_constraints,
     probe_logprobs,
@@ -104,6 +105,7 @@ def _detect_server_type(client: HttpClient, model: str) -> ServerCaps:
             counts="template" if rendered else None,
             thinking_switch=True,
             context=context if isinstance(context, int) else None,
+            template=str(props.get("chat_template") or ""),
         )
     if call_or_none(
         lambda: client.post(
@@ -160,21 +162,26 @@ def _probe_continuation(client: HttpClient, server_caps: ServerCaps) -> ServerCa
         body = build_tokenize_body(ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps)
         ids = call_or_none(lambda: client.post("/tokenize", body, parse_token_ids))
         detokenize_body = {"model": server_caps.model, "tokens": list(ids or ())}
-        text = ids and call_or_none(
-            lambda: client.post(
-                "/detokenize", detokenize_body, lambda response: str(response["prompt"])
+        text = (
+            call_or_none(
+                lambda: client.post(
+                    "/detokenize", detokenize_body, lambda response: str(response["prompt"])
+                )
             )
+            if ids
+            else None
         )
-        return replace(server_caps, goes_on=bool(text and text.endswith(prefix)))
-    if server_caps.counts == "template":
+    elif server_caps.counts == "template":
         body = OpenAIDialect().build_body(
             ChatRequest(PROBE_MESSAGES, 1, prefix=prefix), server_caps
         )
         text = call_or_none(
             lambda: client.post("/apply-template", body, lambda response: str(response["prompt"]))
         )
-        return replace(server_caps, goes_on=bool(text and text.endswith(prefix)))
-    return server_caps
+    else:
+        return server_caps
+    check_rendered_probe(text, server_caps.server_type)
+    return replace(server_caps, goes_on=bool(text and text.endswith(prefix)))
 
 
 def _probe_thinking(client: HttpClient, dialect: OpenAIDialect, server_caps: ServerCaps) -> bool:

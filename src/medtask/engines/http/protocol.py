@@ -117,6 +117,7 @@ class ServerCaps:
         prompt_logprobs: Whether log-probabilities of the prompt's tokens can be requested.
         extra_body: Additional fields of every request.
         notes: Limitations of this version, for the manifest.
+        template: The model's chat template, if the server reports it.
     """
 
     server_type: str
@@ -140,6 +141,7 @@ class ServerCaps:
     prompt_logprobs: bool = False
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    template: str = ""
 
     @property
     def thinking_tokens(self) -> int:

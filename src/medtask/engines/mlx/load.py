@@ -17,6 +17,7 @@ from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
     dequantize_gguf,
+    hash_model_files,
     hash_weights,
 )
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
@@ -175,7 +176,10 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
 
 def _resolve_weights(files: ModelFiles) -> tuple[Path, dict[str, str]]:
     if not files.is_gguf:
-        return files.path, {"weights": hash_weights(files.path)}
+        return files.path, {
+            "weights": hash_weights(files.path),
+            **hash_model_files(files.path),
+        }
     folder, sha256 = dequantize_gguf(files.path)
     return folder, {"file": sha256}
 

@@ -14,6 +14,8 @@ from medtask.records import Branch, Message, Prompt
 
 # replaces an answer while a template is analysed; no template treats it specially
 _ANSWER_PLACEHOLDER = "\u2042 answer \u2042"
+_CANARY = "canary"  # found in the rendered text if the template does not leave it out
+_CANARY_FILLER = "a long record " * 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
             f"the model's chat template cannot be used ({type(error).__name__})",
             fix="take another model, or repair chat_template in its tokenizer_config.json",
         ) from None
+    _check_template(tokenizer)
     head, found, candidate = full_text.partition(_ANSWER_PLACEHOLDER)
     answer_prefix = head.removeprefix(before) if found and head.startswith(before) else ""
     ends = [token for token in tokenizer.special_tokens if candidate.lstrip().startswith(token)]
@@ -112,6 +115,23 @@ def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
     return replace(
         plain, has_template=True, bos_text="", answer_prefix=answer_prefix, turn_end=turn_end
     )
+
+
+def _check_template(tokenizer: Tokenizer) -> None:
+    """Raise InputError for a chat template that leaves out a turn, or a part of it."""
+    texts = [f"{_CANARY} {number}: {_CANARY_FILLER} {_CANARY} {number}" for number in range(3)]
+    chat = [Message("user", texts[0]), Message("assistant", texts[1]), Message("user", texts[2])]
+    for messages in (chat[:1], chat):
+        try:
+            rendered = _apply_chat_template(tokenizer, messages, add_generation_prompt=True)
+        except Exception:  # noqa: S112 - a template may reject several turns
+            continue
+        if any(message.content not in rendered for message in messages):
+            raise InputError(
+                "the model's chat template leaves out what it is given: the model would answer "
+                "without reading the record",
+                fix="repair chat_template.jinja, or chat_template in tokenizer_config.json",
+            )
 
 
 def render_thinking_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
