@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from medtask.errors import UsageError
@@ -33,3 +37,16 @@ def test_this_machine_is_seen() -> None:
     assert machine.cores == count_usable_cores() >= 1
     assert 0 < machine.available_bytes <= machine.memory_bytes
     assert machine.processor
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "")])
+def test_waiting_threads_do_not_spin_for_long_unless_the_user_says_so(
+    given: dict[str, str], expected: str
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    script = "import medtask, os; print(os.environ.get('GOMP_SPINCOUNT', ''))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=others | given, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == expected

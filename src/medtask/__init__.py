@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from medtask.hardware import limit_thread_spinning
 from medtask.privacy import disable_telemetry
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Libraries read their telemetry switches when they are imported, so this comes before any of them.
+# Libraries read these variables when they are imported, so this comes before any of them.
 disable_telemetry()
+limit_thread_spinning()
 
 _PUBLIC_MODULES = {
     "Answer": "medtask.records",

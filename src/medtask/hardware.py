@@ -26,6 +26,17 @@ _UNIT_BYTES = {
 }
 
 
+def limit_thread_spinning() -> None:
+    """Make OpenMP threads sleep soon when they wait; call it before torch is imported.
+
+    By default they spin for milliseconds. If another process uses the cores, the thread that they
+    wait for cannot run, and everything takes several times as long.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's library: about 50 microseconds
+        os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's and Intel's: milliseconds
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Hardware of this machine.

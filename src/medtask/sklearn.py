@@ -47,7 +47,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             as it is.
         instruction: The instruction, which the prompt shows before the labels.
         labels: Definitions of labels by label.
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows; None for the method's default.
         rate: The highest learning rate; None for the method's default.
         batch: Rows per step.
         rank: The rank of an adapter.
@@ -74,7 +74,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         instruction: str | None = None,
         labels: Mapping[Any, str] | None = None,
-        epochs: float = DEFAULT_RECIPE.epochs,
+        epochs: float | None = DEFAULT_RECIPE.epochs,
         rate: float | None = DEFAULT_RECIPE.rate,
         batch: int = DEFAULT_RECIPE.batch,
         rank: int = DEFAULT_RECIPE.rank,

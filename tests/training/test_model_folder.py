@@ -79,3 +79,17 @@ def test_a_folder_that_was_not_trained_here_is_no_trained_folder(
     assert find_trained_folders(f"{prefix}{tmp_path}") == ()
     (tmp_path / "medtask.json").touch()
     assert find_trained_folders(f"{prefix}{tmp_path}") == (str(tmp_path),)
+
+
+@pytest.mark.parametrize(("rows", "warns"), [(40, True), (120, False)])
+def test_fewer_rows_than_a_method_needs_are_a_note(tmp_path: Path, rows: int, warns: bool) -> None:
+    task = make_task(tmp_path / "task")
+    table = [
+        {"text": f"{row['text']} of case {number}", "gold": row["gold"]}
+        for number in range(4)
+        for row in make_rows()
+    ][:rows]
+    model = medtask.train(task, table, out=tmp_path / "model", method="linear")
+    notes = [note for note in model.notes if "few for --method linear" in note]
+    assert bool(notes) == warns
+    assert not warns or "needs 100 or more" in notes[0]

@@ -49,7 +49,13 @@ FoldCount = Annotated[
         "trainings, and a run folder.",
     ),
 ]
-EpochCount = Annotated[float, typer.Option(metavar="N", help="Passes over the training rows.")]
+EpochCount = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="Passes over the training rows; default: 3, up to 20 for an encoder with few rows.",
+    ),
+]
 LearningRate = Annotated[
     float | None,
     typer.Option(metavar="RATE", help="The highest learning rate; default: by method."),

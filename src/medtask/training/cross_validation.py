@@ -36,7 +36,11 @@ from medtask.training.split import split_folds
 from medtask.training.trained_model import CARD_FILE, OutOfFold, TrainedModel
 from medtask.training.training_data import RowSelection
 from medtask.training.training_example import TrainingExample
-from medtask.training.training_log import TrainingObserver
+from medtask.training.training_log import (
+    NullTrainingObserver,
+    TrainingObserver,
+    TrainingPoint,
+)
 from medtask.training.training_manifest import read_training_manifest, write_training_manifest
 
 if TYPE_CHECKING:
@@ -44,6 +48,28 @@ if TYPE_CHECKING:
 
 MODELS_FOLDER = ".folds"  # in the run folder, until all rows are answered
 _CARD_TITLE = "## Out-of-fold evaluation"
+
+
+class FoldObserver(NullTrainingObserver):
+    """Passes on the progress of the trainings of folds, without their notes.
+
+    The notes are those of the final training, which are shown once.
+    """
+
+    def __init__(self, observer: TrainingObserver) -> None:
+        self._observer = observer
+
+    def on_load(self, model: str) -> None:
+        self._observer.on_load(model)
+
+    def on_start(self, steps: int, done: int) -> None:
+        self._observer.on_start(steps, done)
+
+    def on_point(self, point: TrainingPoint) -> None:
+        self._observer.on_point(point)
+
+    def on_finish(self) -> None:
+        self._observer.on_finish()
 
 
 # Trains a model on a table by a recipe, into a folder.

@@ -26,6 +26,9 @@ class MethodSpec:
         scales_by_root: Whether the adapter is scaled by the root of its rank (rsLoRA).
         quantize: The format in which the base's weights are loaded; None for the recipe's.
         library: The library that can load the result, as named on the Hub.
+        min_rows: With fewer training rows, other methods are usually better.
+        min_steps: With fewer steps, weights hardly differ from those of the base: the default
+            number of epochs is higher for few rows.
         default_base: The default base; None for the task's model, "" for none.
         default_base_rate: The learning rate for ``default_base``.
         untunable: For methods without settings to search, what training fits itself.
@@ -40,6 +43,8 @@ class MethodSpec:
     scales_by_root: bool = False
     quantize: Literal["4bit"] | None = None
     library: Literal["peft", "transformers", "medtask"] = "medtask"
+    min_rows: int = 100
+    min_steps: int = 0
     default_base: str | None = None
     default_base_rate: float | None = None
     untunable: str = ""
@@ -54,12 +59,16 @@ METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
             replace(_LORA, name="rslora", scales_by_root=True),
             replace(_LORA, name="qlora", scales_by_root=True, quantize="4bit"),
             replace(_LORA, name="dora"),
-            MethodSpec("full", _FIT_LANGUAGE, 2e-5, language=True, library="transformers"),
+            MethodSpec(
+                "full", _FIT_LANGUAGE, 2e-5, language=True, library="transformers", min_rows=5_000
+            ),
             MethodSpec(
                 "encoder",
                 "medtask.training.encoder.fit:fit_encoder",
                 5e-5,
                 library="transformers",
+                min_rows=500,
+                min_steps=100,
                 default_base=MINILM,
                 # small models are trained with a higher learning rate than BERT
                 default_base_rate=3e-4,
@@ -73,6 +82,7 @@ METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
             MethodSpec(
                 "hybrid",
                 "medtask.training.hybrid:fit_hybrid",
+                min_rows=0,  # only weights are fitted, on validation rows
                 default_base="",
                 untunable="its weights",
             ),

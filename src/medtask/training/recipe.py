@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,6 +12,9 @@ from medtask.engines.load_options import Dtype
 from medtask.errors import UsageError
 from medtask.training.methods import METHODS, Method, MethodSpec
 
+DEFAULT_EPOCHS = 3.0
+MAX_EPOCHS = 20.0  # chosen for few rows; --epochs can be higher
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -19,7 +23,7 @@ class Recipe:
     Attributes:
         method: See `methods`.
         bases: References of the models to start from: one, or several for a hybrid.
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows; None for 3, or more if an encoder has few rows.
         rate: The highest learning rate of the cosine schedule; None for the method's default.
         batch: Rows per step.
         warmup: The share of steps in which the learning rate rises, in [0, 1).
@@ -40,7 +44,7 @@ class Recipe:
 
     method: Method = "rslora"
     bases: tuple[str, ...] = ()
-    epochs: float = 3.0
+    epochs: float | None = None
     rate: float | None = None
     batch: int = 32
     warmup: float = 0.05
@@ -77,12 +81,24 @@ class Recipe:
         uses_default = spec.default_base_rate is not None and self.base == spec.default_base
         return spec.default_base_rate or spec.rate if uses_default else spec.rate
 
+    def count_epochs(self, epoch_steps: int) -> float:
+        """The passes over rows that make ``epoch_steps`` steps.
+
+        Training ends earlier if the validation loss stops falling.
+        """
+        if self.epochs is not None:
+            return self.epochs
+        needed = math.ceil(self.spec.min_steps / max(1, epoch_steps))
+        return float(min(MAX_EPOCHS, max(DEFAULT_EPOCHS, needed)))
+
     def check(self) -> None:
         """Raise UsageError for the first value that is not valid."""
         positive = {
             name: getattr(self, name)
-            for name in ("epochs", "batch", "rank", "patience", "validations", "row_tokens")
+            for name in ("batch", "rank", "patience", "validations", "row_tokens")
         }
+        if self.epochs is not None:
+            positive["epochs"] = self.epochs
         positive["learning rate"] = self.learning_rate
         for name, value in positive.items():
             if not value > 0:
@@ -100,7 +116,13 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values, with the learning rate that is used."""
-        return {**asdict(self), "bases": list(self.bases), "rate": self.learning_rate}
+        epochs = self.epochs if self.epochs is not None or self.spec.min_steps else DEFAULT_EPOCHS
+        return {
+            **asdict(self),
+            "bases": list(self.bases),
+            "rate": self.learning_rate,
+            "epochs": epochs,
+        }
 
 
 DEFAULT_RECIPE = Recipe()

@@ -26,6 +26,7 @@ from medtask.tasks.task import Task
 from medtask.training.checkpoints import find_resume_step
 from medtask.training.cross_validation import (
     CrossValidation,
+    FoldObserver,
     cross_validate,
     record_out_of_fold,
 )
@@ -167,13 +168,16 @@ def _cross_validate(
             "--folds trains in one process", fix="start it without accelerate or torchrun"
         )
 
+    observer = observer or NullTrainingObserver()
+    fold_observer = FoldObserver(observer)
+
     def train_fold(table: Table, fold_recipe: Recipe, folder: Path) -> TrainedModel:
         return train_tasks(
             [replace(data, table=table)],
             fold_recipe,
             out=folder,
             selection=selection,
-            observer=observer,
+            observer=fold_observer,
         )
 
     recipe.check()
@@ -185,7 +189,7 @@ def _cross_validate(
         folds,
         out.with_name(f"{out.name}-folds"),
         train_fold,
-        observer or NullTrainingObserver(),
+        observer,
     )
     return cross_validate(work, read_table(data.table))
 
@@ -301,7 +305,7 @@ def _run_training(
         if before is None and not context.log.points:
             _clear(folder)  # nothing was trained, so the folder can be used by another command
         raise
-    result = _add_gain_note(result, context)
+    result = _add_gain_note(replace(result, notes=(*training.notes, *result.notes)), context)
     observer.on_finish()
     if not is_main_process():
         return TrainedModel(folder, "finished")

@@ -60,7 +60,7 @@ class TrainingPlan:
 
 def plan_training(epoch_steps: int, recipe: Recipe) -> TrainingPlan:
     """The plan of a training with ``epoch_steps`` steps per epoch."""
-    steps = max(1, math.ceil(epoch_steps * recipe.epochs))
+    steps = max(1, math.ceil(epoch_steps * recipe.count_epochs(epoch_steps)))
     every = max(1.0, epoch_steps / recipe.validations)
     marks = {
         min(steps, max(1, round(every * turn))) for turn in range(1, math.ceil(steps / every) + 1)

@@ -50,6 +50,18 @@ class TrainingRun:
                 facts[f"task{index}.validation"] = data.validation_sha256
         return {name: str(value) for name, value in facts.items()}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes about the method for the user."""
+        spec, rows = self.recipe.spec, sum(len(data.train) for data in self.training_data)
+        if rows >= spec.min_rows:
+            return ()
+        advice = " (below that, --method linear is usually better)" if spec.min_rows > 100 else ""
+        return (
+            f"{rows:,} training rows are few for --method {spec.name}, which needs "
+            f"{spec.min_rows:,} or more{advice}",
+        )
+
 
 def read_training_manifest(folder: Path) -> dict[str, Any] | None:
     """Read the manifest; returns None if it is missing or has another format.

@@ -212,3 +212,10 @@ def test_every_row_is_learnt_from_once_an_epoch_whatever_stopped_it() -> None:
         assert sorted(row for batch in epoch for row in batch) == list(range(71))
         assert all(len({tasks[row] for row in batch}) == 1 for batch in epoch)
     assert first[:steps] != first[steps:]
+
+
+def test_rows_of_a_small_table_meet_other_rows_in_every_epoch() -> None:
+    lengths = list(range(1, 129))
+    steps = count_batches([0] * 128, 32)
+    batches = order_batches([0] * 128, lengths, 32, 3 * steps, seed=0)
+    assert len({frozenset(one) for one in batches}) == len(batches)

@@ -9,8 +9,10 @@ import numpy as np
 from medtask.training.language.tokenized_example import TokenizedExample
 
 # Rows are sorted by length within buckets of this many batches: similar lengths need little
-# padding, and buckets are large enough to stay shuffled.
+# padding. An epoch has four buckets or more, because rows of a single bucket would always be in the
+# same batches.
 BATCHES_PER_BUCKET = 8
+MIN_BUCKETS = 4
 
 
 def order_batches(
@@ -46,10 +48,10 @@ def order_batches(
 def _bucket_by_length(
     rows: Sequence[int], lengths: Sequence[int], batch: int
 ) -> Iterator[list[int]]:
-    for start in range(0, len(rows), batch * BATCHES_PER_BUCKET):
-        stretch = sorted(
-            rows[start : start + batch * BATCHES_PER_BUCKET], key=lambda row: (-lengths[row], row)
-        )
+    batches = -(-len(rows) // batch)
+    bucket = batch * max(1, min(BATCHES_PER_BUCKET, batches // MIN_BUCKETS))
+    for start in range(0, len(rows), bucket):
+        stretch = sorted(rows[start : start + bucket], key=lambda row: (-lengths[row], row))
         for at in range(0, len(stretch), batch):
             yield stretch[at : at + batch]
 

@@ -17,7 +17,7 @@ from medtask.engines.registry import load_model
 from medtask.errors import MissingExtra, UsageError
 from medtask.runs.lock import lock_run
 from medtask.runs.signals import Interrupted, catch_signals
-from medtask.training.recipe import Recipe
+from medtask.training.recipe import DEFAULT_EPOCHS, Recipe
 from medtask.training.search.candidate_evaluator import SearchObserver, answer_rows
 from medtask.training.search.gain import STOPPED_TEXT, Gain, measure_gain
 from medtask.training.search.hyperparameter_study import (
@@ -114,6 +114,7 @@ def search_hyperparameters(
         InputError: The first training fails.
     """
     _check(recipe)
+    recipe = replace(recipe, epochs=recipe.epochs or DEFAULT_EPOCHS)  # a setting to search
     out.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock_run(out), catch_signals() as signals:
         table = search_data.to_training_table()

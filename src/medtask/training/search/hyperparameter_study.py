@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medtask.errors import EngineError, InputError
 from medtask.tables.table import Table
 from medtask.tasks.task import Task
-from medtask.training.recipe import Recipe
+from medtask.training.recipe import DEFAULT_EPOCHS, Recipe
 from medtask.training.search.candidate_evaluator import SearchObserver, SearchTrial
 from medtask.training.search.search_budget import SearchBudget
 from medtask.training.train import TaskData, train_tasks
@@ -64,11 +64,11 @@ def build_search_space(
     """The distributions of the searched settings; they include the recipe's values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    rate = recipe.learning_rate
+    rate, epochs = recipe.learning_rate, recipe.epochs or DEFAULT_EPOCHS
     batches = {size for size in (8, 16, 32, 64) if size <= max(8, rows // 4)} | {recipe.batch}
     space: dict[str, optuna.distributions.BaseDistribution] = {
         "rate": FloatDistribution(rate / 8, rate * 8, log=True),
-        "epochs": FloatDistribution(min(1.0, recipe.epochs), max(6.0, 2 * recipe.epochs)),
+        "epochs": FloatDistribution(min(1.0, epochs), max(6.0, 2 * epochs)),
         "batch": CategoricalDistribution(sorted(batches)),
     }
     if recipe.spec.language:
