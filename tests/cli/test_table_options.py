@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from medtask.cli.main import app
+from medtask.tables.read import read_table
 from support.command_line import RunCommand
 
 TABLE_OPTIONS = {"--encoding", "--sheet", "--header-row"}
@@ -67,3 +69,28 @@ def test_gold_files_are_read_in_the_named_encoding(notes: Path, medtask: RunComm
     Path("truth.csv").write_bytes("id;prawda\n1;palliative\n".encode("utf-16-le"))
     result = medtask("evaluate", "out", "--gold", "truth.csv", "--encoding", "utf-16-le")
     assert result.code == 0, result.err
+
+
+def test_answers_that_look_like_formulas_are_measured_wherever_the_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ninstruction: Choose.\ninput: '{{ note }}'\nid: id\n"
+        "answer: {kind: label, labels: ['+', '-', '--', '=1']}\n"
+    )
+    rows = "".join(f"{number},- strip {number}\n" for number in range(1, 41))
+    (tmp_path / "notes.csv").write_text(f"id,note\n{rows}")
+    medtask("run", ".", "notes.csv", "--model", "fake:", "--out", "out", "--to", "csv,xlsx,parquet")
+    answers = list(read_table("out/answers.parquet"))
+    assert {row["answer"] for row in answers} == {"+", "-", "--", "=1"}
+    truth = "".join(f"{row['id']},{row['answer']}\n" for row in answers)
+    (tmp_path / "truth.csv").write_text(f"id,gold\n{truth}")
+    (tmp_path / "elsewhere").mkdir()
+    for suffix in ("csv", "xlsx"):
+        moved = Path("out", f"answers.{suffix}").rename(f"elsewhere/handed-on.{suffix}")
+        shown = medtask("evaluate", moved, "--gold", "truth.csv", "--json")
+        assert shown.code == 0, shown.err
+        document = json.loads(shown.out)
+        assert (document["n"], document["metrics"]["accuracy"]["value"]) == (40, 1.0)
+        assert [row["note"] for row in read_table(moved)] == [row["note"] for row in answers]

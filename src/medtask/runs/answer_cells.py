@@ -28,13 +28,18 @@ def read_id(task: Task, cells: Mapping[str, object], number: int) -> str:
     return str(number) if task.id_column is None else read_cell(cells.get(task.id_column)) or ""
 
 
+def get_answer_cell(cells: Mapping[str, object]) -> object:
+    """The cell of the answer. In a row with a status, a word for a missing value is an answer."""
+    cell = cells.get("answer")
+    has_status = read_present_cell(cells.get("status")) is not None
+    return str(cell) if has_status and isinstance(cell, MissingText) else cell
+
+
 def read_answer(
     task: Task, name: str, cells: Mapping[str, object], fields: Mapping[str, object], number: int
 ) -> Answer:
-    cell = cells.get("answer")
+    cell = get_answer_cell(cells)
     status = _read_status(cells.get("status"), number)
-    if status is not None and isinstance(cell, MissingText):
-        cell = str(cell)  # a row with a status has an answer: "None" is what the model wrote
     # No label applies: this is a valid answer.
     is_empty_set = task.several and (
         cell == [] or (read_cell(cell) is None and status in (Status.OK, Status.REVIEW))

@@ -11,8 +11,8 @@ from medtask.errors import InputError
 from medtask.records import AnsweredRow, Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
 from medtask.tables.cell_values import is_missing, read_cell, read_present_cell
+from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table
-from medtask.tables.write import unescape_formula
 from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.task import Task
 
@@ -109,11 +109,7 @@ def match_labels(
 def _read_truth(task: Task, fields: Mapping[str, object], labelled: LabelledRow) -> Value | None:
     """The labels of a row as a gold value of the task; None if they are not valid."""
     cell = labelled.cell
-    truth = (
-        read_gold(task, fields, unescape_formula(cell) if isinstance(cell, str) else cell)
-        if read_cell(cell) is not None
-        else None
-    )
+    truth = read_gold(task, fields, cell) if read_cell(cell) is not None else None
     if truth is not None and not find_invalid_gold(task, fields, truth):
         return truth
     # A label of the task comes first: it can be called "none".

@@ -12,6 +12,7 @@ from medtask.display import format_columns, format_suggestion, quote
 from medtask.errors import InputError, TableError, UsageError
 from medtask.names import fold_case
 from medtask.runs.answer_cells import (
+    get_answer_cell,
     read_id,
     read_probabilities,
 )
@@ -26,7 +27,8 @@ from medtask.runs.measured_rows import (
 )
 from medtask.runs.output_columns import rename_columns
 from medtask.runs.task_inference import infer_task
-from medtask.tables.cell_values import read_cell, unescape_formula
+from medtask.tables.cell_values import read_cell
+from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table import Table
@@ -264,8 +266,8 @@ def _read_gold_file(
     answer_ids = {
         read_id(answers.task, cells, number) for number, cells in enumerate(answers.table.rows(), 1)
     }
-    # Gold may have been filled into a table written by medtask, which escapes ids that look like
-    # formulas with an apostrophe.
+    # Gold may have been filled into a table of an earlier version, which escaped ids that look like
+    # formulas without marking them.
     ids = ((read_cell(row[id_column]) or "", row[truth]) for row in table.rows())
     gold_by_id = {
         name if name in answer_ids else unescape_formula(name): cell for name, cell in ids
@@ -299,7 +301,7 @@ def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
     ]
     cells = (
         (
-            row["answer"],
+            get_answer_cell(row),
             answers.gold.get_gold(read_id(answers.task, row, number), row)
             if answers.gold
             else None,

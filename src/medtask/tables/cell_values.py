@@ -15,10 +15,6 @@ from medtask.tables.missing import MissingText
 # json.dumps() with options builds an encoder for every call.
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Text that starts with an apostrophe is escaped too; otherwise "'=1" and an escaped "=1" would be
-# equal.
-_FORMULA_START = re.compile("'*[=+\\-@\t\r\0]")
-_FORMULA_CHARACTERS = frozenset("=+-@\t\r\0'")
 
 
 def to_cell_value(value: object) -> object:
@@ -134,20 +130,3 @@ def _replace_non_finite(value: object) -> object:
 def replace_surrogates(text: str) -> str:
     """The text with lone surrogates, which UTF-8 cannot encode, replaced by U+FFFD."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-
-
-def escape_formula(text: str) -> str:
-    """The text, with an apostrophe before it if a spreadsheet could run it as a formula.
-
-    Source: OWASP, CSV injection.
-    """
-    return (
-        f"'{text}"
-        if text and text[0] in _FORMULA_CHARACTERS and _FORMULA_START.match(text)
-        else text
-    )
-
-
-def unescape_formula(text: str) -> str:
-    """The inverse of `escape_formula`."""
-    return text[1:] if text.startswith("'") and _FORMULA_START.match(text) else text

@@ -10,6 +10,7 @@ from typing import Unpack
 
 from medtask.display import format_path, quote, quote_names, suggest
 from medtask.errors import TableError
+from medtask.tables.formula_escapes import undo_escapes
 from medtask.tables.read_csv import read_csv
 from medtask.tables.read_excel import read_excel
 from medtask.tables.read_json import read_json, read_jsonl
@@ -112,7 +113,7 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
         )
     kind = _read_suffix(path)
     if kind in _EXCEL_SUFFIXES:
-        return read_excel(path, options)
+        return undo_escapes(read_excel(path, options))
     if options.sheet is not None:
         raise make_table_error(
             path,
@@ -120,7 +121,7 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
             fix="remove the sheet option",
         )
     if kind in _READERS:
-        return _READERS[kind](path, options)
+        return undo_escapes(_READERS[kind](path, options))
     raise make_table_error(
         path,
         f"not a known table format ({kind or 'the name has no suffix'})",

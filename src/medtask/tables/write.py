@@ -10,18 +10,13 @@ from pathlib import Path
 from medtask.atomic_files import replace_file
 from medtask.display import format_path
 from medtask.errors import UsageError
-from medtask.tables.cell_values import (
-    escape_formula,
-    format_cell,
-    format_json_cell,
-    replace_surrogates,
-    unescape_formula,
-)
+from medtask.tables.cell_values import format_cell, format_json_cell, replace_surrogates
+from medtask.tables.formula_escapes import escape_formula, mark_escaped_rows
 from medtask.tables.table import Column
 from medtask.tables.write_excel import write_excel
 from medtask.tables.write_parquet import write_parquet
 
-__all__ = ["FORMATS", "Column", "unescape_formula", "write_answers"]
+__all__ = ["FORMATS", "Column", "write_answers"]
 
 Rows = Iterable[Sequence[object]]
 
@@ -29,8 +24,8 @@ Rows = Iterable[Sequence[object]]
 def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
     """Write rows to a file (mode 0600) that replaces an existing one only when it is complete.
 
-    In CSV and XLSX, text that a spreadsheet could run as a formula is escaped by an apostrophe (see
-    `unescape_formula`).
+    In CSV and XLSX, text that a spreadsheet could run as a formula is escaped by an apostrophe.
+    Such a file has one more column, by which `read_table` undoes it (see `formula_escapes`).
 
     Args:
         path: File; its suffix selects the format.
@@ -41,13 +36,20 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
         StorageError: The file cannot be written.
         UsageError: The format is unknown, or XLSX cannot hold the rows.
     """
-    if path.suffix.lower() not in FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         raise UsageError(
             f"{format_path(path)}: not a supported format for answers",
             fix=f"choose one of {', '.join(FORMATS)}",
         )
     with replace_file(path) as draft:
-        FORMATS[path.suffix.lower()](draft, columns, rows)
+        if suffix not in _ESCAPED_FORMATS:
+            FORMATS[suffix](draft, columns, rows)
+            return
+        names = [column.name for column in columns]
+        with mark_escaped_rows(path.parent, names, rows) as (marked_names, marked_rows):
+            marker = [Column(name, "text") for name in marked_names[len(columns) :]]
+            FORMATS[suffix](draft, [*columns, *marker], marked_rows)
 
 
 def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
@@ -73,6 +75,7 @@ def _write_jsonl(path: Path, columns: Sequence[Column], rows: Rows) -> None:
             stream.write(format_json_cell(dict(zip(names, row, strict=True))) + "\n")
 
 
+_ESCAPED_FORMATS = (".csv", ".xlsx")
 FORMATS: dict[str, Callable[[Path, Sequence[Column], Rows], None]] = {
     ".csv": _write_csv,
     ".parquet": write_parquet,

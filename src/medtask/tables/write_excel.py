@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medtask.errors import UsageError
-from medtask.tables.cell_values import escape_formula, format_cell
+from medtask.tables.cell_values import format_cell
+from medtask.tables.formula_escapes import escape_formula
 from medtask.tables.table import Column
 
 _MAX_ROWS = 1_048_576
