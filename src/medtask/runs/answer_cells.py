@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from medtask.display import quote
 from medtask.errors import TableError
 from medtask.records import Answer, Status
-from medtask.tables.cell_values import read_cell, read_present_cell
+from medtask.tables.cell_values import read_cell, read_key, read_present_cell
 from medtask.tables.missing import MissingText
 from medtask.tasks.containers import parse_container
 from medtask.tasks.kinds.label import get_label_names
@@ -25,7 +25,7 @@ _STATUSES_WITH_ANSWER = (
 
 
 def read_id(task: Task, cells: Mapping[str, object], number: int) -> str:
-    return str(number) if task.id_column is None else read_cell(cells.get(task.id_column)) or ""
+    return str(number) if task.id_column is None else read_key(cells.get(task.id_column)) or ""
 
 
 def get_answer_cell(cells: Mapping[str, object]) -> object:

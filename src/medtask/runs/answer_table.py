@@ -19,7 +19,7 @@ from medtask.runs.answer_cells import (
 )
 from medtask.runs.ledger import Ledger
 from medtask.runs.output_columns import OUTPUT_COLUMNS
-from medtask.tables.cell_values import read_present_cell
+from medtask.tables.cell_values import read_present_key
 from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tasks.cell_counts import CellCounts
@@ -156,7 +156,7 @@ class AnswerTable:
         prompt = build_prompt(task, Record(name, fields)) if task.input else None
         text, options = (prompt.text, prompt.options) if isinstance(prompt, Prompt) else ("", ())
         gold = read_gold(task, fields, self.gold.get_gold(name, cells)) if self.gold else None
-        group = read_present_cell(cells.get(task.group_column)) if task.group_column else None
+        group = read_present_key(cells.get(task.group_column)) if task.group_column else None
         answer = read_answer(task, name, cells, fields, number)
         if (
             self.external

@@ -10,7 +10,7 @@ from medtask.display import format_columns, quote
 from medtask.errors import InputError
 from medtask.records import AnsweredRow, Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
-from medtask.tables.cell_values import is_missing, read_cell, read_present_cell
+from medtask.tables.cell_values import is_missing, read_cell, read_key, read_present_cell
 from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table
 from medtask.tasks.rows import find_invalid_gold, read_gold
@@ -48,7 +48,7 @@ def read_labels(path: Path, *, none_is_word: bool) -> dict[str, LabelledRow]:
     found: dict[str, LabelledRow] = {}
     for number, row in enumerate(table.rows(), 1):
         name, cell, none_applies = (
-            read_cell(row["id"]),
+            read_key(row["id"]),
             row[names[0]],
             is_marked(row.get(NONE_COLUMN)),
         )

@@ -27,7 +27,7 @@ from medtask.runs.measured_rows import (
 )
 from medtask.runs.output_columns import rename_columns
 from medtask.runs.task_inference import infer_task
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_cell, read_key
 from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
@@ -268,7 +268,7 @@ def _read_gold_file(
     }
     # Gold may have been filled into a table of an earlier version, which escaped ids that look like
     # formulas without marking them.
-    ids = ((read_cell(row[id_column]) or "", row[truth]) for row in table.rows())
+    ids = ((read_key(row[id_column]) or "", row[truth]) for row in table.rows())
     gold_by_id = {
         name if name in answer_ids else unescape_formula(name): cell for name, cell in ids
     }

@@ -11,9 +11,11 @@ import uuid
 from collections.abc import Mapping
 
 from medtask.tables.missing import MissingText
+from medtask.unicode_text import remove_noise
 
 # json.dumps() with options builds an encoder for every call.
 _encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_MAX_WHOLE = 1e21
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -45,6 +47,8 @@ def to_cell_value(value: object) -> object:
         return str(value)
     if type(value).__name__ in {"NAType", "NaTType"}:
         return None
+    if type(value).__name__ in {"float32", "float16"}:
+        return to_cell_value(float(str(value)))  # 0.1, not 0.10000000149011612
     if type(value).__module__ == "numpy":
         return to_cell_value(value.tolist())  # type: ignore[attr-defined]
     raise TypeError(f"a value of type {type(value).__name__}")
@@ -62,6 +66,16 @@ def _decode_bytes(value: bytes) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         raise TypeError("bytes that are not text") from None
+
+
+def restore_whole_number(value: object) -> object:
+    """A whole float as int: libraries store whole numbers as floats in columns with missing values.
+
+    Floats from 1e21 stay floats: their digits are not exact.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE:
+        return int(decimal.Decimal(repr(value)))  # the digits that Python shows
+    return value
 
 
 def is_missing(value: object) -> bool:
@@ -86,6 +100,17 @@ def read_cell(value: object) -> str | None:
     if is_missing(value) and not isinstance(value, MissingText):
         return None
     return str(value).strip() or None
+
+
+def read_key(value: object) -> str | None:
+    """The value as an id: stripped text without invisible characters; None if nothing is left."""
+    text = read_cell(value)
+    return None if text is None else remove_noise(text).strip() or None
+
+
+def read_present_key(value: object) -> str | None:
+    """The value as the name of a group: as `read_key`, and None for a missing value."""
+    return None if is_missing(value) else read_key(value)
 
 
 def read_present_cell(value: object) -> str | None:

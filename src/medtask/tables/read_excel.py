@@ -6,7 +6,7 @@ import datetime
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from medtask.display import quote, quote_names, suggest
 from medtask.errors import TableError
+from medtask.tables.excel_formats import list_shown_numbers, read_zero_formats
 from medtask.tables.header import (
     SAMPLE_ROWS,
     Header,
@@ -100,21 +101,23 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
         notes.append(
             f"merged areas: {preview.merged_areas:,} (only the first cell of each has the value)"
         )
-    if errors := _count_error_cells(path, names.index(name)):
-        notes.append(f"cells with an Excel error such as #N/A, read as missing: {errors:,}")
+    details = _read_sheet_details(path, names.index(name))
+    if details.errors:
+        notes.append(f"cells with an Excel error such as #N/A, read as missing: {details.errors:,}")
     columns = header.columns
 
     def rows(stats: ReadStats) -> Iterator[Row]:
         with _open_workbook(path) as workbook:
-            for number, cells in _iter_filled_rows(
-                workbook.get_sheet_by_name(name), stats, after_row=header.row
-            ):
+            selected = workbook.get_sheet_by_name(name)
+            # Rows are complete from row 1, but begin in the first column that is used.
+            first_column = selected.start[1] if selected.start else 0
+            for number, cells in _iter_filled_rows(selected, stats, after_row=header.row):
                 for place, cell in enumerate(cells[len(columns) :], len(columns) + 1):
                     if cell is not None and str(cell).strip():
                         raise make_unnamed_column_error(
                             header, format_place(path, number, name), place
                         )
-                yield dict(zip(columns, cells, strict=False))
+                yield dict(zip(columns, details.apply(number, cells, first_column), strict=False))
 
     return TablePart(
         columns,
@@ -250,8 +253,24 @@ def _open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
         raise _make_damaged_error(path) from error
 
 
-def _count_error_cells(path: Path, index: int) -> int:
-    """The number of cells with an Excel error in the sheet at ``index``.
+@dataclass(frozen=True, slots=True)
+class _SheetDetails:
+    """What the reader of workbooks does not report: error cells, and numbers as they are shown."""
+
+    errors: int
+    shown: Mapping[int, Mapping[int, str]]
+
+    def apply(self, row: int, cells: list[object], first_column: int) -> list[object]:
+        """The cells of a row, with numbers that have leading zeros or fixed letters as shown."""
+        for column, text in self.shown.get(row, {}).items():
+            place = column - first_column
+            if place < len(cells) and isinstance(cells[place], int):
+                cells[place] = text
+        return cells
+
+
+def _read_sheet_details(path: Path, index: int) -> _SheetDetails:
+    """The details of the sheet at ``index``.
 
     Raises:
         TableError: Formulas have no stored result; their cells would be read as empty.
@@ -269,6 +288,8 @@ def _count_error_cells(path: Path, index: int) -> int:
             cells = archive.read(target.lstrip("/") if target.startswith("/") else f"xl/{target}")
         except (LookupError, StopIteration) as error:
             raise _make_damaged_error(path) from error
+        has_styles = "xl/styles.xml" in archive.namelist()
+        formats = read_zero_formats(archive.read("xl/styles.xml")) if has_styles else {}
     if any(mark in cells for mark in _FORMULA_MARKS) and (
         formulas := _FORMULA_WITHOUT_VALUE.findall(cells)
     ):
@@ -281,7 +302,11 @@ def _count_error_cells(path: Path, index: int) -> int:
             problem,
             fix="open the workbook in Excel or LibreOffice, save it there, and try again",
         )
-    return len(_ERROR_CELL.findall(cells)) if b't="e"' in cells else 0
+    shown: dict[int, dict[int, str]] = {}
+    for row, column, text in list_shown_numbers(cells, formats) if formats else ():
+        shown.setdefault(row, {})[column] = text
+    errors = len(_ERROR_CELL.findall(cells)) if b't="e"' in cells else 0
+    return _SheetDetails(errors, shown)
 
 
 def _make_damaged_error(path: Path) -> TableError:

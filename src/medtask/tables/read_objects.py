@@ -8,7 +8,7 @@ from typing import Any
 
 from medtask.display import quote, quote_names
 from medtask.errors import TableError
-from medtask.tables.cell_values import to_cell_value
+from medtask.tables.cell_values import restore_whole_number, to_cell_value
 from medtask.tables.table_part import ReadStats, Row, TablePart
 
 _BATCH_ROWS = 10_000
@@ -100,7 +100,7 @@ def _check_mappings(rows: Iterable[object], title: str) -> Iterator[Mapping[Any,
 
 def _convert_cell(value: object, title: str, column: str) -> object:
     try:
-        return to_cell_value(value)
+        return restore_whole_number(to_cell_value(value))
     except TypeError as error:
         raise TableError(
             f"{title}: column {quote(column)} holds {error}",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medtask.display import quote
-from medtask.tables.cell_values import to_cell_value
+from medtask.tables.cell_values import restore_whole_number, to_cell_value
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
@@ -32,6 +32,7 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
         schema = frame.collect_schema()
         height = int(frame.select(pl.len()).collect().item())
     columns = collect_columns(path, schema)
+    short_floats = [name for name, dtype in schema.items() if dtype == pl.Float32]
     converted = [
         name
         for name, dtype in schema.items()
@@ -43,7 +44,11 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
             with _translate_errors(path):
                 # collect_batches() reads ahead and needs three times the memory.
                 part = frame.slice(start, _SLICE_ROWS).collect()
-            for row in part.iter_rows(named=True):
+            for row in part.with_columns(pl.col(short_floats).cast(pl.String)).iter_rows(
+                named=True
+            ):
+                for name in short_floats:  # 0.1, not 0.10000000149011612
+                    row[name] = None if row[name] is None else float(row[name])
                 for name in converted:
                     row[name] = _convert_cell(path, name, row[name])
                 yield row
@@ -53,7 +58,7 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
 
 def _convert_cell(path: Path, column: str, value: object) -> object:
     try:
-        return to_cell_value(value)
+        return restore_whole_number(to_cell_value(value))
     except TypeError as error:
         raise make_table_error(
             path,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from medtask.display import format_first, format_name, quote, quote_names, suggest
 from medtask.errors import TableError
-from medtask.tables.cell_values import is_blank, read_cell
+from medtask.tables.cell_values import is_blank, read_key
 from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tables.table_part import ReadStats
@@ -59,7 +59,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 words.setdefault(column, Counter())[cell.strip()] += 1
         if id_column is None:
             continue
-        if text := read_cell(row[id_column]):
+        if text := read_key(row[id_column]):
             hashes.append(hash(text))
         else:
             missing += 1
@@ -101,7 +101,7 @@ def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:
     suspects = set(hashed[repeated[np.sort(first)[:_MAX_REPEATED_HASHES]]].tolist())
     places: dict[str, list[int]] = {}
     for number, row in enumerate(table.rows(), 1):
-        text = read_cell(row[id_column])
+        text = read_key(row[id_column])
         if text and hash(text) in suspects and len(places.setdefault(text, [])) < 4:
             places[text].append(number)
     found = {text: rows for text, rows in places.items() if len(rows) > 1}

@@ -9,7 +9,7 @@ from medtask.display import find_closest, format_columns, format_suggestion, quo
 from medtask.errors import TableError, TaskFault, TaskFaults
 from medtask.names import Names
 from medtask.records import Record, Value
-from medtask.tables.cell_values import read_cell, read_present_cell
+from medtask.tables.cell_values import read_key, read_present_key
 from medtask.tables.missing import mark_missing
 from medtask.tables.table import Table
 from medtask.tasks.input_template import read_template
@@ -64,11 +64,11 @@ def read_records(
     if not isinstance(rows, Table):  # a table has its own words for missing values
         rows = map(mark_missing, rows)
     for number, row in enumerate(rows, first_row):
-        name = str(number) if task.id_column is None else read_cell(row.get(task.id_column))
+        name = str(number) if task.id_column is None else read_key(row.get(task.id_column))
         if name is None:
             message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
-        group = read_present_cell(row.get(task.group_column)) if task.group_column else None
+        group = read_present_key(row.get(task.group_column)) if task.group_column else None
         yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
 
 
