@@ -115,9 +115,9 @@ def test_a_run_leaves_a_folder_with_answers_for_every_row(
     assert frame["case_id"].to_list() == [f"c-{row}" for row in range(1, 121)]
     assert set(frame["answer"]) <= {"curative", "palliative", "staging", None}
     assert (frame["answer"].is_null() == (frame["status"] == "empty_input")).all()
-    assert sum(result.status_counts.values()) == 120
+    assert sum(result.statuses.values()) == 120
     assert result.summary is not None
-    assert (result.summary.rows, result.summary.statuses) == (120, result.status_counts)
+    assert (result.summary.rows, result.summary.statuses) == (120, result.statuses)
     assert any(share != round(share, 4) for share in frame["confidence"] if share)
     people = pl.read_csv(tmp_path / "out" / "answers.csv", infer_schema=False)
     assert people.columns == frame.columns[:-1]
@@ -204,14 +204,14 @@ def test_a_limit_answers_the_first_rows_and_a_larger_one_goes_on(
 ) -> None:
     rows = write_rows(60)
     first = run(task, FakeEngine(), rows, out=tmp_path / "out", limit=20)
-    assert (first.rows, sum(first.status_counts.values())) == (20, 20)
+    assert (first.rows, sum(first.statuses.values())) == (20, 20)
     assert pl.read_parquet(tmp_path / "out" / "answers.parquet").height == 20
     second = run(task, FakeEngine(), rows, out=tmp_path / "out")
     assert (second.rows, second.new_answers) == (60, 40)
     third = run(task, FakeEngine(), rows, out=tmp_path / "out", limit=10)
     assert (
         third.new_answers,
-        sum(third.status_counts.values()),
+        sum(third.statuses.values()),
         pl.read_parquet(tmp_path / "out" / "answers.parquet").height,
     ) == (0, 10, 10)
 
@@ -236,8 +236,8 @@ def test_bad_numbers_fail_their_rows_alone_and_show_in_the_exit_code(
     engine = FakeEngine(nan={"c-3", "c-5"}, impossible={"c-7", "c-8"}, too_long={"c-9", "c-11"})
     result = run(task, engine, rows, out=tmp_path / "out")
     assert (
-        result.status_counts[Status.FAILED],
-        result.status_counts[Status.TOO_LONG],
+        result.statuses[Status.FAILED],
+        result.statuses[Status.TOO_LONG],
         result.exit_code,
     ) == (
         4,
@@ -537,9 +537,7 @@ def test_the_manifest_reports_what_ran_and_no_record_text(
     assert manifest["data"]["rows"] == 50  # type: ignore[index]
     assert manifest["settings"]["rows"] == 30  # type: ignore[index]
     assert manifest["model"]["identity"]["reference"] == "fake:"  # type: ignore[index]
-    assert manifest["counts"] == {
-        str(status): count for status, count in result.status_counts.items()
-    }
+    assert manifest["counts"] == {str(status): count for status, count in result.statuses.items()}
     text = json.dumps(manifest)
     assert "secretword" not in text
     assert "resection" not in text

@@ -32,7 +32,9 @@ def test_a_metric_has_one_value_wherever_it_is_shown(tmp_path: Path, kind: str) 
     assert gold.evaluation is not None
     assert gold.left_out == {LeftOut.EXAMPLE: 3}
     assert gold.rows == 21
-    figures = json.loads(json.dumps(run.to_json()["metrics"]))
+    document = json.loads(json.dumps(run.to_json()))
+    assert document["gold"]["left_out"] == {"example": 3}
+    figures = document["metrics"]
     expected = {name: figures[name] for name in run.metrics}
     names = gold.evaluation.headline_metrics
     assert all(expected[name]["n"] <= 21 for name in expected if expected[name])

@@ -96,5 +96,5 @@ def test_an_error_keeps_the_answers_and_is_named_in_the_manifest(tmp_path: Path)
 def test_facts_of_the_end_are_in_the_manifest(tmp_path: Path) -> None:
     with open_session(make_request(tmp_path), FakeEngine()) as session:
         session.answer(RECORDS)
-        assert session.finish(calibration="none")["counts"] == session.status_counts
+        assert session.finish(calibration="none")["counts"] == session.statuses
     assert read_manifest(tmp_path)["calibration"] == "none"

@@ -9,6 +9,7 @@ from typing import Any
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
 from medtask.kinds import KindName
 from medtask.records import Answer, AnsweredRow, Status
+from medtask.runs.system_facts import read_system_facts
 
 LABELS = ("curative", "palliative", "staging")
 
@@ -52,7 +53,9 @@ def join_systems(
         labels,
         None,
         [
-            SystemSource(name, make_rows_factory(rows), (manifests or {}).get(name, {}))
+            SystemSource(
+                name, make_rows_factory(rows), read_system_facts((manifests or {}).get(name, {}))
+            )
             for name, rows in systems.items()
         ],
     )

@@ -17,6 +17,7 @@ from medtask.names import Names, merge_spellings
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.open_answers import open_answers
+from medtask.runs.system_facts import read_system_facts
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tasks.task import Label, Task
 
@@ -208,7 +209,7 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
     ]
     names = _name_systems(systems)
     sources = [
-        SystemSource(name, answers.rows, answers.manifest)
+        SystemSource(name, answers.rows, read_system_facts(answers.manifest))
         for name, answers in zip(names, systems, strict=True)
     ]
     labels = [name for name in all_labels if name not in abstentions]

@@ -56,7 +56,7 @@ class Run:
         state: "finished", or "interrupted" after a signal; the same call then resumes the run.
         model: The name of the model.
         rows: Number of rows in the run.
-        status_counts: Number of rows by status.
+        statuses: Number of rows by status.
         new_answers: Number of rows answered by this call.
         tokens_read: Tokens that the models processed in this call.
         tokens_reused: Tokens taken from a cache in this call.
@@ -74,7 +74,7 @@ class Run:
     state: SessionState
     model: str
     rows: int
-    status_counts: Mapping[Status, int]
+    statuses: Mapping[Status, int]
     new_answers: int
     tokens_read: int
     tokens_reused: int
@@ -103,8 +103,11 @@ class Run:
             "state": self.state,
             "model": self.model,
             "rows": self.rows,
-            "statuses": {status.value: rows for status, rows in self.status_counts.items()},
+            "statuses": {status.value: rows for status, rows in self.statuses.items()},
             "metrics": self._describe_metrics(),
+            "gold": self.summary.gold.counts_to_json()
+            if self.summary and self.summary.gold
+            else None,
             "asked": self.new_answers,
             "seconds": round(self.seconds, 3),
             "seconds_to_first_answer": (
@@ -215,7 +218,7 @@ def run(
         state=session.state or "interrupted",
         model=session.engine.info.title,
         rows=setup.rows,
-        status_counts=session.status_counts,
+        statuses=session.statuses,
         new_answers=session.cost.rows,
         tokens_read=session.cost.tokens_read,
         tokens_reused=session.cost.tokens_reused,

@@ -135,14 +135,7 @@ class Evaluation:
             "acceptance": self.acceptance.to_json() if self.acceptance else None,
             **({"acceptance_refused": refused.to_json()} if refused else {}),
             "kind": self.summary.kind,
-            "gold": {
-                "rows": gold.rows,
-                "missing": gold.missing,
-                "unknown": gold.unknown,
-                "left_out": {str(reason): rows for reason, rows in gold.left_out.items()},
-            }
-            if gold
-            else None,
+            "gold": gold.counts_to_json() if gold else None,
             "reliability": gold.reliability.to_json() if gold and gold.reliability else None,
             **{name: part.to_json() if part else None for name, part in parts.items()},
             "baselines": {baseline.name: baseline.to_json() for baseline in self.baselines},

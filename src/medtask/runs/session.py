@@ -141,7 +141,7 @@ class Session:
         counts_before: Rows by status at the end of the session before, by its manifest.
         state: None until the session ends.
         exit_code: 130 or 143 after a signal.
-        status_counts: Rows by status; empty until the session ends.
+        statuses: Rows by status; empty until the session ends.
         notes: What the user should know.
         cost: Time and tokens of this session.
     """
@@ -158,7 +158,7 @@ class Session:
     counts_before: Mapping[str, int] = field(default_factory=dict)
     state: SessionState | None = None
     exit_code: int = 0
-    status_counts: Mapping[Status, int] = field(default_factory=dict)
+    statuses: Mapping[Status, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     cost: SessionCost = field(default_factory=SessionCost)
 
@@ -245,13 +245,13 @@ class Session:
         )
 
     def _describe_end(self, state: SessionState) -> dict[str, Any]:
-        self.status_counts = self.count_statuses()
+        self.statuses = self.count_statuses()
         before = self.manifest["egress"]["connections_attempted"]
         return {
             **self.manifest,
             "state": state,
             "finished": get_timestamp(),
-            "counts": dict(self.status_counts),
+            "counts": dict(self.statuses),
             "notes": list(self.notes),
             "timing": sum_timing(
                 self.manifest["timing"], self.cost.rows, self.cost.seconds, self.get_elapsed_s()

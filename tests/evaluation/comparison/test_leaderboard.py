@@ -13,12 +13,9 @@ from medtask.evaluation.comparison.leaderboard import (
     format_leaderboard,
     rank_systems,
 )
-from medtask.evaluation.comparison.system_facts import infer_system_family
 from support.comparison_rows import LABELS, join_systems, make_comparison, make_rows
 
 DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
-SHOWN: dict[str, Any] = {"task.examples": "6 (sha256 00)"}
-POOL: dict[str, Any] = {"task.pool": "3 by bm25 of 40 (sha256 00)"}
 
 
 def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
@@ -28,24 +25,6 @@ def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) ->
         "settings": {"rows": 200},
         "timing": {"sessions": 1, "seconds": seconds},
     }
-
-
-@pytest.mark.parametrize(
-    ("output", "family"),
-    [
-        (make_manifest("linear"), "TF-IDF"),
-        (make_manifest("encoder"), "encoder"),
-        (make_manifest("hf"), "prompted"),
-        (make_manifest("llamacpp", **SHOWN), "few-shot"),
-        (make_manifest("http", **POOL), "few-shot"),
-        (make_manifest("hf", **{"model.adapter": "ab12", **SHOWN}), "fine-tuned"),
-        (make_manifest("fake"), "no model"),
-        ({}, "another tool"),
-        ({"model": "broken", "identity": []}, "another tool"),
-    ],
-)
-def test_a_family_is_found_in_the_manifest(output: dict[str, Any], family: str) -> None:
-    assert infer_system_family(output) == family
 
 
 def test_lines_are_ranked_and_their_figures_sklearns() -> None:

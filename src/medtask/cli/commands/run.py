@@ -159,7 +159,7 @@ def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
 
 def _print_result(result: Run, resume_note: str) -> None:
     if result.summary is None:
-        answered = sum(result.status_counts.values())
+        answered = sum(result.statuses.values())
         show.print_line(
             f"Stopped: {answered:,} of {format_count(result.rows, 'row')} are "
             "answered, in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -19,14 +19,39 @@ from medtask.evaluation.presentation.formatting import (
 from medtask.kinds import KindName
 from medtask.records import Answer, AnsweredRow, LeftOut, Option, Value
 
+OTHER_TOOL, OTHER_TOOL_TITLE = "another tool", "a table of answers"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemFacts:
+    """Facts about one system; None for what was not measured.
+
+    Attributes:
+        title: The model, or "a table of answers".
+        family: "TF-IDF", "encoder", "prompted", "few-shot", "fine-tuned", or "another tool".
+        rows_per_s: Rows answered per second.
+        memory_bytes: Peak memory.
+        accelerator_bytes: Peak memory of the accelerator.
+        task: The name of the task; "" if it is not known.
+        started: When the run was started, as in its manifest.
+    """
+
+    title: str = OTHER_TOOL_TITLE
+    family: str = OTHER_TOOL
+    rows_per_s: float | None = None
+    memory_bytes: int | None = None
+    accelerator_bytes: int | None = None
+    task: str = ""
+    started: object = None
+
 
 @dataclass(frozen=True, slots=True)
 class SystemSource:
-    """A system: ``rows`` returns its rows from the first; ``manifest`` is empty for other tools."""
+    """A system: ``rows`` returns its rows from the first."""
 
     name: str
     rows: Callable[[], Iterable[AnsweredRow]]
-    manifest: Mapping[str, object] = field(default_factory=dict)
+    facts: SystemFacts = SystemFacts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +126,7 @@ class System:
     """
 
     name: str
-    manifest: Mapping[str, object]
+    facts: SystemFacts
     rows: tuple[int, ...]
     answers: tuple[Answer, ...]
     values: tuple[Any, ...]
@@ -297,7 +322,7 @@ def _build_system(
     ]
     return System(
         name=source.name,
-        manifest=source.manifest,
+        facts=source.facts,
         rows=tuple(one.row for one in rows),
         answers=tuple(one.answer for one in rows),
         values=tuple(given),

@@ -8,7 +8,7 @@ from typing import Any
 
 from medtask.display import format_bytes, format_row_count, shorten
 from medtask.evaluation.baselines.untrained import LabelDefinitions
-from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
+from medtask.evaluation.comparison.aligned_rows import OTHER_TOOL, ComparisonRows, System
 from medtask.evaluation.comparison.baselines import run_baselines_with_answers
 from medtask.evaluation.comparison.paired import (
     PairedComparison,
@@ -16,7 +16,6 @@ from medtask.evaluation.comparison.paired import (
     compare_pairs,
     describe_pair,
 )
-from medtask.evaluation.comparison.system_facts import OTHER_TOOL, read_system_facts
 from medtask.evaluation.kinds.metrics import build_metric_sums, get_metric_title
 from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
@@ -261,7 +260,7 @@ def _build_system_entry(
     comparison: ComparisonRows, system: System, price: float | None, seed: int
 ) -> LeaderboardEntry:
     quality = evaluate_system(comparison, system, seed)
-    facts = read_system_facts(system.manifest)
+    facts = system.facts
     speed = facts.rows_per_s
     return LeaderboardEntry(
         name=system.name,

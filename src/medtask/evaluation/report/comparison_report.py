@@ -34,7 +34,7 @@ from medtask.evaluation.presentation.blocks import (
 )
 from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
 from medtask.evaluation.presentation.formatting import (
-    find_manifest_value,
+    MISSING,
     format_difference,
     format_p_value,
 )
@@ -347,9 +347,9 @@ def _build_system_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> l
     lines: list[list[TableCell]] = []
     by_name: Mapping[str, LeaderboardEntry] = {line.name: line for line in leaderboard.entries}
     for system in contest.systems:
-        line, manifest = by_name[system.name], system.manifest
-        ran = format_time(manifest.get("created")) or "–"
-        asked = str(find_manifest_value(manifest, "task", "name") or "–")
+        line = by_name[system.name]
+        ran = format_time(system.facts.started) or MISSING
+        asked = system.facts.task or MISSING
         absent = contest.row_coverage.absent[system.name]
         rows = f"{contest.row_coverage.rows[system.name]:,}"
         lines.append(

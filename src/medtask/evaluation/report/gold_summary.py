@@ -66,16 +66,22 @@ class GoldSummary:
             else 0
         )
 
+    def counts_to_json(self) -> dict[str, object]:
+        """The numbers of rows that metrics use or leave out, as a plain dict."""
+        return {
+            "rows": self.rows,
+            "missing": self.missing,
+            "unknown": self.unknown,
+            "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
+        }
+
     def to_json(self) -> dict[str, object]:
         """Returns a plain dict without record text.
 
         Invalid gold values are left out, because they may be text.
         """
         return {
-            "rows": self.rows,
-            "missing": self.missing,
-            "unknown": self.unknown,
-            "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
+            **self.counts_to_json(),
             "mean_confidence": self.mean_confidence,
             **(self.evaluation.to_json() if self.evaluation else {"quality": None}),
             "reliability": self.reliability.to_json() if self.reliability else None,

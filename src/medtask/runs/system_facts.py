@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from medtask.evaluation.comparison.aligned_rows import OTHER_TOOL, OTHER_TOOL_TITLE, SystemFacts
 from medtask.evaluation.presentation.formatting import find_manifest_value
 
-OTHER_TOOL = "another tool"
 _FAMILY_NAMES = {"linear": "TF-IDF", "encoder": "encoder", "none": "no model", "fake": "no model"}
 
 
-@dataclass(frozen=True, slots=True)
-class SystemFacts:
-    """Facts about one system; None for what was not measured.
-
-    Attributes:
-        title: The model, or "a table of answers".
-        family: "TF-IDF", "encoder", "prompted", "few-shot", "fine-tuned", or "another tool".
-        rows_per_s: Rows answered per second.
-        memory_bytes: Peak memory.
-        accelerator_bytes: Peak memory of the accelerator.
-    """
-
-    title: str
-    family: str
-    rows_per_s: float | None
-    memory_bytes: int | None
-    accelerator_bytes: int | None
-
-
 def read_system_facts(manifest: Mapping[str, object]) -> SystemFacts:
-    """Returns the facts of a run's manifest; it is empty for tables of other tools."""
+    """The facts of a run's manifest; it is empty for tables of other tools."""
     memory, accelerator = (
         find_manifest_value(manifest, "timing", f"peak_{part}_bytes")
         for part in ("memory", "accelerator")
     )
     return SystemFacts(
-        title=str(find_manifest_value(manifest, "model", "title") or "a table of answers"),
+        title=str(find_manifest_value(manifest, "model", "title") or OTHER_TOOL_TITLE),
         family=infer_system_family(manifest),
         rows_per_s=_read_rows_per_s(manifest),
         memory_bytes=memory if isinstance(memory, int) else None,
         accelerator_bytes=accelerator if isinstance(accelerator, int) else None,
+        task=str(find_manifest_value(manifest, "task", "name") or ""),
+        started=manifest.get("created"),
     )
 
 
 def infer_system_family(manifest: Mapping[str, object]) -> str:
-    """Returns the family of the system that a manifest describes.
+    """The family of the system that a manifest describes.
 
     A model with an adapter is fine-tuned regardless of its prompt; worked examples in the prompt
     make it few-shot. A model that was fine-tuned and merged elsewhere counts as prompted.
