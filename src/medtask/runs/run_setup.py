@@ -21,6 +21,7 @@ from medtask.tasks.cell_counts import CellCounts, count_gold_cells, describe_mis
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.rows import (
+    find_extras_problem,
     find_invalid_gold,
     find_unknown_gold,
     read_records,
@@ -125,6 +126,11 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             setup.notes.append(
                 f'the table has a column "{column}": among the answers it is called "{name}"'
             )
+    if problem := find_extras_problem(task, table.rows()):
+        raise InputError(
+            f"{table.source}: no row can be asked (row 1: {problem})",
+            fix=f"check the column under {get_task_kind(task).columns_key} in the task",
+        )
     setup.notes += task.cut_texts
     _note_missing_words(setup, table_survey)
     if setup.gold_column is not None:

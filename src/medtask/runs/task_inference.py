@@ -10,6 +10,7 @@ from medtask.errors import UsageError
 from medtask.kinds import KINDS
 from medtask.names import merge_spellings
 from medtask.tables.cell_values import read_cell, read_present_cell
+from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.containers import parse_container
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
@@ -34,6 +35,9 @@ class CellStatistics:
     max_characters: int = 0
 
     def add(self, cell: object) -> None:
+        values = read_annotations(cell)
+        if values is not None and len(values) < 2:  # one value in the shape of a list
+            cell = values[0] if values else None
         text = read_present_cell(cell)
         if text is None:
             return

@@ -14,6 +14,7 @@ from medtask.tasks.parse_events import NullScalar
 QUOTE_SUFFIX = "_quote"  # after a field's name: the span of the record that supports its value
 INVALID: Any = object()  # returned by parse_scalar for a text that is not a value of the type
 
+_BOOLEANS = Names(("true", "false"))
 _MEASUREMENT = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
 
 
@@ -28,9 +29,7 @@ def parse_scalar(raw: object, json_type: str) -> Any:
         return str(raw) if isinstance(raw, str) and raw else INVALID
     text = json.dumps(raw) if isinstance(raw, bool | int | float) else str(raw).strip()
     if json_type == "boolean":
-        return {"true": True, "yes": True, "false": False, "no": False}.get(
-            text.casefold(), INVALID
-        )
+        return {"true": True, "false": False}.get(_BOOLEANS.find(text) or "", INVALID)
     if json_type not in ("integer", "number"):
         return INVALID
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from medtask.display import quote
 from medtask.records import LETTERS, Option
 from medtask.tables.cell_values import read_cell
+from medtask.tasks.annotation_shapes import describe_shape, read_option_pairs
 from medtask.tasks.containers import parse_container
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import MultipleChoice
@@ -98,10 +99,11 @@ def _read_one_column(value: object) -> list[tuple[str | None, object]] | str:
     if read_cell(value) is None:
         return "the row has no options"
     read = parse_container(value)
-    if isinstance(read, dict):
-        return [(str(key), text) for key, text in read.items()]
-    if isinstance(read, list):
-        return [(None, text) for text in read]
+    if read is not None:
+        pairs = read_option_pairs(read)
+        if any(isinstance(text, dict | list | tuple) for _, text in pairs):
+            return f"an option holds more than a text: the options are {describe_shape(read)}"
+        return pairs
     if str(value).lstrip()[:1] in ("{", "["):
         return "the options can be read neither as JSON nor as what Python prints"
     return list(_read_lines(clean_text(str(value))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from medtask.display import find_closest, format_columns, format_suggestion, quote
 from medtask.errors import TableError, TaskFault, TaskFaults
@@ -12,11 +13,13 @@ from medtask.records import Record, Value
 from medtask.tables.cell_values import read_key, read_present_key
 from medtask.tables.missing import mark_missing
 from medtask.tables.table import Table
+from medtask.tasks.annotation_shapes import describe_shape
 from medtask.tasks.input_template import read_template
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
 
 MAX_LISTED_GOLD = 20
+_CHECKED_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +31,19 @@ class UnknownGold:
         first_row: The first such row, from 1.
         suggestion: The most similar label; None without one.
         ambiguous: The labels that the value fits equally well.
+        shape: The shape of a value that is a list or an object; "" for others.
     """
 
     count: int
     first_row: int
     suggestion: str | None
     ambiguous: tuple[str, ...] = ()
+    shape: str = ""
 
     def describe_meaning(self) -> str:
         """'perhaps "curative"', 'fits both "BB" and "Bb"', or ""."""
+        if self.shape:
+            return self.shape
         if self.ambiguous:
             return f"fits {' and '.join(map(quote, self.ambiguous))} equally well"
         return f"perhaps {quote(self.suggestion)}" if self.suggestion else ""
@@ -81,7 +88,12 @@ def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | No
     are kept. An option is its letter, its key in the row's mapping, or its text. Fields are a
     mapping, or a mapping as text.
     """
-    return get_task_kind(task).read_gold(row, cell)
+    return None if _is_not_accepted(row) else get_task_kind(task).read_gold(row, cell)
+
+
+def _is_not_accepted(row: Mapping[str, object]) -> bool:
+    """Whether the row is Prodigy's record of a suggestion that the annotator did not accept."""
+    return "_task_hash" in row and row.get("answer") in ("reject", "ignore")
 
 
 def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
@@ -90,6 +102,19 @@ def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tup
     They are names that are not labels, a text that is not an option, or names of fields.
     """
     return get_task_kind(task).find_invalid_gold(row, gold)
+
+
+def find_extras_problem(task: Task, rows: Iterable[Mapping[str, object]]) -> str | None:
+    """Why none of the first rows can be asked, although their text may be valid; None if one can.
+
+    The reason is that of the first row, such as options in a shape that is not known.
+    """
+    kind = get_task_kind(task)
+    problems = [kind.read_extras(row) for row in islice(rows, _CHECKED_ROWS)]
+    first = next(iter(problems), None)
+    return (
+        first if isinstance(first, str) and all(isinstance(one, str) for one in problems) else None
+    )
 
 
 def check_columns(
@@ -163,7 +188,11 @@ def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, Unknow
                 counts[value] = [1, number]
     return {
         value: UnknownGold(
-            count, row, find_closest(value, names.names), names.match(value).ambiguous
+            count,
+            row,
+            find_closest(value, names.names),
+            names.match(value).ambiguous,
+            describe_shape(value),
         )
         for value, (count, row) in counts.items()
     }

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from medtask.display import format_count, quote
 from medtask.records import Option, Value
-from medtask.tables.cell_values import read_cell
+from medtask.tables.cell_values import read_present_cell
+from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.config import COUNT, ConfigModel, OptionalText
 from medtask.tasks.kinds.base import RowExtras, TaskKind
 from medtask.tasks.reader import TaskReader, is_null
@@ -75,7 +76,12 @@ class AnswerKind(TaskKind[FreeText]):
         return RowExtras("" if is_blank(value) else clean_text(str(value)))
 
     def read_context(self, fields: Mapping[str, object]) -> str:
-        return (read_cell(fields.get(self.spec.context)) or "") if self.spec.context else ""
+        return (read_present_cell(fields.get(self.spec.context)) or "") if self.spec.context else ""
+
+    def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
+        """The text; also that in a list of one text, or in an annotation tool's object."""
+        values = None if isinstance(cell, str) else read_annotations(cell)
+        return str(values[0]).strip() if values is not None and len(values) == 1 else text
 
     def write_choices(self) -> list[str]:
         if not self.spec.sections:

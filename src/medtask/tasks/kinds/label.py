@@ -11,6 +11,7 @@ from medtask.display import format_count, format_suggestion, quote
 from medtask.names import Names
 from medtask.records import Branch, Description, Option, Value
 from medtask.tables.cell_values import read_cell
+from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.config import ConfigModel
 from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.label_definitions import assign_verbalizers
@@ -45,11 +46,20 @@ class LabelKind(TaskKind[SingleLabel]):
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """The label that the text stands for; the text if there is none."""
-        return get_label_names(self.task).find(text) or text
+        names = [written.match.name for written in self.match_names(row, cell)]
+        return names[0] if len(names) == 1 and names[0] is not None else text
+
+    def read_gold(self, row: Mapping[str, object], cell: object) -> Value | None:
+        """See `TaskKind.read_gold`; an annotation without a label is missing."""
+        return None if read_annotations(cell) == [] else super().read_gold(row, cell)
 
     def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
         text = read_cell(cell)
-        return () if text is None else (match_label(self.task, text),)
+        if text is None or text in get_label_names(self.task):
+            return () if text is None else (match_label(self.task, text),)
+        annotations = read_annotations(cell)
+        texts = [text] if annotations is None else map(read_cell, annotations)
+        return tuple(match_label(self.task, text) for text in texts if text is not None)
 
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         names = get_label_names(self.task)

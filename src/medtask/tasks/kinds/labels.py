@@ -10,8 +10,8 @@ from medtask.display import format_count, format_suggestion, quote
 from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tables.missing import MissingText
+from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.config import BOOLEAN, COUNT, ConfigModel, NullAsNone
-from medtask.tasks.containers import parse_container
 from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.kinds.label import (
     describe_label,
@@ -82,8 +82,8 @@ class LabelsKind(TaskKind[MultiLabel]):
         return (*(label.name for label in self.task.labels if label.name in known), *unknown)
 
     def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
-        listed = parse_container(cell)
-        if isinstance(listed, list):
+        listed = read_annotations(cell)
+        if listed is not None:
             texts = [text for text in map(read_cell, listed) if text is not None]
             return tuple(match_label(self.task, text) for text in texts)
         text = read_cell(cell)
