@@ -29,6 +29,7 @@ from medtask.training.recipe import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from medtask.engines.base import Engine
+    from medtask.evaluation.calibration.transforms import Calibration
     from medtask.tasks.task import Task
     from medtask.training.recipe import Recipe
 
@@ -164,11 +165,15 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
         """The most probable label of each text [texts].
 
-        If y was a table, returns a table of 0 and 1 [texts, classes] with a threshold of 0.5.
+        If y was a table, returns a table of 0 and 1 [texts, classes] by the thresholds that were
+        fitted in training, or 0.5 without training.
         """
         probabilities = self.predict_proba(X)
         if self.multilabel_:
-            return (probabilities >= 0.5).astype(np.int64)
+            calibration = _find_calibration(self)
+            thresholds = calibration.get_thresholds() if calibration else {}
+            limits = [thresholds.get(name, 0.5) for name in name_classes(self.classes_)]
+            return (probabilities >= np.array(limits)).astype(np.int64)
         best: np.ndarray[Any, Any] = self.classes_[probabilities.argmax(axis=1)]
         return best
 
@@ -302,30 +307,41 @@ def _predict_texts(
     classifier: MedtaskClassifier, texts: Sequence[str]
 ) -> list[Mapping[str, float] | None]:
     """The probabilities of each text by label; None for a text without an answer."""
-    from medtask.engines.model_metadata import METADATA_FILE
     from medtask.prediction.predictor import predict
-    from medtask.runs.calibration_store import calibrate_answer, find_calibration
+    from medtask.runs.calibration_store import calibrate_answer
+
+    task, engine = classifier.task_, _load_model(classifier)
+    answers = predict(task, engine, [{"text": text} for text in texts])
+    calibration = _find_calibration(classifier)
+    if calibration is None:
+        return [answer.probabilities for answer in answers]
+    return [calibrate_answer(task, answer, calibration).probabilities for answer in answers]
+
+
+def _find_calibration(classifier: MedtaskClassifier) -> Calibration | None:
+    """The calibration and thresholds that were fitted in training."""
+    from medtask.runs.calibration_store import find_calibration
+
+    identity = _load_model(classifier).info.identity
+    found, _ = find_calibration(
+        classifier.task_, {f"model.{name}": value for name, value in identity.items()}
+    )
+    return found.calibration if found else None
+
+
+def _load_model(classifier: MedtaskClassifier) -> Engine:
+    from medtask.engines.model_metadata import METADATA_FILE
 
     folder = classifier.folder_
-    if folder is not None and not Path(folder).is_dir():
+    if folder is None:
+        return _load_cached_model(str(classifier.model), 0)
+    if not Path(folder).is_dir():
         raise InputError(
             f"the model of this estimator, {folder}, was not found: a temporary folder is removed "
             "with the estimator that was fitted",
             fix="fit again, with `out` set to a permanent folder",
         )
-    engine = (
-        _load_cached_model(str(classifier.model), 0)
-        if folder is None
-        else _load_cached_model(folder, (Path(folder) / METADATA_FILE).stat().st_mtime_ns)
-    )
-    task = classifier.task_
-    kept, _ = find_calibration(
-        task, {f"model.{name}": value for name, value in engine.info.identity.items()}
-    )
-    answers = predict(task, engine, [{"text": text} for text in texts])
-    if kept is None:
-        return [answer.probabilities for answer in answers]
-    return [calibrate_answer(task, answer, kept.calibration).probabilities for answer in answers]
+    return _load_cached_model(folder, (Path(folder) / METADATA_FILE).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)

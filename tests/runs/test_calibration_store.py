@@ -177,3 +177,47 @@ def test_other_parts_of_the_reason_are_kept(task: Task) -> None:
     sharper = calibrate_answer(task, doubtful, SHARP_CALIBRATION)
     assert (sharper.status, sharper.reason) == (Status.OK, "read in 3 parts")
     assert sharper.confidence == pytest.approx(0.45**2 / (0.45**2 + 0.35**2 + 0.2**2))
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration("none", ("a", "b"), False, 50),
+        Calibration("bias", ("a", "b"), False, 50, temperature=2.0, bias=(1.5, -1.0)),
+    ],
+    ids=["uncalibrated", "bias"],
+)
+def test_thresholds_decide_alike_before_and_after_calibration(
+    calibration: Calibration, tmp_path: Path
+) -> None:
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ninstruction: x\ninput: '{{ text }}'\nanswer: {kind: labels, labels: [a, b]}"
+    )
+    task = load_task(tmp_path)
+    fitted = replace(calibration, thresholds=(0.2, 0.7))
+    for a, b in ((0.19, 0.71), (0.21, 0.69), (0.5, 0.5), (0.9, 0.9)):
+        answer = Answer("1", Status.OK, (), 0.5, probabilities={"a": a, "b": b})
+        decided = calibrate_answer(task, answer, fitted)
+        assert decided.value == tuple(
+            name for name, share, limit in (("a", a, 0.2), ("b", b, 0.7)) if share >= limit
+        )
+        assert decided.uncalibrated == {"a": a, "b": b}
+
+
+def test_a_calibration_beside_the_task_keeps_the_thresholds_of_the_model(
+    task: Task, tmp_path: Path
+) -> None:
+    model = {"model.model": str(tmp_path / "model"), "model.hash": "0" * 64}
+    (tmp_path / "model").mkdir()
+    thresholds = (0.2, 0.3, 0.4)
+    trained = Calibration("none", LABELS, False, 50, thresholds=thresholds)
+    for folder, calibration in (
+        (tmp_path / "model", trained),
+        (task.source.parent if task.source else tmp_path, SHARP_CALIBRATION),
+    ):
+        saved = SavedCalibration(calibration, task.fingerprint, model, "m", "r", "2026-01-01")
+        save_calibration(folder / CALIBRATION_FILE, saved)
+    found, note = find_calibration(task, model)
+    assert found is not None
+    assert found.calibration == replace(SHARP_CALIBRATION, thresholds=thresholds)
+    assert note == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from medtask.engines.base import list_changed_facts
 from medtask.errors import InputError
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.row_fingerprints import RowFingerprints, parse_fingerprints
 from medtask.tasks.task import Task
 
@@ -105,17 +106,22 @@ def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibra
     path = locate_calibration_file(task)
     candidates = _read_file(path) if path else []
     folder = Path(model.get("model.model", ""))
-    match = _find_match(candidates, task, model) or (
-        _find_match(_read_file(folder / CALIBRATION_FILE), task, model) if folder.is_dir() else None
-    )
-    if match or not candidates:
+    trained = _read_file(folder / CALIBRATION_FILE) if folder.is_dir() else []
+    from_training = _find_match(trained, task, model)
+    match = _find_match(candidates, task, model)
+    if match and from_training and not match.calibration.thresholds:
+        thresholds = from_training.calibration.thresholds
+        match = replace(match, calibration=replace(match.calibration, thresholds=thresholds))
+    match = match or from_training
+    if match or not (candidates or trained):
         return match, ""
     why = (
         "of another model"
-        if any(one.task == task.fingerprint for one in candidates)
+        if any(one.task == task.fingerprint for one in (*candidates, *trained))
         else "of the task as it was before"
     )
-    return None, f"{path} holds calibrations {why}: probabilities are the model's own"
+    file = path if candidates else folder / CALIBRATION_FILE
+    return None, f"{file} holds calibrations {why}: probabilities are the model's own"
 
 
 def _find_match(
@@ -146,10 +152,13 @@ def select_model_facts(identity: Mapping[str, str]) -> dict[str, str]:
 
 
 def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> Answer:
-    """The answer with calibrated probabilities; unchanged if its outcomes differ."""
+    """The answer with calibrated probabilities and fitted thresholds; unchanged if its outcomes
+    differ.
+    """
     probabilities = answer.probabilities
     if probabilities is None or not probabilities.keys() <= set(calibration.labels):
         return answer
+    task = get_task_kind(task).set_default_thresholds(calibration.get_thresholds())
     row = np.array([[probabilities.get(name, np.nan) for name in calibration.labels]])
     calibrated = calibration.apply(row)[0].tolist()
     return apply_probabilities(

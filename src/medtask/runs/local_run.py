@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from medtask.runs.outputs import (
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
 from medtask.runs.session import RunObserver, Session, SessionState, open_session
 from medtask.tables.read import read_table
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -254,10 +255,11 @@ def _write_outputs(
     reuse_warning = describe_gold_reuse(applied, session.folder.name) if summary.gold else ""
     if reuse_warning:
         session.add_note(reuse_warning)
+    used_thresholds = (
+        _describe_thresholds(thresholds) if thresholds else _describe_default_thresholds(source)
+    )
     manifest = session.finish(
-        calibration=applied,
-        left_out=left_out_to_json(source.left_out),
-        **(_describe_thresholds(thresholds) if thresholds else {}),
+        calibration=applied, left_out=left_out_to_json(source.left_out), **used_thresholds
     )
     write_report(
         session.folder / "report.html",
@@ -300,15 +302,26 @@ def _find_calibration(session: Session) -> SavedCalibration | None:
     saved_calibration, note = find_calibration(
         session.request.task, select_model_facts(session.manifest["identity"])
     )
-    if saved_calibration:
-        note = (
-            "probabilities are calibrated, as fitted on "
-            f"{saved_calibration.calibration.rows:,} rows of {saved_calibration.run} "
-            "(--uncalibrated turns this off)"
-        )
     if note:
         session.add_note(note)
+    if saved_calibration:
+        for note in _describe_calibration(session.request.task, saved_calibration):
+            session.add_note(note)
     return saved_calibration
+
+
+def _describe_calibration(task: Task, saved: SavedCalibration) -> Iterator[str]:
+    calibration = saved.calibration
+    if calibration.calibrated:
+        yield (
+            f"probabilities are calibrated, as fitted on {calibration.rows:,} rows of {saved.run} "
+            "(--uncalibrated turns this off)"
+        )
+    if calibration.thresholds:
+        yield (
+            "labels apply from the thresholds that were fitted when the model was trained, not "
+            "from 0.5 (--uncalibrated turns this off)"
+        )
 
 
 def _describe_thresholds(fitted: FittedThresholds) -> dict[str, Any]:
@@ -320,6 +333,16 @@ def _describe_thresholds(fitted: FittedThresholds) -> dict[str, Any]:
     if fitted.unfitted_labels:
         sentence += f" Too few gold rows, so 0.5 was kept: {', '.join(fitted.unfitted_labels)}."
     return {"thresholds": dict(fitted.overall), "thresholds_fitted": sentence}
+
+
+def _describe_default_thresholds(source: OutputSource) -> dict[str, Any]:
+    """The manifest's entries about the thresholds of the model; empty if it has none."""
+    fitted = source.calibration.get_thresholds() if source.calibration else {}
+    named = get_task_kind(source.task).thresholds
+    if not fitted.keys() - named:
+        return {}
+    sentence = "Fitted when the model was trained, except for labels with a threshold in the task."
+    return {"thresholds": {**fitted, **named}, "thresholds_fitted": sentence}
 
 
 def _check_unchanged(setup: RunSetup, digest: str) -> None:

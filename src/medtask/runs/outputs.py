@@ -53,6 +53,11 @@ class OutputSource:
     calibration: Calibration | None = None
     left_out: Mapping[int, LeftOut] = field(default_factory=dict)
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether probabilities differ from those of the model."""
+        return self.calibration is not None and self.calibration.calibrated
+
     def iter_records(self) -> Iterator[Record]:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
 
@@ -143,7 +148,7 @@ def write_answer_tables(
         if place == 0:
             pairs = _collect_pairs(source, pairs, accumulator)
         output_columns = list_output_columns(
-            task, rounded=suffix in ROUNDED_FORMATS, calibrated=source.calibration is not None
+            task, rounded=suffix in ROUNDED_FORMATS, calibrated=source.is_calibrated
         )
         columns = [*(Column(name) for name in names.values()), *output_columns]
         write_answers(

@@ -276,16 +276,20 @@ def _fit_calibration(
         )
     if isinstance(calibration, Refusal) or not calibration.calibrated:
         return calibration, None
-    model = answers.manifest.get("model", {})
-    identity = select_model_facts(answers.manifest.get("identity", {}))
-    return calibration, SavedCalibration(
+    saved = describe_calibration_source(answers, calibration)
+    return calibration, replace(saved, rows=None) if options.calibrate == "batch" else saved
+
+
+def describe_calibration_source(answers: AnswerTable, calibration: Calibration) -> SavedCalibration:
+    """A calibration with its task, model and the rows with gold that it was fitted on."""
+    return SavedCalibration(
         calibration,
         answers.task.fingerprint,
-        identity,
-        str(model.get("title", "")),
+        select_model_facts(answers.manifest.get("identity", {})),
+        str(answers.manifest.get("model", {}).get("title", "")),
         answers.name,
         get_timestamp(),
-        _fingerprint_gold_rows(answers, calibration) if options.calibrate != "batch" else None,
+        _fingerprint_gold_rows(answers, calibration),
     )
 
 

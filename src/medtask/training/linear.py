@@ -18,15 +18,19 @@ from medtask.evaluation.baselines.classifier_search import (
     Evaluated,
     HeldOutRows,
     build_folds,
+    predict_held_out,
     search_settings,
 )
 from medtask.evaluation.baselines.ridge import hash_row
 from medtask.evaluation.baselines.text_classifier import (
+    ClassifierSettings,
     TermCounts,
     count_terms,
     fit_text_classifier,
 )
+from medtask.evaluation.statistics.label_thresholds import fit_thresholds
 from medtask.runs.signals import Interrupted
+from medtask.tasks.kinds import get_task_kind
 from medtask.training.recipe import Recipe
 from medtask.training.targets import LabelledTexts, LabelTargets, build_label_targets
 from medtask.training.training_context import MethodResult, TrainingContext
@@ -75,12 +79,15 @@ def fit_linear(
 
 
 def train_linear(
-    targets: LabelTargets, folder: Path, report: SettingsObserver = _ignore_settings
+    targets: LabelTargets,
+    folder: Path,
+    report: SettingsObserver = _ignore_settings,
+    settings: ClassifierSettings | None = None,
 ) -> MethodResult:
     """Train TF-IDF and one logistic regression per label, and save them in a folder.
 
     Features, number of terms and penalty are chosen by the lowest loss on the validation rows, or
-    in a cross-validation if there are few of them. Training is deterministic.
+    in a cross-validation, unless ``settings`` are given. Training is deterministic.
 
     Raises:
         InputError: The texts have no letters.
@@ -96,7 +103,10 @@ def train_linear(
             fix="name the column with the text under `input:` in the task",
         ) from None
     folds = _select_search_rows(targets, counts)
-    chosen, interrupted = _search(targets, counts, folds, report)
+    if settings is not None and settings.features in counts.list_features():
+        chosen, interrupted = Evaluated(settings, 0.0, 0.0), False
+    else:
+        chosen, interrupted = _search(targets, counts, folds, report)
     model = fit_text_classifier(counts, train.gold, targets.labels, chosen.settings)
     vectorizers = model.build_vectorizers(counts)
     trained = save_linear(
@@ -111,7 +121,24 @@ def train_linear(
         else f"{len(folds)} folds",
         "scikit-learn": sklearn.__version__,
     }
-    return MethodResult(trained, interrupted, targets.notes, facts)
+    thresholds = {} if interrupted else _fit_thresholds(targets, counts, chosen.settings)
+    return MethodResult(trained, interrupted, targets.notes, facts, thresholds)
+
+
+def _fit_thresholds(
+    targets: LabelTargets, counts: TermCounts, settings: ClassifierSettings
+) -> dict[str, float]:
+    """The thresholds of several labels, on out-of-fold probabilities of the training rows."""
+    kind = get_task_kind(targets.task)
+    if kind.with_threshold_fit() is None:
+        return {}
+    folds = _build_held_out_rows(counts, targets.train)
+    if not folds:
+        return {}
+    probabilities = predict_held_out(folds, targets.labels, settings)
+    truth = np.concatenate([fold.other_gold for fold in folds]) == 1
+    fitted = fit_thresholds(probabilities, truth, *(kind.threshold_fit or ()))
+    return dict(zip(targets.labels, fitted, strict=True))
 
 
 def _select_search_rows(targets: LabelTargets, counts: TermCounts) -> list[HeldOutRows]:

@@ -95,10 +95,19 @@ def _write_labels(task: CardTask) -> Iterator[str]:
             escape_markdown(label.name),
             escape_markdown(label.definition) or "–",
             "–" if label.rows is None else f"{label.rows:,}",
+            "" if label.threshold is None else f"{label.threshold:.3f}",
         ]
         for label in task.labels[:MAX_LISTED_LABELS]
     ]
-    yield format_table(["label", "definition", "training rows"], rows, align_right=False)
+    head = ["label", "definition", "training rows", "threshold"]
+    columns = len(head) if any(label.threshold is not None for label in task.labels) else 3
+    yield format_table(head[:columns], [row[:columns] for row in rows], align_right=False)
+    if columns == len(head):
+        yield (
+            "A label applies if its probability, before calibration, reaches its threshold. "
+            "`medtask run` applies these thresholds where the task names none "
+            "(`--uncalibrated` uses 0.5)."
+        )
     more = len(task.labels) - MAX_LISTED_LABELS
     yield f"{more:,} more are listed in `medtask.json`." if more > 0 else ""
     yield (

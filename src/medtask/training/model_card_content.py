@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from medtask.engines.model_metadata import PhiStatus
 from medtask.evaluation.statistics.intervals import Metric
@@ -18,11 +19,15 @@ from medtask.training.training_log import TrainingPoint
 
 @dataclass(frozen=True, slots=True)
 class CardLabel:
-    """A label and its number of training rows; None if labels are not counted."""
+    """A label, its number of training rows (None if labels are not counted) and its threshold.
+
+    ``threshold`` is the probability from which one of several labels applies; None for 0.5.
+    """
 
     name: str
     definition: str = ""
     rows: int | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ def build_card_task(
     metrics: Mapping[str, Metric | None],
     baselines: Mapping[str, Mapping[str, Metric | None]],
     calibration: str = "",
+    thresholds: Mapping[str, float] = MappingProxyType({}),
 ) -> CardTask:
     """The card's content about one task. Undefined metrics (None) are left out."""
     task, cleaning = data.task, data.cleaning
@@ -131,7 +137,9 @@ def build_card_task(
         train_rows=len(data.train),
         validation_rows=len(data.validation),
         labels=tuple(
-            CardLabel(label.name, label.definition, label_counts[label.name])
+            CardLabel(
+                label.name, label.definition, label_counts[label.name], thresholds.get(label.name)
+            )
             for label in task.labels
         ),
         abstain=task.abstain_name or "",

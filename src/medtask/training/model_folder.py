@@ -1,43 +1,26 @@
-"""Completes a training: evaluates, calibrates and documents the model, then moves it.
-
-The validation rows are answered by a run in the work folder, so that metrics equal those that
-`medtask run` and `medtask evaluate` would report. This run contains texts of rows, and is removed
-with the work folder.
-"""
+"""Completes a training: evaluates, calibrates and documents the model, then moves it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_bytes
-from medtask.engines.base import Engine
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
-from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
-    CALIBRATION_FILE,
     METADATA_FILE,
     TRAINING_FILE,
     write_model_metadata,
 )
-from medtask.engines.registry import find_trained_folders, load_model
-from medtask.errors import MedtaskError
-from medtask.evaluation.report.calibration_report import describe_result
+from medtask.engines.registry import find_trained_folders
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.hardware import inspect_machine
-from medtask.runs.calibration_store import save_calibration
-from medtask.runs.local_run import run
-from medtask.runs.open_answers import open_answers
-from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
-from medtask.runs.signals import Interrupted
-from medtask.tables.read import read_table
 from medtask.tasks.row_fingerprints import (
     RowFingerprints,
     RowUse,
@@ -46,132 +29,22 @@ from medtask.tasks.row_fingerprints import (
     read_training_rows,
     write_training_rows,
 )
-from medtask.training.recipe import Recipe
-from medtask.training.targets import build_label_targets
+from medtask.training.model_validation import TaskValidation, validate_model
 from medtask.training.trained_model import CARD_FILE
 from medtask.training.training_context import DRAFT_FOLDER, WORK_FOLDER, MethodResult
-from medtask.training.training_data import TrainingData, TrainingExample
+from medtask.training.training_data import TrainingExample
 from medtask.training.training_log import TrainingLog, list_validation_losses
 from medtask.training.training_manifest import TrainingRun
 from medtask.training.validation_metrics import name_score
 
 if TYPE_CHECKING:
-    from medtask.evaluation.statistics.intervals import Metric
+    pass
 
-# Maximum number of validation rows of generated kinds, because a text takes seconds.
-MAX_GENERATED_ROWS = 100
-BASELINE_NAME = "TF-IDF"
 LOSS_PLOT_FILE = "loss.svg"
 NOT_EVALUATED_NOTE = (
     "the training was interrupted: this is the best state so far, neither evaluated nor calibrated"
 )
 _PACKAGES = ("medtask", "torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskValidation:
-    """The evaluation of the model on one of its tasks, and the baselines' metrics by name.
-
-    ``evaluation`` is None if the training was interrupted: the process must end within seconds.
-    """
-
-    data: TrainingData
-    evaluation: Evaluation | None = None
-    baselines: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
-
-    @property
-    def metrics(self) -> dict[str, Metric | None]:
-        """All metrics by name; None if undefined."""
-        gold = self.evaluation.summary.gold if self.evaluation else None
-        return dict(gold.evaluation.metrics) if gold and gold.evaluation else {}
-
-    @property
-    def headline_metric(self) -> str:
-        """The name of the most important metric, "" without metrics."""
-        gold = self.evaluation.summary.gold if self.evaluation else None
-        return gold.evaluation.headline_metrics[0] if gold and gold.evaluation else ""
-
-    @property
-    def calibration(self) -> str:
-        """A sentence on the calibration, or why it was refused; "" without one."""
-        if self.evaluation is None:
-            return ""
-        fit, refusal = self.evaluation.calibration, self.evaluation.refusals.get("calibration")
-        return describe_result(fit) if fit else str(refusal or "")
-
-
-def validate_model(
-    draft_folder: Path, work_folder: Path, training_data: Sequence[TrainingData], recipe: Recipe
-) -> list[TaskValidation]:
-    """Evaluate the model in ``draft_folder`` on each task's validation rows.
-
-    Calibrations are fitted on the same rows and saved in the draft folder.
-    """
-    options = (
-        LoadOptions(dtype=recipe.dtype, device=recipe.device, memory=recipe.memory)
-        if recipe.spec.language
-        else DEFAULT_OPTIONS
-    )
-    validations = []
-    with closing(load_model(str(draft_folder), options)) as engine:
-        for index, data in enumerate(training_data, 1):
-            folder = work_folder / f"validation-{index}"
-            evaluation = _evaluate_engine(engine, folder, data)
-            baselines = _evaluate_linear_baseline(engine, folder, data)
-            if (calibration := evaluation.saved_calibration) is not None:
-                source = replace(calibration, run="the validation rows of the training")
-                save_calibration(draft_folder / CALIBRATION_FILE, source)
-            validations.append(TaskValidation(data, evaluation, baselines))
-    return validations
-
-
-def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData) -> Evaluation:
-    """Evaluate a run over the validation rows, in a separate folder."""
-    task, examples = data.task, data.validation
-    generated = task.kind_spec.generated
-    measured = examples[:MAX_GENERATED_ROWS] if generated else examples
-    rows = read_table([dict(example.record.fields) for example in measured])
-    shutil.rmtree(folder, ignore_errors=True)
-    # The model alone is measured: no further passes, and nothing that was fitted on the same rows.
-    single_pass_task = replace(task, passes=(), id_column=None, source=None)
-    result = run(
-        single_pass_task,
-        engine,
-        rows,
-        out=folder,
-        gold=task.gold_column,
-        max_error_rate=1.0,
-        calibrated=False,
-        baselines=False,
-    )
-    if result.state == "interrupted":
-        # running the command again evaluates the trained model again
-        raise Interrupted(result.exit_code - 128)
-    options = EvaluationOptions(calibrate=None if generated else "auto", baselines=False)
-    return evaluate_answers(open_answers(folder, task=task, gold=task.gold_column), options)
-
-
-def _evaluate_linear_baseline(
-    engine: Engine, folder: Path, data: TrainingData
-) -> Mapping[str, Mapping[str, Metric]]:
-    """The metrics of TF-IDF and logistic regression trained on the same rows."""
-    from medtask.training.linear import train_linear
-
-    if engine.info.traits.family == "linear" or not data.task.kind_spec.has_labels:
-        return {}
-    draft = folder.with_name(f"{folder.name}-linear")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700)
-    try:
-        train_linear(build_label_targets([data], "linear"), draft)
-        with closing(load_model(str(draft))) as baseline:
-            run_folder = folder.with_name(f"{folder.name}-linear-run")
-            gold = _evaluate_engine(baseline, run_folder, data).summary.gold
-    except MedtaskError:  # a linear model cannot be trained on these rows
-        return {}
-    if gold is None or gold.evaluation is None:
-        return {}
-    return {BASELINE_NAME: {name: one for name, one in gold.evaluation.metrics.items() if one}}
 
 
 def write_model_folder(
@@ -193,9 +66,9 @@ def write_model_folder(
         result = replace(result, notes=(*result.notes, NOT_EVALUATED_NOTE))
         validations = [TaskValidation(data) for data in training.training_data]
     else:
-        validations = validate_model(
-            draft, training.folder / WORK_FOLDER, training.training_data, training.recipe
-        )
+        validations = validate_model(training, result.thresholds)
+        gaps = filter(None, (one.describe_better_baselines() for one in validations))
+        result = replace(result, notes=(*gaps, *result.notes))
     final_facts = {**facts, **_describe_result(result, validations, log)}
     card = _build_model_card(training, result, validations, log, final_facts)
     try:
@@ -273,6 +146,7 @@ def _describe_result(
                     rival: metrics_to_json(figures) for rival, figures in one.baselines.items()
                 },
                 "calibration": one.calibration,
+                "thresholds": dict(one.thresholds),
                 "rows": one.data.cleaning.to_json() if one.data.cleaning else {},
             }
             for one in task_validations
@@ -310,7 +184,9 @@ def _build_model_card(
             folder=str(training.folder),
             method=recipe.method,
             tasks=tuple(
-                build_card_task(one.data, one.metrics, one.baselines, one.calibration)
+                build_card_task(
+                    one.data, one.metrics, one.baselines, one.calibration, one.thresholds
+                )
                 for one in validations
             ),
             bases=recipe.bases,

@@ -25,6 +25,7 @@ class TaskTrainingResult:
         metrics: All metrics by name; None if undefined.
         baselines: The headline metric of simpler methods trained on the same rows, by name.
         calibration: A sentence on the calibration; "" without one.
+        thresholds: The probability from which each of several labels applies; empty for 0.5.
         rows: Counts of the rows that were read, used and left out, by reason.
     """
 
@@ -33,12 +34,17 @@ class TaskTrainingResult:
     metrics: Mapping[str, Metric | None]
     baselines: Mapping[str, Metric]
     calibration: str
+    thresholds: Mapping[str, float] = field(default_factory=dict)
     rows: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> Metric | None:
         """The headline metric."""
         return self.metrics.get(self.headline_metric)
+
+    def describe_better_baselines(self) -> str:
+        """A sentence on the baselines with a higher score; "" if there is none."""
+        return describe_better_baselines(self.headline_metric, self.score, self.baselines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +141,7 @@ class TrainedModel:
                     "metrics": _metrics_to_json(result.metrics),
                     "rivals": {name: asdict(metric) for name, metric in result.baselines.items()},
                     "calibration": result.calibration,
+                    "thresholds": dict(result.thresholds),
                     "rows": dict(result.rows),
                 }
                 for result in self.task_results
@@ -146,6 +153,22 @@ class TrainedModel:
             "out_of_fold": self.out_of_fold.to_json() if self.out_of_fold else None,
             "exit_code": self.exit_code,
         }
+
+
+def describe_better_baselines(
+    headline_metric: str, score: Metric | None, baselines: Mapping[str, Metric]
+) -> str:
+    """A sentence on the baselines with a higher score; "" if there is none."""
+    from medtask.evaluation.kinds.metrics import get_metric_title
+
+    better = {name: one for name, one in baselines.items() if score and one.value > score.value}
+    if score is None or not better:
+        return ""
+    listed = ", ".join(f"{name} has {one.value:.3f}" for name, one in better.items())
+    return (
+        f"this model is not better than a simple method: its {get_metric_title(headline_metric)} "
+        f"is {score.value:.3f} on the validation rows, {listed}"
+    )
 
 
 def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
@@ -170,6 +193,7 @@ def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
                 metrics,
                 baselines,
                 one["calibration"],
+                one.get("thresholds", {}),
                 one.get("rows", {}),
             )
         )

@@ -59,12 +59,15 @@ class MethodResult:
             far.
         notes: Notes for the user.
         facts: Further facts for the model card and the manifest, such as counts and versions.
+        thresholds: For several labels, the thresholds that were fitted on training rows that the
+            predicting model had not seen; without them, validation rows are used.
     """
 
     trained_model: ModelMetadata
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
 class FitFunction(Protocol):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medtask.evaluation.statistics.label_thresholds import fit_threshold
+from medtask.evaluation.statistics.label_thresholds import fit_threshold, fit_thresholds
 
 SHARES = np.array([0.1, 0.2, 0.3, 0.35, 0.4, 0.6, 0.7, 0.8])
 TRUTH = np.array([False, False, True, False, True, True, True, True])
@@ -42,3 +42,20 @@ def test_the_recall_floor_is_kept_on_the_rows_that_were_fitted(
     if truth.sum() >= 5:
         assert 0 <= threshold <= 1
         assert (shares[truth] >= threshold).mean() >= floor - 1e-9
+
+
+def test_thresholds_of_rare_labels_are_moved_towards_the_common_one() -> None:
+    random = np.random.default_rng(0)
+    truth = random.random((400, 2)) < [0.5, 0.03]
+    probabilities = np.clip(0.3 * truth + random.random((400, 2)) * 0.6, 0, 1)
+    probabilities[truth[:, 1], 1] = 0.9  # the own optimum is just below 0.9
+    common = fit_threshold(probabilities.ravel(), truth.ravel(), "f1", 0.9)
+    own = [fit_threshold(probabilities[:, label], truth[:, label], "f1", 0.9) for label in (0, 1)]
+    fitted = fit_thresholds(probabilities, truth)
+    for threshold, alone in zip(fitted, own, strict=True):
+        assert min(alone, common) <= threshold <= max(alone, common)
+    assert abs(fitted[1] - common) < abs(own[1] - common) / 2
+    assert abs(fitted[0] - own[0]) < abs(own[0] - common) / 2 + 1e-9
+    assert fit_thresholds(probabilities, truth, "recall", 0.8) == [
+        fit_threshold(probabilities[:, label], truth[:, label], "recall", 0.8) for label in (0, 1)
+    ]

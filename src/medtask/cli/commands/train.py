@@ -163,6 +163,8 @@ def _print_result(model: TrainedModel) -> None:
     from medtask.evaluation.kinds.metrics import get_metric_title
 
     for task_result in model.task_results:
+        if gap := task_result.describe_better_baselines():
+            show.print_line((gap, "bold"))
         if task_result.score is not None:
             name = f"{task_result.task}: " if len(model.task_results) > 1 else ""
             baselines = "".join(

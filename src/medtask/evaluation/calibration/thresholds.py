@@ -13,7 +13,7 @@ from medtask.evaluation.statistics.label_thresholds import (
     MIN_LABEL_ROWS,
     RECALL_FLOOR,
     ThresholdGoal,
-    fit_threshold,
+    fit_thresholds,
 )
 from medtask.evaluation.statistics.resampling import FOLDS
 
@@ -77,11 +77,8 @@ class ThresholdFitter:
     def _fit_labels(
         self, probabilities: NDArray[np.float64], truth: NDArray[np.bool_]
     ) -> dict[str, float]:
-        columns = zip(self.labels, probabilities.T, truth.T, strict=True)
-        return {
-            name: fit_threshold(share, right, self.goal, self.recall_floor)
-            for name, share, right in columns
-        }
+        fitted = fit_thresholds(probabilities, truth, self.goal, self.recall_floor)
+        return dict(zip(self.labels, fitted, strict=True))
 
 
 def assign_fold(row: int) -> int:

@@ -46,6 +46,8 @@ class Calibration:
         bias: Added to the scaled log probabilities (or log odds), one per label.
         knots: Probabilities before and after, per label, for isotonic.
         reason: Why probabilities are unchanged.
+        thresholds: The probability before calibration from which each label applies, where the
+            task names no threshold; empty for 0.5 after calibration.
         before: Scores before, by five-fold cross-fitting; None for batch.
         after: Scores after.
     """
@@ -60,6 +62,7 @@ class Calibration:
     reason: str = ""
     before: CalibrationScores | None = None
     after: CalibrationScores | None = None
+    thresholds: tuple[float, ...] = ()
 
     @property
     def calibrated(self) -> bool:
@@ -88,6 +91,13 @@ class Calibration:
         bias = np.array(self.bias) if self.bias else np.zeros(len(self.labels))
         return scale_probabilities(probabilities, self.temperature, bias, exclusive=self.exclusive)
 
+    def get_thresholds(self) -> dict[str, float]:
+        """The calibrated probability from which each label applies; empty without thresholds."""
+        if not self.thresholds:
+            return {}
+        calibrated = self.apply(np.array([self.thresholds]))[0].tolist()
+        return dict(zip(self.labels, calibrated, strict=True))
+
     def to_json(self) -> dict[str, object]:
         """Returns the calibration as JSON values, without record text."""
         return {
@@ -102,6 +112,7 @@ class Calibration:
             "reason": self.reason,
             "before": asdict(self.before) if self.before else None,
             "after": asdict(self.after) if self.after else None,
+            "thresholds": list(self.thresholds),
         }
 
 
@@ -192,6 +203,10 @@ def _find_invalid_value(calibration: Calibration) -> str | None:
         return f"it has {len(calibration.bias)} biases for {count} labels"
     if len(calibration.knots) != (count if calibration.method == "isotonic" else 0):
         return f"it has {len(calibration.knots)} curves for {count} labels"
+    if len(calibration.thresholds) not in (0, count) or not all(
+        0 <= one <= 1 for one in calibration.thresholds
+    ):
+        return f"it has {len(calibration.thresholds)} thresholds for {count} labels"
     if not all(_is_increasing(*knot) for knot in calibration.knots):
         return "one of its curves does not rise from 0 to 1"
     return None

@@ -216,6 +216,19 @@ class TaskKind(Generic[SpecT]):
         """Objective and minimum recall of thresholds fitted on gold; None without fitting."""
         return None
 
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """The thresholds that the task names, by label."""
+        return {}
+
+    def set_default_thresholds(self, thresholds: Mapping[str, float]) -> Task:
+        """The task with these thresholds for the labels for which it names none."""
+        return self.task
+
+    def with_threshold_fit(self) -> Task | None:
+        """The task with thresholds fitted on gold; None if it names some, or the kind has none."""
+        return None
+
     def without_threshold_fit(self) -> Task:
         """The task without fitting of thresholds."""
         return self.task

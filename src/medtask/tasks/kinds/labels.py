@@ -136,6 +136,19 @@ class LabelsKind(TaskKind[MultiLabel]):
     def threshold_fit(self) -> tuple[Literal["f1", "recall"], float] | None:
         return (self.spec.fit, self.spec.recall_floor) if self.spec.fit else None
 
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        return self.spec.thresholds
+
+    def set_default_thresholds(self, thresholds: Mapping[str, float]) -> Task:
+        merged = {**thresholds, **self.spec.thresholds}
+        return replace(self.task, answer_spec=replace(self.spec, thresholds=merged))
+
+    def with_threshold_fit(self) -> Task | None:
+        if self.spec.thresholds:
+            return None
+        return replace(self.task, answer_spec=replace(self.spec, fit=self.spec.fit or "f1"))
+
     def without_threshold_fit(self) -> Task:
         return replace(self.task, answer_spec=replace(self.spec, fit=None))
 
