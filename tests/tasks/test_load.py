@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from medtask.errors import InputError, TaskFaults
 from medtask.names import normalize_spelling
 from medtask.tasks.load import load_task
+from medtask.tasks.serialization import task_from_dict, task_to_dict
 from medtask.tasks.task import Review
 from medtask.tasks.text_cleaning import is_clean_line
 from support.task_texts import make_labels_yaml
@@ -24,6 +25,13 @@ answer:
   labels:
     curative: removes the tumour with intent to cure
     palliative: relieves without intent to cure
+"""
+
+
+WITH_LABELS = """instruction: Which?
+input: "{{ text }}"
+answer: {kind: label, labels: [stone, clot]}
+# keywords follow
 """
 
 
@@ -397,6 +405,27 @@ def test_the_abstention_may_have_a_definition_but_no_labels_name(load_text, load
     ]
     assert load_faults(GOOD + "  abstain: [a, b]\n") == [
         (8, '"abstain" is one name, or one name with its definition')
+    ]
+
+
+def test_keywords_of_labels_are_read(load_text):
+    task = load_text(
+        WITH_LABELS + "baselines:\n  keywords:\n    stone: [loin, '/hydro\\w+/']\n    clot: calf\n"
+    )
+    assert task.keywords == {"stone": ("loin", "/hydro\\w+/"), "clot": ("calf",)}
+    assert task.fingerprint == load_text(WITH_LABELS).fingerprint
+    assert task_from_dict("t", task_to_dict(task)).keywords == task.keywords
+
+
+def test_faults_of_keywords_have_their_lines(load_faults):
+    faults = load_faults(
+        WITH_LABELS
+        + "baselines:\n  keywords:\n    stones: [loin]\n    clot:\n      - '/(/'\n      - '-'\n"
+    )
+    assert [(line, message.split(" (")[0]) for line, message in faults] == [
+        (7, '"stones" is not a label of the task - did you mean "stone"?'),
+        (9, 'the keyword "/(/" is not a valid regular expression'),
+        (10, 'the keyword "-" has no word'),
     ]
 
 

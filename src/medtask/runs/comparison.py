@@ -96,9 +96,13 @@ def compare(
             _open_systems([Path(system) for system in systems], gold, open_system)
         )
         rows, notes = _join_answers(answers)
-        definitions = [(label.name, label.definition) for label in _choose_task(answers).candidates]
+        task = _choose_task(answers)
         leaderboard = rank_systems(
-            rows, definitions, baselines=baselines, price_per_hour=price_per_hour
+            rows,
+            [(label.name, label.definition) for label in task.candidates],
+            keywords=task.keywords,
+            baselines=baselines,
+            price_per_hour=price_per_hour,
         )
         if page is not None:
             write_comparison(page, rows, leaderboard, notes)
@@ -233,8 +237,11 @@ def _name_systems(systems: Sequence[AnswerTable]) -> list[str]:
 
 
 def _choose_task(systems: Sequence[AnswerTable]) -> Task:
-    """The task with the most label definitions."""
+    """The task with keywords, or else with the most label definitions."""
     return max(
         (answers.task for answers in systems),
-        key=lambda task: sum(bool(label.definition) for label in task.candidates),
+        key=lambda task: (
+            bool(task.keywords),
+            sum(bool(label.definition) for label in task.candidates),
+        ),
     )

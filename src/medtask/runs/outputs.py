@@ -125,6 +125,7 @@ def evaluate_baselines(task: Task, summary: RunSummary) -> tuple[Baseline, ...]:
         task.kind,
         summary.gold.sample,
         [(label.name, label.definition) for label in task.candidates],
+        keywords=task.keywords,
     )
 
 

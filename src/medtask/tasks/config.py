@@ -56,6 +56,10 @@ class ExamplesConfig(ConfigModel):
     by: Literal["tfidf", "minilm"] = "tfidf"
 
 
+class BaselinesConfig(ConfigModel):
+    keywords: Any = None
+
+
 class PassConditionConfig(ConfigModel):
     confidence_below: Annotated[float | None, FRACTION, NullAsNone] = None
     status: Any = None
@@ -85,6 +89,7 @@ class TaskConfig(ConfigModel):
     examples: Any = None
     reasoning: Any = None
     gate: Any = None
+    baselines: Any = None
     phi: Annotated[bool | None, BOOLEAN] = None
     passes: Any = None
     review: Any = None

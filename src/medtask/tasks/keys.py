@@ -8,6 +8,7 @@ from typing import Any
 
 from medtask.display import find_closest, format_suggestion, quote
 from medtask.tasks.config import (
+    BaselinesConfig,
     ConfigModel,
     ExamplesConfig,
     GateConfig,
@@ -30,6 +31,7 @@ _SECTION_CONFIGS: Mapping[str, type[ConfigModel]] = {
     "gate": GateConfig,
     "examples": ExamplesConfig,
     "when": PassConditionConfig,
+    "baselines": BaselinesConfig,
 }
 
 

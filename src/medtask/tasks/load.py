@@ -9,7 +9,14 @@ from typing import TypeVar
 
 from medtask.display import format_suggestion, quote
 from medtask.errors import InputError, TaskFault, TaskFaults
-from medtask.tasks.config import ConfigModel, GateConfig, ReviewConfig, TaskConfig
+from medtask.keywords import compile_keyword
+from medtask.tasks.config import (
+    BaselinesConfig,
+    ConfigModel,
+    GateConfig,
+    ReviewConfig,
+    TaskConfig,
+)
 from medtask.tasks.document import read_document
 from medtask.tasks.fewshot import read_examples
 from medtask.tasks.fingerprint import fingerprint_task
@@ -24,7 +31,7 @@ from medtask.tasks.label_definitions import (
     read_labels,
 )
 from medtask.tasks.pass_definitions import check_reasoning, derive_passes, read_reasoning
-from medtask.tasks.reader import TaskReader
+from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import AnswerSpec, Gate, Label, Review, SingleLabel, Task
 from medtask.tasks.text_cleaning import clean_text
 
@@ -59,6 +66,7 @@ def load_task(path: str | Path) -> Task:
         reasoning=read_reasoning(reader, ("reasoning",)),
     )
     task = replace(task, gate=_read_gate(reader, task))
+    task = replace(task, keywords=_read_keywords(reader, task))
     few_shot = read_examples(reader, ("examples",), task)
     task = replace(task, examples=few_shot.examples, pool=few_shot.pool)
     check_reasoning(reader, ("reasoning",), task)
@@ -182,6 +190,35 @@ def _read_gate(reader: TaskReader, task: Task) -> Gate:
             '"novelty" compares rows with the examples, and the task has none', "gate", "novelty"
         )
     return gate
+
+
+def _read_keywords(reader: TaskReader, task: Task) -> dict[str, tuple[str, ...]]:
+    """The keywords of each label, for a baseline."""
+    path = ("baselines", "keywords")
+    if reader.is_missing("baselines") or not reader.read_config(("baselines",), BaselinesConfig):
+        return {}
+    raw = reader.document.get_value(*path)
+    if is_null(raw):
+        return {}
+    if not isinstance(raw, dict):
+        message = '"keywords" must be a mapping: labels, each with a list of words or "/patterns/"'
+        reader.add_fault(message, *path)
+        return {}
+    names = [label.name for label in task.labels]
+    keywords: dict[str, tuple[str, ...]] = {}
+    for name, listed in raw.items():
+        if reader.answers_known and name not in names:
+            hint = format_suggestion(name, names)
+            reader.add_fault(f"{quote(name)} is not a label of the task{hint}", *path, name)
+        texts = listed if isinstance(listed, list) else [listed]
+        for index, text in enumerate(texts):
+            place = (*path, name, index) if isinstance(listed, list) else (*path, name)
+            try:
+                compile_keyword(text if isinstance(text, str) else "")
+            except ValueError as error:
+                reader.add_fault(f"the keyword {quote(text)} {error}", *place)
+        keywords[name] = tuple(str(text) for text in texts)
+    return keywords
 
 
 def _read_section(

@@ -13,7 +13,7 @@ from medtask.tasks.task import Label, Task
 
 def task_to_dict(task: Task) -> dict[str, Any]:
     """A task's question as a JSON object, without its examples and further passes."""
-    content = {
+    content: dict[str, Any] = {
         "kind": task.kind,
         "instruction": task.instruction,
         "input": task.input,
@@ -23,6 +23,8 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "columns": {"id": task.id_column, "gold": task.gold_column, "group": task.group_column},
         "phi": bool(task.phi),
     }
+    if task.keywords:
+        content["keywords"] = {name: list(words) for name, words in task.keywords.items()}
     return dict(json.loads(json.dumps(content)))
 
 
@@ -40,6 +42,7 @@ def task_from_dict(name: str, content: Mapping[str, Any], *, fingerprint: str = 
         id_column=columns["id"],
         gold_column=columns["gold"],
         group_column=columns["group"],
+        keywords={name: tuple(words) for name, words in content.get("keywords", {}).items()},
         fingerprint=fingerprint,
     )
 

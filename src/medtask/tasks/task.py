@@ -262,6 +262,7 @@ class Task:
             stated.
         passes: Further passes, in order.
         review: Which answers are marked for human review.
+        keywords: Keywords of labels, for a baseline; see `medtask.keywords`.
         id_column: The column of ids; None numbers the rows.
         gold_column: The column with the correct answers.
         group_column: Rows with the same value (such as a patient) are not independent.
@@ -287,6 +288,7 @@ class Task:
     phi: bool | None = None
     passes: tuple[Pass, ...] = ()
     review: Review = field(default_factory=Review)
+    keywords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     id_column: str | None = None
     gold_column: str | None = None
     group_column: str | None = None

@@ -198,6 +198,23 @@ def test_tf_idf_learns_each_label_by_itself() -> None:
 
 
 @pytest.mark.usefixtures("no_minilm")
+def test_keywords_of_the_task_are_a_baseline() -> None:
+    rules = {"stone": ["loin", "/hydro\\w+/"], "clot": ["calf", "leg*"]}
+    texts = ("loin pain", "swollen legs", "calf and loin, hydronephrosis", "no finding")
+    gold = ("stone", "clot", "stone", "clot")
+    sample = GoldSample(texts, gold, gold, ((),) * 4)
+    found = index_by_name(run_baselines("label", sample, LABELS, keywords=rules))["keyword search"]
+    assert get_figure(found, "accuracy") == 0.75  # without a keyword: the most frequent label
+    sets = tuple((name,) for name in gold)
+    several = GoldSample(texts, sets, sets, ((),) * 4)
+    found = index_by_name(run_baselines("labels", several, LABELS, keywords=rules))[
+        "keyword search"
+    ]
+    assert get_figure(found, "exact_match") == 0.5
+    assert "keyword search" not in index_by_name(run_baselines("label", sample, LABELS))
+
+
+@pytest.mark.usefixtures("no_minilm")
 def test_the_nearest_question_is_never_the_row_itself_or_its_like() -> None:
     texts = ("gout in the toe", "gout in the toe", "gout in the knee", "measles rash")
     sample = GoldSample(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from medtask.display import format_bytes, format_row_count, shorten
@@ -25,9 +26,14 @@ from medtask.evaluation.kinds.protocols import (
 from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.formatting import format_p_value
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import ALPHA, Baseline
+from medtask.evaluation.statistics.significance import ALPHA
 
-_FAMILY_BY_BASELINE = {"TF-IDF": "TF-IDF", "nearest question": "TF-IDF", "MiniLM": "encoder"}
+_FAMILY_BY_BASELINE = {
+    "TF-IDF": "TF-IDF",
+    "nearest question": "TF-IDF",
+    "MiniLM": "encoder",
+    "keyword search": "keywords",
+}
 PartMetric = tuple[int, Metric | None]  # number of rows with gold, and the metric
 MAX_NAME_LENGTH = 36  # maximum characters of a name on a terminal
 
@@ -110,6 +116,7 @@ def rank_systems(
     comparison: ComparisonRows,
     definitions: LabelDefinitions = (),
     *,
+    keywords: Mapping[str, Sequence[str]] = MappingProxyType({}),
     baselines: bool = True,
     price_per_hour: float | None = None,
     seed: int = 0,
@@ -119,6 +126,7 @@ def rank_systems(
     Args:
         comparison: The rows and the systems' answers.
         definitions: Every allowed answer with its definition, for the baselines.
+        keywords: Keywords of labels, for a baseline.
         baselines: Whether baselines are computed.
         price_per_hour: Price of the machine, in any currency; a cost is computed if the speed is
             known.
@@ -142,7 +150,7 @@ def rank_systems(
     baseline_entries: list[tuple[LeaderboardEntry, SystemMetrics | None]] = []
     if baselines:
         best = next(entrant for entrant in comparison.systems if entrant.name == lines[0].name)
-        baseline_entries = _run_baselines(comparison, best, definitions, seed)
+        baseline_entries = _run_baselines(comparison, best, definitions, keywords, seed)
     against = [(system, other) for system in named for _, other in baseline_entries if other]
     baseline_pairs = compare_pairs(
         [_order_pair(one, other, metric) for one, other in against], comparison.groups, seed=seed
@@ -306,7 +314,11 @@ def _compute_metrics(
 
 
 def _run_baselines(
-    comparison: ComparisonRows, best: System, definitions: LabelDefinitions, seed: int
+    comparison: ComparisonRows,
+    best: System,
+    definitions: LabelDefinitions,
+    keywords: Mapping[str, Sequence[str]],
+    seed: int,
 ) -> list[tuple[LeaderboardEntry, SystemMetrics | None]]:
     if not any(comparison.texts) and get_evaluation_kind(comparison.kind).baselines.need_texts:
         note = "the rows have no texts"
@@ -314,27 +326,21 @@ def _run_baselines(
     taken = {entrant.name for entrant in comparison.systems}
     found = []
     for baseline, answers in run_baselines_with_answers(
-        comparison.kind, _take_sample(comparison, best.values), definitions, seed=seed
+        comparison.kind,
+        _take_sample(comparison, best.values),
+        definitions,
+        keywords=keywords,
+        seed=seed,
     ):
         name = f"{baseline.name} here" if baseline.name in taken else baseline.name
+        family = _FAMILY_BY_BASELINE.get(baseline.name, "floor")
+        entry = LeaderboardEntry(
+            name, baseline.method, family, True, baseline.metrics, note=baseline.note
+        )
         found.append(
-            (
-                _build_baseline_entry(baseline, name),
-                None if answers is None else _compute_metrics(comparison, name, answers),
-            )
+            (entry, None if answers is None else _compute_metrics(comparison, name, answers))
         )
     return found
-
-
-def _build_baseline_entry(baseline: Baseline, name: str) -> LeaderboardEntry:
-    return LeaderboardEntry(
-        name,
-        baseline.method,
-        _FAMILY_BY_BASELINE.get(baseline.name, "floor"),
-        True,
-        baseline.metrics,
-        note=baseline.note,
-    )
 
 
 def _take_sample(comparison: ComparisonRows, values: Sequence[Any]) -> GoldSample:

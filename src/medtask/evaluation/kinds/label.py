@@ -326,6 +326,11 @@ def _run_baselines(
     ]
 
 
+def _choose_matched(sample: GoldSample, matched: Sequence[tuple[str, ...]]) -> list[str]:
+    most = find_most_frequent(sample.gold) or ""
+    return [names[0] if names else most for names in matched]
+
+
 def _score_baseline(
     sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
 ) -> BaselineScores:
@@ -343,7 +348,9 @@ KIND = EvaluationKind(
     name="label",
     create_accumulator=SingleLabelAccumulator,
     create_grader=SingleLabelGrader,
-    baselines=BaselineMethods(("accuracy", "macro_f1"), _run_baselines, _score_baseline),
+    baselines=BaselineMethods(
+        ("accuracy", "macro_f1"), _run_baselines, _score_baseline, choose_matched=_choose_matched
+    ),
     agreement=AgreementMethod("accuracy", "agreement", is_proportion=True, kappa="rows"),
     always_has_confidence=True,
     summary_has_all_headlines=False,

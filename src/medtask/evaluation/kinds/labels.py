@@ -322,7 +322,10 @@ KIND = EvaluationKind(
     create_accumulator=MultiLabelAccumulator,
     create_grader=lambda labels, abstain, seed: MultiLabelGrader(labels, seed),
     baselines=BaselineMethods(
-        ("micro_f1", "macro_f1", "exact_match", "jaccard"), _run_baselines, _score_baseline
+        ("micro_f1", "macro_f1", "exact_match", "jaccard"),
+        _run_baselines,
+        _score_baseline,
+        choose_matched=lambda sample, matched: list(matched),
     ),
     agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),
     texts=KindTexts(

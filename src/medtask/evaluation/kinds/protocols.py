@@ -128,12 +128,15 @@ class BaselineMethods:
         answer: Returns each baseline with its answers to the rows of a sample.
         score: Returns the metrics of such answers and the comparison with the model.
         need_texts: Whether the baselines read the rows' texts.
+        choose_matched: Returns the answers to a sample from the labels whose keywords each row has,
+            those with most keywords first; None if answers are not labels.
     """
 
     metrics: tuple[str, ...]
     answer: Callable[[GoldSample, LabelDefinitions, int], list[BaselineAnswers]]
     score: Callable[[GoldSample, Any, LabelDefinitions, int], BaselineScores]
     need_texts: bool = True
+    choose_matched: Callable[[GoldSample, Sequence[tuple[str, ...]]], list[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
