@@ -94,3 +94,23 @@ def test_answers_that_look_like_formulas_are_measured_wherever_the_file_is(
         document = json.loads(shown.out)
         assert (document["n"], document["metrics"]["accuracy"]["value"]) == (40, 1.0)
         assert [row["note"] for row in read_table(moved)] == [row["note"] for row in answers]
+
+
+def test_a_text_that_is_too_long_for_xlsx_is_reported_before_and_after_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ninstruction: Choose.\ninput: '{{ note }}'\n"
+        "answer: {kind: label, labels: [curative, palliative]}\n"
+    )
+    (tmp_path / "notes.csv").write_text(f"note,more\nstent,{'word ' * 8000}\nbiopsy,short\n")
+    checked = medtask("check", ".", "notes.csv", "--model", "fake:", "--no-measure")
+    assert "1 cell with more than 32,767 characters" in checked.out + checked.err
+    given = ("notes.csv", "--model", "fake:", "--out", "out", "--to", "xlsx", "--json")
+    result = medtask("run", ".", *given)
+    assert result.code == 0
+    (note,) = [one for one in json.loads(result.out)["notes"] if "xlsx" in one]
+    assert note.startswith("answers.xlsx: 1 cell cut to 32,767 characters")
+    assert "answers.xlsx: 1 cell cut" in Path("out/report.html").read_text("utf-8")
+    assert len(next(iter(read_table("out/answers.csv")))["more"]) == 40_000

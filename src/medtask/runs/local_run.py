@@ -249,7 +249,9 @@ def _write_outputs(
         _find_left_out(setup, session, saved_calibration),
     )
     thresholds = fit_thresholds(source)
-    summary = write_answer_tables(session.folder, source, setup.options.formats, thresholds)
+    summary, notes = write_answer_tables(session.folder, source, setup.options.formats, thresholds)
+    for note in notes:
+        session.add_note(note)
     baselines = evaluate_baselines(setup.task, summary) if setup.options.baselines else ()
     applied = saved_calibration.to_manifest() if saved_calibration else None
     reuse_warning = describe_gold_reuse(applied, session.folder.name) if summary.gold else ""
@@ -267,7 +269,7 @@ def _write_outputs(
         manifest,
         baselines,
         ReportAdditions(
-            notes=[*setup.table.guess_notes, *([reuse_warning] if reuse_warning else [])]
+            notes=[*setup.table.guess_notes, *notes, *([reuse_warning] if reuse_warning else [])]
         ),
     )
     return summary, baselines

@@ -134,14 +134,15 @@ def write_answer_tables(
     source: OutputSource,
     formats: Sequence[str],
     thresholds: FittedThresholds | None = None,
-) -> RunSummary:
-    """Write answers.csv, answers.parquet and the other formats; returns their summary.
+) -> tuple[RunSummary, tuple[str, ...]]:
+    """Write answers.csv, answers.parquet and the other formats; returns their summary, and notes.
 
     Raises RunMismatch if the text of a row has changed since it was answered.
     """
     task, table = source.task, source.table
     accumulator = create_summary_accumulator(task, has_gold=source.gold_column is not None)
     names = rename_columns(task, table.columns)
+    notes: tuple[str, ...] = ()
     for place, suffix in enumerate(dict.fromkeys((*DEFAULT_FORMATS, *formats))):
         pairs = source.iter_pairs()
         if thresholds:
@@ -152,12 +153,12 @@ def write_answer_tables(
             task, rounded=suffix in ROUNDED_FORMATS, calibrated=source.is_calibrated
         )
         columns = [*(Column(name) for name in names.values()), *output_columns]
-        write_answers(
+        notes += write_answers(
             folder / f"answers.{suffix}",
             columns,
             _list_cells(pairs, table.columns, output_columns, rounded=suffix in ROUNDED_FORMATS),
         )
-    return accumulator.finish()
+    return accumulator.finish(), notes
 
 
 def _apply_fitted_thresholds(

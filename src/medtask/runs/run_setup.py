@@ -12,11 +12,12 @@ from pathlib import Path
 from medtask.errors import InputError, TableError, UsageError
 from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
-from medtask.runs.output_columns import DEFAULT_FORMATS, rename_columns
+from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
 from medtask.runs.session import SessionRequest
 from medtask.tables.read import TableCounts, validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import FORMATS
+from medtask.tables.write_excel import check_excel_size
 from medtask.tasks.cell_counts import CellCounts, count_gold_cells, describe_missing_words
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
@@ -117,6 +118,9 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
         rows=min(table_survey.rows, options.limit or table_survey.rows),
         started=started,
     )
+    if "xlsx" in options.formats:
+        output_columns = list_output_columns(task, rounded=True, calibrated=True)
+        check_excel_size(setup.rows, len(table.columns) + len(output_columns))
     if table_survey.blank_lines:
         setup.notes.append(
             f"{table_survey.blank_lines:,} blank line(s) of {table.source} are skipped"

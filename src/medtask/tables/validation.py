@@ -13,6 +13,7 @@ from medtask.tables.cell_values import is_blank, read_key
 from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tables.table_part import ReadStats
+from medtask.tables.write_excel import MAX_CELL_LENGTH, measure_excel_text
 
 _MAX_LISTED = 20
 _MAX_REPEATED_HASHES = 1000
@@ -27,12 +28,14 @@ class TableCounts:
         empty_rows: Rows in which every cell is blank.
         blank_lines: Skipped lines.
         missing_words: For every column with words for missing values, the number of each word.
+        long_cells: Cells with more text than XLSX can hold.
     """
 
     rows: int
     empty_rows: int
     blank_lines: int
     missing_words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    long_cells: int = 0
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
@@ -47,13 +50,14 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         fix = suggest(id_column, table.columns) or f"it has {quote_names(table.columns)}"
         raise TableError(f"{format_name(table.source)} has no column {quote(id_column)}", fix=fix)
     stats = ReadStats()
-    rows = empty = missing = 0
+    rows = empty = missing = long_cells = 0
     missing_rows: list[str] = []
     words: dict[str, Counter[str]] = {}
     hashes = array("q")
     for rows, row in enumerate(table.rows(stats), 1):
         if all(map(is_blank, row.values())):
             empty += 1
+        long_cells += sum(map(_is_long, row.values()))
         for column, cell in row.items():
             if isinstance(cell, MissingText):
                 words.setdefault(column, Counter())[cell.strip()] += 1
@@ -83,7 +87,15 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 "give every row a unique id, or remove `id` from the task: rows are then numbered"
             ),
         )
-    return TableCounts(rows, empty, stats.blank_lines, words)
+    return TableCounts(rows, empty, stats.blank_lines, words, long_cells)
+
+
+def _is_long(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and len(value) > MAX_CELL_LENGTH // 2
+        and measure_excel_text(value) > MAX_CELL_LENGTH
+    )
 
 
 def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:

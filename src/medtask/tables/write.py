@@ -21,7 +21,7 @@ __all__ = ["FORMATS", "Column", "write_answers"]
 Rows = Iterable[Sequence[object]]
 
 
-def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
+def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[str, ...]:
     """Write rows to a file (mode 0600) that replaces an existing one only when it is complete.
 
     In CSV and XLSX, text that a spreadsheet could run as a formula is escaped by an apostrophe.
@@ -31,6 +31,9 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
         path: File; its suffix selects the format.
         columns: Columns of the table.
         rows: Rows with one value per column.
+
+    Returns:
+        Notes about texts that the format cannot hold in full.
 
     Raises:
         StorageError: The file cannot be written.
@@ -44,12 +47,16 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> None:
         )
     with replace_file(path) as draft:
         if suffix not in _ESCAPED_FORMATS:
-            FORMATS[suffix](draft, columns, rows)
-            return
+            return _add_name(path, FORMATS[suffix](draft, columns, rows))
         names = [column.name for column in columns]
         with mark_escaped_rows(path.parent, names, rows) as (marked_names, marked_rows):
             marker = [Column(name, "text") for name in marked_names[len(columns) :]]
-            FORMATS[suffix](draft, [*columns, *marker], marked_rows)
+            notes = FORMATS[suffix](draft, [*columns, *marker], marked_rows)
+    return _add_name(path, notes)
+
+
+def _add_name(path: Path, notes: tuple[str, ...] | None) -> tuple[str, ...]:
+    return tuple(f"{format_path(path.name)}: {note}" for note in notes or ())
 
 
 def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
@@ -76,7 +83,7 @@ def _write_jsonl(path: Path, columns: Sequence[Column], rows: Rows) -> None:
 
 
 _ESCAPED_FORMATS = (".csv", ".xlsx")
-FORMATS: dict[str, Callable[[Path, Sequence[Column], Rows], None]] = {
+FORMATS: dict[str, Callable[[Path, Sequence[Column], Rows], tuple[str, ...] | None]] = {
     ".csv": _write_csv,
     ".parquet": write_parquet,
     ".xlsx": write_excel,

@@ -127,10 +127,11 @@ def _print_task_check(
 ) -> None:
     from medtask.cli.dataset_statistics import DatasetStatistics, collect_statistics
     from medtask.tables.read import validate_table
+    from medtask.tables.write_excel import MAX_CELL_LENGTH
     from medtask.tasks.cell_counts import CellCounts, count_gold_cells
     from medtask.tasks.rows import find_unknown_gold, read_records
 
-    validate_table(table, task.id_column)
+    long_cells = validate_table(table, task.id_column).long_cells
     statistics, gold_cells = DatasetStatistics(), CellCounts()
     records = collect_statistics(task, read_records(task, table), statistics)
     if task.gold_column:
@@ -141,6 +142,11 @@ def _print_task_check(
         show.print_fact("gold", line)
     for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
         show.print_warning(warning)
+    if long_cells:
+        show.print_warning(
+            f"{format_count(long_cells, 'cell')} with more than {MAX_CELL_LENGTH:,} characters, "
+            "the limit of XLSX: with --to xlsx the text is cut there"
+        )
     if not statistics.prompt_count:
         raise TableError(
             f"{table.source} has no row with a usable text",
