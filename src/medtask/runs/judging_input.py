@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from medtask.engines.base import Engine
 from medtask.errors import InputError, UsageError
+from medtask.names import Names
 from medtask.prediction.judgements import (
     JudgeCase,
     build_comparison_records,
@@ -157,6 +158,7 @@ def read_human_grades(judging_input: JudgingInput) -> dict[int, int]:
         return {}
     grades = judging_input.rubric.grades
     positions = {grade.name: position for position, grade in enumerate(grades)}
+    names = Names(positions)
     found, unknown_rows = {}, []
     for row in judging_input.human_grades.rows():
         if row.gold is None:
@@ -165,7 +167,8 @@ def read_human_grades(judging_input: JudgingInput) -> dict[int, int]:
         by_points = (
             position for position, grade in enumerate(grades) if _equals_points(text, grade.points)
         )
-        position = positions.get(text, next(by_points, None))
+        name = names.find(text)
+        position = positions[name] if name is not None else next(by_points, None)
         if position is None:
             unknown_rows.append(row.row)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -19,6 +18,7 @@ from medtask.evaluation.statistics.intervals import (
     estimate_ratio,
 )
 from medtask.evaluation.statistics.resampling import CellCounter, GroupCounts, combine_units
+from medtask.names import fold_case
 
 FieldPath = tuple[str, ...]
 FieldOutcome = Literal["right", "wrong", "missed", "invented"]
@@ -267,7 +267,7 @@ def normalize_text(value: object) -> str:
         if isinstance(value, str)
         else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     )
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return fold_case(text)
 
 
 def compute_field_terms(
