@@ -18,6 +18,7 @@ from medtask.prediction.long_records import answer_long_record
 from medtask.prediction.passes import meets_condition, merge_pass_answer, went_through_pass
 from medtask.prediction.quotes import locate_quotes
 from medtask.records import Answer, Fault, Prompt, Record, Status
+from medtask.tables.read import read_table
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
@@ -309,6 +310,8 @@ def _check_unique_ids(ids: Collection[str]) -> None:
 def _read_rows(
     task: Task, rows: Iterable[Record] | Iterable[Mapping[str, object]]
 ) -> Iterator[Record]:
+    if not isinstance(rows, Table) and hasattr(rows, "columns"):  # a data frame
+        rows = read_table(rows)
     if isinstance(rows, Table):
         return read_records(task, rows)
     pending = iter(rows)

@@ -51,8 +51,6 @@ def read_answer(
         else ()
         if is_empty_set
         else read_gold(task, fields, cell)
-        if read_cell(cell) is not None
-        else None
     )
     probabilities = _rename_labels(task, read_probabilities(cells, "probabilities", number))
     confidence = (

@@ -133,7 +133,7 @@ class AnswerTable:
                 cell = self.gold.get_gold(read_id(self.task, cells, number), cells)
                 counts["gold"].add(self.task, fields, cell)
             if "answer" in counts:
-                counts["answer"].add(self.task, fields, cells.get("answer"))
+                counts["answer"].add(self.task, fields, cells.get("answer"), is_gold=False)
             for column in columns:
                 counts[column].add(self.task, fields, fields.get(column))
         return counts

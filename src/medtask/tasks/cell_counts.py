@@ -38,10 +38,15 @@ class CellCounts:
     normalized: int = 0
     examples: dict[str, str] = field(default_factory=dict)
 
-    def add(self, task: Task, row: Mapping[str, object], cell: object) -> None:
-        """Count one cell; ``row`` holds the columns that the task uses."""
+    def add(
+        self, task: Task, row: Mapping[str, object], cell: object, *, is_gold: bool = True
+    ) -> None:
+        """Count one cell; ``row`` holds the columns that the task uses.
+
+        ``is_gold``: whether a person wrote the cell; a blank one has no meaning in answers.
+        """
         text, kind = read_cell(cell), get_task_kind(task)
-        self.blank_meaning = kind.blank_gold
+        self.blank_meaning = kind.blank_gold if is_gold else ""
         if text is None:
             self.blank += 1
             return
