@@ -174,6 +174,17 @@ def test_a_copy_with_other_punctuation_or_a_typing_error_is_not_shown(copy):
     assert select_examples(pool, text) == (1,)
 
 
+def test_a_part_of_a_long_row_is_not_shown_the_row_itself():
+    own = " ".join(f"{TOPICS['heart']} on day {day}" for day in range(6))
+    texts = (own, f"{TOPICS['heart']} in winter", TOPICS["skin"])
+    pool = ExamplePool(tuple(Example({"text": text}, "x") for text in texts), texts, 1)
+    task = Task("t", "Name it.", "{{ text }}", labels=(Label("x", "", "x"),), pool=pool)
+    prompt = build_prompt(task, Record("1", {"text": own}), text=own[:200])
+    assert isinstance(prompt, Prompt)
+    assert len(prompt.messages) == 3
+    assert own not in prompt.messages[0].content
+
+
 def test_equal_examples_are_shown_once():
     texts = (*["a b"] * 9, "c")
     pool = ExamplePool(tuple(Example({"text": text}, "x") for text in texts), texts, 4)

@@ -18,6 +18,7 @@ from medtask.tasks.row_fingerprints import (
     RowKey,
     fingerprint_rows,
     make_row_key,
+    normalize_group,
     parse_fingerprints,
     read_training_rows,
     write_training_rows,
@@ -66,6 +67,42 @@ def test_a_group_is_found_without_regard_to_spaces_and_case() -> None:
     assert not found.has_group("P 8")
     assert not found.has_group(None)
     assert len(found.groups) == 1
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        "A cut of the thumb.",
+        "a  cut of\u00a0the thumb",
+        '"A CUT of the thumb"',
+        "a\u200b cut of the thumb",
+    ],
+)
+def test_copies_with_other_spelling_are_the_same_row(copy: str) -> None:
+    found = fingerprint_rows([make_key("a cut of the thumb")], "training", "s")
+    assert found.has_row(make_key(copy))
+
+
+def test_values_that_differ_in_a_sign_are_different_rows() -> None:
+    found = fingerprint_rows([make_key("HER2 +")], "training", "s")
+    assert found.has_row(make_key("her2+"))
+    assert not found.has_row(make_key("HER2 -"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("7", "7.0", True),
+        ("007", "7", True),
+        ("70", "7", False),
+        ("P\u20137", "p-7", True),
+        ("0", "00", True),
+    ],
+)
+def test_groups_are_compared_as_a_spreadsheet_may_change_them(
+    one: str, other: str, equal: bool
+) -> None:
+    assert (normalize_group(one) == normalize_group(other)) is equal
 
 
 def test_a_file_contains_neither_texts_nor_groups_and_is_read_back_equal(tmp_path: Path) -> None:

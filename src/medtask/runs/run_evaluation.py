@@ -160,7 +160,9 @@ def evaluate_answers(
     cells = answers.count_cells(options.readers or ())
     notes, refusals = list(answers.notes), dict[str, Refusal]()
     notes += [line for name, counts in cells.items() for line in counts.describe(name)]
-    acceptance = _find_acceptance(summary, options) if options.max_error is not None else None
+    acceptance = (
+        _find_acceptance(answers, summary, options) if options.max_error is not None else None
+    )
     if isinstance(acceptance, Refusal):
         refusals["acceptance"], acceptance = acceptance, None
     if answers.has_gold and (
@@ -219,10 +221,18 @@ def _check_options(answers: AnswerTable, options: EvaluationOptions) -> None:
         )
 
 
-def _find_acceptance(summary: RunSummary, options: EvaluationOptions) -> Acceptance | Refusal:
+def _refuse_without_rows(answers: AnswerTable, reason: str) -> Refusal:
+    """The refusal if no row can be used; ``reason`` is for answers without left out rows."""
+    known = "no row with gold is new to the model and its calibration"
+    return Refusal(known if answers.left_out else reason, 0)
+
+
+def _find_acceptance(
+    answers: AnswerTable, summary: RunSummary, options: EvaluationOptions
+) -> Acceptance | Refusal:
     scored_rows = summary.gold.scored_rows if summary.gold else None
     if scored_rows is None or not len(scored_rows.rows):
-        return Refusal("no row has gold that counts", 0)
+        return _refuse_without_rows(answers, "no row has gold that counts")
     if np.isnan(scored_rows.confidence).all():
         reason = "no answer has a confidence, so answers cannot be ordered by it"
         return Refusal(
@@ -261,7 +271,7 @@ def _fit_calibration(
         answers, rows, names, with_gold=options.calibrate != "batch"
     )
     if not len(probabilities):
-        return Refusal("no row with gold has probabilities", 0), None
+        return _refuse_without_rows(answers, "no row with gold has probabilities"), None
     if options.calibrate == "batch":
         calibration = fit_batch_calibration(probabilities, names)
     else:
@@ -316,7 +326,7 @@ def _fit_prediction_sets(
         answers, rows, names, with_gold=True, uncalibrated=False
     )
     if not len(probabilities):
-        return Refusal("no row with gold has probabilities", 0)
+        return _refuse_without_rows(answers, "no row with gold has probabilities")
     assert options.sets is not None
     return fit_prediction_sets(
         probabilities, gold, miss=options.sets, groups=groups, seed=options.seed

@@ -46,8 +46,12 @@ class _ExampleIndex:
     row_groups: Mapping[int, frozenset[str]]
 
 
-def select_examples(pool: ExamplePool, text: str, group: str | None = None) -> tuple[int, ...]:
+def select_examples(
+    pool: ExamplePool, text: str, group: str | None = None, whole_text: str | None = None
+) -> tuple[int, ...]:
     """Indices in the pool of the examples for a row with this text, the nearest last.
+
+    ``whole_text`` is the row's text if ``text`` is a part of it.
 
     A row is never shown an example of its own group, nor one whose text is a copy of its own: it
     would be shown its own answer. Such an example is replaced by the next nearest one.
@@ -56,7 +60,7 @@ def select_examples(pool: ExamplePool, text: str, group: str | None = None) -> t
     # Text that shares no word with the pool is equally near to all centres; it gets the first
     # group.
     cluster = int((index.encode([text]) @ index.centres.T).argmax())
-    own_name, own_shingles = normalize_name(text), list_shingles(text)
+    own_name, own_shingles = _normalize_example(text if whole_text is None else whole_text)
 
     def is_related(place: int) -> bool:
         name, shingles = _normalize_example(pool.texts[place])

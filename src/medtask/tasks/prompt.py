@@ -66,9 +66,12 @@ def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt 
     inputs = _read_prompt_inputs(task, record, text)
     if isinstance(inputs, Fault):
         return inputs
-    prefix = _build_prompt_prefix(
-        task, select_examples(task.pool, inputs.text, record.group) if task.pool else ()
-    )
+    indices: tuple[int, ...] = ()
+    if task.pool:
+        whole_text = None if text is None else render_text(task.input, record)
+        whole_text = whole_text if isinstance(whole_text, str) else None
+        indices = select_examples(task.pool, inputs.text, record.group, whole_text)
+    prefix = _build_prompt_prefix(task, indices)
     kind, options = get_task_kind(task), inputs.extras.options
     content = prefix.instructions + kind.write_question(inputs.text, inputs.extras)
     messages = (*prefix.messages, Message("user", content))

@@ -3,20 +3,24 @@
     training_rows.json    {"format": 1, "rows": [{"use": "training", "salt": "...",
                            "questions": ["9f0c...", ...], "groups": ["77ab...", ...]}, ...]}
 
-A fingerprint is a salted hash of a row's question (text, context and options, without case and
-spaces), of the cells that the question shows (so that the row is found under another template), or
-of its group. Whoever has a row can find out whether it was used; nobody can read a row from the
-file. Short texts can be guessed, so the file is as confidential as the model that learnt the rows.
+A fingerprint is a salted hash of a row's question (text, context and options), of the cells that
+the question shows (so that the row is found under another template), or of its group. Case, blanks,
+quotes, kinds of dashes and punctuation at the ends do not matter. Whoever has a row can find out
+whether it was used; nobody can read a row from the file. Short texts can be guessed, so the file is
+as confidential as the model that learnt the rows.
 """
 
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+import regex
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_path
@@ -27,7 +31,11 @@ from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
-from medtask.tasks.text_cleaning import clean_text
+
+# Differences between copies of a row. They are part of the file's format.
+_IGNORED = regex.compile(r"[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}'\"`]")
+_DASH = regex.compile(r"[\p{Pd}\u2212]")
+_WHOLE_NUMBER = regex.compile(r"0*(\d+?)(?:\.0+)?")
 
 TRAINING_ROWS_FILE = "training_rows.json"
 FORMAT = 1
@@ -39,7 +47,10 @@ RowUse = Literal["training", "validation", "calibration", "confidence", "example
 
 @dataclass(frozen=True, slots=True)
 class RowKey:
-    """What identifies a row: hashes of its question and of its cells, and its group."""
+    """What identifies a row: hashes of its question and of its cells, and its group.
+
+    There are no hashes if nothing is known of the question.
+    """
 
     hashes: tuple[bytes, ...]
     group: str | None
@@ -97,18 +108,29 @@ def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
 
 def make_row_key(task: Task, record: Record, prompt: Prompt) -> RowKey:
     """The key of a row; ``prompt`` needs only the row's text and options."""
-    cells = sorted(
-        _normalize_cell(record.fields.get(column)) for column in find_prompt_columns(task)
+    context = get_task_kind(task).read_context(record.fields)
+    options = [f"{option.letter} {option.text}" for option in prompt.options]
+    parts = {
+        "question": [_normalize(part) for part in (prompt.text, context, *options)],
+        "cells": sorted(
+            _normalize_cell(record.fields.get(column)) for column in find_prompt_columns(task)
+        ),
+    }
+    return RowKey(
+        tuple(
+            blake2b(json.dumps([name, *content]).encode(), digest_size=16).digest()
+            for name, content in parts.items()
+            if any(content)
+        ),
+        record.group,
     )
-    hashes = [hash_question(task, record, prompt)] if prompt.text else []
-    if any(cells):
-        hashes.append(blake2b(json.dumps(["cells", *cells]).encode(), digest_size=16).digest())
-    return RowKey(tuple(hashes), record.group)
 
 
 def normalize_group(group: str) -> str:
-    """A group's name without case, and with single spaces."""
-    return " ".join(group.split()).casefold()
+    """A group's name without case, blanks and the leading and decimal zeros of whole numbers."""
+    name = _normalize(group)
+    number = _WHOLE_NUMBER.fullmatch(name)
+    return number[1] if number else name
 
 
 def fingerprint_rows(keys: Iterable[RowKey], use: RowUse, salt: str) -> RowFingerprints:
@@ -182,7 +204,13 @@ def _normalize_cell(cell: object) -> str:
         cell = list(cell.values())
     if isinstance(cell, list | tuple):
         return json.dumps([_normalize_cell(part) for part in cell])
-    return normalize_name(clean_text(read_cell(cell) or ""))
+    return _normalize(read_cell(cell) or "")
+
+
+def _normalize(text: str) -> str:
+    """A text without case, blanks, invisible characters, quotes and punctuation at its ends."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _DASH.sub("-", _IGNORED.sub("", folded)).strip(".,;:!?")
 
 
 def _encode_group(group: str) -> bytes:
