@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -87,6 +88,14 @@ def test_equal_places_without_evidence_are_ambiguous() -> None:
     assert find_quote("A of 8 mm. B of 8 mm.", polyp_size_quote="8 mm") == Quote(
         "8 mm", 5, 9, ambiguous=True
     )
+
+
+def test_a_short_quote_of_a_long_text_is_placed_quickly() -> None:
+    text = "Cyst of 2 cm. " * 20_000 + "Polyp of 2 mm. " + "Cyst of 2 cm. " * 20_000
+    start = time.process_time()
+    quote = find_quote(text, polyp_size_quote="2")
+    assert quote.input_start == text.index("2 mm")
+    assert time.process_time() - start < 20
 
 
 TEMPLATES = [

@@ -312,12 +312,21 @@ def test_a_label_without_a_name_is_a_fault(load_faults):
 
 
 @pytest.mark.parametrize(
-    "name", [r"a\nb", r"a\tb", r"a\x07b", r"a\u200bb", r"a\u202eb", r"a\u2028b"]
+    ("name", "character"),
+    [
+        (r"a\nb", "U+000A"),
+        (r"a\tb", "U+0009"),
+        (r"a\x07b", "U+0007"),
+        (r"a\u200bb", "U+200B (ZERO WIDTH SPACE)"),
+        (r"a\u202eb", "U+202E (RIGHT-TO-LEFT OVERRIDE)"),
+        (r"a\u2028b", "U+2028 (LINE SEPARATOR)"),
+        (r"a\u200db", "U+200D (ZERO WIDTH JOINER)"),
+    ],
 )
-def test_a_label_with_an_invisible_character_is_a_fault(load_faults, name):
+def test_a_label_with_an_invisible_character_is_a_fault(load_faults, name, character):
     ((line, message),) = load_faults(make_labels_yaml(f'["{name}", "c"]'))
     assert line == 5
-    assert "invisible" in message
+    assert message.endswith(f"has a line break or an invisible character: {character}")
     assert not set(message) & set("\n\t\x07\u200b\u202e\u2028")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,3 +101,9 @@ def test_of_equal_parts_each_has_its_own_place() -> None:
     assert origins is not None
     spans = [origins.locate(start, start + 7) for start in (0, 9)]
     assert [span and span.column for span in spans] == ["a", "b"]
+
+
+def test_dates_and_missing_cells_have_origins_too() -> None:
+    fields = {"day": date(2026, 3, 1), "note": None, "size": 2.5}
+    assert locate("{{ day }} {{ note }}{{ size }}", "03-01", **fields) == ("day", "03-01")
+    assert locate("{{ day }} {{ note }}{{ size }}", "2.5", **fields) == ("size", "2.5")

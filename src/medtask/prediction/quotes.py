@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from medtask.prediction.truncation import find_sentences
@@ -132,18 +134,24 @@ def _choose_places(
     """The places that are equally likely, in order."""
     if len(places) == 1:
         return list(places)
-    sentences = list(find_sentences(text))
+    starts = [start for start, _ in find_sentences(text)]
+    ends = [*starts[1:], len(text)]
 
-    def count_evidence(place: int) -> int:
-        words: set[str] = set()
-        for start, end in sentences:
-            if start < place + len(quote) and place < end:
-                words.update(split_words(text[start:end]))
+    @cache
+    def count_evidence(first: int, last: int) -> int:
+        words = set(split_words(text[starts[first] : ends[last]]))
         return sum(piece <= words for piece in evidence)
 
-    counts = {place: count_evidence(place) for place in places}
-    likely = [place for place in places if counts[place] == max(counts.values())]
+    counts = [
+        count_evidence(
+            bisect_right(starts, place) - 1, bisect_right(starts, place + len(quote) - 1) - 1
+        )
+        for place in places
+    ]
+    most = max(counts)
+    likely = [place for place, n in zip(places, counts, strict=True) if n == most]
     if len(likely) > 1 and anchors:
-        distances = {place: min(abs(place - anchor) for anchor in anchors) for place in likely}
-        likely = [place for place in likely if distances[place] == min(distances.values())]
+        distances = [min(abs(place - anchor) for anchor in anchors) for place in likely]
+        nearest = min(distances)
+        likely = [place for place, n in zip(likely, distances, strict=True) if n == nearest]
     return likely

@@ -13,7 +13,7 @@ from medtask.names import fold_case, normalize_spelling
 from medtask.tasks.document import KeyPath
 from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label
-from medtask.tasks.text_cleaning import is_clean_line
+from medtask.tasks.text_cleaning import find_unclean_character
 
 PLACEHOLDER_LABELS = ("<first label>", "<second label>")  # in drafts of task files
 MAX_LISTED_WARNINGS = 5
@@ -111,8 +111,8 @@ def _find_label_fault(name: object, definition: object) -> str | None:
         )
     if name is None or not str(name).strip():
         return "a label has no name"
-    if not is_clean_line(str(name)):
-        return f"the label {quote(name)} holds a line break or an invisible character"
+    if unclean := find_unclean_character(str(name)):
+        return f"the label {quote(name)} has a line break or an invisible character: {unclean}"
     if isinstance(definition, dict | list):
         return f'the definition of {quote(name)} must be a text - put " around it'
     return None

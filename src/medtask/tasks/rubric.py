@@ -275,7 +275,7 @@ def _read_grades(reader: TaskReader) -> tuple[RubricGrade, ...]:
     for name, definition in raw.items():
         duplicate = seen.setdefault(normalize_name(name), name)
         if not name.strip() or not is_clean_line(name):
-            message = f"the grade {quote(name)} is blank or holds an invisible character"
+            message = f"the grade {quote(name)} is blank or has an invisible character"
         elif duplicate != name:
             message = f"the grades {quote(duplicate)} and {quote(name)} cannot be told apart"
         elif is_null(definition) or not isinstance(definition, str) or not definition.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from medtask.tables.cell_values import is_missing
 from medtask.unicode_text import find_noise, remove_noise
@@ -37,7 +38,22 @@ def clean_text_with_positions(text: str) -> tuple[str, list[int]]:
 
 def is_clean_line(text: str) -> bool:
     """Whether the text is a single line without invisible characters."""
-    return "\n" not in text and "\t" not in text and clean_text(text) == text.strip()
+    return find_unclean_character(text) is None
+
+
+def find_unclean_character(text: str) -> str | None:
+    """The first line break, tab or invisible character of a stripped text, as Unicode names it.
+
+    None if there is none.
+    """
+    text = text.strip()
+    cleaned, positions = clean_text_with_positions(text)
+    kept = dict(zip(positions, cleaned, strict=True))
+    for place, character in enumerate(text):
+        if character in "\n\t" or kept.get(place) != character:
+            name = unicodedata.name(character, "")
+            return f"U+{ord(character):04X}{f' ({name})' if name else ''}"
+    return None
 
 
 def is_blank(value: object) -> bool:

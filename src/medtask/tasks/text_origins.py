@@ -72,7 +72,7 @@ class TextOrigins:
             return None
         columns = self.cells if source.columns is None else source.columns
         cells = {name: self.cells[name] for name in columns if name in self.cells}
-        if source.verbatim:
+        if source.verbatim and cells:
             return _cut(cells, next(iter(cells)), first, last)
         return _find_piece(cells, piece, first, last) or _find_only_place(cells, piece[first:last])
 
@@ -94,7 +94,7 @@ def trace_text(source: str, record: Record) -> TextOrigins | None:
     cells = {
         column: str(value)
         for column, value in record.fields.items()
-        if not is_missing(value) and isinstance(value, str | int | float)
+        if not is_missing(value) and not isinstance(value, Mapping | list | tuple | bytes)
     }
     return TextOrigins(text, raw, positions, pieces, starts, cells)
 

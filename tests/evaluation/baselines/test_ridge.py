@@ -88,6 +88,7 @@ def test_groups_are_in_one_fold_in_any_order_of_rows() -> None:
     assert again is not None
     assert (again == folds[order]).all()
     assert assign_folds(texts, organs, ["one"] * 40 + ["two"] * 40, 0) is None
+    assert assign_folds(texts, organs, ["one"] * 76 + ["a", "b", "c", "d"], 0) is not None
 
 
 def test_a_group_with_words_of_its_own_teaches_nothing_about_itself() -> None:

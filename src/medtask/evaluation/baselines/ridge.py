@@ -100,6 +100,17 @@ class RidgeCrossValidation:
             targets: 1 for the labels of a row, else 0 [rows, labels].
             choose: Returns the quality of scores of some rows, and the settings that reach it.
         """
+        from threadpoolctl import threadpool_limits
+
+        # Threads take longer for systems of this size, on a busy machine ten times longer.
+        with threadpool_limits(1):
+            return self._score_folds_in_one_thread(targets, choose)
+
+    def _score_folds_in_one_thread(
+        self,
+        targets: FloatArray,
+        choose: Callable[[FloatArray, IntArray], tuple[float, SettingsT]],
+    ) -> list[tuple[IntArray, IntArray, FloatArray, SettingsT]]:
         names = np.unique(self.folds).tolist()
         best: dict[int, tuple[float, float, SettingsT]] = {}
         for penalty in PENALTIES if targets.shape[1] <= MAX_SEARCH_LABELS else (1.0,):
@@ -139,14 +150,11 @@ class RidgeCrossValidation:
     ) -> FloatArray:
         """The scores [rows, labels] by a model that is trained on other rows; 0.5 is undecided."""
         from scipy.linalg import solve
-        from threadpoolctl import threadpool_limits
 
         mean = targets[train].mean(axis=0)
         system = self.kernel[np.ix_(train, train)] + penalty * np.eye(len(train))
-        # Threads take longer for systems of this size, on a busy machine ten times longer.
-        with threadpool_limits(1):
-            weights = solve(system, targets[train] - mean, assume_a="pos", check_finite=False)
-            scores: FloatArray = self.kernel[np.ix_(rows, train)] @ weights + mean
+        weights = solve(system, targets[train] - mean, assume_a="pos", check_finite=False)
+        scores: FloatArray = self.kernel[np.ix_(rows, train)] @ weights + mean
         return scores
 
 
@@ -208,7 +216,8 @@ def assign_folds(
         warnings.simplefilter("ignore", UserWarning)
         for fold, (_, rows) in enumerate(splitter.split(order, strata, units)):
             folds[order[rows]] = fold
-    return folds
+    # Few large groups can leave folds empty; two folds are held out at a time.
+    return folds if len(np.unique(folds)) > 2 else None
 
 
 def hash_row(text: str, gold: object) -> bytes:
