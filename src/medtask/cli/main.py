@@ -80,21 +80,32 @@ def main() -> None:
             stream, "reconfigure"
         ):  # unencodable characters are escaped instead of ending the run
             stream.reconfigure(errors="backslashreplace")
+    with limit_shutdown() as signals:
+        code = _run_command()
+        _flush_output()
+        if signals.number is not None:
+            os._exit(code)  # the interpreter's own shutdown can take seconds
+    sys.exit(code)
+
+
+def _run_command() -> int:
+    """Run the command; returns the exit code."""
     try:
-        with limit_shutdown(), _print_guess_warnings():
+        with _print_guess_warnings():
             app(prog_name="medtask")
     except MedtaskError as error:
         show.print_error(error)
-        _exit_process(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt as stop:
-        _exit_process(stop.exit_code if isinstance(stop, Interrupted) else 130)
+        return stop.exit_code if isinstance(stop, Interrupted) else 130
     except BrokenPipeError:
-        _exit_process(141)  # 128 + SIGPIPE, as for any command with a closed pipe
+        return 141  # 128 + SIGPIPE, as for any command with a closed pipe
     except SystemExit as error:
-        _exit_process(error.code if isinstance(error.code, int) else 0 if error.code is None else 1)
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except Exception as error:
         show.print_bug_report(error)
-        _exit_process(1)
+        return 1
+    return 0
 
 
 @contextmanager
@@ -116,11 +127,10 @@ def _print_guess_warnings() -> Iterator[None]:
         yield
 
 
-def _exit_process(code: int) -> None:
-    """Exit with the code, silently if the pipe of standard output is closed."""
+def _flush_output() -> None:
+    """Flush standard output; does nothing if its pipe is closed."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         # The interpreter flushes again at exit and would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)

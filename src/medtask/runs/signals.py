@@ -139,14 +139,16 @@ _active_watches: list[_ShutdownWatch] = []
 
 
 @contextmanager
-def limit_shutdown(limit_s: float = SHUTDOWN_SECONDS) -> Iterator[None]:
+def limit_shutdown(limit_s: float = SHUTDOWN_SECONDS) -> Iterator[SignalState]:
     """End the process at a second signal, or if it still runs ``limit_s`` after the first one.
+
+    Yields the signals that were received.
 
     For processes that belong to one command. What must survive is written to disk before: ledgers,
     checkpoints, and files that are replaced atomically.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield SignalState()
         return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
@@ -157,7 +159,7 @@ def limit_shutdown(limit_s: float = SHUTDOWN_SECONDS) -> Iterator[None]:
     _active_watches.append(watch)
     threading.Thread(target=watch.watch, args=(receiver,), daemon=True).start()
     try:
-        yield
+        yield watch.state
     finally:
         # After a signal, the end of the interpreter is limited too.
         if watch.state.number is None:
@@ -175,4 +177,4 @@ def _stop_reporting_signals() -> None:
 def resume_after_signal() -> None:
     """Forget a signal that did not ask the command to stop, such as Ctrl-C at a prompt."""
     for watch in _active_watches:
-        watch.state = SignalState()
+        watch.state.number = None

@@ -94,15 +94,15 @@ def tune(
     second; the third, which the search does not use, measures the gain at the end. Ctrl-C ends the
     search, and the gain of the best candidate so far is not measured.
     """
+    import medtask
     from medtask.cli.progress import SearchProgressDisplay
     from medtask.tasks.load import load_task
-    from medtask.training.search.tune import tune as search
 
     disable_downloads(offline)
     loaded_task = load_task(task)
     display = SearchProgressDisplay(quiet=quiet)
     with open_table(loaded_task, data, read_options) as table, redirect_stdout(sys.stderr):
-        result = search(
+        result = medtask.tune(
             loaded_task,
             table,
             budget=budget,
@@ -123,7 +123,7 @@ def tune(
         )
     document = result.to_json()
     show.print_json(document) if as_json else _print_result(document)
-    raise typer.Exit(130 if document["interrupted"] else 0)
+    raise typer.Exit(result.exit_code)
 
 
 def _print_result(document: dict[str, Any]) -> None:

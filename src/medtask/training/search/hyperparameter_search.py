@@ -50,6 +50,7 @@ class HyperparameterSearchResult:
             ended the search.
         rows: The numbers of training, validation and test rows.
         interrupted: Whether a signal ended the search.
+        exit_code: 0, or 130 or 143 after a signal.
     """
 
     recipe: Recipe
@@ -62,6 +63,7 @@ class HyperparameterSearchResult:
     gain: Gain | None
     rows: dict[str, int]
     interrupted: bool = False
+    exit_code: int = 0
 
     def summarize(self) -> str:
         """The result in one or two sentences."""
@@ -121,28 +123,28 @@ def search_hyperparameters(
         study = HyperparameterStudy(
             StudySettings(search_data.task, table, recipe, budget, observer, out, share)
         )
-        stop_reason, interrupted = "the budget is used up", False
+        stop_reason, exit_code = "the budget is used up", 0
         try:
             while study.has_time():
                 signals.raise_if_caught()
-                if exit_code := study.run_next():
-                    raise Interrupted(exit_code - 128)
+                if code := study.run_next():
+                    raise Interrupted(code - 128)
             if study.finished_count >= MAX_TRIALS:
                 stop_reason = f"{MAX_TRIALS} recipes were tried"
-        except Interrupted:
-            stop_reason, interrupted = "it was stopped", True
+        except Interrupted as stop:
+            stop_reason, exit_code = "it was stopped", stop.exit_code
             if study.best is None:
                 raise
-    return _build_result(search_data, study, stop_reason, interrupted=interrupted)
+    return _build_result(search_data, study, stop_reason, exit_code)
 
 
 def _build_result(
-    search_data: SearchData, study: HyperparameterStudy, stop_reason: str, *, interrupted: bool
+    search_data: SearchData, study: HyperparameterStudy, stop_reason: str, exit_code: int
 ) -> HyperparameterSearchResult:
     best, default, recipe = study.best, study.default, study.settings.recipe
     assert best is not None and default is not None
     gain = None
-    if best.number != default.number and not interrupted:
+    if best.number != default.number and not exit_code:
         study.settings.observer.on_stage(
             f"Answering {len(search_data.test):,} test rows twice, with the default recipe's model "
             "and with the best one's"
@@ -165,7 +167,8 @@ def _build_result(
         stop_reason=stop_reason,
         gain=gain,
         rows=search_data.count_rows(),
-        interrupted=interrupted,
+        interrupted=exit_code != 0,
+        exit_code=exit_code,
     )
 
 

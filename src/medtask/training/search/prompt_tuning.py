@@ -56,6 +56,8 @@ class PromptTuningResult:
         trials: Number of candidates that were tried.
         ended: Why the search ended.
         rows: The numbers of training, validation and test rows.
+        interrupted: Whether a signal ended the search.
+        exit_code: 0, or 130 or 143 after a signal.
         path: The path of the new task file, if it was written.
     """
 
@@ -70,6 +72,7 @@ class PromptTuningResult:
     rows: dict[str, int]
     notes: tuple[str, ...] = ()
     interrupted: bool = False
+    exit_code: int = 0
     path: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -181,6 +184,7 @@ def tune_prompt(
         },
         notes=_list_notes(task, narrowed),
         interrupted=interrupted,
+        exit_code=signals.exit_code if interrupted else 0,
     )
 
 
