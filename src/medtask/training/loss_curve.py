@@ -21,9 +21,9 @@ from medtask.evaluation.presentation.curves import (
     draw_axes,
     draw_curve,
     draw_gridlines,
-    draw_line,
 )
 from medtask.evaluation.presentation.plots import combine_plots
+from medtask.evaluation.presentation.svg import draw_line
 from medtask.training.epoch_table import EPOCH_TOLERANCE
 from medtask.training.training_log import TrainingPoint, find_best_point
 

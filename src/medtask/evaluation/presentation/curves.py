@@ -8,7 +8,16 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from medtask.evaluation.presentation.plots import AXIS_TICKS, TICK_LABELS, draw_ticks
+from medtask.evaluation.presentation.svg import (
+    AXIS_TICKS,
+    TICK_LABELS,
+    draw_dot,
+    draw_line,
+    draw_plot,
+    draw_rect,
+    draw_text,
+    draw_ticks,
+)
 from medtask.evaluation.statistics.intervals import Metric
 
 _PLOT_HEIGHT = 200  # height of the plot area, in pixels
@@ -21,11 +30,6 @@ def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup
     """A dot per bin: mean confidence on x, share right on y; bars below show the number of rows."""
     peak = max((right.n for _, right in bins), default=1)
     base = AXIS_Y + 12 + _STRIP_HEIGHT
-    dot = Markup('<circle class="blue" cx="{:.2f}%" cy="{:.1f}" r="4.5"><title>{}</title></circle>')
-    rows = Markup(
-        '<rect class="grey" x="{:.2f}%" y="{:.1f}" width="4%" height="{:.1f}"><title>{:,} '
-        "rows</title></rect>"
-    )
     diagonal = Markup(
         '<line class="axis" stroke-dasharray="5 4" x1="0" y1="{}" x2="100%" y2="{}"/>'
     ).format(AXIS_Y, _PLOT_TOP)
@@ -37,9 +41,10 @@ def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup
                 draw_line("whisker blue", x, compute_y(right.low), x, compute_y(right.high))
             )
         tooltip = f"confidence {confidence:.2f}, right {right} of {right.n:,} rows"
-        parts.append(dot.format(x, compute_y(right.value), tooltip))
+        parts.append(draw_dot("blue", x, compute_y(right.value), tooltip))
         tall = max(1.0, _STRIP_HEIGHT * right.n / peak)
-        parts.append(rows.format(min(max(x - 2, 0), 96), base - tall, tall, right.n))
+        corner = min(max(x - 2, 0), 96), base - tall
+        parts.append(draw_rect("grey", corner, (4, tall), f"{right.n:,} rows"))
     description = "; ".join(
         f"confidence {confidence:.2f}: right {right}, {right.n:,} rows"
         for confidence, right in bins
@@ -92,16 +97,11 @@ def draw_risk(
                 compute_y(max_error / top),
             )
         )
-        text_element = Markup(
-            '<text x="{:.1f}%" y="{:.1f}">{}</text>'
-        )  # right of the axis numbers, left of where the error rises
+        # right of the axis numbers, left of where the error rises
         crossed = accepted is not None and 0.17 < accepted < 0.5
         left = 100 * (accepted or 0.0) + 1.5 if crossed else 18
-        parts.append(
-            text_element.format(
-                left, compute_y(max_error / top) - 6, f"promised: at most {100 * max_error:g} %"
-            )
-        )
+        promise = f"promised: at most {100 * max_error:g} %"
+        parts.append(draw_text(left, compute_y(max_error / top) - 6, promise, ""))
     if accepted is not None:
         parts.append(draw_line("whisker ink", 100 * accepted, _PLOT_TOP, 100 * accepted, AXIS_Y))
     description = _describe_risk(points, max_error, accepted)
@@ -144,23 +144,18 @@ class Axes:
 
 def draw_axes(axes: Axes, parts: Iterable[Markup], base: float = AXIS_Y) -> Markup:
     """A plot with its axes; ``base`` is the lower edge of the plot area, in pixels."""
-    numbers = draw_ticks(AXIS_Y + axes.label_offset + 17, axes.ticks)
-    return Markup(
-        '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
-        '<text class="quiet" x="100%" y="12" text-anchor="end">{}</text>{}'
-        '<line class="axis" x1="0" x2="100%" y1="{}" y2="{}"/>{}<text class="quiet" x="50%" '
-        'y="{}" text-anchor="middle">{}</text></svg>'
-    ).format(
+    below = AXIS_Y + axes.label_offset
+    return draw_plot(
         int(base) + 42,
         axes.title,
         axes.description,
-        axes.y_title,
-        Markup("").join(parts),
-        AXIS_Y,
-        AXIS_Y,
-        numbers,
-        AXIS_Y + axes.label_offset + 36,
-        axes.x_title,
+        [
+            draw_text(100, 12, axes.y_title, anchor="end"),
+            *parts,
+            draw_line("axis", 0, AXIS_Y, 100, AXIS_Y),
+            draw_ticks(below + 17, axes.ticks),
+            draw_text(50, below + 36, axes.x_title, anchor="middle"),
+        ],
     )
 
 
@@ -168,33 +163,20 @@ def draw_gridlines(
     maximum: float, format_level: Callable[[float], str] = lambda level: f"{100 * level:.3g} %"
 ) -> list[Markup]:
     """Horizontal lines at quarters of ``maximum``, with their numbers."""
-    grid = Markup(
-        '<line class="grid" x1="0" x2="100%" y1="{0:.1f}" y2="{0:.1f}"/><text class="quiet" '
-        'x="0" y="{1:.1f}">{2}</text>'
-    )
-    return [
-        grid.format(compute_y(at), compute_y(at) - 4, format_level(at * maximum))
-        for at in AXIS_TICKS[1:]
-    ]
+    lines: list[Markup] = []
+    for at in AXIS_TICKS[1:]:
+        y = compute_y(at)
+        lines += [draw_line("grid", 0, y, 100, y), draw_text(0, y - 4, format_level(at * maximum))]
+    return lines
 
 
 def draw_curve(points: Sequence[tuple[float, float]], css_class: str) -> list[Markup]:
     """Lines between points in [0, 1], or a single dot; ``css_class`` is a colour class."""
     if len(points) == 1:
         along, up = points[0]
-        return [
-            Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="4.5"/>').format(
-                css_class, 100 * along, compute_y(up)
-            )
-        ]
+        return [draw_dot(css_class, 100 * along, compute_y(up))]
     ends = pairwise((100 * along, compute_y(up)) for along, up in points)
     return [draw_line(f"whisker {css_class}", *left, *right) for left, right in ends]
-
-
-def draw_line(css_class: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    """A line; x in percent, y in pixels."""
-    line = Markup('<line class="{}" x1="{:.2f}%" y1="{:.1f}" x2="{:.2f}%" y2="{:.1f}"/>')
-    return line.format(css_class, x1, y1, x2, y2)
 
 
 def compute_y(fraction: float) -> float:

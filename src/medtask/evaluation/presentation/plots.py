@@ -1,24 +1,29 @@
-"""Small plots as inline SVG without scripts; all names are escaped by Markup.
-
-Positions on x are percentages and there is no viewBox, so that a plot is as wide as its column, on
-paper and on a phone, while its text keeps its size.
-"""
+"""Bars, histograms and intervals as inline SVG, and several plots as one file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
+from medtask.evaluation.presentation.svg import (
+    AXIS_TICKS,
+    ROW_HEIGHT,
+    draw_interval_row,
+    draw_line,
+    draw_plot,
+    draw_rect,
+    draw_text,
+    draw_ticks,
+    join_parts,
+)
 from medtask.evaluation.statistics.intervals import IntArray, Metric
 
-AXIS_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
-TICK_LABELS = {tick: f"{tick:g}" for tick in AXIS_TICKS}
 _PLOT_HEIGHT = 130  # height of a histogram's bars, in pixels
-_ROW_HEIGHT = 46  # height of one row of intervals
+_PLOT_TOP = 22
 _FILE_WIDTH, _FILE_MARGIN = 720, 24  # width of an SVG file, in pixels
 
 
@@ -56,7 +61,7 @@ def draw_stacked_bar(parts: Sequence[tuple[str, float, str]], title: str) -> Mar
         start += share
     described = ", ".join(f"{name} {share:.1%}" for name, share, _ in parts)
     return Markup('<svg class="stack" role="img"><title>{}</title><desc>{}</desc>{}</svg>').format(
-        title, described, _join(drawn)
+        title, described, join_parts(drawn)
     )
 
 
@@ -64,45 +69,31 @@ def draw_histogram(layers: Sequence[HistogramLayer], title: str, axis: str) -> M
     """Counts over [0, 1] in equal bins, the layers stacked from the bottom."""
     bins = len(layers[0].counts)
     peak = max(1, int(np.sum([layer.counts for layer in layers], axis=0).max()))
-    width, floor = 100 / bins, 22 + _PLOT_HEIGHT
-    rect = Markup(
-        '<rect class="{}" x="{:.2f}%" y="{:.1f}" width="{:.2f}%" '
-        'height="{:.1f}"><title>{}</title></rect>'
-    )
+    width, floor = 100 / bins, _PLOT_TOP + _PLOT_HEIGHT
     parts = []
-    for place in range(bins):
+    for position in range(bins):
         base = float(floor)
         for layer in layers:
-            height = _PLOT_HEIGHT * int(layer.counts[place]) / peak
+            height = _PLOT_HEIGHT * int(layer.counts[position]) / peak
             base -= height
             if height:
-                shown = (
-                    f"{place / bins:.2f}-{(place + 1) / bins:.2f}: {layer.counts[place]:,} "
-                    f"{layer.name}"
+                tooltip = (
+                    f"{position / bins:.2f}-{(position + 1) / bins:.2f}: "
+                    f"{layer.counts[position]:,} {layer.name}"
                 )
-                parts.append(
-                    rect.format(
-                        layer.tone, width * (place + 0.06), base, width * 0.88, height, shown
-                    )
-                )
-    described = "; ".join(f"{layer.total:,} {layer.name}" for layer in layers)
-    return Markup(
-        '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>'
-        '<line class="grid" x1="0" x2="100%" y1="22" y2="22"/><text class="quiet" x="0" '
-        'y="16">{} rows</text>{}'
-        '<line class="axis" x1="0" x2="100%" y1="{}" y2="{}"/>{}<text class="quiet" x="50%" '
-        'y="{}" text-anchor="middle">{}</text></svg>'
-    ).format(
+                corner, size = (width * (position + 0.06), base), (width * 0.88, height)
+                parts.append(draw_rect(layer.tone, corner, size, tooltip))
+    description = "; ".join(f"{layer.total:,} {layer.name}" for layer in layers)
+    return draw_plot(
         floor + 42,
         title,
-        described,
-        f"{peak:,}",
-        _join(parts),
-        floor,
-        floor,
-        draw_ticks(floor + 17),
-        floor + 36,
-        axis,
+        description,
+        [
+            *_draw_frame(floor, f"{peak:,} rows"),
+            *parts,
+            draw_ticks(floor + 17),
+            draw_text(50, floor + 36, axis, anchor="middle"),
+        ],
     )
 
 
@@ -110,38 +101,14 @@ def draw_intervals(rows: Sequence[tuple[str, Metric]], title: str) -> Markup:
     """A dot with whiskers for each number in [0, 1], with the name on the left and the value on the
     right.
     """
-    floor = _ROW_HEIGHT * len(rows) + 4
-    grid = [
-        Markup('<line class="grid" x1="{0:.0f}%" x2="{0:.0f}%" y1="0" y2="{1}"/>').format(
-            100 * tick, floor
-        )
-        for tick in AXIS_TICKS
-    ]
-    parts = []
-    for place, (name, estimate) in enumerate(rows):
-        y, tone = _ROW_HEIGHT * place + 32, "blue" if place == 0 else "ink"
-        parts.append(Markup('<text x="0" y="{}">{}</text>').format(y - 14, name))
-        parts.append(
-            Markup('<text class="figure" x="100%" y="{}" text-anchor="end">{}</text>').format(
-                y - 14, str(estimate)
-            )
-        )
-        if estimate.low is not None and estimate.high is not None:
-            ends = 100 * estimate.low, 100 * estimate.high
-            parts.append(
-                Markup(
-                    '<line class="whisker {0}" x1="{1:.2f}%" x2="{2:.2f}%" y1="{3}" y2="{3}"/>'
-                ).format(tone, *ends, y)
-            )
-        parts.append(
-            Markup('<circle class="{}" cx="{:.2f}%" cy="{}" r="5"/>').format(
-                tone, 100 * estimate.value, y
-            )
-        )
-    described = "; ".join(f"{name}: {estimate}" for name, estimate in rows)
-    return Markup(
-        '<svg class="plot" height="{}" role="img"><title>{}</title><desc>{}</desc>{}{}{}</svg>'
-    ).format(floor + 20, title, described, _join(grid), _join(parts), draw_ticks(floor + 16))
+    floor = ROW_HEIGHT * len(rows) + 4
+    parts = [draw_line("grid", 100 * tick, 0, 100 * tick, floor) for tick in AXIS_TICKS]
+    for position, (name, metric) in enumerate(rows):
+        tone = "blue" if position == 0 else "ink"
+        texts = name, str(metric)
+        parts += draw_interval_row(position, texts, metric, lambda value: 100 * value, tone)
+    description = "; ".join(f"{name}: {metric}" for name, metric in rows)
+    return draw_plot(floor + 20, title, description, [*parts, draw_ticks(floor + 16)])
 
 
 def draw_throughput_bars(rates: Sequence[tuple[int, float | None]], title: str) -> Markup:
@@ -150,39 +117,25 @@ def draw_throughput_bars(rates: Sequence[tuple[int, float | None]], title: str) 
     # A span of mostly repeated rows can be a thousand times faster. The scale is limited so that it
     # does not flatten the others.
     peak = min(max(known), 3 * float(np.median(known)))
-    width, floor = 100 / len(rates), 22 + _PLOT_HEIGHT
-    rect = Markup(
-        '<rect class="blue" x="{:.2f}%" y="{:.1f}" width="{:.2f}%" height="{:.1f}"><title>from '
-        "row {}: {} rows/s</title></rect>"
-    )
-    parts = []
-    for place, (first, rate) in enumerate(rates):
+    width, floor = 100 / len(rates), _PLOT_TOP + _PLOT_HEIGHT
+    parts = _draw_frame(floor, f"{peak:,.1f} rows/s")
+    for position, (first, rate) in enumerate(rates):
         height = _PLOT_HEIGHT * min(1.0, rate / peak) if rate is not None else 0.0
         shown = f"{rate:,.1f}" if rate is not None else "no time,"
-        parts.append(
-            rect.format(
-                width * (place + 0.06), floor - height, width * 0.88, height, f"{first:,}", shown
-            )
-        )
-    return Markup(
-        '<svg class="plot" height="{}" role="img"><title>{}</title><line class="grid" x1="0" '
-        'x2="100%" y1="22" y2="22"/>'
-        '<text class="quiet" x="0" y="16">{} rows/s</text>{}<line class="axis" x1="0" x2="100%" '
-        'y1="{}" y2="{}"/>'
-        '<text class="quiet" x="0" y="{}">row {}</text><text class="quiet" x="100%" y="{}" '
-        'text-anchor="end">from row {}</text></svg>'
-    ).format(
-        floor + 22,
-        title,
-        f"{peak:,.1f}",
-        _join(parts),
-        floor,
-        floor,
-        floor + 17,
-        f"{rates[0][0]:,}",
-        floor + 17,
-        f"{rates[-1][0]:,}",
-    )
+        corner, size = (width * (position + 0.06), floor - height), (width * 0.88, height)
+        parts.append(draw_rect("blue", corner, size, f"from row {first:,}: {shown} rows/s"))
+    parts.append(draw_text(0, floor + 17, f"row {rates[0][0]:,}"))
+    parts.append(draw_text(100, floor + 17, f"from row {rates[-1][0]:,}", anchor="end"))
+    return draw_plot(floor + 22, title, "", parts)
+
+
+def _draw_frame(floor: float, peak: str) -> list[Markup]:
+    """The axis at ``floor``, and a line with the number at the peak."""
+    return [
+        draw_line("grid", 0, _PLOT_TOP, 100, _PLOT_TOP),
+        draw_text(0, _PLOT_TOP - 6, peak),
+        draw_line("axis", 0, floor, 100, floor),
+    ]
 
 
 def style_matrix_cell(share: float, tone: str) -> Markup:
@@ -190,15 +143,6 @@ def style_matrix_cell(share: float, tone: str) -> Markup:
     its row.
     """
     return Markup("--depth:{:.0f}%;--tone:var(--{})").format(15 + 60 * share, tone)
-
-
-def draw_ticks(y: int, ticks: Mapping[float, str] = TICK_LABELS) -> Markup:
-    """The numbers of an axis by position in [0, 1]."""
-    anchors = {0.0: "start", 1.0: "end"}
-    tick = Markup('<text class="quiet" x="{:.6g}%" y="{}" text-anchor="{}">{}</text>')
-    return _join(
-        tick.format(100 * at, y, anchors.get(at, "middle"), name) for at, name in ticks.items()
-    )
 
 
 def combine_plots(plots: Sequence[Markup], title: str) -> str:
@@ -221,8 +165,4 @@ def combine_plots(plots: Sequence[Markup], title: str) -> str:
         'style="width:{0}px;font-family:system-ui,sans-serif" role="img">'
         '<title>{2}</title><style>\n{3}</style><rect width="100%" height="100%" '
         'style="fill:var(--paper)"/>{4}</svg>\n'
-    ).format(_FILE_WIDTH, height, title, style, _join(drawn))
-
-
-def _join(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)
+    ).format(_FILE_WIDTH, height, title, style, join_parts(drawn))
