@@ -325,6 +325,7 @@ def test_what_matched_after_normalisation_is_counted_and_reported(tmp_path: Path
         "empty_sets": 0,
         "missing_words": {},
         "normalized": 1,
+        "form_notes": [],
         "normalized_examples": [["no\u00a0change", "no change"]],
     }
     assert document["cells"]["gold"]["missing_words"] == {"NA": 1}

@@ -48,6 +48,7 @@ def test_counts_are_json() -> None:
         "empty_sets": 0,
         "missing_words": {"-": 1},
         "normalized": 1,
+        "form_notes": [],
         "normalized_examples": [["A", "a"]],
     }
 

@@ -90,6 +90,13 @@ def test_a_change_shows_in_the_fingerprint_and_under_its_name(change, names):
         (MultiLabel(fit="recall"), MultiLabel(fit="recall", recall_floor=0.95), {"recall_floor"}),
         (MultipleChoice(("o",)), MultipleChoice(("p",)), {"columns"}),
         (MultipleChoice(("o",)), MultipleChoice(("o",), debias="permute"), {"debias"}),
+        (
+            MultipleChoice(("o",), several=True),
+            MultipleChoice(("o",), several=True, at_least_one=True),
+            {"at_least_one"},
+        ),
+        (MultipleChoice(("o",)), MultipleChoice(("o",), gold_is="text"), set()),
+        (MultiLabel(), MultiLabel(blank_gold="none"), set()),
         (FreeText(), FreeText(seed=1), {"seed"}),
         (FreeText(), FreeText(stop=("END",)), {"stop"}),
         (FreeText(), FreeText(sections=("analysis", "answer")), {"sections"}),

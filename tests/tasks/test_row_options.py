@@ -1,4 +1,4 @@
-"""Options as rows bring them, and the letters that gold means."""
+"""Options of rows, in every form in which tables have them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from medtask.records import LETTERS, Option
 from medtask.tasks.containers import parse_container
 from medtask.tasks.label_definitions import normalize_name
-from medtask.tasks.row_options import RowOptions, find_letters, read_options
+from medtask.tasks.row_options import RowOptions, read_options
 from medtask.tasks.task import MultipleChoice
 
 ONE = MultipleChoice(("options",))
@@ -80,7 +80,8 @@ def test_options_from_several_columns_keep_their_places():
     found = read_options(form, {"opa": "five", "opb": None, "opc": 7})
     assert isinstance(found, RowOptions)
     assert found.options == (Option("A", "five"), Option("C", "7"))
-    assert find_letters("opc", found, False) == ("C",)
+    assert found.keys == {"opa": "A", "opc": "C"}
+    assert found.positions == {0: "A", 2: "C"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_options_from_several_columns_keep_their_places():
         ({"A": ""}, "the row has no options"),
         (["five"], "the row has a single option"),
         ("five", "the row has a single option"),
-        (["five", "six", " FIVE"], "two of the row's options are the same"),
+        (["five", "six", " five"], "two of the row's options are the same"),
         (
             [f"option {number}" for number in range(40)],
             "the row has 40 options, and 26 letters are all there are",
@@ -153,69 +154,6 @@ def test_any_cell_is_options_or_a_reason(cell):
         assert len(cell.strip()) < 20 or cell.strip() not in found
 
 
-OPTIONS = read_options(ONE, {"options": {"yes": "it is", "no": "it, is; not", "maybe": "B"}})
-
-
-@pytest.mark.parametrize(
-    ("cell", "letters"),
-    [
-        ("A", "A"),
-        (" b ", "B"),  # a letter before a text that is one
-        ("(C)", "C"),
-        ("c.", "C"),
-        ("maybe", "C"),
-        ("NO", "B"),
-        ("It  IS", "A"),
-        ("it, is; not", "B"),
-        (["A"], "A"),
-        ('["maybe"]', "C"),
-        ("D", None),
-        ("neither", None),
-        ("A, B", None),
-        (["A", "B"], None),
-        ([], None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_the_letter_that_gold_means(cell, letters):
-    assert find_letters(cell, OPTIONS, False) == (tuple(letters) if letters else None)
-
-
-@pytest.mark.parametrize(
-    ("cell", "letters"),
-    [
-        ("A", "A"),
-        ("C, A", "AC"),
-        ("a;b", "AB"),
-        ("A|B|C", "ABC"),
-        ("A/C", "AC"),
-        ("CA", "AC"),
-        ("A C", "AC"),
-        ("yes; maybe", "AC"),
-        ("it, is; not", "B"),
-        ("['C', 'A']", "AC"),
-        (["yes", "A"], "A"),
-        ("AA", None),
-        ("AD", None),
-        ("A, D", None),
-        ("A and neither", None),
-    ],
-)
-def test_the_letters_that_gold_means_where_several_may_be_right(cell, letters):
-    assert find_letters(cell, OPTIONS, True) == (tuple(letters) if letters else None)
-
-
-@given(TEXTS, st.data())
-def test_gold_is_found_by_its_text_unless_that_is_a_letter(texts, data):
-    options = read_options(ONE, {"options": texts})
-    assert isinstance(options, RowOptions)
-    index = data.draw(st.integers(0, len(texts) - 1))
-    text = options.options[index].text
-    found = find_letters([text], options, False)
-    assert found == (LETTERS[index],) or text.strip("(). :").upper() in LETTERS
-
-
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 
 
@@ -225,3 +163,17 @@ def test_containers_are_read_from_their_own_text(value):
     assert parse_container(value) == expected
     if expected is not None:
         assert parse_container(json.dumps(value)) == parse_container(repr(value)) == value
+
+
+@pytest.mark.parametrize(
+    "texts", [["BB", "Bb", "bb"], ["1 mg", "1 Mg", "1 µg"], ["10²", "102"], ["pH", "Ph"]]
+)
+def test_options_that_differ_in_capitals_superscripts_or_prefixes_are_different(texts):
+    assert list_options(texts) == [
+        f"{letter} {text}" for letter, text in zip(LETTERS, texts, strict=False)
+    ]
+
+
+def test_positions_are_places_in_the_row_and_not_letters():
+    assert read_options(ONE, {"options": ["five", None, "six"]}).positions == {0: "A", 2: "B"}
+    assert read_options(ONE, {"options": {"B": "six", "A": "five"}}).positions == {1: "A", 0: "B"}

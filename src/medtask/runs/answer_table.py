@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from medtask.tables.missing import MissingText
 from medtask.tables.table import Table
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.rows import find_invalid_gold, read_gold
+from medtask.tasks.rows import find_invalid_gold, read_gold, read_gold_column
 from medtask.tasks.task import Task
 
 GOLD_COLUMN_NAMES = ("gold", "label", "labels", "answer")
@@ -66,6 +66,9 @@ class AnswerTable:
         renamed_columns: Original names of the columns that the run renamed.
         notes: What the user should know.
         left_out: Why rows are left out of metrics, by row number.
+        gold_task: The task with the form of gold that its cells have.
+        answer_task: The task with the form that answers have.
+        form_notes: Notes on the forms of gold and answers.
         external: Whether another tool's answers are read for a task that was not inferred from
             them, so that answers may be unknown to the task.
     """
@@ -79,6 +82,9 @@ class AnswerTable:
     renamed_columns: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left_out: Mapping[int, LeftOut] = field(default_factory=dict)
+    gold_task: Task | None = None
+    answer_task: Task | None = None
+    form_notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     external: bool = False
 
     @property
@@ -118,10 +124,27 @@ class AnswerTable:
                     following = next(stored, None)
                 yield row
 
+    def read_form(
+        self, get_cell: Callable[[str, Mapping[str, object]], object]
+    ) -> tuple[Task, list[str]]:
+        """The task with which a column is read, and notes; see `read_gold_column`.
+
+        ``get_cell`` returns a row's cell by its id and the cells of the table.
+        """
+        columns = self.source_columns
+        pairs = (
+            (
+                {field: cells.get(name) for name, field in columns.items()},
+                get_cell(read_id(self.task, cells, number), cells),
+            )
+            for number, cells in enumerate(self.table.rows(), 1)
+        )
+        return read_gold_column(self.task, pairs)
+
     def count_cells(self, columns: Sequence[str] = ()) -> dict[str, CellCounts]:
         """Counts of the cells of gold, of another tool's answers, and of further columns."""
         counts = {
-            name: CellCounts()
+            name: CellCounts(form_notes=self.form_notes.get(name, ()))
             for name, is_read in (("gold", self.has_gold), ("answer", self.folder is None))
             if is_read
         }
@@ -155,9 +178,10 @@ class AnswerTable:
         name = read_id(task, cells, number)
         prompt = build_prompt(task, Record(name, fields)) if task.input else None
         text, options = (prompt.text, prompt.options) if isinstance(prompt, Prompt) else ("", ())
-        gold = read_gold(task, fields, self.gold.get_gold(name, cells)) if self.gold else None
+        gold_task = self.gold_task or task
+        gold = read_gold(gold_task, fields, self.gold.get_gold(name, cells)) if self.gold else None
         group = read_present_key(cells.get(task.group_column)) if task.group_column else None
-        answer = read_answer(task, name, cells, fields, number)
+        answer = read_answer(self.answer_task or task, name, cells, fields, number)
         if (
             self.external
             and answer.value is not None

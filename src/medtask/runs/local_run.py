@@ -17,6 +17,7 @@ from medtask.runs.calibration_store import (
     find_calibration,
     select_model_facts,
 )
+from medtask.runs.manifest import restore_task
 from medtask.runs.measured_rows import (
     collect_model_fingerprints,
     find_left_out,
@@ -204,7 +205,13 @@ def run(
         calibrated,
         baselines,
     )
-    setup = prepare_run(task, read_table(table), options)
+    restored = task if options.out is None or new_run else restore_task(task, options.out)
+    setup = prepare_run(restored, read_table(table), options)
+    if restored != task:
+        setup.notes.append(
+            "this run was started with an earlier version, and keeps its defaults: an answer may "
+            "have no option (at_least_one: false)"
+        )
     exit_code, summary = 0, None
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
@@ -240,7 +247,7 @@ def _write_outputs(
     from medtask.evaluation.report.run_report import ReportAdditions, write_report
 
     source = OutputSource(
-        setup.task,
+        setup.gold_task,
         setup.table,
         session.ledger,
         setup.rows,

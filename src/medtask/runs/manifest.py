@@ -21,7 +21,7 @@ from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine, measure_peak_memory
 from medtask.privacy import NetworkGuard, block_network
 from medtask.tables.table import Table
-from medtask.tasks.fingerprint import describe_task
+from medtask.tasks.fingerprint import describe_task, restore_earlier_settings
 from medtask.tasks.serialization import task_to_dict
 from medtask.tasks.task import Task
 
@@ -53,6 +53,21 @@ def identify_task(task: Task, digest: str) -> dict[str, str]:
     facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
     major = version("medtask").partition(".")[0]
     return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
+
+
+def restore_task(task: Task, folder: Path) -> Task:
+    """The task with the defaults of the version that started the run in a folder, if there is one.
+
+    A run keeps its rules: answers of two versions in one table would not be comparable.
+    """
+    manifest = read_manifest(folder) if folder.is_dir() else None
+    identity: dict[str, str] = manifest["identity"] if manifest else {}
+    properties = {
+        name.removeprefix("task."): fact
+        for name, fact in identity.items()
+        if name.startswith("task.")
+    }
+    return restore_earlier_settings(task, properties)
 
 
 def identify_model(engine: Engine, pass_engines: Mapping[str, Engine]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table import Table
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict
 from medtask.tasks.task import Task
@@ -82,10 +83,33 @@ def open_answers(
         answers, gold, read_options if folder else read_options.for_further_tables()
     )
     if folder:
-        return _leave_out_groups(answers)
+        return _find_forms(_leave_out_groups(answers))
     if task is None:
-        return _infer_task(answers, kind)
-    return _leave_out_examples(replace(answers, external=True))
+        return _find_forms(_infer_task(answers, kind))
+    return _find_forms(_leave_out_examples(replace(answers, external=True)))
+
+
+def _find_forms(answers: AnswerTable) -> AnswerTable:
+    """Find out in which form gold and answers name the options of multiple choice."""
+    if answers.folder:
+        written = get_task_kind(answers.task).with_written_values()
+        if written != answers.task:
+            answers = replace(answers, answer_task=written)
+    else:
+        found, notes = answers.read_form(lambda _, cells: cells.get("answer"))
+        answers = replace(
+            answers,
+            answer_task=None if found == answers.task else found,
+            form_notes={"answer": notes},
+        )
+    if answers.gold is None:
+        return answers
+    found, notes = answers.read_form(answers.gold.get_gold)
+    return replace(
+        answers,
+        gold_task=None if found == answers.task else found,
+        form_notes={**answers.form_notes, "gold": notes},
+    )
 
 
 def _leave_out_groups(answers: AnswerTable) -> AnswerTable:

@@ -17,7 +17,7 @@ from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.kinds import KINDS
-from medtask.records import Status, comparable_value
+from medtask.records import AnsweredRow, Status, Value, comparable_value
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
@@ -26,6 +26,8 @@ from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.row_fingerprints import RowFingerprints, fingerprint_rows
+from medtask.tasks.rows import read_gold, read_gold_column
+from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
@@ -337,7 +339,6 @@ def _compare_annotators(
     answers: AnswerTable, options: EvaluationOptions
 ) -> AnnotatorAgreement | None:
     from medtask.evaluation.comparison.annotators import AnnotatedRows, compare_annotators
-    from medtask.tasks.rows import read_gold
 
     assert options.readers is not None
     if unknown := [
@@ -353,10 +354,7 @@ def _compare_annotators(
             f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix
         )
     task, rows = answers.task, [row for row in answers.rows() if row.answer_counts]
-    first, second = (
-        [read_gold(task, row.fields, row.fields.get(name)) for row in rows]
-        for name in options.readers
-    )
+    first, second = (_read_annotations(task, rows, name) for name in options.readers)
     columns = AnnotatedRows(
         first,
         second,
@@ -373,3 +371,8 @@ def _compare_annotators(
         labels=[label.name for label in task.candidates],
         seed=options.seed,
     )
+
+
+def _read_annotations(task: Task, rows: Sequence[AnsweredRow], column: str) -> list[Value | None]:
+    task, _ = read_gold_column(task, ((row.fields, row.fields.get(column)) for row in rows))
+    return [read_gold(task, row.fields, row.fields.get(column)) for row in rows]

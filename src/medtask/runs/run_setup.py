@@ -25,6 +25,7 @@ from medtask.tasks.rows import (
     find_extras_problem,
     find_invalid_gold,
     find_unknown_gold,
+    read_gold_column,
     read_records,
     require_columns,
 )
@@ -51,10 +52,12 @@ class RunOptions:
 class RunSetup:
     """A checked run over the first ``rows`` of the table's ``table_rows`` rows.
 
-    ``cell_counts`` is the manifest's entry about gold and missing values.
+    ``gold_task`` is the task with the form of gold that its column has; ``cell_counts`` is the
+    manifest's entry about gold and missing values.
     """
 
     task: Task
+    gold_task: Task
     table: Table
     options: RunOptions
     gold_column: str | None
@@ -65,7 +68,9 @@ class RunSetup:
     started: float = field(default_factory=time.monotonic)
 
     def iter_records(self) -> Iterator[Record]:
-        return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
+        return islice(
+            read_records(self.gold_task, self.table, gold_column=self.gold_column), self.rows
+        )
 
     def build_request(self) -> SessionRequest:
         """The session request of this run."""
@@ -110,6 +115,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             f"{table.source} has no rows", fix="give a table with at least one row below its header"
         )
     setup = RunSetup(
+        task,
         task,
         table,
         options,
@@ -183,8 +189,11 @@ def _note_missing_words(setup: RunSetup, survey: TableCounts) -> None:
 
 def _check_gold(setup: RunSetup) -> None:
     """Note gold values that are not valid answers. Raises InputError if none is valid."""
+    name, column = setup.gold_column or "", f'the gold column "{setup.gold_column}"'
+    gold_cells = ((row, row.get(name)) for row in islice(setup.table, setup.rows))
+    setup.gold_task, form_notes = read_gold_column(setup.task, gold_cells)
     valid_counts: Counter[bool] = Counter()
-    cells = CellCounts()
+    cells = CellCounts(form_notes=form_notes)
 
     def count(records: Iterator[Record]) -> Iterator[Record]:
         for record in records:
@@ -192,10 +201,10 @@ def _check_gold(setup: RunSetup) -> None:
                 valid_counts[not find_invalid_gold(setup.task, record.fields, record.gold)] += 1
             yield record
 
-    records = count_gold_cells(setup.task, setup.iter_records(), setup.gold_column or "", cells)
-    unknown_values = find_unknown_gold(setup.task, count(records))
+    records = count_gold_cells(setup.gold_task, setup.iter_records(), name, cells)
+    unknown_values = find_unknown_gold(setup.gold_task, count(records))
     setup.cell_counts["gold"] = cells.to_json()
-    setup.notes += cells.describe(f'the gold column "{setup.gold_column}"')
+    setup.notes += cells.describe(column)
     if not unknown_values:
         return
     noun = setup.task.kind_spec.gold_noun
@@ -207,7 +216,7 @@ def _check_gold(setup: RunSetup) -> None:
     examples = f"{'; '.join(found_in[:5])}{'; ...' if len(found_in) > 5 else ''}"
     if not valid_counts[True]:
         raise InputError(
-            f'no value of the gold column "{setup.gold_column}" is {noun} ({examples})',
+            "; ".join((f"no value of {column} is {noun} ({examples})", *form_notes)),
             fix="name the right column with --gold, or write its values as the task does",
         )
     rows = f"{valid_counts[False]:,} row{'s' * (valid_counts[False] > 1)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medtask.display import format_count, format_list, format_row_count, quote
@@ -28,6 +28,8 @@ class CellCounts:
         blank_meaning: What a blank cell means; "" if it can only mean that there is no value.
         normalized: Cells in which a name was found that is not written exactly so.
         examples: Some of these texts, and their names.
+        form_notes: In which form the cells name options, where they could have several; from
+            `read_gold_column`.
     """
 
     values: int = 0
@@ -37,6 +39,7 @@ class CellCounts:
     missing_words: Counter[str] = field(default_factory=Counter)
     normalized: int = 0
     examples: dict[str, str] = field(default_factory=dict)
+    form_notes: Sequence[str] = ()
 
     def add(
         self, task: Task, row: Mapping[str, object], cell: object, *, is_gold: bool = True
@@ -67,8 +70,8 @@ class CellCounts:
                 self.examples.setdefault(written_text, name)
 
     def describe(self, column: str) -> list[str]:
-        """A sentence on normalised names and one on missing values, where there are any."""
-        lines = []
+        """Sentences on the form, normalised names and missing values, where there are any."""
+        lines = [f"{column} {note}" for note in self.form_notes]
         if self.normalized:
             shown = [f"{quote(text)} is {quote(name)}" for text, name in self.examples.items()]
             lines.append(
@@ -93,6 +96,7 @@ class CellCounts:
             "empty_sets": self.empty_sets,
             "missing_words": dict(self.missing_words.most_common(MAX_WORDS)),
             "normalized": self.normalized,
+            "form_notes": list(self.form_notes),
             "normalized_examples": [[text, name] for text, name in self.examples.items()],
         }
 

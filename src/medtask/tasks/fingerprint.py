@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 
 from medtask.tables.cell_values import format_canonical_json
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import PROMPT_VERSION
-from medtask.tasks.task import Example, ExamplePool, Task
+from medtask.tasks.task import AnswerSpec, Example, ExamplePool, Task
 
 _MAX_VALUE_LENGTH = 80
-_GOLD_SETTINGS = ("blank_gold",)  # how gold is read, which changes no answer
 
 
 def fingerprint_task(task: Task) -> str:
@@ -29,6 +29,23 @@ def describe_task(task: Task) -> dict[str, str]:
     Long values are cut and include a hash. Examples are represented by their number and hash only.
     """
     return {name: _abbreviate(fact) for name, fact in _list_properties(task).items()}
+
+
+def restore_earlier_settings(task: Task, properties: Mapping[str, str]) -> Task:
+    """The task with the defaults of the version that has recorded its properties.
+
+    Args:
+        task: The task as it is loaded now.
+        properties: The result of `describe_task` in that version.
+    """
+    spec = get_task_kind(task).restore_spec(properties)
+    if spec == task.answer_spec:
+        return task
+    passes = tuple(
+        replace(one, task=restore_earlier_settings(one.task, properties)) for one in task.passes
+    )
+    earlier = replace(task, answer_spec=spec, passes=passes)
+    return replace(earlier, fingerprint=fingerprint_task(earlier))
 
 
 def _list_properties(task: Task) -> dict[str, str]:
@@ -58,8 +75,7 @@ def _list_pass_properties(task: Task) -> dict[str, str]:
         "abstain": f"{task.abstain.name}: {task.abstain.definition}" if task.abstain else "",
         **{
             name: fact if isinstance(fact, str) else format_canonical_json(fact)
-            for name, fact in asdict(task.answer_spec).items()
-            if name not in _GOLD_SETTINGS
+            for name, fact in _list_spec_facts(task.answer_spec)
         },
         "examples": _summarize_examples(task.examples),
         "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_pool(task.pool)}"
@@ -72,6 +88,14 @@ def _list_pass_properties(task: Task) -> dict[str, str]:
             for name, fact in asdict(task.review).items()
         },
     }
+
+
+def _list_spec_facts(spec: AnswerSpec) -> Iterator[tuple[str, object]]:
+    facts = asdict(spec)
+    for one in fields(spec):
+        rule = one.metadata.get("fingerprinted", "always")
+        if rule == "always" or (rule == "if set" and facts[one.name] != one.default):
+            yield one.name, facts[one.name]
 
 
 def _summarize_examples(examples: Sequence[Example]) -> str:

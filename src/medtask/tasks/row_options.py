@@ -1,4 +1,4 @@
-"""The options of a row, and the letters of its gold."""
+"""The options of a row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medtask.display import quote
+from medtask.names import normalize_spelling
 from medtask.records import LETTERS, Option
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.annotation_shapes import describe_shape, read_option_pairs
 from medtask.tasks.containers import parse_container
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import MultipleChoice
 from medtask.tasks.text_cleaning import clean_text
 
@@ -23,15 +23,21 @@ _LINE_MARK = re.compile(
 )
 _INLINE_MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Za-z]|\d{1,2})(?:\)\s*|[.:]\s+)")
 _BULLET = re.compile(r"^[-*•]\s+")
-_LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """A row's options. ``keys`` maps their case-folded keys in the row to letters, if different."""
+    """A row's options.
+
+    Attributes:
+        options: The options; blank ones are omitted.
+        keys: Letters by the keys that the options have in the row, if these are not letters.
+        positions: Letters by the places of the options in the row, from 0.
+    """
 
     options: tuple[Option, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -51,11 +57,13 @@ def read_options(answer_spec: MultipleChoice, fields: Mapping[str, object]) -> R
         named: list[tuple[str | None, object]] = [
             (column, fields[column]) for column in answer_spec.columns
         ]
+        places = list(range(len(named)))
     else:
         found = _read_one_column(fields[answer_spec.columns[0]])
         if isinstance(found, str):
             return found
         named = [(key, value) for key, value in found if read_cell(value) is not None]
+        places = [place for place, (_, value) in enumerate(found) if read_cell(value) is not None]
     if any(isinstance(value, dict | list | tuple) for _, value in named):
         return "an option holds more than a text"
     texts = [" ".join(clean_text(read_cell(value) or "").split()) for _, value in named]
@@ -63,24 +71,27 @@ def read_options(answer_spec: MultipleChoice, fields: Mapping[str, object]) -> R
         return f"the row has {len(texts)} options, and {len(LETTERS)} letters are all there are"
     keys = [(key or "").strip() for key, _ in named]
     if _are_letters(keys) and len(answer_spec.columns) == 1:
-        shown = sorted(
-            (Option(key.upper(), text) for key, text in zip(keys, texts, strict=True) if text),
-            key=lambda option: option.letter,
+        lettered = sorted(
+            (key.upper(), "", text, place)
+            for key, text, place in zip(keys, texts, places, strict=True)
         )
-        return _check_options(RowOptions(tuple(shown)))
-    lettered = [
-        (letter, key, text) for letter, key, text in zip(LETTERS, keys, texts, strict=False) if text
-    ]
-    known = {normalize_name(key): letter for letter, key, _ in lettered if key}
+    else:
+        lettered = list(zip(LETTERS, keys, texts, places, strict=False))
+    lettered = [one for one in lettered if one[2]]
     return _check_options(
-        RowOptions(tuple(Option(letter, text) for letter, _, text in lettered), known)
+        RowOptions(
+            tuple(Option(letter, text) for letter, _, text, _ in lettered),
+            {key: letter for letter, key, _, _ in lettered if key},
+            {place: letter for letter, _, _, place in lettered},
+        )
     )
 
 
 def _check_options(options: RowOptions) -> RowOptions | str:
     if len(options.options) < 2:
         return "the row has no options" if not options.options else "the row has a single option"
-    if len({normalize_name(option.text) for option in options.options}) < len(options.options):
+    # Options that differ in capital letters or superscripts are different: BB and Bb, 10² and 102.
+    if len({normalize_spelling(option.text) for option in options.options}) < len(options.options):
         return "two of the row's options are the same"
     return options
 
@@ -134,47 +145,3 @@ def _find_marks(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
 
 def _next_marks(mark: str) -> tuple[str, ...]:
     return (str(int(mark) + 1),) if mark.isdigit() else (chr(ord(mark.upper()) + 1),)
-
-
-def find_letters(value: object, options: RowOptions, several: bool) -> tuple[str, ...] | None:
-    """The letters of a gold cell, in the options' order; None for no option or too many.
-
-    An option is given by its letter, by its key in the row's mapping, or by its text. With
-    ``several``: a list, a list as text, options separated by ";", "|", "," or "/", or consecutive
-    letters ("ACD") if that is not an option.
-    """
-    listed = parse_container(value)
-    if isinstance(listed, list):
-        found = [_find_letter(read_cell(item) or "", options) for item in listed]
-    else:
-        text = read_cell(value) or ""
-        whole = _find_letter(text, options)
-        found = [whole] if whole or not several else _split_letters(text, options)
-    letters = {letter for letter in found if letter}
-    if None in found or not letters or (len(letters) > 1 and not several):
-        return None
-    return tuple(letter for letter in options.letters if letter in letters)
-
-
-def _find_letter(text: str, options: RowOptions) -> str | None:
-    mark = _LETTER.fullmatch(text)
-    if mark and mark[1].upper() in options.letters:
-        return mark[1].upper()
-    folded = normalize_name(text)
-    by_text = {normalize_name(option.text): option.letter for option in options.options}
-    return options.keys.get(folded) or by_text.get(folded)
-
-
-def _split_letters(text: str, options: RowOptions) -> list[str | None]:
-    for separator in (";", "|", ",", "/"):
-        parts = [part.strip() for part in text.split(separator) if part.strip()]
-        found = [_find_letter(part, options) for part in parts]
-        if len(parts) > 1 and None not in found:
-            return list(found)
-    letters = list("".join(text.upper().split()))
-    return (
-        list(letters)
-        if len(set(letters)) == len(letters)
-        and all(letter in options.letters for letter in letters)
-        else [None]
-    )

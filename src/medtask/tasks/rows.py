@@ -96,6 +96,21 @@ def _is_not_accepted(row: Mapping[str, object]) -> bool:
     return "_task_hash" in row and row.get("answer") in ("reject", "ignore")
 
 
+def read_gold_column(
+    task: Task, cells: Iterable[tuple[Mapping[str, object], object]]
+) -> tuple[Task, list[str]]:
+    """The task with which a column of gold is read, and notes to which the column is the subject.
+
+    For multiple choice, a letter can also be the text of another option, and a number can be a text
+    or a position. What the column holds is inferred where only one form fits all of its rows.
+
+    Args:
+        task: The task.
+        cells: Rows, with the columns that the task uses, and their cells.
+    """
+    return get_task_kind(task).read_gold_column(cells)
+
+
 def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
     """The invalid parts of a row's gold from `read_gold`.
 

@@ -12,6 +12,11 @@ from medtask.kinds import KINDS, KindName, KindSpec
 from medtask.records import LETTERS, Status, Value
 from medtask.tasks.document import SourceLines
 
+# Metadata of fields of specifications. A setting that was added later is in a task's fingerprint
+# only where it is used, so that runs and models of earlier versions still belong to their tasks.
+FINGERPRINTED_IF_SET = {"fingerprinted": "if set"}
+NOT_FINGERPRINTED = {"fingerprinted": "never"}  # changes how gold is read, and no answer
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -76,11 +81,17 @@ class MultiLabel:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     fit: Literal["f1", "recall"] | None = None
     recall_floor: float = 0.9
-    blank_gold: Literal["unlabelled", "none"] = "unlabelled"
+    blank_gold: Literal["unlabelled", "none"] = field(
+        default="unlabelled", metadata=NOT_FINGERPRINTED
+    )
 
     def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
         """The names of the labels."""
         return tuple(candidates)
+
+
+GoldForm = Literal["letter", "text", "index0", "index1"]
+GOLD_FORMS: tuple[GoldForm, ...] = ("letter", "text", "index0", "index1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,9 @@ class MultipleChoice:
         readout: Score the option's letter, or its text.
         normalise: Divide a text's log-likelihood by its number of characters.
         debias: "permute" scores letters in every cyclic order of the options and averages.
+        at_least_one: With ``several``, whether every row gets at least one option.
+        gold_is: What gold holds: letters or keys of options, their texts, or their numbers from 0
+            or 1; None for letters, keys and texts, as far as they have one meaning.
     """
 
     kind: ClassVar[KindName] = "choice"
@@ -102,6 +116,8 @@ class MultipleChoice:
     readout: Literal["letter", "text"] = "letter"
     normalise: bool = True
     debias: Literal["none", "permute"] = "none"
+    at_least_one: bool = field(default=False, metadata=FINGERPRINTED_IF_SET)
+    gold_is: GoldForm | None = field(default=None, metadata=NOT_FINGERPRINTED)
 
     def list_outcomes(self, candidates: Sequence[str]) -> tuple[str, ...]:
         """All letters that a row may use."""

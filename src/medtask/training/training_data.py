@@ -16,7 +16,7 @@ from medtask.errors import InputError, TableError, UsageError
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.rows import read_records, require_columns
+from medtask.tasks.rows import read_gold_column, read_records, require_columns
 from medtask.tasks.task import Task
 from medtask.training.cleaning import CleaningReport, DropReason, clean_rows
 from medtask.training.leakage import LeakageReport, QuestionIndex, find_leakage, index_questions
@@ -217,8 +217,14 @@ def _read_examples(
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"
         )
-    records = islice(read_records(task, table, gold_column=gold), row_limit)
-    return clean_rows(task, records, min_count=selection.min_count, cap=selection.cap, seed=seed)
+    gold_cells = ((row, row.get(gold or "")) for row in islice(table, row_limit))
+    gold_task, form_notes = read_gold_column(task, gold_cells)
+    records = islice(read_records(gold_task, table, gold_column=gold), row_limit)
+    examples, cleaning = clean_rows(
+        gold_task, records, min_count=selection.min_count, cap=selection.cap, seed=seed
+    )
+    cleaning.gold_cells.form_notes = form_notes
+    return examples, cleaning
 
 
 def _check_learnable(

@@ -170,6 +170,11 @@ def test_of_several_options_the_whole_set_counts() -> None:
     assert found["hamming_loss"] == pytest.approx((0 + 1 / 4 + 1) / 3)
 
 
+def test_no_option_is_gold_where_several_may_apply() -> None:
+    summary = summarise_rows("choice", ((), ()), (("A",), ()), (("B",), ("B",)), options=FOUR)
+    assert get_figures(summary)["exact_match"] == pytest.approx(2 / 3)
+
+
 def test_gold_of_a_row_whose_options_cannot_be_read_still_counts() -> None:
     assert get_figures(summarise_rows("choice", (None, "B")))["accuracy"] == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -72,6 +73,18 @@ def test_likelihoods_of_texts_are_divided_by_their_lengths_if_normalised() -> No
     )
     plain = decide_choice(MultipleChoice(("options",), readout="text", normalise=False), logprobs)
     assert (plain.value, plain.confidence) == ("A", pytest.approx(1 / (2 + math.exp(-5))))
+
+
+def test_of_several_options_the_most_probable_is_chosen_if_at_least_one_is_right() -> None:
+    shares = (0.1, 0.3, 0.2)
+    branches = [(math.log(share), math.log(1 - share)) for share in shares]
+    spec = MultipleChoice(("options",), several=True)
+    assert decide_choice(spec, *branches).value == ()
+    answer = decide_choice(replace(spec, at_least_one=True), *branches)
+    assert answer.value == ("B",)
+    assert answer.confidence == pytest.approx(0.9 * 0.3 * 0.8)
+    certain = [(math.log(0.9), math.log(0.1)), *branches[1:]]
+    assert decide_choice(replace(spec, at_least_one=True), *certain).value == ("A",)
 
 
 def test_several_options_are_decided_independently() -> None:

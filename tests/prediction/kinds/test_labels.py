@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.prediction.kinds.labels import choose_labels
+from medtask.prediction.kinds.base import select_outcomes
 from medtask.records import (
     Status,
 )
@@ -62,7 +62,7 @@ def test_at_most_and_at_least_one_are_respected(
     shares: list[float], at_least_one: bool, at_most: int | None
 ) -> None:
     named = {f"label {place}": share for place, share in enumerate(shares)}
-    chosen = choose_labels(MultiLabel(at_least_one, at_most), named)
+    chosen = select_outcomes(named, {}, at_least_one, at_most)
     assert list(chosen) == [name for name in named if name in chosen]
     assert len(chosen) <= (at_most or len(named))
     assert chosen or not at_least_one

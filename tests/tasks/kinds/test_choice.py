@@ -26,7 +26,9 @@ from support.task_texts import (
     [
         ("options: options", MultipleChoice(("options",))),
         ("options: [opa, opb, opc]", MultipleChoice(("opa", "opb", "opc"))),
-        ("options: o, several: true", MultipleChoice(("o",), several=True)),
+        ("options: o, several: true", MultipleChoice(("o",), several=True, at_least_one=True)),
+        ("options: o, several: true, at_least_one: false", MultipleChoice(("o",), several=True)),
+        ("options: o, gold_is: index1", MultipleChoice(("o",), gold_is="index1")),
         (
             "options: o, readout: text, normalise: false",
             MultipleChoice(("o",), readout="text", normalise=False),
@@ -76,6 +78,14 @@ def test_the_keys_of_a_choice(load_text, keys, form):
             '"normalise" is about the length of texts: it belongs to "readout: text"',
         ),
         ("options: o, readout: name", '"readout" is "name" - it can be letter or text'),
+        (
+            "options: o, at_least_one: true",
+            '"at_least_one" belongs to "several: true"',
+        ),
+        (
+            "options: o, gold_is: number",
+            '"gold_is" is "number" - it can be letter, text, index0 or index1',
+        ),
         ("options: o, debias: shuffle", '"debias" is "shuffle" - it can be none or permute'),
         (
             "options: o, labels: [a]",
@@ -110,6 +120,52 @@ def test_options(several, cell, value, invalid):
     assert find_invalid_gold(task, row, value) == invalid
 
 
+@pytest.mark.parametrize(
+    ("gold_is", "cell", "letter"),
+    [
+        ("letter", "A", "A"),
+        ("text", "A", "C"),
+        ("index0", 1, "B"),
+        ("index1", 1, "A"),
+        ("letter", "AB", None),
+        ("text", "C", None),
+        ("index0", 3, None),
+        ("index1", 0, None),
+        (None, "A", None),
+        (None, 1, None),
+        (None, "AB", "B"),
+    ],
+)
+def test_gold_is_read_in_the_form_of_the_task(gold_is, cell, letter):
+    task, row = make_task(MultipleChoice(("o",), gold_is=gold_is)), {"o": ["B", "AB", "A"]}
+    gold = read_gold(task, row, cell)
+    if letter:
+        assert gold == letter
+    else:
+        assert find_invalid_gold(task, row, gold)
+        assert gold not in ("A", "B", "C"), "evaluation would count it"
+
+
+def test_no_option_can_be_gold_only_if_none_may_apply():
+    optional = make_task(MultipleChoice(("o",), several=True))
+    needed = make_task(MultipleChoice(("o",), several=True, at_least_one=True))
+    row = {"o": ["five", "six"]}
+    assert read_gold(optional, row, "[]") == ()
+    assert find_invalid_gold(optional, row, ()) == ()
+    assert find_invalid_gold(needed, row, read_gold(needed, row, [])) == ("[]",)
+
+
+def test_an_example_can_have_another_form_than_the_gold_column(load_text):
+    task = load_text(CHOICE_YAML.replace("options: options}", "options: options, gold_is: index0}"))
+    assert task.examples[0].answer == "B"
+
+
+def test_an_example_with_two_meanings_is_a_fault(load_faults):
+    text = CHOICE_YAML.replace("[O2, CO2], answer: CO2", "[B, A], answer: A")
+    ((_, message),) = load_faults(text)
+    assert message == 'example 1 answers "A", a letter and the text of another of its options'
+
+
 def test_gold_of_a_row_without_options_is_its_text():
     task = make_task(MultipleChoice(("o",)))
     assert read_gold(task, {"o": None}, "A") == "A"
@@ -133,7 +189,7 @@ def test_orders_of_options_share_everything_but_the_options(load_text):
 
 
 @pytest.mark.parametrize(
-    "options", [None, [], ["one"], ["one", "ONE"], [f"option {n}" for n in range(40)]]
+    "options", [None, [], ["one"], ["one", "one "], [f"option {n}" for n in range(40)]]
 )
 def test_a_row_without_usable_options_fails_without_its_text_in_the_reason(load_text, options):
     fault = build_prompt(

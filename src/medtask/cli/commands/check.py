@@ -129,14 +129,16 @@ def _print_task_check(
     from medtask.tables.read import validate_table
     from medtask.tables.write_excel import MAX_CELL_LENGTH
     from medtask.tasks.cell_counts import CellCounts, count_gold_cells
-    from medtask.tasks.rows import find_unknown_gold, read_records
+    from medtask.tasks.rows import find_unknown_gold, read_gold_column, read_records
 
     long_cells = validate_table(table, task.id_column).long_cells
-    statistics, gold_cells = DatasetStatistics(), CellCounts()
-    records = collect_statistics(task, read_records(task, table), statistics)
+    gold = task.gold_column or ""
+    gold_task, form_notes = read_gold_column(task, ((row, row.get(gold)) for row in table))
+    statistics, gold_cells = DatasetStatistics(), CellCounts(form_notes=form_notes)
+    records = collect_statistics(task, read_records(gold_task, table), statistics)
     if task.gold_column:
         records = count_gold_cells(task, records, task.gold_column, gold_cells)
-    unknown = find_unknown_gold(task, records)
+    unknown = find_unknown_gold(gold_task, records)
     _print_task(task, table, statistics)
     for line in gold_cells.describe("gold"):
         show.print_fact("gold", line)

@@ -76,7 +76,7 @@ class MultipleChoiceGrader:
         # If a row's options could not be read, no question was asked; its gold can still be a
         # letter.
         allowed = {option.letter for option in options} or set(LETTERS)
-        if not letters or not allowed.issuperset(letters):
+        if letters is None or not allowed.issuperset(letters):
             return None
         return tuple(sorted(set(letters))) if isinstance(gold, tuple) else gold
 
@@ -102,17 +102,17 @@ class MultipleChoiceGrader:
             group,
             n_options=len(options) or len(answer.probabilities or ()),
         )
-        top = find_top_k_index(gold_letters[0], answer.probabilities, self._index)
         if answer.probabilities:
             self._min_options = min(len(answer.probabilities), self._min_options or len(LETTERS))
-        self._cell_counts.add(
-            (
-                self._index[gold_letters[0]],
-                self._index[predicted_letters[0]] if predicted_letters else len(LETTERS),
-                top,
-            ),
-            group,
-        )
+        if gold_letters:
+            self._cell_counts.add(
+                (
+                    self._index[gold_letters[0]],
+                    self._index[predicted_letters[0]] if predicted_letters else len(LETTERS),
+                    find_top_k_index(gold_letters[0], answer.probabilities, self._index),
+                ),
+                group,
+            )
         self._answered += predicted_letters is not None
         self._gold.update(gold_letters)
         self._given.update(predicted_letters or ())

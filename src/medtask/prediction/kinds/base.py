@@ -174,6 +174,26 @@ class KindPrediction(Generic[SpecT]):
         )
 
 
+def select_outcomes(
+    probabilities: OutcomeProbabilities,
+    thresholds: Mapping[str, float],
+    at_least_one: bool,
+    at_most: int | None = None,
+) -> tuple[str, ...]:
+    """The outcomes that reach their thresholds (0.5 if not given), in the order of the task.
+
+    ``at_most`` and ``at_least_one`` select by the margin above the threshold, then by this order.
+    """
+    margins = {
+        name: probability - thresholds.get(name, DEFAULT_THRESHOLD)
+        for name, probability in probabilities.items()
+    }
+    ranked = sorted(margins, key=lambda name: -margins[name])
+    chosen = [name for name in ranked if margins[name] >= 0] or ranked[: int(at_least_one)]
+    kept = frozenset(chosen[:at_most])
+    return tuple(name for name in probabilities if name in kept)
+
+
 def describe_abstention(probability: float) -> str:
     """The reason of an answer that abstains."""
     return f"the model chose to abstain, with probability {probability:.2f}"

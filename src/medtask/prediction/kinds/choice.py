@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from medtask.engines.base import Engine
 from medtask.errors import EngineError
-from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX, DEFAULT_THRESHOLD, KindPrediction
+from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX, KindPrediction, select_outcomes
 from medtask.prediction.probabilities import (
     OutcomeProbabilities,
     Probabilities,
@@ -49,11 +49,7 @@ class ChoicePrediction(KindPrediction[MultipleChoice]):
     def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
         if not self.spec.several:
             return super().choose(record_id, probabilities)
-        value = tuple(
-            letter
-            for letter, probability in probabilities.by_outcome.items()
-            if probability >= DEFAULT_THRESHOLD
-        )
+        value = select_outcomes(probabilities.by_outcome, {}, self.spec.at_least_one)
         return self.choose_several(record_id, value, probabilities)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from medtask.prediction.kinds.base import DEFAULT_THRESHOLD, KindPrediction
+from medtask.prediction.kinds.base import KindPrediction, select_outcomes
 from medtask.prediction.probabilities import OutcomeProbabilities, Probabilities
 from medtask.records import Answer, Prompt, Scores
 from medtask.tasks.task import MultiLabel, ScoredField, Task
@@ -24,24 +24,11 @@ class LabelsPrediction(KindPrediction[MultiLabel]):
         return {label.name: row[0] for label, row in zip(self.task.labels, rows, strict=True)}
 
     def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
-        value = choose_labels(self.spec, probabilities.by_outcome)
+        spec = self.spec
+        value = select_outcomes(
+            probabilities.by_outcome, spec.thresholds, spec.at_least_one, spec.at_most
+        )
         return self.choose_several(record_id, value, probabilities)
 
     def replace_thresholds(self, thresholds: Mapping[str, float]) -> Task | None:
         return replace(self.task, answer_spec=replace(self.spec, thresholds=thresholds))
-
-
-def choose_labels(spec: MultiLabel, probabilities: OutcomeProbabilities) -> tuple[str, ...]:
-    """The labels that reach their thresholds, in the task's order.
-
-    ``at_most`` and ``at_least_one`` select by the margin above the threshold, then by the task's
-    order.
-    """
-    margins = {
-        name: probability - spec.thresholds.get(name, DEFAULT_THRESHOLD)
-        for name, probability in probabilities.items()
-    }
-    ranked = sorted(margins, key=lambda name: -margins[name])
-    chosen = [name for name in ranked if margins[name] >= 0] or ranked[: int(spec.at_least_one)]
-    kept = frozenset(chosen[: spec.at_most])
-    return tuple(name for name in probabilities if name in kept)

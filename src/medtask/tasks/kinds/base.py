@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
@@ -85,6 +85,13 @@ class TaskKind(Generic[SpecT]):
         """Whether the model writes the names of labels or their codes."""
         return "name"
 
+    def restore_spec(self, properties: Mapping[str, str]) -> AnswerSpec:
+        """The specification for a run that was started before some settings existed.
+
+        ``properties`` are those of `describe_task`, as that run recorded them.
+        """
+        return self.spec
+
     # rows
 
     @property
@@ -118,6 +125,19 @@ class TaskKind(Generic[SpecT]):
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """A gold cell as a value of the task; ``text``, the cell's text, if it is not valid."""
         return text
+
+    def read_gold_column(
+        self, cells: Iterable[tuple[Mapping[str, object], object]]
+    ) -> tuple[Task, list[str]]:
+        """The task that reads a whole column of gold, and notes on how it reads it.
+
+        ``cells`` are rows, which have the columns that the task uses, and their cells of gold.
+        """
+        return self.task, []
+
+    def with_written_values(self) -> Task:
+        """The task that reads values as medtask writes them."""
+        return self.task
 
     def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
         """The names in a gold cell as they are written, and what they stand for."""

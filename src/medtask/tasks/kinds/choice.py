@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from medtask.display import format_list, format_suggestion, quote
 from medtask.records import LETTERS, Branch, Description, Option, Value
-from medtask.tasks.config import BOOLEAN, ConfigModel
+from medtask.tables.cell_values import read_present_cell
+from medtask.tasks.config import BOOLEAN, ConfigModel, NullAsNone
+from medtask.tasks.containers import parse_container
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind
 from medtask.tasks.kinds.labels import YES_NO, ask_for_each, write_yes_no_lines
+from medtask.tasks.option_gold import GoldColumn, find_letters, find_readings
 from medtask.tasks.reader import TaskReader
-from medtask.tasks.row_options import find_letters, read_options
-from medtask.tasks.task import MultipleChoice
+from medtask.tasks.row_options import RowOptions, read_options
+from medtask.tasks.task import GoldForm, MultipleChoice, Task
 
 
 class MultipleChoiceConfig(ConfigModel):
@@ -22,6 +26,8 @@ class MultipleChoiceConfig(ConfigModel):
     readout: Literal["letter", "text"] = "letter"
     normalise: Annotated[bool, BOOLEAN] = True
     debias: Literal["none", "permute"] = "none"
+    at_least_one: Annotated[bool | None, BOOLEAN, NullAsNone] = None
+    gold_is: Annotated[GoldForm | None, NullAsNone] = None
 
 
 class ChoiceKind(TaskKind[MultipleChoice]):
@@ -44,11 +50,27 @@ class ChoiceKind(TaskKind[MultipleChoice]):
             config.readout,
             config.normalise,
             config.debias,
+            at_least_one=config.several and config.at_least_one is not False,
+            gold_is=config.gold_is,
         )
 
     @classmethod
     def make_minimal_spec(cls) -> MultipleChoice:
         return MultipleChoice(())
+
+    def restore_spec(self, properties: Mapping[str, str]) -> MultipleChoice:
+        # Earlier versions could answer with no option, and had no setting for it.
+        was_optional = properties.get("several") == "true" and "at_least_one" not in properties
+        return replace(self.spec, at_least_one=False) if was_optional else self.spec
+
+    @property
+    def allows_none(self) -> bool:
+        """Whether no option may apply to a row."""
+        return self.spec.several and not self.spec.at_least_one
+
+    @property
+    def always_answers(self) -> bool:
+        return not self.allows_none
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -59,14 +81,39 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         return found if isinstance(found, str) else RowExtras(options=found.options)
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
-        """Letters, from the letter, the key or the text of options."""
+        """Letters, from the letter, the key, the text or the position of options."""
         options = read_options(self.spec, row)
         if isinstance(options, str):
             return text
-        letters = find_letters(cell, options, self.spec.several)
+        if self.allows_none and parse_container(cell) == []:
+            return ()
+        letters = find_letters(cell, options, self.spec.several, self.spec.gold_is)
         if letters is None:
-            return text
+            # A letter that may be the text of another option must not be taken for its letter.
+            return quote(text) if text in options.letters else text
         return letters if self.spec.several else letters[0]
+
+    def read_gold_column(
+        self, cells: Iterable[tuple[Mapping[str, object], object]]
+    ) -> tuple[Task, list[str]]:
+        if self.spec.gold_is is not None:
+            return self.task, []
+        column = GoldColumn()
+        for number, (row, cell) in enumerate(cells, 1):
+            options = read_options(self.spec, row)
+            if isinstance(options, RowOptions) and read_present_cell(cell) is not None:
+                column.add(number, find_readings(cell, options, self.spec.several))
+        return self._with_gold_form(column.infer_form()), column.describe()
+
+    def with_written_values(self) -> Task:
+        return self._with_gold_form("letter")
+
+    def read_example_answer(self, row: Mapping[str, object], cell: object) -> Value | None:
+        """The answer of a worked example, which can have another form than the gold column."""
+        answer = super().read_example_answer(row, cell)
+        if answer is None or self.spec.gold_is is None or not self.find_invalid_gold(row, answer):
+            return answer
+        return ChoiceKind(self._with_gold_form(None)).read_example_answer(row, cell)
 
     def has_name(self, row: Mapping[str, object], word: str) -> bool:
         options = read_options(self.spec, row)
@@ -79,16 +126,22 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         if isinstance(options, str):
             return ()  # reported when the prompt is built
         names = gold if isinstance(gold, tuple) else (str(gold),)
+        if gold == () and not self.allows_none:
+            return ("[]",)
         valid = isinstance(gold, tuple) == self.spec.several and set(names) <= set(options.letters)
         return () if valid else (str(gold),)
 
     def describe_invalid_gold(self, value: str) -> str:
-        return f"gold {quote(value, MAX_GOLD_CHARACTERS)} is not an option of its row"
+        what = "does not name one option" if value[:1] == '"' else "is not an option"
+        shown = quote(value.strip('"'), MAX_GOLD_CHARACTERS)
+        return f"gold {shown} {what} of its row"
 
     def write_choices(self) -> list[str]:
         if self.spec.several:
             return [
-                "Any number of the options can be right.",
+                "At least one of the options is right, and more can be."
+                if self.spec.at_least_one
+                else "Any number of the options can be right.",
                 ask_for_each("option", "its letter"),
             ]
         what = "that option" if self.spec.readout == "text" else "its letter"
@@ -149,6 +202,8 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         return tuple(mean / length for length in lengths)
 
     def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
+        if invalid[:1] == '"':
+            return f"answers {invalid}, a letter and the text of another of its options"
         return f"answers {quote(invalid)}, which is not one of its options"
 
     def find_reasoning_conflict(self) -> str | None:
@@ -170,10 +225,14 @@ class ChoiceKind(TaskKind[MultipleChoice]):
 
     def describe_answers(self) -> str:
         columns = self.spec.columns
+        number = "any number" if self.allows_none else "one" + " or more" * self.spec.several
         return (
-            f"{'any number' if self.spec.several else 'one'} of the options in the "
+            f"{number} of the options in the "
             f"column{'s' if len(columns) > 1 else ''} {format_list(list(map(quote, columns)))}"
         )
+
+    def _with_gold_form(self, form: GoldForm | None) -> Task:
+        return replace(self.task, answer_spec=replace(self.spec, gold_is=form))
 
     def _build_branch(self, candidates: Sequence[str], order: Sequence[Option]) -> Branch:
         descriptions = tuple(Description(option.text) for option in order)
@@ -212,6 +271,8 @@ def _find_contradictions(config: MultipleChoiceConfig) -> Iterator[tuple[str, st
         yield "readout", '"several" asks about every option by itself: remove "readout: text"'
     if config.several and config.debias == "permute":
         yield "debias", '"several" asks about every option by itself: remove "debias: permute"'
+    if config.at_least_one is not None and not config.several:
+        yield "at_least_one", '"at_least_one" belongs to "several: true"'
     if not config.several and config.readout == "text" and config.debias == "permute":
         yield "debias", '"debias: permute" is about letters: remove it, or "readout: text"'
     if "normalise" in config.model_fields_set and config.readout == "letter":
