@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from medtask.tables.read import read_table
@@ -68,3 +69,62 @@ def test_mistakes_have_a_remedy(medtask: RunCommand, table: Path) -> None:
     table.write_text(table.read_text().replace(",b,", ",a,", 1))
     fill_labels(Path("answers-audit/sample.csv"), "a")
     assert medtask("audit", table).code == 8
+
+
+def test_a_sample_that_a_spreadsheet_has_saved_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{row:04},Operation nø. {row},curative,0.9" for row in range(1, 201)]
+    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+    assert medtask("audit", "answers.csv", "--budget", "40").code == 0
+    folder = Path("answers-audit")
+    rows = list(read_table(folder / "sample.csv"))
+    with (folder / "sample.csv").open("w", encoding="cp1252", newline="") as stream:
+        writer = csv.writer(stream, delimiter=";")
+        writer.writerow(["gold", "text", "id", ""])
+        writer.writerows(["curative", row["text"], int(str(row["id"])), ""] for row in rows)
+        writer.writerow(["", "", "", ""])
+    shown = medtask("audit", "answers.csv", "--json")
+    assert shown.code == 0, shown.err
+    document = json.loads(shown.out)
+    assert document["audit"]["accuracy"]["value"] == pytest.approx(1.0)
+    assert "40 ids changed, as spreadsheets do" in document["notes"][0]
+
+
+def test_the_workbook_of_a_sample_keeps_ids_as_text_and_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{row:04},Operation {row},curative,0.9" for row in range(1, 201)]
+    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+    medtask("audit", "answers.csv", "--budget", "40")
+    path = Path("answers-audit/sample.xlsx")
+    book = openpyxl.load_workbook(path)
+    sheet = book.active
+    assert sheet is not None
+    header, *rows = sheet.iter_rows()
+    assert [cell.value for cell in header] == ["id", "text", "gold"]
+    assert all(isinstance(row[0].value, str) and len(row[0].value) == 4 for row in rows)
+    for row in rows:
+        row[2].value = "curative"
+    book.save(path)
+    shown = medtask("audit", "answers.csv", "--json")
+    assert shown.code == 0, shown.err
+    assert json.loads(shown.out)["sample"]["labelled"] == 40
+    fill_labels(Path("answers-audit/sample.csv"))
+    assert "both have labels" in medtask("audit", "answers.csv").err
+
+
+def test_ids_that_are_not_in_the_sample_are_named_with_one_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{row}-7,Operation {row},curative,0.9" for row in range(1, 201)]
+    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+    medtask("audit", "answers.csv", "--budget", "40")
+    Path("mine.csv").write_text("id,gold\n07.jan,curative\n")
+    shown = medtask("audit", "answers.csv", "--labels", "mine.csv")
+    assert shown.code == 4
+    assert 'row 1 (the first is "07.jan"; an id of the sample is "' in shown.err
+    assert "sample.xlsx" in shown.err

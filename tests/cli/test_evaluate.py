@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.test_audit import fill_labels
+from medtask.tables.read import read_table
 from runs.test_run_evaluation import write_table
 from support.command_line import RunCommand
 
@@ -56,6 +57,16 @@ def test_a_foreign_table_gets_a_folder_of_its_own(
     ]
     assert output["files"] == ["report.html", "report.json", "accepted.csv", "review.csv"]
     assert Path("other-evaluation/accepted.csv").stat().st_mode & 0o777 == 0o600
+    given = ("--max-error", "0.1", "--no-baselines", "--json", "--to", "csv,xlsx")
+    files = json.loads(medtask("evaluate", "other.csv", *given).out)["files"]
+    assert {"accepted.csv", "review.csv", "accepted.xlsx", "review.xlsx"} <= set(files)
+    for name in ("accepted", "review"):
+        csv_ids, xlsx_ids = (
+            [str(row["id"]) for row in read_table(f"other-evaluation/{name}.{suffix}")]
+            for suffix in ("csv", "xlsx")
+        )
+        assert csv_ids == xlsx_ids
+    assert medtask("evaluate", "other.csv", "--to", "docx").code == 2
 
 
 def test_a_calibration_is_stored_beside_the_task_and_used_by_the_next_run(

@@ -49,7 +49,7 @@ def estimate(
 ) -> AuditResult:
     draw_audit_sample(answers, folder, budget=40)
     fill_sample(folder, fill)
-    return estimate_from_labels(answers, folder)
+    return estimate_from_labels(answers, folder)[0]
 
 
 def test_a_label_called_none_is_a_label(tmp_path: Path) -> None:
@@ -93,6 +93,7 @@ def test_a_sample_of_an_earlier_version_has_the_word_none(tmp_path: Path) -> Non
     (folder / PLAN_FILE).write_text(json.dumps(plan | {"format": 1}))
     fill_sample(folder, lambda row: ("none", ""))
     shares = {
-        one.label: one.estimate.value for one in estimate_from_labels(answers, folder).prevalences
+        one.label: one.estimate.value
+        for one in estimate_from_labels(answers, folder)[0].prevalences
     }
     assert shares["nausea"] == pytest.approx(0.0, abs=0.02)

@@ -95,7 +95,7 @@ def test_labels_give_an_accuracy_that_holds_the_truth(
 ) -> None:
     sample = draw_audit_sample(answers, tmp_path / "audit", budget=120)
     fill_labels(sample.table_path, truth)
-    found = estimate_from_labels(answers, sample.folder)
+    found, _ = estimate_from_labels(answers, sample.folder)
     right = np.mean(
         [row.answer.value == truth[row.answer.record_id.lstrip("'")] for row in answers.rows()]
     )
@@ -116,7 +116,7 @@ def test_a_part_of_the_labels_is_enough(
 ) -> None:
     sample = draw_audit_sample(answers, tmp_path / "audit", budget=120)
     fill_labels(sample.table_path, truth, rows=110)
-    found = estimate_from_labels(answers, sample.folder)
+    found, _ = estimate_from_labels(answers, sample.folder)
     assert (found.looks, found.missing) == (110, 10)
     fill_labels(sample.table_path, truth, rows=20)
     with pytest.raises(InputError, match=r"20 of 120 have one"):
@@ -145,10 +145,11 @@ def test_faults_of_labels_are_reported_by_row(
     assert "Secret" not in str(caught.value)
     assert "palliative" in caught.value.fix
     other = tmp_path / "labels.csv"
+    drawn = str(next(iter(read_table(sample.table_path)))["id"])
     for text, reason in (
         ("id,gold\nnobody,curative\n", "not in the sample: row 1"),
         ("id,truth\n1,curative\n", "needs the columns id and gold"),
-        ("id,gold\n1,a\n1,b\n", "row 1 again in row 2"),
+        (f"id,gold\n{drawn},curative\n{drawn},curative\n", "row 1 again in row 2"),
     ):
         other.write_text(text)
         with pytest.raises(InputError, match=reason):
@@ -207,7 +208,7 @@ def test_runs_of_every_kind(kind: str, tmp_path: Path) -> None:
             default = "" if several else answers.task.outcomes[0]
             mark = ["" if names else "x"] if several else []
             writer.writerow([row["id"], "; ".join(names) or default, *mark])
-    found = estimate_from_labels(answers, sample.folder)
+    found, _ = estimate_from_labels(answers, sample.folder)
     answered = [answer.value is not None for answer in result.values()]
     assert found.accuracy.value == pytest.approx(np.mean(answered), abs=0.1)
     assert bool(found.prevalences) == (kind not in ("choice", "several"))

@@ -111,6 +111,11 @@ def _normalize_path(path: Path) -> Path:
     return short if short.exists() and short.samefile(path) else path
 
 
+def split_formats(to: str) -> list[str]:
+    """The names of formats that are separated by commas."""
+    return [name.strip().lower() for name in to.split(",") if name.strip()]
+
+
 def choose_model(task: Task, model: str | None) -> str:
     """The named model; default: the task's, then the built-in model."""
     from medtask.engines.files.model_files import BUILT_IN_MODEL

@@ -106,13 +106,18 @@ def audit(
                 answers, folder, budget=budget or DEFAULT_AUDIT_ROWS, seed=seed or 0
             )
         labelled = labels is not None or (sample is not None and sample.labelled_rows > 0)
-        result = (
-            estimate_from_labels(answers, folder, Path(labels) if labels else None)
+        result, label_notes = (
+            estimate_from_labels(
+                answers,
+                folder,
+                Path(labels) if labels else None,
+                read_options if answers.folder else read_options.for_further_tables(),
+            )
             if labelled
-            else None
+            else (None, ())
         )
     column = answers.task.group_column
-    notes = []
+    notes = [*label_notes]
     if counts := answers.count_left_out():
         notes.append(f"left out of the audit: {format_left_out(counts)}")
     if column and result:

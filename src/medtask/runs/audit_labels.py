@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from medtask.display import format_columns, quote
 from medtask.errors import InputError
-from medtask.records import AnsweredRow, Value
+from medtask.records import Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
+from medtask.runs.changed_ids import match_changed_ids
 from medtask.tables.cell_values import is_missing, read_cell, read_key, read_present_cell
-from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table
+from medtask.tables.read_options import ReadOptions
 from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.task import Task
 
@@ -22,12 +23,34 @@ _NO_MARK = frozenset(("no", "n", "false", "0"))
 _MAX_LISTED = 10
 
 
+class SampledRow(NamedTuple):
+    """A drawn row: its place in the plan, its input fields, and the cells that are shown."""
+
+    place: int
+    fields: Mapping[str, object]
+    cells: Mapping[str, object]
+
+
 class LabelledRow(NamedTuple):
-    """A labelled row of a sample: its number, the cell of labels, and whether no label applies."""
+    """A row of a filled-in sample.
+
+    Attributes:
+        number: The number of the row, from 1.
+        name: Its id.
+        cell: The cell of labels.
+        none_applies: Whether it is marked that no label applies.
+        cells: All cells of the row.
+    """
 
     number: int
+    name: str
     cell: object
     none_applies: bool
+    cells: Mapping[str, object]
+
+    @property
+    def is_labelled(self) -> bool:
+        return read_cell(self.cell) is not None or self.none_applies
 
 
 def is_marked(cell: object) -> bool:
@@ -35,75 +58,96 @@ def is_marked(cell: object) -> bool:
     return text is not None and text.casefold() not in _NO_MARK
 
 
-def read_labels(path: Path, *, none_is_word: bool) -> dict[str, LabelledRow]:
-    """The labelled rows by id.
+def read_labels(path: Path, options: ReadOptions, *, none_is_word: bool) -> list[LabelledRow]:
+    """The rows of a filled-in sample that have an id.
 
     Raises InputError if columns are missing, or a row has both a label and the mark for none.
     """
-    table = read_table(path)
+    table = read_table(path, options)
     names = [name for name in GOLD_COLUMN_NAMES if name in table.columns]
     if "id" not in table.columns or not names:
         fix = f"it has {format_columns(table.columns)}"
         raise InputError(f"{path} needs the columns id and {LABEL_COLUMN}", fix=fix)
-    found: dict[str, LabelledRow] = {}
+    found: list[LabelledRow] = []
     for number, row in enumerate(table.rows(), 1):
-        name, cell, none_applies = (
-            read_key(row["id"]),
-            row[names[0]],
-            is_marked(row.get(NONE_COLUMN)),
-        )
-        if name is None or (read_cell(cell) is None and not none_applies):
-            continue
+        name, cell = read_key(row["id"]), row[names[0]]
+        none_applies = is_marked(row.get(NONE_COLUMN))
         if none_applies and read_cell(cell) is not None:
             raise InputError(
                 f"{path} has a label and a mark in {NONE_COLUMN} in row {number:,}",
                 fix="leave one of the two cells blank",
             )
-        if name in found:
-            raise InputError(
-                f"{path} labels the id of row {found[name].number:,} again in row {number:,}",
-                fix="leave one of the two rows out",
-            )
         is_none = none_applies or (none_is_word and str(cell).strip().casefold() == "none")
-        found[name] = LabelledRow(number, cell, is_none)
+        if name is not None:
+            others = {column: row[column] for column in table.columns if column != names[0]}
+            found.append(LabelledRow(number, name, cell, is_none, others))
     return found
 
 
 def match_labels(
     answers: AnswerTable,
-    sampled: Mapping[int, int],
-    labels_by_id: Mapping[str, LabelledRow],
+    sample: Mapping[str, SampledRow],
+    labels: Sequence[LabelledRow],
     source: Path,
-) -> tuple[dict[int, Value], dict[int, AnsweredRow]]:
-    """Gold values and rows by their index in ``sampled`` (by row number).
+) -> tuple[dict[int, Value], tuple[str, ...]]:
+    """Gold values by the index of the row, and notes.
 
-    Raises InputError for unknown ids and labels.
+    Args:
+        answers: The answers that the sample was drawn from.
+        sample: The rows of the sample by id, in the order of the file.
+        labels: The rows of the filled-in file.
+        source: The file, for messages.
+
+    Raises InputError for unknown ids and labels, and for ids that are labelled twice.
     """
-    rows = {sampled[row.row]: row for row in answers.rows() if row.row in sampled}
-    place = {row.answer.record_id: at for at, row in rows.items()}
+    matched = match_changed_ids(
+        [(labelled.name, labelled.cells) for labelled in labels],
+        {name: sampled.cells for name, sampled in sample.items()},
+        in_order=True,
+    )
     truths: dict[int, Value] = {}
+    rows_by_name: dict[str, int] = {}
     unknown_ids, unknown_labels = [], []
-    for name, labelled in labels_by_id.items():
-        at = place.get(name, place.get(unescape_formula(name)))
-        if at is None:
-            unknown_ids.append(labelled.number)
+    for name, labelled in zip(matched.names, labels, strict=True):
+        if not labelled.is_labelled:
             continue
-        truth = _read_truth(answers.task, rows[at].fields, labelled)
+        if name is None:
+            unknown_ids.append(labelled)
+            continue
+        if name in rows_by_name:
+            raise InputError(
+                f"{source} labels the id of row {rows_by_name[name]:,} again in row "
+                f"{labelled.number:,}",
+                fix="leave one of the two rows out",
+            )
+        rows_by_name[name] = labelled.number
+        truth = _read_truth(answers.task, sample[name].fields, labelled)
         if truth is None and not is_missing(labelled.cell):
             unknown_labels.append(labelled.number)
         elif truth is not None:
-            truths[at] = truth
+            truths[sample[name].place] = truth
     if unknown_ids:
-        fix = "label the rows of the sample, and no others"
-        raise InputError(
-            f"{source} has ids that are not in the sample: {_format_rows(unknown_ids)}", fix=fix
-        )
+        raise _make_unknown_id_error(source, unknown_ids, next(iter(sample)))
     if unknown_labels:
         raise InputError(
             f"{source} has labels that the task does not know: {_format_rows(unknown_labels)}",
             fix=_format_choices(answers.task),
         )
-    return truths, rows
+    return truths, matched.notes
+
+
+def _make_unknown_id_error(
+    source: Path, unknown: Sequence[LabelledRow], example: str
+) -> InputError:
+    rows = _format_rows([labelled.number for labelled in unknown])
+    return InputError(
+        f"{source} has ids that are not in the sample: {rows} (the first is "
+        f"{quote(unknown[0].name)}; an id of the sample is {quote(example)})",
+        fix=(
+            "label the rows of the sample, and no others; if a spreadsheet has changed the ids (it "
+            "drops zeros and makes dates), fill in sample.xlsx, where they are text"
+        ),
+    )
 
 
 def _read_truth(task: Task, fields: Mapping[str, object], labelled: LabelledRow) -> Value | None:

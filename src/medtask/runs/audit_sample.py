@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +12,37 @@ from typing import Any
 import numpy as np
 
 from medtask.atomic_files import replace_text
+from medtask.display import format_list
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditResult, LabelColumns, estimate_audit
-from medtask.evaluation.statistics.audit_plan import plan_audit
+from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.records import Answer, Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
-from medtask.runs.audit_arrays import collect_answer_arrays, get_answer_labels, to_label_set
+from medtask.runs.audit_arrays import (
+    AnswerArrays,
+    collect_answer_arrays,
+    get_answer_labels,
+    to_label_set,
+)
 from medtask.runs.audit_labels import (
     LABEL_COLUMN,
     NONE_COLUMN,
+    SampledRow,
     is_marked,
     match_labels,
     read_labels,
 )
 from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table
+from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
 
 SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
+SAMPLE_FILES = (SAMPLE_FILE, "sample.xlsx")  # in a workbook ids are text
 FORMAT = 2
 _FORMAT_WITH_NONE_AS_WORD = 1  # without this column: the word "none" said that no label applies
 _FORMATS = (_FORMAT_WITH_NONE_AS_WORD, FORMAT)
@@ -60,7 +69,7 @@ class AuditSample:
 def draw_audit_sample(
     answers: AnswerTable, folder: Path, *, budget: int, seed: int = 0
 ) -> AuditSample:
-    """Write sample.csv (the drawn rows, shuffled, without answers) and audit.json (the plan).
+    """Write sample.csv and sample.xlsx (the drawn rows, shuffled, without answers) and audit.json.
 
     Raises UsageError if the existing sample has labels: they are never overwritten.
     """
@@ -73,32 +82,55 @@ def draw_audit_sample(
     arrays = collect_answer_arrays(answers)
     plan = plan_audit(arrays.classes, arrays.confidence, budget, seed)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    columns = _list_input_columns(answers)
-    sampled = arrays.number_rows(plan)
-    found = {sampled[row.row]: row for row in answers.rows() if row.row in sampled}
-    filled_in = (LABEL_COLUMN, *([NONE_COLUMN] if answers.task.several else []))
-    order = np.random.default_rng([seed, 2]).permutation(plan.sampled_rows).tolist()
-    cells = (
-        [
-            found[at].answer.record_id,
-            *(found[at].fields.get(name) for name in columns),
-            *(None for _ in filled_in),
-        ]
-        for at in order
-    )
-    shown = [name if name not in ("id", *filled_in) else f"{name} (input)" for name in columns]
-    write_answers(
-        folder / SAMPLE_FILE,
-        [
-            Column("id", "text"),
-            *map(Column, shown),
-            *(Column(name, "text") for name in filled_in),
-        ],
-        cells,
-    )
+    filled_in = _list_label_columns(answers.task)
+    sample = _collect_sample(answers, arrays, plan, seed)
+    columns = [
+        Column("id", "text"),
+        *map(Column, _name_shown_columns(answers).values()),
+        *(Column(name, "text") for name in filled_in),
+    ]
+    for name in SAMPLE_FILES:
+        write_answers(
+            folder / name,
+            columns,
+            (
+                [record_id, *sampled.cells.values(), *(None for _ in filled_in)]
+                for record_id, sampled in sample.items()
+            ),
+        )
     document = {"format": FORMAT, "answers": arrays.digest, "plan": plan.to_json()}
     replace_text(folder / PLAN_FILE, json.dumps(document, indent=1) + "\n")
     return AuditSample(folder, plan.rows, len(plan.sampled_rows), 0, NONE_COLUMN in filled_in)
+
+
+def _list_label_columns(task: Task) -> tuple[str, ...]:
+    return (LABEL_COLUMN, *([NONE_COLUMN] if task.several else []))
+
+
+def _name_shown_columns(answers: AnswerTable) -> dict[str, str]:
+    """The names in the sample of the input columns that the annotator is shown."""
+    taken = ("id", *_list_label_columns(answers.task))
+    return {
+        name: f"{name} (input)" if name in taken else name for name in _list_input_columns(answers)
+    }
+
+
+def _collect_sample(
+    answers: AnswerTable, arrays: AnswerArrays, plan: AuditPlan, seed: int
+) -> dict[str, SampledRow]:
+    """The drawn rows by id, in the random order of the file."""
+    shown = _name_shown_columns(answers)
+    indices = arrays.number_rows(plan)
+    found = {indices[row.row]: row for row in answers.rows() if row.row in indices}
+    order = np.random.default_rng([seed, 2]).permutation(plan.sampled_rows).tolist()
+    return {
+        found[index].answer.record_id: SampledRow(
+            index,
+            found[index].fields,
+            {title: found[index].fields.get(name) for name, title in shown.items()},
+        )
+        for index in order
+    }
 
 
 def read_audit_sample(folder: Path) -> AuditSample | None:
@@ -106,26 +138,55 @@ def read_audit_sample(folder: Path) -> AuditSample | None:
     if not (folder / PLAN_FILE).exists():
         return None
     plan = _read_plan(folder)["plan"]
-    labelled, has_none_column = 0, False
-    if (folder / SAMPLE_FILE).exists():
-        table = read_table(folder / SAMPLE_FILE)
-        has_none_column = NONE_COLUMN in table.columns
-        labelled = sum(
-            read_cell(row.get(LABEL_COLUMN)) is not None or is_marked(row.get(NONE_COLUMN))
-            for row in table.rows()
+    file = _choose_sample_file(folder)
+    columns = read_table(file).columns if file else ()
+    return AuditSample(
+        folder,
+        int(plan["rows"]),
+        len(plan["drawn"]),
+        _count_labels(file) if file else 0,
+        NONE_COLUMN in columns,
+    )
+
+
+def _choose_sample_file(folder: Path) -> Path | None:
+    """The file of the sample that has labels; without labels, any; None without a file.
+
+    Raises InputError if several files have labels: it is not known which are current.
+    """
+    files = [folder / name for name in SAMPLE_FILES if (folder / name).exists()]
+    labelled = [file for file in files if _count_labels(file)]
+    if len(labelled) > 1:
+        raise InputError(
+            f"{format_list([str(file) for file in labelled])} both have labels",
+            fix="delete the one that is not current, or name the other with --labels",
         )
-    return AuditSample(folder, int(plan["rows"]), len(plan["drawn"]), labelled, has_none_column)
+    return next(iter(labelled or files), None)
+
+
+def _count_labels(file: Path) -> int:
+    return sum(
+        read_cell(row.get(LABEL_COLUMN)) is not None or is_marked(row.get(NONE_COLUMN))
+        for row in read_table(file).rows()
+    )
 
 
 def estimate_from_labels(
-    answers: AnswerTable, folder: Path, labels: Path | None = None
-) -> AuditResult:
+    answers: AnswerTable,
+    folder: Path,
+    labels: Path | None = None,
+    options: ReadOptions = DEFAULT_READ_OPTIONS,
+) -> tuple[AuditResult, tuple[str, ...]]:
     """Estimate the accuracy of all answers from the labels of the sample or of another file.
 
     Args:
         answers: The answers that the sample was drawn from.
         folder: The folder of the sample.
         labels: A table with the columns id and gold; by default the sample itself.
+        options: How the labels are read.
+
+    Returns:
+        The estimate, and notes about the labels.
 
     Raises:
         RunMismatch: The answers are not those that the sample was drawn from.
@@ -150,12 +211,16 @@ def estimate_from_labels(
             f"{folder / PLAN_FILE} does not hold the plan of these answers",
             fix="draw a new sample into another folder with --out",
         )
-    source = labels or folder / SAMPLE_FILE
-    given = read_labels(source, none_is_word=document["format"] == _FORMAT_WITH_NONE_AS_WORD)
-    truths, rows = match_labels(answers, arrays.number_rows(plan), given, source)
+    source = labels or _choose_sample_file(folder) or folder / SAMPLE_FILE
+    given = read_labels(
+        source, options, none_is_word=document["format"] == _FORMAT_WITH_NONE_AS_WORD
+    )
+    sample = _collect_sample(answers, arrays, plan, int(plan_document["seed"]))
+    truths, notes = match_labels(answers, sample, given, source)
+    rows = _fetch_answers(answers, arrays.number_rows(plan))
     places = np.array(sorted(truths), dtype=np.int64)
     right = np.array(
-        [_is_correct(rows[at].answer, truths[at], answers.task) for at in places.tolist()],
+        [_is_correct(rows[at], truths[at], answers.task) for at in places.tolist()],
         dtype=bool,
     )
     has = np.array(
@@ -176,7 +241,11 @@ def estimate_from_labels(
             f"{result.reason} ({result.rows:,} of {len(plan.sampled_rows):,} have one{wanted})",
             fix=f"fill in more of {source}",
         )
-    return result
+    return result, notes
+
+
+def _fetch_answers(answers: AnswerTable, indices: Mapping[int, int]) -> dict[int, Answer]:
+    return {indices[row.row]: row.answer for row in answers.rows() if row.row in indices}
 
 
 def _is_correct(answer: Answer, truth: Value, task: Task) -> bool:

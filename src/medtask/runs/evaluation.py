@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -14,8 +15,9 @@ from medtask.runs.answer_table import AnswerTable
 from medtask.runs.evaluation_report import save_evaluation_calibration, write_evaluation_report
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
-from medtask.runs.triage import write_prediction_sets, write_triage
+from medtask.runs.triage import DEFAULT_TRIAGE_FORMATS, write_prediction_sets, write_triage
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
+from medtask.tables.write import check_formats
 from medtask.tasks.task import Task
 
 
@@ -35,6 +37,7 @@ def evaluate(
     out: str | Path | None = None,
     baselines: bool = True,
     seed: int = 0,
+    formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
     **read: Unpack[ReadOptionValues],
 ) -> Evaluation:
     """Evaluate the answers of a run or of any other tool against gold.
@@ -56,6 +59,7 @@ def evaluate(
         out: The output folder; by default the run folder, or a folder next to the table.
         baselines: Compare with simple methods on the same rows.
         seed: Seed of resampling and random draws.
+        formats: The formats of accepted, review and sets tables, such as ("csv", "xlsx").
         read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
@@ -75,6 +79,7 @@ def evaluate(
         max_error, level, by_class, calibrate, sets, readers, baselines, seed
     )
     _check_fractions(options)
+    check_formats(formats)
     with block_network():
         answers = (
             source
@@ -89,7 +94,8 @@ def evaluate(
             )
         )
         evaluation = evaluate_answers(answers, options)
-        return _write_files(evaluation, Path(out) if out else choose_folder(answers, "evaluation"))
+        folder = Path(out) if out else choose_folder(answers, "evaluation")
+        return _write_files(evaluation, folder, formats)
 
 
 def choose_folder(answers: AnswerTable, name: str) -> Path:
@@ -110,16 +116,16 @@ def _check_fractions(options: EvaluationOptions) -> None:
             )
 
 
-def _write_files(evaluation: Evaluation, folder: Path) -> Evaluation:
+def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -> Evaluation:
     """Write the report and the tables; a calibration is written next to the task file."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = write_evaluation_report(folder, evaluation)
     if isinstance(evaluation.acceptance, Acceptance):
-        write_triage(folder, evaluation.answers, evaluation.acceptance)
-        files += ["accepted.csv", "review.csv"]
+        write_triage(folder, evaluation.answers, evaluation.acceptance, formats)
+        files += [f"{name}.{suffix}" for suffix in formats for name in ("accepted", "review")]
     if isinstance(evaluation.prediction_sets, PredictionSets):
-        write_prediction_sets(folder, evaluation.answers, evaluation.prediction_sets)
-        files.append("sets.csv")
+        write_prediction_sets(folder, evaluation.answers, evaluation.prediction_sets, formats)
+        files += [f"sets.{suffix}" for suffix in formats]
     if evaluation.saved_calibration:
         files.append(os.path.relpath(save_evaluation_calibration(evaluation, folder), folder))
     return evaluation.with_files(folder, files)

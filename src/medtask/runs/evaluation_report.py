@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from medtask.display import capitalise_first
 from medtask.errors import MedtaskError, StorageError
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
 from medtask.evaluation.report.annotator_report import build_annotator_blocks, list_annotator_lines
@@ -131,14 +132,16 @@ def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
         return []
     try:
         sample = read_audit_sample(answers.folder / "audit")
-        blocks = (
-            build_audit_blocks(estimate_from_labels(answers, sample.folder))
-            if sample and sample.labelled_rows
-            else []
-        )
+        if sample is None or not sample.labelled_rows:
+            return []
+        result, notes = estimate_from_labels(answers, sample.folder)
+        blocks = [
+            *build_audit_blocks(result),
+            *(Paragraph(f"{capitalise_first(note)}.", "note") for note in notes),
+        ]
     except MedtaskError as error:
         blocks = [Paragraph(f"The audit is not shown: {error}.", "note")]
-    return [ReportSection("What does the audit say about all rows?", blocks)] if blocks else []
+    return [ReportSection("What does the audit say about all rows?", blocks)]
 
 
 def _build_acceptance_blocks(evaluation: Evaluation) -> list[ReportBlock]:

@@ -17,6 +17,7 @@ from medtask.runs.answer_cells import (
     read_probabilities,
 )
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
+from medtask.runs.changed_ids import MatchedIds, match_changed_ids
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.runs.measured_rows import (
     extend_to_groups,
@@ -28,7 +29,6 @@ from medtask.runs.measured_rows import (
 from medtask.runs.output_columns import rename_columns
 from medtask.runs.task_inference import infer_task
 from medtask.tables.cell_values import read_cell, read_key
-from medtask.tables.formula_escapes import unescape_formula
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table import Table
@@ -38,6 +38,7 @@ from medtask.tasks.serialization import task_from_dict
 from medtask.tasks.task import Task
 
 TEXT_COLUMN_NAMES = ("text", "input", "question")
+_MAX_COMPARED_ROWS = 200_000  # their texts are loaded to find rows whose ids were changed
 _INFERENCE_ROWS = 1000  # rows used to find out whether probabilities sum to 1
 
 
@@ -287,33 +288,48 @@ def _read_gold_file(
         fix = f"name its column, as in {path}#COLUMN: it has {format_columns(other_columns)}"
         raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
     validate_table(table, id_column)
-    answer_ids = {
-        read_id(answers.task, cells, number) for number, cells in enumerate(answers.table.rows(), 1)
-    }
-    # Gold may have been filled into a table of an earlier version, which escaped ids that look like
-    # formulas without marking them.
-    ids = ((read_key(row[id_column]) or "", row[truth]) for row in table.rows())
+    matched = _match_ids(answers, table, id_column)
+    cells = (row[truth] for row in table.rows())
     gold_by_id = {
-        name if name in answer_ids else unescape_formula(name): cell for name, cell in ids
+        name: cell for name, cell in zip(matched.names, cells, strict=True) if name is not None
     }
-    unknown_ids = len(gold_by_id.keys() - answer_ids)
-    if gold_by_id and unknown_ids == len(gold_by_id):
+    rows = len(matched.names)
+    if rows and not gold_by_id:
         where = (
             f'the column "{answers.task.id_column}"'
             if answers.task.id_column
             else "the numbers of the rows"
         )
         raise TableError(
-            f"none of the {len(gold_by_id):,} ids of {path} is among the answers",
+            f"none of the {rows:,} ids of {path} is among the answers",
             fix=f"the answers' ids are {where}",
         )
-    notes = (
-        (f"{unknown_ids:,} of the {len(gold_by_id):,} ids of {path} are not among the answers",)
-        if unknown_ids
-        else ()
-    )
+    notes = [*table.guess_notes, *(f"{path}: {note}" for note in matched.notes)]
+    if unknown_ids := rows - len(gold_by_id):
+        notes.append(f"{unknown_ids:,} of the {rows:,} ids of {path} are not among the answers")
     gold = GoldLocation(f'{path}, column "{truth}"', by_id=gold_by_id)
-    return replace(answers, gold=gold, notes=(*answers.notes, *table.guess_notes, *notes))
+    return replace(answers, gold=gold, notes=(*answers.notes, *notes))
+
+
+def _match_ids(answers: AnswerTable, table: Table, id_column: str) -> MatchedIds:
+    """The answers' id of each row of another table, also where a spreadsheet has changed it."""
+    known: dict[str, Mapping[str, object]] = {
+        read_id(answers.task, row, number): {} for number, row in enumerate(answers.table.rows(), 1)
+    }
+    rows: list[tuple[str, Mapping[str, object]]] = [
+        (read_key(row[id_column]) or "", {}) for row in table.rows()
+    ]
+    matched = match_changed_ids(rows, known)
+    if None not in matched.names or len(known) > _MAX_COMPARED_ROWS:
+        return matched
+    shared = [name for name in table.columns if name in answers.source_columns]
+    for number, row in enumerate(answers.table.rows(), 1):
+        known[read_id(answers.task, row, number)] = {name: row[name] for name in shared}
+    rows = [
+        (name, {column: row[column] for column in shared if column != id_column})
+        for (name, _), row in zip(rows, table.rows(), strict=True)
+    ]
+    return match_changed_ids(rows, known)
 
 
 def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:

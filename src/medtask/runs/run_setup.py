@@ -16,7 +16,7 @@ from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, re
 from medtask.runs.session import SessionRequest
 from medtask.tables.read import TableCounts, validate_table
 from medtask.tables.table import Table
-from medtask.tables.write import FORMATS
+from medtask.tables.write import check_formats
 from medtask.tables.write_excel import check_excel_size
 from medtask.tasks.cell_counts import CellCounts, count_gold_cells, describe_missing_words
 from medtask.tasks.kinds import get_task_kind
@@ -167,9 +167,7 @@ def _check_options(options: RunOptions) -> None:
         raise UsageError(
             f"a limit of {options.limit} leaves no row", fix="set the limit to 1 row or more"
         )
-    if unknown := [name for name in options.formats if f".{name}" not in FORMATS]:
-        known = ", ".join(suffix.removeprefix(".") for suffix in FORMATS)
-        raise UsageError(f"{unknown[0]!r} is not a format for answers", fix=f"choose from {known}")
+    check_formats(options.formats)
 
 
 def _note_missing_words(setup: RunSetup, survey: TableCounts) -> None:

@@ -18,12 +18,18 @@ from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 
+DEFAULT_TRIAGE_FORMATS = ("csv",)
 CHUNK_ROWS = 50_000  # rows that are sorted at a time
 RowNumbers = NDArray[np.int64]
 
 
-def write_triage(folder: Path, answers: AnswerTable, acceptance: Acceptance) -> tuple[int, int]:
-    """Write accepted.csv and review.csv; returns the number of rows in each.
+def write_triage(
+    folder: Path,
+    answers: AnswerTable,
+    acceptance: Acceptance,
+    formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
+) -> tuple[int, int]:
+    """Write accepted.csv and review.csv, or other formats; returns the number of rows in each.
 
     review.csv is sorted by ``expected_errors``, the number of errors that reviewing the row is
     expected to correct (rows with the same text count together), highest first.
@@ -35,25 +41,32 @@ def write_triage(folder: Path, answers: AnswerTable, acceptance: Acceptance) -> 
     ]
     columns = [*(Column(name) for name in inputs), *output_columns]
     taken = frozenset(accepted.tolist())
-    chosen = (row for row in answers.rows() if row.row in taken)
-    write_answers(
-        folder / "accepted.csv", columns, (_list_cells(answers, row, inputs) for row in chosen)
-    )
-    ranked = zip(_fetch_rows(answers, review), expected_errors.tolist(), strict=True)
-    cells = ([*_list_cells(answers, row, inputs), round(value, 4)] for row, value in ranked)
-    write_answers(folder / "review.csv", [*columns, Column("expected_errors", "float")], cells)
+    for suffix in formats:
+        chosen = (row for row in answers.rows() if row.row in taken)
+        cells = (_list_cells(answers, row, inputs) for row in chosen)
+        write_answers(folder / f"accepted.{suffix}", columns, cells)
+        ranked = zip(_fetch_rows(answers, review), expected_errors.tolist(), strict=True)
+        cells = ([*_list_cells(answers, row, inputs), round(value, 4)] for row, value in ranked)
+        review_columns = [*columns, Column("expected_errors", "float")]
+        write_answers(folder / f"review.{suffix}", review_columns, cells)
     return len(accepted), len(review)
 
 
-def write_prediction_sets(folder: Path, answers: AnswerTable, sets: PredictionSets) -> None:
-    """Write sets.csv: id, set size and labels of every row; blank without probabilities."""
+def write_prediction_sets(
+    folder: Path,
+    answers: AnswerTable,
+    sets: PredictionSets,
+    formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
+) -> None:
+    """Write sets.csv, or other formats: id, set size and labels of every row.
+
+    Rows without probabilities have blank cells.
+    """
     names = list_outcomes(answers.task)
     columns = [Column("id", "text"), Column("size", "int"), Column("possible", "text")]
-    write_answers(
-        folder / "sets.csv",
-        columns,
-        (_list_possible_answers(answers, row, names, sets) for row in answers.rows()),
-    )
+    for suffix in formats:
+        cells = (_list_possible_answers(answers, row, names, sets) for row in answers.rows())
+        write_answers(folder / f"sets.{suffix}", columns, cells)
 
 
 def _list_possible_answers(

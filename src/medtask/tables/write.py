@@ -55,6 +55,13 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[st
     return _add_name(path, notes)
 
 
+def check_formats(names: Iterable[str]) -> None:
+    """Raise UsageError if one of the names, such as "csv", is not a format of `write_answers`."""
+    if unknown := [name for name in names if f".{name}" not in FORMATS]:
+        known = ", ".join(suffix.removeprefix(".") for suffix in FORMATS)
+        raise UsageError(f"{unknown[0]!r} is not a format for answers", fix=f"choose from {known}")
+
+
 def _add_name(path: Path, notes: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(f"{format_path(path.name)}: {note}" for note in notes or ())
 

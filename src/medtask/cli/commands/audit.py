@@ -84,4 +84,7 @@ def _print_sample(sample: AuditSample, source: Path) -> None:
     )
     show.print_line((str(sample.table_path), "bold"), f"   {summary}")
     mark = ", or an x in none_applies," if sample.has_none_column else ""
-    show.print_line(f"Fill in the column gold{mark} from the top, then run: medtask audit {source}")
+    show.print_line(
+        f"Fill in the column gold{mark} from the top (in a spreadsheet: of sample.xlsx), then run: "
+        f"medtask audit {source}"
+    )

@@ -16,6 +16,7 @@ from medtask.cli.inputs import (
     GroupName,
     KindName,
     TaskFile,
+    split_formats,
 )
 from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
@@ -69,6 +70,13 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option(help="Include simple baselines on the same rows.")
     ] = True,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMATS",
+            help="Formats of accepted, review and sets tables; in xlsx, ids stay text.",
+        ),
+    ] = "csv",
     track: TrackingStore = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Allow a tracking store on another machine.")
@@ -107,6 +115,7 @@ def evaluate(
         "readers": columns,
         "baselines": baselines,
         "seed": seed,
+        "formats": split_formats(to),
     }
     evaluation = evaluate_answers(answers, out=out, **settings)  # type: ignore[arg-type]
     document = report_to_tracker(

@@ -23,6 +23,7 @@ from medtask.cli.inputs import (
     choose_model,
     disable_downloads,
     open_table,
+    split_formats,
 )
 from medtask.cli.model_options import add_load_options, load_shown_engine
 from medtask.cli.table_options import add_read_options
@@ -111,7 +112,7 @@ def run(
             out=out,
             limit=limit,
             gold=gold,
-            formats=_split_formats(to),
+            formats=split_formats(to),
             max_error_rate=max_error_rate,
             new_run=new_run,
             force_lock=force,
@@ -130,10 +131,6 @@ def run(
         result, resume_note=" without --new-run" if new_run else ""
     )
     raise typer.Exit(result.exit_code)
-
-
-def _split_formats(to: str) -> list[str]:
-    return [name.strip().lower() for name in to.split(",") if name.strip()]
 
 
 def _load_engine(

@@ -1,0 +1,87 @@
+"""Rows are found again although a spreadsheet changed their ids, and never the wrong ones."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medtask.runs.changed_ids import match_changed_ids
+
+
+def make_known(ids: list[str]) -> dict[str, dict[str, object]]:
+    return {name: {"text": f"note about case {name} of ward {len(name)}"} for name in ids}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("0001", "1"),
+        ("0001", "1.0"),
+        ("1.10", "1,1"),
+        ("1E5", "100000"),
+        ("1E5", "1,00E+05"),
+        ("123456789012345678", "1.23457E+17"),
+        ("123456789012345678", "1,23457E+17"),
+        ("+47", "47"),
+    ],
+)
+def test_the_id_of_the_same_number_is_found(before: str, after: str) -> None:
+    found = match_changed_ids([(after, {})], {before: {}, "0007": {}, "x": {}})
+    assert found.names == (before,)
+    assert found.notes == (
+        f'1 id changed, as spreadsheets do ("{before}" became "{after}"): the rows were found '
+        "1 by value",
+    )
+
+
+def test_ids_that_are_known_are_taken_as_they_are() -> None:
+    found = match_changed_ids([("1", {}), ("01", {}), ("'=a", {})], {"01": {}, "1": {}, "=a": {}})
+    assert found.names == ("1", "01", "=a")
+    assert not found.notes
+
+
+def test_an_id_that_fits_several_rows_is_found_by_other_columns_or_not_at_all() -> None:
+    known = make_known(["01", "001", "x"])
+    assert match_changed_ids([("1", {})], known).names == (None,)
+    assert match_changed_ids([("1", known["001"])], known).names == ("001",)
+
+
+def test_a_row_with_another_text_is_not_found_by_its_number() -> None:
+    known = {"0001": {"text": "stent in the bile duct"}, "0002": {"text": "biopsy"}}
+    rows = [("1", {"text": "total knee replacement"})]
+    assert match_changed_ids(rows, known).names == (None,)
+
+
+def test_dates_are_found_by_the_text_and_letters_that_were_lost_by_the_place() -> None:
+    known = make_known(["1-2", "3-4", "5-6"])
+    rows = [
+        ("02.jan", {"text": "note about case ?-2 of ward 3"}),
+        *((name, known[name]) for name in ("3-4",)),
+        ("06.mai", known["5-6"]),
+    ]
+    found = match_changed_ids(rows, known, in_order=True)
+    assert found.names == ("1-2", "3-4", "5-6")
+    assert "1 by text of other columns, 1 by place in the file" in found.notes[0]
+    assert match_changed_ids(rows, known).names == (None, "3-4", "5-6")
+
+
+def test_places_count_only_where_texts_agree() -> None:
+    known = make_known(["a-1", "a-2"])
+    rows = [("x", {"text": "another text"}), ("y", {})]
+    assert match_changed_ids(rows, known, in_order=True).names == (None, None)
+
+
+@given(
+    ids=st.lists(st.integers(0, 10**6), min_size=1, max_size=30, unique=True),
+    width=st.integers(1, 9),
+    seed=st.integers(0, 9),
+)
+def test_padded_numbers_are_found_in_any_order(ids: list[int], width: int, seed: int) -> None:
+    known = make_known([f"{number:0{width}}" for number in ids])
+    rows = [(str(int(name)), cells) for name, cells in known.items()]
+    random.Random(seed).shuffle(rows)
+    found = match_changed_ids(rows, known)
+    assert [int(name or -1) for name in found.names] == [int(name) for name, _ in rows]
