@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from medtask.errors import RunMismatch
 from medtask.prediction.deciding import apply_thresholds
 from medtask.prediction.predictor import RowAnswer
+from medtask.prediction.quotes import locate_quotes
 from medtask.records import AnsweredRow, LeftOut, Prompt, Record
 from medtask.runs.calibration_store import calibrate_answer
 from medtask.runs.ledger import Ledger
@@ -74,7 +75,12 @@ class OutputSource:
             )
 
     def iter_pairs(self) -> Iterator[_RecordAnswer]:
-        return zip(self.iter_records(), self.iter_answers(), strict=True)
+        for record, row_answer in zip(self.iter_records(), self.iter_answers(), strict=True):
+            answer = row_answer.answer
+            if any(quote.column is None for quote in (answer.quotes or {}).values()):
+                # Ledgers of earlier versions have the places in the prompt's text only.
+                answer = locate_quotes(self.task, record, answer)
+            yield record, replace(row_answer, answer=answer)
 
     def has_threshold_gold(self, record: Record, row: int) -> bool:
         """Whether thresholds are fitted on a row."""
