@@ -119,6 +119,14 @@ def test_the_keys_of_options_are_names_of_gold() -> None:
     assert read_gold(task, row, "2") == "B"
 
 
+@pytest.mark.parametrize("cell", [["six"], {"choices": ["B"]}, [{"value": "six"}]])
+def test_an_option_in_the_shape_of_a_tool_is_read(cell: object) -> None:
+    row = {"options": ["five", "six"]}
+    assert read_gold(make_task(MultipleChoice(("options",))), row, cell) == "B"
+    assert read_gold(make_task(MultipleChoice(("options",), several=True)), row, cell) == ("B",)
+    assert read_gold(make_task(MultipleChoice(("options",))), row, {"choices": []}) is None
+
+
 @pytest.mark.parametrize(
     "cell", [[{"a": 1, "b": 2}, {"a": 3, "b": 4}], {"text": ["five", "six"], "label": ["A"]}]
 )

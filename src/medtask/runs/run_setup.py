@@ -14,20 +14,24 @@ from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
 from medtask.runs.session import SessionRequest
-from medtask.tables.read import TableCounts, validate_table
+from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import check_formats
 from medtask.tables.write_excel import check_excel_size
-from medtask.tasks.cell_counts import CellCounts, count_gold_cells, describe_missing_words
+from medtask.tasks.cell_counts import (
+    CellCounts,
+    count_gold_cells,
+    describe_input_words,
+    select_input_words,
+)
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.rows import (
-    find_extras_problem,
     find_invalid_gold,
     find_unknown_gold,
     read_gold_column,
     read_records,
     require_columns,
+    require_extras,
 )
 from medtask.tasks.task import Task
 
@@ -136,13 +140,11 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
             setup.notes.append(
                 f'the table has a column "{column}": among the answers it is called "{name}"'
             )
-    if problem := find_extras_problem(task, table.rows()):
-        raise InputError(
-            f"{table.source}: no row can be asked (row 1: {problem})",
-            fix=f"check the column under {get_task_kind(task).columns_key} in the task",
-        )
+    require_extras(task, table)
     setup.notes += task.cut_texts
-    _note_missing_words(setup, table_survey)
+    input_words = select_input_words(task, table_survey.missing_words)
+    setup.cell_counts["missing_words"] = {name: dict(words) for name, words in input_words.items()}
+    setup.notes += describe_input_words(input_words)
     if setup.gold_column is not None:
         _check_gold(setup)
     elif get_task_kind(task).threshold_fit:
@@ -168,21 +170,6 @@ def _check_options(options: RunOptions) -> None:
             f"a limit of {options.limit} leaves no row", fix="set the limit to 1 row or more"
         )
     check_formats(options.formats)
-
-
-def _note_missing_words(setup: RunSetup, survey: TableCounts) -> None:
-    """Note words for missing values in the columns that the prompt shows."""
-    task = setup.task
-    columns = find_prompt_columns(task) - set(get_task_kind(task).columns)
-    found = {
-        column: survey.missing_words[column]
-        for column in sorted(columns & set(survey.missing_words))
-    }
-    setup.cell_counts["missing_words"] = {column: dict(words) for column, words in found.items()}
-    setup.notes += [
-        f'{describe_missing_words(words)} of the column "{column}" (see --missing)'
-        for column, words in found.items()
-    ]
 
 
 def _check_gold(setup: RunSetup) -> None:

@@ -15,6 +15,8 @@ MISSING_WORDS = frozenset(
     )
 )
 
+_MAX_LENGTH = 200  # characters: a longer cell is not a word
+
 
 class MissingText(str):
     """A cell with a word for a missing value. The text is kept, for output tables and labels."""
@@ -30,10 +32,11 @@ def mark_missing(
 ) -> dict[str, object]:
     """The row, in which cells that hold one of the words are `MissingText`."""
     return {
-        column: MissingText(cell)
-        if isinstance(cell, str | int | float)
-        and not isinstance(cell, bool)
-        and str(cell).strip() in words
-        else cell
-        for column, cell in row.items()
+        column: MissingText(cell) if _is_word(cell, words) else cell for column, cell in row.items()
     }
+
+
+def _is_word(cell: object, words: Collection[str]) -> bool:
+    if isinstance(cell, str):
+        return len(cell) <= _MAX_LENGTH and cell.strip() in words
+    return isinstance(cell, int | float) and not isinstance(cell, bool) and str(cell) in words

@@ -10,6 +10,7 @@ from medtask.display import format_count, format_list, format_row_count, quote
 from medtask.records import Record
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
 
 MAX_EXAMPLES = 3
@@ -117,3 +118,22 @@ def describe_missing_words(words: Mapping[str, int]) -> str:
         f"{format_list([quote(word) for word in words])} "
         f"{'counts' if len(words) == 1 else 'count'} as missing in {format_row_count(rows)}"
     )
+
+
+def select_input_words(
+    task: Task, words: Mapping[str, Mapping[str, int]]
+) -> dict[str, Mapping[str, int]]:
+    """The words for missing values by column, of the columns whose texts a prompt shows.
+
+    In columns of options such a word is a text like any other.
+    """
+    columns = find_prompt_columns(task) - set(get_task_kind(task).columns)
+    return {column: words[column] for column in sorted(columns & set(words))}
+
+
+def describe_input_words(words: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A sentence on each column of `select_input_words`."""
+    return [
+        f'{describe_missing_words(found)} of the column "{column}" (see --missing)'
+        for column, found in words.items()
+    ]

@@ -10,7 +10,7 @@ from itertools import combinations
 from medtask.display import format_list, format_row_count
 from medtask.names import Names
 from medtask.tables.cell_values import read_cell
-from medtask.tasks.containers import parse_container
+from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.row_options import RowOptions
 from medtask.tasks.task import GOLD_FORMS, GoldForm
 
@@ -165,8 +165,8 @@ class _OptionFinder:
 def _read_cell_letters(
     value: object, finder: _OptionFinder, several: bool, form: GoldForm
 ) -> Letters | None:
-    listed = parse_container(value)
-    if isinstance(listed, list):
+    listed = read_annotations(value)
+    if listed is not None:
         found: Sequence[str | None] = [finder.find(read_cell(one) or "", form) for one in listed]
     else:
         text = read_cell(value) or ""

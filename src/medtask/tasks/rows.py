@@ -119,17 +119,18 @@ def find_invalid_gold(task: Task, row: Mapping[str, object], gold: Value) -> tup
     return get_task_kind(task).find_invalid_gold(row, gold)
 
 
-def find_extras_problem(task: Task, rows: Iterable[Mapping[str, object]]) -> str | None:
-    """Why none of the first rows can be asked, although their text may be valid; None if one can.
+def require_extras(task: Task, table: Table) -> None:
+    """Raise TableError if no row has readable options or what else the kind reads of a row.
 
-    The reason is that of the first row, such as options in a shape that is not known.
+    The first rows are read.
     """
     kind = get_task_kind(task)
-    problems = [kind.read_extras(row) for row in islice(rows, _CHECKED_ROWS)]
-    first = next(iter(problems), None)
-    return (
-        first if isinstance(first, str) and all(isinstance(one, str) for one in problems) else None
-    )
+    problems = [kind.read_extras(row) for row in islice(table, _CHECKED_ROWS)]
+    if problems and all(isinstance(problem, str) for problem in problems):
+        raise TableError(
+            f"{table.source}: no row can be asked (row 1: {problems[0]})",
+            fix=f"check the column under {kind.columns_key} in the task",
+        )
 
 
 def check_columns(

@@ -128,10 +128,21 @@ def _print_task_check(
     from medtask.cli.dataset_statistics import DatasetStatistics, collect_statistics
     from medtask.tables.read import validate_table
     from medtask.tables.write_excel import MAX_CELL_LENGTH
-    from medtask.tasks.cell_counts import CellCounts, count_gold_cells
-    from medtask.tasks.rows import find_unknown_gold, read_gold_column, read_records
+    from medtask.tasks.cell_counts import (
+        CellCounts,
+        count_gold_cells,
+        describe_input_words,
+        select_input_words,
+    )
+    from medtask.tasks.rows import (
+        find_unknown_gold,
+        read_gold_column,
+        read_records,
+        require_extras,
+    )
 
-    long_cells = validate_table(table, task.id_column).long_cells
+    survey = validate_table(table, task.id_column)
+    require_extras(task, table)
     gold = task.gold_column or ""
     gold_task, form_notes = read_gold_column(task, ((row, row.get(gold)) for row in table))
     statistics, gold_cells = DatasetStatistics(), CellCounts(form_notes=form_notes)
@@ -140,11 +151,13 @@ def _print_task_check(
         records = count_gold_cells(task, records, task.gold_column, gold_cells)
     unknown = find_unknown_gold(gold_task, records)
     _print_task(task, table, statistics)
+    for line in describe_input_words(select_input_words(task, survey.missing_words)):
+        show.print_fact("missing", line)
     for line in gold_cells.describe("gold"):
         show.print_fact("gold", line)
     for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
         show.print_warning(warning)
-    if long_cells:
+    if long_cells := survey.long_cells:
         show.print_warning(
             f"{format_count(long_cells, 'cell')} with more than {MAX_CELL_LENGTH:,} characters, "
             "the limit of XLSX: with --to xlsx the text is cut there"

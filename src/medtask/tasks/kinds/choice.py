@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from medtask.display import format_list, format_suggestion, quote
 from medtask.records import LETTERS, Branch, Description, Option, Value
 from medtask.tables.cell_values import read_present_cell
+from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.config import BOOLEAN, ConfigModel, NullAsNone
-from medtask.tasks.containers import parse_container
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind
 from medtask.tasks.kinds.labels import YES_NO, ask_for_each, write_yes_no_lines
 from medtask.tasks.option_gold import GoldColumn, find_letters, find_readings
@@ -80,12 +80,18 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         found = read_options(self.spec, fields)
         return found if isinstance(found, str) else RowExtras(options=found.options)
 
+    def read_gold(self, row: Mapping[str, object], cell: object) -> Value | None:
+        """See `TaskKind.read_gold`; an annotation without an option is missing."""
+        if not self.spec.several and read_annotations(cell) == []:
+            return None
+        return super().read_gold(row, cell)
+
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """Letters, from the letter, the key, the text or the position of options."""
         options = read_options(self.spec, row)
         if isinstance(options, str):
             return text
-        if self.allows_none and parse_container(cell) == []:
+        if self.allows_none and read_annotations(cell) == []:
             return ()
         letters = find_letters(cell, options, self.spec.several, self.spec.gold_is)
         if letters is None:
