@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import medtask
@@ -51,6 +51,7 @@ keys = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(keys, keys, st.sampled_from(["training", "validation", "calibration", "example"]))
 def test_no_row_that_was_used_is_measured_nor_any_row_of_its_group(rows, used, use) -> None:
     left_out = find_left_out(rows, [fingerprint_rows(used, use, "s")] if used else [])
@@ -68,6 +69,7 @@ def test_no_row_that_was_used_is_measured_nor_any_row_of_its_group(rows, used, u
     assert left_out_from_json(json.loads(json.dumps(left_out_to_json(left_out)))) == left_out
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.integers(1, 30), st.sampled_from(LeftOut)), st.lists(groups, max_size=30))
 def test_later_groups_are_left_out_as_a_whole(left_out, names) -> None:
     extended = extend_to_groups(left_out, names)

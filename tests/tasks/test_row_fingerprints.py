@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtask.errors import InputError
@@ -40,6 +40,7 @@ words = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(words, min_size=1, max_size=10), words)
 def test_exactly_the_rows_that_were_used_are_found(used: list[list[str]], other: list[str]) -> None:
     texts = [" ".join(one) for one in used]
