@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import medtask
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.records import Prompt, Record
+from medtask.runs.open_answers import open_answers
 from medtask.runs.signals import Interrupted
 from medtask.tables.read import read_table
 from medtask.tables.table import Table
@@ -114,6 +116,35 @@ def test_several_labels_have_out_of_fold_figures(tmp_path: Path) -> None:
     )
     assert model.out_of_fold is not None
     assert model.out_of_fold.score is not None
+
+
+def test_calibration_and_thresholds_are_those_of_the_folds_models(tmp_path: Path) -> None:
+    task = make_task(tmp_path / "task", "labels", TAGS)
+    engines, tables = [], list[Table]()
+    rows = make_rows(kind="labels")
+    kept = tmp_path / "kept"
+    work = make_work(task, tmp_path / "folds", tables, folds=2)
+
+    def train(table: Table, recipe: Recipe, out: Path) -> TrainedModel:
+        model = work.train(table, recipe, out)
+        engines.append(shutil.copytree(out, kept / out.name))
+        return model
+
+    cross_validate(replace(work, train=train), read_table(rows))
+    answers = open_answers(tmp_path / "folds", task=task, gold="gold")
+    found = {one.row: one.answer for one in answers.rows()}
+    assert len(engines) == 2
+    for folder, table in zip(engines, tables, strict=True):
+        used = {str(row["text"]) for row in table.rows()}
+        own = [row for row in rows if row["text"] not in used]
+        run = medtask.run(task, medtask.load_model(str(folder)), own, out=folder / "run")
+        assert run.state == "finished"
+        for row, expected in zip(own, open_answers(folder / "run", task=task).rows(), strict=True):
+            number = next(index for index, one in enumerate(rows, 1) if one["text"] == row["text"])
+            assert found[number].value == expected.answer.value
+            assert found[number].probabilities == pytest.approx(
+                expected.answer.probabilities, abs=1e-6
+            )
 
 
 def test_an_interrupted_cross_validation_goes_on_where_it_stopped(tmp_path: Path) -> None:

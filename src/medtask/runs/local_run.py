@@ -212,6 +212,14 @@ def run(
             "this run was started with an earlier version, and keeps its defaults: an answer may "
             "have no option (at_least_one: false)"
         )
+    return run_prepared(setup, model, progress)
+
+
+def run_prepared(
+    setup: RunSetup, model: Engine | Callable[[], Engine], progress: RunObserver | None = None
+) -> Run:
+    """Answer the rows of a checked run; see `run`."""
+    options = setup.options
     exit_code, summary = 0, None
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
@@ -254,6 +262,7 @@ def _write_outputs(
         setup.gold_column,
         saved_calibration.calibration if saved_calibration else None,
         _find_left_out(setup, session, saved_calibration),
+        setup.options.row_calibrations,
     )
     thresholds = fit_thresholds(source)
     summary, notes = write_answer_tables(session.folder, source, setup.options.formats, thresholds)

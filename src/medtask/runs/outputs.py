@@ -43,7 +43,8 @@ _RecordAnswer = tuple[Record, RowAnswer]
 class OutputSource:
     """The source of a run's output tables: its first ``rows`` rows, all answered.
 
-    ``left_out`` are the rows that metrics and thresholds leave out.
+    ``left_out`` are the rows that metrics and thresholds leave out. ``row_calibrations``, by row
+    number, replace ``calibration``.
     """
 
     task: Task
@@ -53,11 +54,13 @@ class OutputSource:
     gold_column: str | None
     calibration: Calibration | None = None
     left_out: Mapping[int, LeftOut] = field(default_factory=dict)
+    row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
 
     @property
     def is_calibrated(self) -> bool:
         """Whether probabilities differ from those of the model."""
-        return self.calibration is not None and self.calibration.calibrated
+        calibrations = {id(one): one for one in self.row_calibrations.values()}.values()
+        return any(one is not None and one.calibrated for one in (self.calibration, *calibrations))
 
     def iter_records(self) -> Iterator[Record]:
         return islice(read_records(self.task, self.table, gold_column=self.gold_column), self.rows)
@@ -65,12 +68,12 @@ class OutputSource:
     def iter_answers(self) -> Iterator[RowAnswer]:
         """Yield the answers, with calibrated probabilities if there is a calibration."""
         for row_answer in self.ledger.read_answers(self.rows):
+            calibration = self.row_calibrations.get(row_answer.row, self.calibration)
             yield (
                 replace(
-                    row_answer,
-                    answer=calibrate_answer(self.task, row_answer.answer, self.calibration),
+                    row_answer, answer=calibrate_answer(self.task, row_answer.answer, calibration)
                 )
-                if self.calibration
+                if calibration
                 else row_answer
             )
 

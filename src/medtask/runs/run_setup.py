@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtask.errors import InputError, TableError, UsageError
 from medtask.records import Record
@@ -35,10 +36,17 @@ from medtask.tasks.rows import (
 )
 from medtask.tasks.task import Task
 
+if TYPE_CHECKING:
+    from medtask.evaluation.calibration.transforms import Calibration
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of a run; see `medtask.run`."""
+    """The options of a run; see `medtask.run`.
+
+    ``row_calibrations``, by row number, replace the calibration of the model, in runs in which rows
+    are answered by different models.
+    """
 
     out: Path | None = None
     limit: int | None = None
@@ -50,6 +58,7 @@ class RunOptions:
     allow_remote: bool = False
     calibrated: bool = True
     baselines: bool = True
+    row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

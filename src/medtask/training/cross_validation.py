@@ -17,11 +17,12 @@ from medtask.engines.registry import find_trained_folders
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.records import Prompt
-from medtask.runs.local_run import run
+from medtask.runs.local_run import run_prepared
 from medtask.runs.lock import lock_run
 from medtask.runs.manifest import read_manifest
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
+from medtask.runs.run_setup import RunOptions, prepare_run
 from medtask.runs.signals import Interrupted
 from medtask.tables.read import read_table
 from medtask.tables.read_options import ReadOptions
@@ -188,15 +189,19 @@ def _answer_rows(work: CrossValidation, table: Table, digest: str) -> None:
         numbers = {name: fold - 1 for name, fold in zip(ids, row_folds, strict=True)}
         work.observer.on_note(f"answering {len(rows):,} rows with the models of the other folds")
         with closing(FoldEngine(folders, numbers, work.load_options, details)) as engine:
-            result = run(
-                work.task,
-                engine,
-                table,
-                out=work.folder,
-                gold=work.task.gold_column,
+            calibrations = engine.find_calibrations(work.task)
+            options = RunOptions(
+                work.folder,
+                gold_column=work.task.gold_column,
                 max_error_rate=1.0,
                 calibrated=False,
+                row_calibrations={
+                    row: calibration
+                    for row, fold in enumerate(row_folds, 1)
+                    if (calibration := calibrations[fold - 1])
+                },
             )
+            result = run_prepared(prepare_run(work.task, table, options), engine)
         if result.state == "interrupted":
             raise Interrupted(result.exit_code - 128)
 

@@ -6,12 +6,18 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtask.engines.base import Engine, EngineInfo, PromptPlan, Rendering
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.model_metadata import hash_model_metadata
 from medtask.engines.registry import load_model
 from medtask.records import Fault, Generated, Limits, Prompt, Scores
+from medtask.runs.calibration_store import find_calibration
+from medtask.tasks.task import Task
+
+if TYPE_CHECKING:
+    from medtask.evaluation.calibration.transforms import Calibration
 
 
 class FoldEngine(Engine):
@@ -72,6 +78,17 @@ class FoldEngine(Engine):
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan | None:
         return self._load(0).plan(prompts)
+
+    def find_calibrations(self, task: Task) -> list[Calibration | None]:
+        """The calibration and thresholds of each fold's model, fitted in its training."""
+        found = []
+        for fold in range(len(self.folders)):
+            identity = self._load(fold).info.identity
+            saved, _ = find_calibration(
+                task, {f"model.{name}": fact for name, fact in identity.items()}
+            )
+            found.append(saved.calibration if saved else None)
+        return found
 
     def close(self) -> None:
         for engine in self._loaded.values():
