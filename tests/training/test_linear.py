@@ -4,6 +4,7 @@ other rows only.
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,18 @@ def test_it_learns_and_reports_what_it_chose(tmp_path: Path) -> None:
     assert [answer.value for answer in answers] == [
         example.record.gold for example in material.validation
     ]
+
+
+def test_decomposed_letters_are_those_of_the_training_rows(tmp_path: Path) -> None:
+    swapped = str.maketrans("aeo", "åéø")
+    rows = [{**row, "text": str(row["text"]).translate(swapped)} for row in make_rows()]
+    task = make_task(tmp_path / "task")
+    fit_linear([make_training_data(task, rows)], RECIPE, make_training_context(tmp_path))
+    composed = [text.translate(swapped) for text in NEW_TEXTS]
+    decomposed = [unicodedata.normalize("NFD", text) for text in composed]
+    assert decomposed != composed
+    one, other = (predict_with_draft(task, tmp_path, texts) for texts in (composed, decomposed))
+    assert [answer.probabilities for answer in one] == [answer.probabilities for answer in other]
 
 
 def test_the_same_rows_give_the_same_model_in_any_order(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import unicodedata
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ BATCH_ROWS = 1024
 # label ("each"), or the same renormalised to sum to 1 ("shared"), as OneVsRestClassifier does for
 # one correct label.
 Link = Literal["softmax", "each", "shared"]
+NormalForm = Literal["NFC"]
 
 # All settings that affect the terms and weights of a text. Not "input": with it a vectorizer would
 # read files named by the texts.
@@ -71,17 +73,21 @@ class LinearModel:
         weights: [terms, labels], with the terms of all vectorizers concatenated.
         intercepts: [labels].
         link: The link from decision values to probabilities.
+        normal_form: The Unicode normal form that texts are converted to; None for no conversion.
     """
 
     vectorizers: tuple[Any, ...]
     weights: NDArray[np.float64]
     intercepts: NDArray[np.float64]
     link: Link
+    normal_form: NormalForm | None = None
 
     def score_texts(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """[texts, labels]: natural-log probabilities, or log-odds for link "each"."""
         from scipy.sparse import hstack
 
+        if self.normal_form:
+            texts = [unicodedata.normalize(self.normal_form, text) for text in texts]
         terms = hstack(
             [vectorizer.transform(texts) for vectorizer in self.vectorizers], format="csr"
         )
@@ -167,7 +173,11 @@ def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Linea
 
 
 def save_linear(
-    folder: Path, vectorizer: Any, classifier: Any, metadata: ModelMetadata
+    folder: Path,
+    vectorizer: Any,
+    classifier: Any,
+    metadata: ModelMetadata,
+    normal_form: NormalForm | None = None,
 ) -> ModelMetadata:
     """Write a fitted pipeline as a model folder, without pickle; returns the metadata with hashes.
 
@@ -178,6 +188,8 @@ def save_linear(
             for kind "label" on label names, for kind "labels" on [rows, labels] of 0 and 1 in the
             order of ``metadata.labels``.
         metadata: The metadata of the model, without hashes.
+        normal_form: The Unicode normal form of the texts that the pipeline was fitted on, to which
+            other texts are converted; None for no conversion.
 
     Returns:
         The metadata with hashes.
@@ -189,7 +201,11 @@ def save_linear(
     """
     vectorizers = tuple(vectorizer) if isinstance(vectorizer, list | tuple) else (vectorizer,)
     link, weights, intercepts = _read_classifier(classifier, metadata)
-    features = {"link": link, "features": [_describe_vectorizer(one) for one in vectorizers]}
+    features = {
+        "link": link,
+        "features": [_describe_vectorizer(one) for one in vectorizers],
+        "normal_form": normal_form,
+    }
     arrays = {f"idf_{place}": one.idf_ for place, one in enumerate(vectorizers) if one.use_idf}
     if len(weights) != (terms := sum(len(one.vocabulary_) for one in vectorizers)):
         raise InputError(
@@ -307,7 +323,10 @@ def _read_model(folder: Path, metadata: ModelMetadata) -> LinearModel:
     links = ("softmax", "shared") if KINDS[metadata.kind].exclusive else ("each",)
     shape = (sum(len(vectorizer.vocabulary_) for vectorizer in vectorizers), len(metadata.labels))
     fits = (
-        weights.shape == shape and intercepts.shape == shape[1:] and features.get("link") in links
+        weights.shape == shape
+        and intercepts.shape == shape[1:]
+        and features.get("link") in links
+        and features.get("normal_form") in (None, "NFC")
     )
     if not fits or not all(
         array.dtype == np.float64 and np.isfinite(array).all() for array in (weights, intercepts)
@@ -316,7 +335,10 @@ def _read_model(folder: Path, metadata: ModelMetadata) -> LinearModel:
             f"the linear model in {format_path(folder)} does not fit its labels and terms",
             fix=_RETRAIN_FIX,
         )
-    return LinearModel(vectorizers, weights, intercepts, features["link"])
+    # Folders of earlier versions name no normal form.
+    return LinearModel(
+        vectorizers, weights, intercepts, features["link"], features.get("normal_form")
+    )
 
 
 def _build_vectorizer(features: Mapping[str, Any], idf: NDArray[np.float64] | None) -> Any:

@@ -23,6 +23,7 @@ from medtask.evaluation.baselines.classifier_search import (
 )
 from medtask.evaluation.baselines.ridge import hash_row
 from medtask.evaluation.baselines.text_classifier import (
+    NORMAL_FORM,
     ClassifierSettings,
     TermCounts,
     count_terms,
@@ -110,7 +111,11 @@ def train_linear(
     model = fit_text_classifier(counts, train.gold, targets.labels, chosen.settings)
     vectorizers = model.build_vectorizers(counts)
     trained = save_linear(
-        folder, vectorizers, model.classifier, targets.describe_model("linear", BASE)
+        folder,
+        vectorizers,
+        model.classifier,
+        targets.describe_model("linear", BASE),
+        NORMAL_FORM,
     )
     facts = {
         "features": chosen.settings.features,

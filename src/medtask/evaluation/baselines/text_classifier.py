@@ -6,11 +6,12 @@ any selection of the rows, so that a row that is held out has no part in them.
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ _ANALYZERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"words": ("words",), "letters": ("letters",), "words and letters": ("words", "letters")}
 )
+NORMAL_FORM: Literal["NFC"] = "NFC"
 _MAX_TERMS_PER_ANALYZER = 50_000
 # The weights are a dense table of terms by labels: many labels get fewer terms.
 _MAX_WEIGHTS = 10_000_000
@@ -65,7 +67,11 @@ class TermCounts:
     def count_texts(self, texts: Sequence[str]) -> TermCounts:
         """The counts of other texts; their new terms are ignored."""
         return replace(
-            self, counts={name: one.transform(texts) for name, one in self.vectorizers.items()}
+            self,
+            counts={
+                name: one.transform(_normalize_texts(texts))
+                for name, one in self.vectorizers.items()
+            },
         )
 
     def list_features(self) -> list[str]:
@@ -81,13 +87,18 @@ def count_terms(texts: Sequence[str]) -> TermCounts:
     vectorizers, counts = {}, {}
     for name, counter in counters.items():
         try:
-            counts[name] = counter.fit_transform(texts)
+            counts[name] = counter.fit_transform(_normalize_texts(texts))
         except ValueError:
             continue  # the vocabulary is empty: "a b" has letters, but no words
         vectorizers[name] = counter
     if not counts:
         raise ValueError("the texts have no terms")
     return TermCounts(vectorizers, counts)
+
+
+def _normalize_texts(texts: Sequence[str]) -> list[str]:
+    """The texts in `NORMAL_FORM`: decomposed letters have the terms of composed ones."""
+    return [unicodedata.normalize(NORMAL_FORM, text) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
