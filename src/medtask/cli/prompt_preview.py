@@ -11,6 +11,7 @@ from medtask.display import escape_control_characters, format_count
 from medtask.engines.base import Engine, Rendering
 from medtask.errors import EngineError, TaskFaults, UsageError
 from medtask.records import Fault, Prompt, Record
+from medtask.tables.cell_values import read_key
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import read_records
@@ -62,8 +63,9 @@ class PromptPreview:
 
 def find_record(task: Task, table: Table, row: int, record_id: str | None) -> Record:
     """The record at a row (from 1), or with an id; raises UsageError if it is not found."""
+    wanted = None if record_id is None else read_key(record_id)
     for number, record in enumerate(read_records(task, table), 1):
-        if record.id == record_id if record_id is not None else number == row:
+        if record.id == wanted if record_id is not None else number == row:
             return record
     if record_id is not None:
         raise UsageError(
