@@ -72,5 +72,5 @@ def test_lists_and_structs_come_back_from_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "kept"), [(2**70, None), (-3, -3)])
-def test_a_number_that_no_column_can_hold_is_missing(value: int, kept: int | None) -> None:
+def test_a_number_that_is_too_large_for_a_column_is_missing(value: int, kept: int | None) -> None:
     assert cast_to_schema(value, {"type": "integer"}) == kept

@@ -34,7 +34,7 @@ def test_a_damaged_gzip_file_is_refused(write_file, name, keep):
         list(read_table(write_file(gzip.compress(os.urandom(300).hex().encode())[:keep], name)))
 
 
-def test_gzip_without_gzip_is_refused(write_file):
+def test_a_gz_file_that_is_not_gzip_is_refused(write_file):
     with pytest.raises(TableError, match="gzip file is cut off or damaged"):
         read_table(write_file("id\n1\n", "a.csv.gz"))
 
@@ -78,7 +78,7 @@ def test_a_folder_without_tables_is_refused(write_file, tmp_path):
         read_table(tmp_path)
 
 
-def test_a_missing_file_is_reported_with_its_nearest_neighbour(write_file, tmp_path):
+def test_a_missing_file_is_reported_with_the_most_similar_name(write_file, tmp_path):
     write_file("id\n", "procedures.csv")
     with pytest.raises(TableError, match="file not found") as raised:
         read_table(tmp_path / "procedure.csv")
@@ -88,7 +88,7 @@ def test_a_missing_file_is_reported_with_its_nearest_neighbour(write_file, tmp_p
 
 
 @pytest.mark.parametrize("name", ["notes.xls", "notes", "notes.gz", "notes.parquet.gz"])
-def test_an_unknown_ending_is_refused_with_the_known_ones(write_file, name):
+def test_an_unknown_suffix_is_refused_with_the_known_ones(write_file, name):
     with pytest.raises(TableError, match="not a known table format") as raised:
         read_table(write_file("id\n1\n", name))
     assert "Parquet" in raised.value.fix
@@ -114,7 +114,7 @@ def test_a_file_that_may_not_be_read_is_reported(write_file, name):
         read_table(path)
 
 
-def test_a_table_can_be_passed_over_again_and_is_its_own_table(write_file):
+def test_a_table_can_be_iterated_again_and_read_table_returns_it(write_file):
     table = read_table(write_file("id\n1\n2\n"))
     assert list(table) == list(table.rows())
     assert read_table(table) is table

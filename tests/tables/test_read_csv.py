@@ -63,7 +63,7 @@ def test_an_alphabet_that_is_not_western_is_guessed_and_reported(write_file):
         ("id,text\n1,é\n".encode("utf-16") + b"\x00", 3, 26),
     ],
 )
-def test_an_undecodable_byte_is_refused_with_its_place(write_file, content, line, offset):
+def test_an_undecodable_byte_is_refused_with_its_position(write_file, content, line, offset):
     with pytest.raises(
         TableError, match=f"line {line}: byte {offset:,} is not valid UTF"
     ) as raised:
@@ -155,7 +155,9 @@ def test_a_header_alone_is_a_table_without_rows(write_file):
         (b"PK\x03\x04rest", "not a text file but a .xlsx file"),
     ],
 )
-def test_what_cannot_be_read_without_loss_is_refused_with_its_line(write_file, content, message):
+def test_rows_that_cannot_be_read_without_loss_are_refused_with_their_line(
+    write_file, content, message
+):
     with pytest.raises(TableError, match=message) as raised:
         list(read_table(write_file(content)))
     assert raised.value.fix
@@ -173,7 +175,7 @@ def test_nameless_empty_columns_at_the_end_are_left_out_and_reported(write_file)
         list(read_table(write_file("a,b,,\n1,2,,\n1,2,,x\n")))
 
 
-def test_a_cell_may_be_far_longer_than_the_csv_module_allows_at_first(write_file):
+def test_a_cell_may_be_longer_than_the_default_limit_of_the_csv_module(write_file):
     csv.field_size_limit(131_072)  # the module's own, which stays as the last caller set it
     text = "x" * 2_000_000
     assert [row["b"] == text for row in read_table(write_file(f'a,b\n1,"{text}"\n'))] == [True]
@@ -231,7 +233,7 @@ def test_what_the_csv_module_writes_is_read_back_exactly(tmp_path_factory, data)
 @pytest.mark.filterwarnings("ignore::medtask.errors.EncodingGuessWarning")
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
-def test_no_file_whatever_makes_it_crash(tmp_path_factory, content):
+def test_any_bytes_are_a_table_or_a_table_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("csv") / "notes.csv"
     path.write_bytes(content)
     try:

@@ -31,7 +31,7 @@ def save_workbook(tmp_path: Path):
     return save
 
 
-def test_cells_become_what_cells_may_hold(save_workbook):
+def test_cells_are_converted_to_cell_values(save_workbook):
     day = datetime.datetime(2026, 1, 2, 3, 4, 5)
     row = [3.0, 1.5, "007", True, day.date(), day, day.time(), None, " x\n"]
     table = read_table(save_workbook(Export=[[*"abcdefgh", 2024], row]))
@@ -42,7 +42,7 @@ def test_cells_become_what_cells_may_hold(save_workbook):
     assert table.columns[-1] == "2024"
 
 
-def test_the_first_visible_sheet_with_anything_in_it_is_read_and_reported(save_workbook):
+def test_the_first_visible_sheet_with_content_is_read_and_reported(save_workbook):
     path = save_workbook(
         empty=[], hidden=[["no"], [1]], Export=[["id"], [1]], Codes=[["code"], ["x"]]
     )
@@ -53,7 +53,7 @@ def test_the_first_visible_sheet_with_anything_in_it_is_read_and_reported(save_w
     assert read_table(path, sheet="Export").digest() == table.digest()
 
 
-def test_a_sheet_that_does_not_exist_is_refused_with_the_nearest(save_workbook):
+def test_an_unknown_sheet_is_refused_with_the_most_similar_name(save_workbook):
     path = save_workbook(Export=[["id"], [1]])
     with pytest.raises(TableError, match='sheet "Exprt" not found') as raised:
         read_table(path, sheet="Exprt")
@@ -61,18 +61,18 @@ def test_a_sheet_that_does_not_exist_is_refused_with_the_nearest(save_workbook):
 
 
 @pytest.mark.parametrize("sheets", [{"empty": []}, {"hidden": [["id"], [1]], "empty": []}])
-def test_a_workbook_without_anything_to_see_is_refused(save_workbook, sheets):
+def test_a_workbook_without_visible_content_is_refused(save_workbook, sheets):
     with pytest.raises(TableError, match="no visible sheet has content"):
         read_table(save_workbook(**sheets))
 
 
-def test_rows_without_any_value_are_counted_and_the_header_may_come_late(save_workbook):
+def test_empty_rows_are_counted_also_above_the_header(save_workbook):
     table = read_table(save_workbook(Export=[[], ["id", "text"], [1, "a"], [], [None, "b"]]))
     assert list(table) == [{"id": 1, "text": "a"}, {"id": None, "text": "b"}]
     assert validate_table(table, None).blank_lines == 1
 
 
-def test_a_value_below_no_name_is_refused_with_its_row(save_workbook):
+def test_a_value_in_an_unnamed_column_is_refused_with_its_row(save_workbook):
     with pytest.raises(
         TableError, match='sheet "Export", row 3: there is a value in column 2, which has no name'
     ):
@@ -143,14 +143,14 @@ def test_every_flipped_byte_is_refused_or_harmless(save_workbook):
             assert error.fix
 
 
-def test_a_password_is_named(tmp_path):
+def test_a_workbook_with_a_password_is_refused_with_the_reason(tmp_path):
     path = tmp_path / "notes.xlsx"
     path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512))
     with pytest.raises(TableError, match="protected by a password"):
         read_table(path)
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(save_workbook):
+def test_a_workbook_that_is_too_large_is_refused_before_it_is_unpacked(save_workbook):
     path = save_workbook(Export=[["id"], [1]])
     with (
         zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
@@ -164,7 +164,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(save_workbook):
     assert time.process_time() - started < 2
 
 
-def test_a_bomb_that_lies_about_its_size_is_refused(tmp_path, save_workbook):
+def test_a_workbook_with_a_false_size_is_refused(tmp_path, save_workbook):
     path = save_workbook(Export=[["id"], [1]])
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/media/image.png", bytes(5_000_000))

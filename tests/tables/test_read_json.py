@@ -84,7 +84,7 @@ def test_json_is_a_list_of_objects_or_an_object_of_columns(write_file, content, 
         ('[{"": 1}]', "a column has no name"),
     ],
 )
-def test_json_that_is_no_table_is_refused(write_file, content, message):
+def test_json_that_is_not_a_table_is_refused(write_file, content, message):
     with pytest.raises(TableError, match=message):
         read_table(write_file(content, "notes.json"))
 

@@ -91,7 +91,7 @@ def test_pandas_tables_of_more_than_one_batch_are_whole_and_missing_values_none(
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     ],
 )
-def test_values_become_what_cells_may_hold(value, cell):
+def test_values_are_converted_to_cell_values(value, cell):
     ((row),) = read_table([{"a": value}])
     assert row == {"a": cell}
     assert type(row["a"]) is type(cell)
@@ -109,10 +109,10 @@ def test_a_frame_without_rows_keeps_its_columns():
         ({"train": ROWS}, "a dict is not a table"),
         ([1, 2], "a list: row 1 is a int"),
         ([], "a list has no columns"),
-        ([{"a": object()}], 'a list: column "a" holds a value of type object'),
+        ([{"a": object()}], 'a list: column "a" contains a value of type object'),
         ([{"1": "a", 1: "b"}], 'a list has more than one column "1"'),
     ],
 )
-def test_what_is_no_table_is_refused(source, message):
+def test_objects_that_are_not_tables_are_refused(source, message):
     with pytest.raises(TableError, match=message):
         list(read_table(source))

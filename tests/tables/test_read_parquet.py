@@ -13,7 +13,7 @@ from medtask.tables import read_parquet
 from medtask.tables.read import read_table
 
 
-def test_values_become_what_cells_may_hold(tmp_path):
+def test_values_are_converted_to_cell_values(tmp_path):
     day = datetime.datetime(2026, 1, 2, 3, 4, 5)
     frame = pl.DataFrame(
         {
@@ -56,19 +56,19 @@ def test_values_become_what_cells_may_hold(tmp_path):
     ]
 
 
-def test_bytes_that_are_no_text_are_refused_by_column(tmp_path):
+def test_bytes_that_are_not_text_are_refused_with_their_column(tmp_path):
     pl.DataFrame({"id": [1], "scan": [b"\xff\x00"]}).write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(TableError, match='column "scan" holds bytes that are not text'):
+    with pytest.raises(TableError, match='column "scan" contains bytes that are not text'):
         list(read_table(tmp_path / "a.parquet"))
 
 
-def test_slices_meet_without_a_gap(tmp_path, monkeypatch):
+def test_slices_contain_every_row_once(tmp_path, monkeypatch):
     monkeypatch.setattr(read_parquet, "_SLICE_ROWS", 7)
     pl.DataFrame({"id": range(50)}).write_parquet(tmp_path / "a.parquet", row_group_size=20)
     assert [row["id"] for row in read_table(tmp_path / "a.parquet")] == list(range(50))
 
 
-def test_no_rows_are_no_fault(tmp_path):
+def test_a_file_without_rows_is_a_table(tmp_path):
     pl.DataFrame(schema={"id": pl.Int64}).write_parquet(tmp_path / "a.parquet")
     table = read_table(tmp_path / "a.parquet")
     assert (table.columns, list(table)) == (("id",), [])

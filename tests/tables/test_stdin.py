@@ -59,7 +59,7 @@ def test_parquet_and_xlsx_are_recognised_by_their_first_bytes(monkeypatch, tmp_p
     assert pl.read_parquet(tmp_path / "stdin.parquet").height == 1
 
 
-def test_nothing_is_refused(monkeypatch, tmp_path):
+def test_empty_standard_input_is_refused(monkeypatch, tmp_path):
     set_stdin(monkeypatch, b"")
     with pytest.raises(TableError, match="standard input is empty"):
         spool_stdin(tmp_path)

@@ -51,14 +51,14 @@ def test_case_distinguishes_ids():
     assert validate_table(read_table([{"id": "a"}, {"id": "A"}]), "id").rows == 2
 
 
-def test_equal_hashes_of_different_ids_are_no_fault(monkeypatch):
+def test_different_ids_with_equal_hashes_are_accepted(monkeypatch):
     monkeypatch.setattr(module, "hash", len, raising=False)
     assert validate_table(read_table([{"id": "a"}, {"id": "b"}]), "id").rows == 2
     with pytest.raises(TableError, match='"b"'):
         validate_table(read_table([{"id": "a"}, {"id": "b"}, {"id": "b"}]), "id")
 
 
-def test_an_id_column_that_is_not_there_is_reported_with_its_nearest_neighbour():
+def test_an_unknown_id_column_is_reported_with_the_most_similar_name():
     with pytest.raises(TableError, match='has no column "case_it"') as raised:
         validate_table(read_table([{"case_id": 1}]), "case_it")
     assert raised.value.fix == 'did you mean "case_id"?'

@@ -66,7 +66,7 @@ def test_too_many_rows_or_columns_are_refused(tmp_path, monkeypatch):
         write_answers(tmp_path / "a.xlsx", [Column("id")] * 16_385, [])
 
 
-def test_nothing_waits_outside_the_tables_folder_and_nothing_is_left(tmp_path, monkeypatch):
+def test_temporary_files_are_in_the_folder_of_the_table_and_are_removed(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", "/nonexistent")
     monkeypatch.setattr(tempfile, "tempdir", None)
     write_answers(

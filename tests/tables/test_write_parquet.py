@@ -33,7 +33,7 @@ BIG = 2**53 + 1
     ],
 )
 @pytest.mark.parametrize("part_rows", [1, 2, 3, 100])
-def test_a_column_has_the_one_type_that_holds_all_its_values_wherever_the_parts_meet(
+def test_a_column_has_one_type_for_the_values_of_all_parts(
     tmp_path, monkeypatch, values, dtype, cells, part_rows
 ):
     monkeypatch.setattr(module, "_PART_ROWS", part_rows)

@@ -208,7 +208,7 @@ def estimate_from_labels(
     )
     if plan.sampled_rows.tolist() != plan_document["drawn"]:
         raise InputError(
-            f"{folder / PLAN_FILE} does not hold the plan of these answers",
+            f"{folder / PLAN_FILE} is not the plan of these answers",
             fix="draw a new sample into another folder with --out",
         )
     source = labels or _choose_sample_file(folder) or folder / SAMPLE_FILE

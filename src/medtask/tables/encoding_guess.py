@@ -183,7 +183,8 @@ def _measure_implausibility(text: str) -> float:
 
 
 def _count_faults(word: str) -> int:
-    faults = 0
+    # An accent or three dots without a word: probably a letter of another encoding, such as à.
+    faults = int(len(word) == 1 and unicodedata.category(word) in ("Sk", "Po", "Pf", "Pi"))
     for before, letter, after in zip(f" {word}", word, f"{word[1:]} ", strict=False):
         if letter.isascii():
             continue

@@ -149,8 +149,8 @@ def _read_sheet_header(
     """The header of the sheet.
 
     Raises:
-        TableError: It is not usable, or a sheet that nobody named has one column, such as a cover
-            sheet, and another sheet has several.
+        TableError: It is not usable, or the default sheet has one column, such as a cover sheet,
+            and another sheet has several.
     """
     row, cells = preview.rows[0] if preview.rows else (1, ())
     below = preview.rows[1:]

@@ -103,6 +103,6 @@ def _convert_cell(value: object, title: str, column: str) -> object:
         return restore_whole_number(to_cell_value(value))
     except TypeError as error:
         raise TableError(
-            f"{title}: column {quote(column)} holds {error}",
+            f"{title}: column {quote(column)} contains {error}",
             fix="remove that column, or convert it to text",
         ) from None

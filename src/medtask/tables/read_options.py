@@ -15,7 +15,7 @@ _ENCODING_EXAMPLES = "utf-8, cp1252, cp1250, iso8859-2, cp850, utf-16"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """How a table is read. None: the reader finds it out.
+    """How a table is read. None: detected from the file.
 
     Attributes:
         encoding: Encoding of a text file, a name that Python knows, such as "cp1250". A byte order
@@ -65,10 +65,7 @@ class ReadOptions:
         return {name: value for name, value in self.to_values().items() if name != "sheet"}
 
     def for_further_tables(self) -> ReadOptions:
-        """These options for a second table of the same command: its sheet and header are its own.
-
-        Both are found out for that table.
-        """
+        """These options for a second table of the same command, without sheet and header row."""
         return replace(self, sheet=None, header_row=None)
 
 
@@ -86,7 +83,7 @@ DEFAULT_READ_OPTIONS = ReadOptions()
 
 def _check_encoding(name: str) -> None:
     try:
-        # Decoders of bytes to bytes, and of names of domains, are no encodings of a file.
+        # Codecs from bytes to bytes, and of domain names, are not encodings of a file.
         "".encode(name)
         known = codecs.lookup(name).name not in ("idna", "punycode", "undefined")
     except (LookupError, ValueError):

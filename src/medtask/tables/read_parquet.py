@@ -62,7 +62,7 @@ def _convert_cell(path: Path, column: str, value: object) -> object:
     except TypeError as error:
         raise make_table_error(
             path,
-            f"column {quote(column)} holds {error}",
+            f"column {quote(column)} contains {error}",
             fix="remove that column, or write it as text",
         ) from None
 
