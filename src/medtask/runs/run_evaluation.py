@@ -25,6 +25,7 @@ from medtask.runs.measured_rows import CALIBRATED, make_answered_row_key, select
 from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tasks.cell_counts import CellCounts
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.row_fingerprints import RowFingerprints, fingerprint_rows
 from medtask.tasks.rows import read_gold, read_gold_column
 from medtask.tasks.task import Task
@@ -281,7 +282,7 @@ def _fit_calibration(
         calibration = fit_calibration(
             probabilities,
             gold,
-            LabelSet(names, exclusive),
+            LabelSet(names, exclusive, get_task_kind(answers.task).thresholds),
             method=options.calibrate,
             groups=groups,
             seed=options.seed,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtask.errors import UsageError
+from medtask.evaluation.calibration.methods import (
+    GoldArray,
+    fit_bias,
+    fit_isotonic,
+    fit_temperature,
+)
 from medtask.evaluation.calibration.reliability import (
     compute_ece,
     compute_proper_scores,
@@ -25,7 +31,6 @@ from medtask.evaluation.statistics.intervals import MIN_PROBABILITY, FloatArray,
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.evaluation.statistics.resampling import FOLDS
 
-GoldArray = NDArray[Any]  # [rows] of int, or [rows, labels] of bool
 CalibrationFitter = Callable[[FloatArray, GoldArray, Calibration], Calibration]
 
 MIN_ROWS: dict[CalibrationMethod, int] = {
@@ -39,10 +44,22 @@ _ROWS_PER_LABEL = 5  # rows for each label that a bias is fitted to
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """Labels, and whether exactly one of them applies to each row."""
+    """The labels of a task.
+
+    Attributes:
+        names: The labels.
+        exclusive: Whether exactly one of them applies to each row.
+        threshold_by_name: For labels that are not exclusive, the probability from which each
+            applies; 0.5 for others.
+    """
 
     names: Sequence[str]
     exclusive: bool
+    threshold_by_name: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def thresholds(self) -> FloatArray:
+        return np.array([self.threshold_by_name.get(name, 0.5) for name in self.names])
 
 
 def fit_calibration(
@@ -60,8 +77,10 @@ def fit_calibration(
     one temperature and a bias for each label (Kull et al. 2019), under a standard normal prior so
     that the biases of rare labels stay small; ``isotonic``, label by label, renormalised (Zadrozny
     and Elkan 2002); ``auto``, no calibration, then each of these in turn if it lowers the log loss
-    of held-out rows by more than one standard error. The scores before and after are from five-fold
-    cross-fitting, which keeps groups together; choosing by them flatters ``after`` a little.
+    of held-out rows by more than one standard error. A method that makes decisions worse, on
+    held-out rows or on all, is not used: the calibration is then a temperature, or none, and its
+    reason says so. The scores before and after are from five-fold cross-fitting, which keeps groups
+    together; choosing by them flatters ``after`` a little.
 
     Args:
         probabilities: Probabilities, [n, k]; NaN where a label is not an option of the row.
@@ -102,25 +121,24 @@ def fit_calibration(
             f"a calibration that can be believed needs {needed:,} {kind}", len(shares_), needed
         )
     uncalibrated = Calibration("none", tuple(labels.names), labels.exclusive, len(shares_))
-    unseen: dict[CalibrationMethod, FloatArray] = {
+    # A temperature is fitted in every case: it replaces a method that makes decisions worse.
+    methods = list(dict.fromkeys(("temperature", *methods)))
+    trial = _Trial(shares_, truth, units, labels.thresholds)
+    fitted = {name: _FITTERS[name](shares_, truth, uncalibrated) for name in methods}
+    unseen = {
         name: _cross_fit(_FITTERS[name], shares_, truth, uncalibrated, units, seed)
         for name in methods
     }
     unseen["none"] = scale_probabilities(
         shares_, 1.0, np.zeros(len(labels.names)), exclusive=labels.exclusive
     )
-    best = _choose_method(unseen, ["none", *methods], truth, units) if method == "auto" else method
+    best, reason = trial.choose_method(unseen, fitted, None if method == "auto" else method)
     drawn = None if groups is None else units
     before, after = (
-        _compute_calibration_scores(unseen[name], truth, drawn, seed) for name in ("none", best)
+        _compute_calibration_scores(unseen[name], trial, drawn, seed) for name in ("none", best)
     )
-    if best == "none":
-        reason = (
-            f"no method lowers the log loss of the {len(shares_):,} gold rows, unseen, by "
-            "more than chance"
-        )
-        return replace(uncalibrated, reason=reason, before=before, after=after)
-    return replace(_FITTERS[best](shares_, truth, uncalibrated), before=before, after=after)
+    chosen = uncalibrated if best == "none" else fitted[best]
+    return replace(chosen, reason=reason, before=before, after=after)
 
 
 def fit_batch_calibration(
@@ -152,100 +170,12 @@ def fit_batch_calibration(
     return Calibration("batch", tuple(labels), True, rows, bias=tuple(bias.tolist()))
 
 
-def fit_temperature(
-    probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibration, *, prior: float = 1.0
-) -> Calibration:
-    """Fits one temperature in [0.05, 20].
-
-    ``prior`` is the weight of a standard normal prior on its logarithm; 1 counts about as much as
-    one row. Without it, rows that are all right would make every answer certain.
-    """
-    from scipy.optimize import minimize_scalar
-
-    zeros = np.zeros(len(uncalibrated.labels))
-
-    def loss(log_temperature: float) -> float:
-        moved = scale_probabilities(
-            probabilities, float(np.exp(log_temperature)), zeros, exclusive=uncalibrated.exclusive
-        )
-        return _compute_total_loss(moved, gold) + prior * log_temperature**2 / 2
-
-    found = minimize_scalar(
-        loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-5}
-    )
-    return replace(uncalibrated, method="temperature", temperature=float(np.exp(found.x)))
-
-
-def fit_bias(probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibration) -> Calibration:
-    """Fits a temperature and a bias for each label under standard normal priors."""
-    from scipy.optimize import minimize
-    from scipy.special import logit
-
-    known = ~np.isnan(probabilities)
-    if uncalibrated.exclusive:
-        truth, base = (
-            _one_hot(gold, probabilities.shape),
-            np.log(np.clip(np.where(known, probabilities, 1.0), MIN_PROBABILITY, 1.0)),
-        )
-    else:
-        truth, base = (
-            gold & known,
-            logit(
-                np.clip(np.where(known, probabilities, 0.5), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-            ),
-        )
-
-    def loss(point: FloatArray) -> tuple[float, FloatArray]:
-        inverse_temperature = float(np.exp(-point[0]))
-        moved = np.where(
-            known,
-            scale_probabilities(
-                probabilities, 1 / inverse_temperature, point[1:], exclusive=uncalibrated.exclusive
-            ),
-            0.0,
-        )
-        off = moved - truth
-        slope = np.concatenate([[-inverse_temperature * (off * base).sum()], off.sum(axis=0)])
-        return _compute_total_loss(np.where(known, moved, np.nan), gold) + float(
-            point @ point
-        ) / 2, slope + point
-
-    bounds = [(np.log(0.05), np.log(20)), *[(-20.0, 20.0)] * len(uncalibrated.labels)]
-    found = minimize(
-        loss, np.zeros(1 + len(uncalibrated.labels)), jac=True, method="L-BFGS-B", bounds=bounds
-    )
-    return replace(
-        uncalibrated,
-        method="bias",
-        temperature=float(np.exp(found.x[0])),
-        bias=tuple(found.x[1:].tolist()),
-    )
-
-
-def fit_isotonic(
-    probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibration
-) -> Calibration:
-    """Fits an isotonic curve for each label; the identity if no row has the label."""
-    from sklearn.isotonic import IsotonicRegression
-
-    truth = _one_hot(gold, probabilities.shape) if uncalibrated.exclusive else gold
-    knots = []
-    for share, right in zip(probabilities.T, truth.T, strict=True):
-        known = ~np.isnan(share)
-        if not known.any() or np.ptp(share[known]) == 0:
-            knots.append(((0.0, 1.0), (0.0, 1.0)))
-            continue
-        # Laplace's rule at both ends: a step at exactly 0 or 1 would be a promise that no sample
-        # can make.
-        rows = int(known.sum())
-        curve = IsotonicRegression(
-            y_min=1 / (rows + 2), y_max=(rows + 1) / (rows + 2), out_of_bounds="clip"
-        )
-        curve.fit(np.clip(share[known], 0, 1), right[known].astype(np.float64))
-        knots.append((tuple(curve.X_thresholds_.tolist()), tuple(curve.y_thresholds_.tolist())))
-    return replace(uncalibrated, method="isotonic", knots=tuple(knots))
-
-
+_METHOD_NAMES: Mapping[CalibrationMethod, str] = {
+    "temperature": "a temperature",
+    "bias": "a bias for each label",
+    "isotonic": "isotonic regression",
+}
+_ROUNDING = 1e-9  # of sums of hits
 _FITTERS: dict[CalibrationMethod, CalibrationFitter] = {
     "temperature": fit_temperature,
     "bias": fit_bias,
@@ -309,33 +239,87 @@ def _is_constant(probabilities: FloatArray) -> bool:
     )
 
 
-def _one_hot(gold: GoldArray, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    return np.asarray(gold[:, None] == np.arange(shape[1]))
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Rows on which methods of calibration are compared."""
 
+    probabilities: FloatArray
+    gold: GoldArray
+    groups: GroupCodes
+    thresholds: FloatArray
 
-def _compute_total_loss(probabilities: FloatArray, gold: GoldArray) -> float:
-    """The minimised log loss; of independent labels their sum, not their mean."""
-    losses = compute_proper_scores(probabilities, gold)["log_loss"]
-    return float(
-        losses.sum() if gold.ndim == 1 else (losses * (~np.isnan(probabilities)).sum(axis=1)).sum()
-    )
+    def choose_method(
+        self,
+        unseen: Mapping[CalibrationMethod, FloatArray],
+        fitted: Mapping[CalibrationMethod, Calibration],
+        requested: CalibrationMethod | None,
+    ) -> tuple[CalibrationMethod, str]:
+        """The method, and why it is not the requested one or not the best by log loss.
 
+        Args:
+            unseen: Probabilities of rows by fits that have not seen them, by method.
+            fitted: The fits on all rows.
+            requested: The method that is used unless it makes decisions worse; None for the best.
+        """
+        allowed = [name for name in fitted if self._keeps_decisions(unseen, fitted[name], name)]
+        by_loss = requested or self._find_best(unseen, list(fitted))
+        if by_loss == "none" or by_loss in allowed:
+            return by_loss, self._describe_no_gain() if by_loss == "none" else ""
+        best = self._find_best(unseen, allowed)
+        accuracy, worse = (self.compute_hits(unseen[name]).mean() for name in ("none", by_loss))
+        return best, (
+            f"{_METHOD_NAMES[by_loss]} would make decisions worse on held-out rows (accuracy "
+            f"{accuracy:.3f} -> {worse:.3f})"
+        )
 
-def _choose_method(
-    unseen: dict[CalibrationMethod, FloatArray],
-    methods: Sequence[CalibrationMethod],
-    gold: GoldArray,
-    groups: GroupCodes,
-) -> CalibrationMethod:
-    """The simplest method that no later one beats by more than one standard error."""
-    best, *others = methods
-    losses = {name: compute_proper_scores(unseen[name], gold)["log_loss"] for name in methods}
-    for name in others:
-        gain = losses[best] - losses[name]
-        error = float(np.sqrt((np.bincount(groups, gain - gain.mean()) ** 2).sum()))
-        if gain.sum() > error:
-            best = name
-    return best
+    def compute_hits(self, probabilities: FloatArray) -> FloatArray:
+        """The share of right decisions of each row [n]."""
+        known = ~np.isnan(probabilities)
+        if self.gold.ndim == 1:
+            filled = np.where(known, probabilities, -1.0)
+            return np.asarray(filled.argmax(axis=1) == self.gold, dtype=np.float64)
+        hits = known & ((np.where(known, probabilities, 0.0) >= self.thresholds) == self.gold)
+        return np.asarray(hits.sum(axis=1) / known.sum(axis=1))
+
+    def _keeps_decisions(
+        self,
+        unseen: Mapping[CalibrationMethod, FloatArray],
+        calibration: Calibration,
+        name: CalibrationMethod,
+    ) -> bool:
+        """Whether decisions are not worse, on held-out rows and with the fit on all rows."""
+        pairs = (
+            (unseen["none"], unseen[name]),
+            (self.probabilities, calibration.apply(self.probabilities)),
+        )
+        return all(
+            self.compute_hits(after).sum() >= self.compute_hits(before).sum() - _ROUNDING
+            for before, after in pairs
+        )
+
+    def _find_best(
+        self,
+        unseen: Mapping[CalibrationMethod, FloatArray],
+        methods: Sequence[CalibrationMethod],
+    ) -> CalibrationMethod:
+        """The simplest method that no later one beats by more than one standard error."""
+        best: CalibrationMethod = "none"
+        losses = {
+            name: compute_proper_scores(unseen[name], self.gold)["log_loss"]
+            for name in ("none", *methods)
+        }
+        for name in methods:
+            gain = losses[best] - losses[name]
+            error = float(np.sqrt((np.bincount(self.groups, gain - gain.mean()) ** 2).sum()))
+            if gain.sum() > error:
+                best = name
+        return best
+
+    def _describe_no_gain(self) -> str:
+        return (
+            f"no method lowers the log loss of the {len(self.gold):,} gold rows, unseen, by more "
+            "than chance"
+        )
 
 
 def _cross_fit(
@@ -360,8 +344,9 @@ def _cross_fit(
 
 
 def _compute_calibration_scores(
-    probabilities: FloatArray, gold: GoldArray, groups: GroupCodes | None, seed: int
+    probabilities: FloatArray, trial: _Trial, groups: GroupCodes | None, seed: int
 ) -> CalibrationScores:
+    gold = trial.gold
     means = {
         name: estimate_mean(values, groups, seed)
         for name, values in compute_proper_scores(probabilities, gold).items()
@@ -369,12 +354,8 @@ def _compute_calibration_scores(
     known = ~np.isnan(probabilities)
     if gold.ndim == 1:
         filled = np.where(known, probabilities, -1.0)
-        right = filled.argmax(axis=1) == gold
-        ece, accuracy = compute_ece(filled.max(axis=1), right), right.astype(np.float64)
+        ece = compute_ece(filled.max(axis=1), filled.argmax(axis=1) == gold)
     else:
         ece = compute_ece(probabilities[known], gold[known])
-        hits = known & ((np.where(known, probabilities, 0.0) >= 0.5) == gold)
-        accuracy = hits.sum(axis=1) / known.sum(axis=1)
-    return CalibrationScores(
-        means["log_loss"], means["brier"], ece, estimate_mean(accuracy, groups, seed)
-    )
+    accuracy = estimate_mean(trial.compute_hits(probabilities), groups, seed)
+    return CalibrationScores(means["log_loss"], means["brier"], ece, accuracy)

@@ -45,7 +45,7 @@ class Calibration:
         temperature: Divisor of log probabilities (or log odds).
         bias: Added to the scaled log probabilities (or log odds), one per label.
         knots: Probabilities before and after, per label, for isotonic.
-        reason: Why probabilities are unchanged.
+        reason: Why probabilities are unchanged, or why a method was not used.
         thresholds: The probability before calibration from which each label applies, where the
             task names no threshold; empty for 0.5 after calibration.
         before: Scores before, by five-fold cross-fitting; None for batch.

@@ -175,6 +175,7 @@ def _(calibration: Calibration) -> str:
         f"calibrated by {method}, fitted on {calibration.rows:,} rows; on held-out rows log loss "
         f"{before.log_loss.value:.3f} -> {after.log_loss}, calibration error {before.ece:.3f} -> "
         f"{after.ece:.3f}, accuracy {before.accuracy.value:.3f} -> {after.accuracy.value:.3f}"
+        + (f"; {calibration.reason}" if calibration.reason else "")
     )
 
 
