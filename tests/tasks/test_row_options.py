@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from medtask.records import LETTERS, Option
 from medtask.tasks.containers import parse_container
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.row_options import RowOptions, read_options
 from medtask.tasks.task import MultipleChoice
+from medtask.tasks.text_cleaning import make_text_key
 
 ONE = MultipleChoice(("options",))
 WORDS = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20
 )
-TEXTS = st.lists(WORDS, min_size=2, max_size=26, unique_by=normalize_name)
+TEXTS = st.lists(WORDS, min_size=2, max_size=26, unique_by=make_text_key)
 
 
 def list_options(cell: object) -> list[str]:

@@ -15,8 +15,8 @@ import medtask
 from medtask.errors import InputError, MedtaskError, TableError, TaskFaults, UsageError
 from medtask.near_duplicates import NEAR_DUPLICATE_SIMILARITY
 from medtask.tables.read import read_table
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import make_text_key
 from medtask.training.cleaning import DropReason
 from medtask.training.training_data import (
     RowSelection,
@@ -140,7 +140,7 @@ def test_no_group_and_no_text_is_on_both_sides(
     assert not {example.row for example in train} & {example.row for example in aside}
     groups = [{example.record.group for example in part} - {None} for part in (train, aside)]
     assert not groups[0] & groups[1]
-    texts = [{normalize_name(example.prompt.text) for example in part} for part in (train, aside)]
+    texts = [{make_text_key(example.prompt.text) for example in part} for part in (train, aside)]
     assert not texts[0] & texts[1]
     assert {example.record.gold for example in aside} <= {example.record.gold for example in train}
     pieces = [[list_shingles(example.prompt.text) for example in part] for part in (train, aside)]

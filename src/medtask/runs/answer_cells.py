@@ -11,8 +11,8 @@ from medtask.records import Answer, Status
 from medtask.tables.cell_values import read_cell, read_key, read_present_cell
 from medtask.tables.missing import MissingText
 from medtask.tasks.containers import parse_container
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.kinds.label import get_label_names
-from medtask.tasks.rows import read_gold
 from medtask.tasks.task import Task
 
 PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
@@ -50,7 +50,7 @@ def read_answer(
         if status not in _STATUSES_WITH_ANSWER
         else ()
         if is_empty_set
-        else read_gold(task, fields, cell)
+        else get_task_kind(task).read_gold(fields, cell)
     )
     probabilities = _rename_labels(task, read_probabilities(cells, "probabilities", number))
     confidence = (

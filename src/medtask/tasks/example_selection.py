@@ -17,8 +17,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from medtask.near_duplicates import compute_similarity, list_shingles
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.task import ExamplePool
+from medtask.tasks.text_cleaning import make_text_key
 from medtask.unicode_text import split_words
 
 MAX_CLUSTERS = 64
@@ -81,7 +81,7 @@ def select_examples(
 
 @lru_cache(maxsize=4096)
 def _normalize_example(text: str) -> tuple[str, frozenset[str]]:
-    return normalize_name(text), list_shingles(text)
+    return make_text_key(text), list_shingles(text)
 
 
 def find_max_similarity(references: tuple[str, ...], text: str) -> float:
@@ -98,7 +98,7 @@ def _build_index(pool: ExamplePool) -> _ExampleIndex:
 
     places: dict[str, list[int]] = {}
     for place, text in enumerate(pool.texts):
-        places.setdefault(normalize_name(text), []).append(place)
+        places.setdefault(make_text_key(text), []).append(place)
     distinct = [same[0] for same in places.values()]
     row_groups = {
         same[0]: frozenset(

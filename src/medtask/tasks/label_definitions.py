@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -85,11 +84,6 @@ def read_abstain_label(
         reader.add_fault(message, *path)
         return None
     return entry
-
-
-def normalize_name(name: str) -> str:
-    """A name in a form that ignores case, whitespace and character width."""
-    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _read_label_entry(

@@ -28,9 +28,9 @@ from medtask.errors import InputError
 from medtask.records import Prompt, Record
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import make_text_key
 
 # Differences between copies of a row. They are part of the file's format.
 _IGNORED = regex.compile(r"[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}'\"`]")
@@ -102,7 +102,7 @@ def hash_question(task: Task, record: Record, prompt: Prompt) -> bytes:
         *(f"{option.letter} {option.text}" for option in prompt.options),
     ]
     return blake2b(
-        json.dumps([normalize_name(part) for part in parts]).encode(), digest_size=16
+        json.dumps([make_text_key(part) for part in parts]).encode(), digest_size=16
     ).digest()
 
 

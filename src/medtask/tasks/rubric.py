@@ -20,11 +20,11 @@ from pydantic import Field
 
 from medtask.display import find_closest, format_suggestion, quote
 from medtask.errors import TaskFaults
+from medtask.names import fold_case
 from medtask.records import Record
 from medtask.tasks.config import ConfigModel, list_keys
 from medtask.tasks.document import read_document
 from medtask.tasks.fingerprint import fingerprint_task
-from medtask.tasks.label_definitions import normalize_name
 from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import Label, Review, Task
 from medtask.tasks.text_cleaning import clean_text, is_clean_line
@@ -273,7 +273,7 @@ def _read_grades(reader: TaskReader) -> tuple[RubricGrade, ...]:
     before = len(reader.faults)
     seen: dict[str, str] = {}
     for name, definition in raw.items():
-        duplicate = seen.setdefault(normalize_name(name), name)
+        duplicate = seen.setdefault(fold_case(name), name)
         if not name.strip() or not is_clean_line(name):
             message = f"the grade {quote(name)} is blank or has an invisible character"
         elif duplicate != name:

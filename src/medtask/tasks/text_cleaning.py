@@ -64,3 +64,11 @@ def is_blank(value: object) -> bool:
     return is_missing(value) or (
         isinstance(value, str) and len(value.strip()) < 100 and not clean_text(value)
     )
+
+
+def make_text_key(text: str) -> str:
+    """A key that is equal for copies of a text: without case, whitespace and character width.
+
+    Trained models store hashes of these keys. Labels and options are compared by `names`.
+    """
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
