@@ -126,7 +126,7 @@ def test_an_output_layer_that_is_not_tied_may_not_be_absent(folder: Path) -> Non
         medtask.load_model(str(folder), dtype="float32")
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "bloom"])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "bloom", "gpt_oss"])
 def test_loading_twice_gives_equal_numbers(tmp_path: Path, family: str) -> None:
     folder = save_model(tmp_path / "model", family)
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import re
@@ -131,6 +132,23 @@ def measure_peak_memory() -> dict[str, int]:
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         peaks["accelerator"] = int(torch.cuda.max_memory_allocated())
     return peaks
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch means that memory ran out."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    # torch raises a plain RuntimeError when the CPU's allocator fails.
+    return "can't allocate memory" in str(error)
+
+
+def free_memory() -> None:
+    """Release what is not referenced any more, also on the accelerator."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _measure_memory() -> tuple[int, int]:

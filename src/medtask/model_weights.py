@@ -101,15 +101,15 @@ def check_weight_values(
         low, high = torch.aminmax(value.detach())
         if not (torch.isfinite(low) and torch.isfinite(high)):
             not_finite.append(name)
-        elif low == high == 0 and not allow_blank and is_matrix(value.shape):
+        elif low == high == 0 and not allow_blank and is_weight_matrix(name, value.shape):
             blank.append(name)
     refuse_weights(source, NOT_FINITE, not_finite)
     refuse_weights(source, BLANK, blank)
 
 
-def is_matrix(shape: Collection[int]) -> bool:
-    """Whether a tensor has more than one row and column: one row of zeros can be a valid bias."""
-    return sum(size > 1 for size in shape) > 1
+def is_weight_matrix(name: str, shape: Collection[int]) -> bool:
+    """Whether a tensor is a matrix of weights, which is never blank; biases and rows can be."""
+    return sum(size > 1 for size in shape) > 1 and "bias" not in name.rpartition(".")[2]
 
 
 def refuse_weights(source: object, problem: str, names: Collection[str], fix: str = _FIX) -> None:

@@ -346,7 +346,7 @@ def test_a_failing_model_is_an_engine_error_without_the_records_words(
 
 
 def test_the_engine_reports_what_decides_its_answers(engine: MlxEngine) -> None:
-    assert engine.info.identity.keys() == {
+    assert {name for name in engine.info.identity if not name.startswith("file:")} == {
         "model",
         "engine",
         "dtype",

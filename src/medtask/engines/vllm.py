@@ -23,7 +23,14 @@ from medtask.engines.decoding.grammar import remove_quote_keywords
 from medtask.engines.decoding.sampling import derive_row_seed
 from medtask.engines.decoding.scheduler import SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
-from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
+from medtask.engines.files.model_files import (
+    ModelFiles,
+    format_title,
+    list_token_ids,
+    locate_model,
+    read_model_json,
+    with_adapter,
+)
 from medtask.engines.files.weights import hash_model_files, hash_weights
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.packed_engine import (
@@ -65,16 +72,13 @@ def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEng
     """
     vllm = _import_vllm()
     files = locate_model(reference.removeprefix("vllm:"))
-    adapter_folder = Path(options.adapter) if options.adapter else files.adapter
     if files.is_gguf:
         raise InputError(
             f"{files.reference} is a GGUF file, which vLLM does not read", fix="leave vllm: out"
         )
-    if adapter_folder and not (adapter_folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"{adapter_folder} holds no adapter: adapter_config.json is missing",
-            fix="name a folder that PEFT wrote",
-        )
+    if options.adapter:
+        files = with_adapter(files, Path(options.adapter))
+    adapter_folder = files.adapter
     llm = _create_llm(
         vllm,
         files,
@@ -87,31 +91,28 @@ def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEng
     )
     config = llm.llm_engine.model_config
     loaded_dtype = str(config.dtype).removeprefix("torch.")
-    version = importlib.metadata.version("vllm")
     identity = {
         "model": files.reference,
         "engine": "vllm",
         "dtype": loaded_dtype,
         "weights": hash_weights(files.path),
         **hash_model_files(files.path),
-        "vllm_version": version,
+        "vllm_version": importlib.metadata.version("vllm"),
     }
     identity |= {"revision": files.revision} if files.revision else {}
     identity |= {"adapter": hash_weights(adapter_folder)} if adapter_folder else {}
     details: dict[str, object] = {"gpus": options.gpus, "downloaded": files.downloaded}
-    title = (
-        f"{files.reference}{f' + {adapter_folder.name}' if adapter_folder else ''}, vLLM, "
-        f"{loaded_dtype}"
+    title = format_title(
+        files.reference, adapter_folder.name if adapter_folder else None, "vLLM", loaded_dtype
     )
     settings = files.path / "generation_config.json"
     eos_setting = read_model_json(settings).get("eos_token_id") if settings.is_file() else None
-    eos_token_ids = eos_setting if isinstance(eos_setting, list) else [eos_setting]
     # vLLM always generates at least one token.
     engine = VllmEngine(
         llm,
         EngineInfo("vllm", title, identity, details=details),
         max_input_tokens=int(config.max_model_len) - 1,
-        eos_token_ids=eos_token_ids,
+        eos_token_ids=list_token_ids(eos_setting),
         adapter=adapter_folder,
     )
     details["fast_against_slow"] = gap = engine.compare_logprob_methods(PROBE_PROMPTS)

@@ -23,8 +23,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from medtask.engines.hf.memory import is_out_of_memory
 from medtask.errors import EngineError
+from medtask.hardware import is_out_of_memory
 from medtask.training.checkpoints import (
     CHECKPOINTS_FOLDER,
     TrainableWeights,

@@ -7,7 +7,7 @@ pytest.importorskip("numpy")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.engines.decoding.repetition import (
+from medtask.engines.decoding.sequence import (
     MAX_PERIOD,
     MIN_LOOP_TOKENS,
     MIN_REPETITIONS,

@@ -15,14 +15,14 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 import torch
 
 from medtask.engines.base import EngineInfo
-from medtask.engines.decoding.repetition import MIN_LOOP_TOKENS
+from medtask.engines.decoding.sequence import MIN_LOOP_TOKENS
 from medtask.engines.hf import decoding as desk_module
 from medtask.engines.hf.attention import ATTENTION
 from medtask.engines.hf.decoding import measure_token_bytes
 from medtask.engines.hf.engine import MAX_RUNNING, HfEngine
+from medtask.engines.hf.kv_slots import measure_kv_budget_bytes
 from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.load import load_hf
-from medtask.engines.hf.memory import measure_kv_budget_bytes
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status

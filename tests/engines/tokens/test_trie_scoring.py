@@ -12,7 +12,7 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 import torch
 
-from medtask.engines.hf.reference_scoring import score_branch_reference
+from medtask.engines.hf.reference import score_branch_reference
 from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format, tokenize_branches
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie import TOLERANCE

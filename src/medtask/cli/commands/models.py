@@ -106,7 +106,7 @@ def _find_served_models() -> list[str]:
 
     if not is_installed("http"):
         return []
-    from medtask.engines.http.discovery import find_local_models
+    from medtask.engines.http.load import find_local_models
 
     return list(find_local_models())
 

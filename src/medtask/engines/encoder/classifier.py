@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medtask.engines.encoder.encoded_prompt import EncodedPrompt
+from medtask.engines.encoder.engine import EncodedPrompt
 from medtask.engines.label_head import LabelHead
 from medtask.records import Branch, BranchScores, Prompt
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
-from medtask.engines.encoder.encoded_prompt import EncodedPrompt
 from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Fault, Prompt, Scores, Status
 from medtask.similarity import BATCH_TOKENS, make_batches
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as encoder input.
+
+    Attributes:
+        prompt: The prompt.
+        tokens: The tokens of the prompt's text.
+        max_candidate_tokens: Tokens of the longest description that the text is compared with, 0
+            for none.
+    """
+
+    prompt: Prompt
+    tokens: list[int]
+    max_candidate_tokens: int = 0
 
 
 class EncoderScorer(Protocol):

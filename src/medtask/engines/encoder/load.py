@@ -16,7 +16,14 @@ from medtask.engines.encoder.zero_shot import (
     YES_NO_SCALE,
     ZeroShotScorer,
 )
-from medtask.engines.files.model_files import MINILM, ModelFiles, locate_model, read_model_json
+from medtask.engines.files.model_files import (
+    MINILM,
+    ModelFiles,
+    locate_model,
+    make_load_error,
+    read_model_json,
+    require_transformers,
+)
 from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
@@ -36,7 +43,6 @@ from medtask.errors import (
     EngineError,
     InputError,
     MedtaskError,
-    MissingExtra,
     ModelTooLarge,
     UsageError,
 )
@@ -63,23 +69,10 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     classification) scores its labels; any other is a sentence encoder, which compares texts with
     definitions. ``options.dtype`` "auto" is float32.
 
-    Raises:
-        ModelNotFound: The model is not found.
-        MissingExtra: A required package is not installed.
-        InputError: A file or adapter is not valid.
-        ModelTooLarge: The model does not fit into memory.
-        EngineError: The model cannot be loaded, or its probe fails.
-        UsageError: This machine does not support an option.
+    Raises the errors of `load_model` in registry.py.
     """
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
-        ) from None
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
+    require_transformers()
+    import torch
 
     name = reference.removeprefix(SCHEME)
     files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
@@ -146,15 +139,7 @@ def _load_scorer(
     except MedtaskError:
         raise
     except Exception as error:  # foreign files can fail in any way
-        message = str(error).partition("\n")[0]
-        raise EngineError(
-            f"{files.reference} could not be loaded as an encoder: {type(error).__name__}: "
-            f"{message}",
-            fix=(
-                "check that the folder is whole and that this version of transformers knows the "
-                "architecture (`medtask doctor`)"
-            ),
-        ) from error
+        raise make_load_error(files.reference, error, " as an encoder") from error
     if model.config.num_labels != len(head.labels) or len(head.labels) < 2 - (
         not KINDS[head.kind].exclusive
     ):

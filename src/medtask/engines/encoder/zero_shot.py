@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.engines.encoder.encoded_prompt import EncodedPrompt
+from medtask.engines.encoder.engine import EncodedPrompt
 from medtask.engines.label_head import compute_yes_no_logprobs, is_yes_no, log_softmax
 from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Description, Prompt

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from medtask.errors import InputError, MissingExtra
-from medtask.model_weights import BLANK, is_matrix, refuse_weights
+from medtask.model_weights import BLANK, is_weight_matrix, refuse_weights
 
 _VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING_TYPE, _ARRAY_TYPE = 8, 9
@@ -93,7 +93,7 @@ def check_gguf_tensors(path: Path) -> None:
         blank = [
             tensor.name
             for tensor in header.tensors
-            if is_matrix(tensor.shape) and _is_blank(file, tensor)
+            if is_weight_matrix(tensor.name, tensor.shape) and _is_blank(file, tensor)
         ]
     refuse_weights(path, BLANK, blank)
 

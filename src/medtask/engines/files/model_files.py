@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.display import find_closest
-from medtask.errors import InputError, MissingExtra, ModelNotFound
+from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
 
 BUILT_IN_MODEL = "smollm2-135m"
@@ -46,6 +46,36 @@ class ModelFiles:
         return self.path.suffix == ".gguf"
 
 
+def require_transformers() -> None:
+    """Import torch and transformers, and silence transformers; raises MissingExtra."""
+    try:
+        import torch  # noqa: F401 - transformers can be imported without it
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingExtra(
+            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
+        ) from None
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def make_load_error(reference: str, error: Exception, purpose: str = "") -> EngineError:
+    """The error for a model that a library cannot load; ``purpose`` is " as an encoder" or ""."""
+    message = str(error).partition("\n")[0]
+    return EngineError(
+        f"{reference} could not be loaded{purpose}: {type(error).__name__}: {message}",
+        fix=(
+            "check that the folder is whole and that the installed version of the library knows "
+            "the architecture (`medtask doctor`)"
+        ),
+    )
+
+
+def format_title(reference: str, adapter: str | None, *parts: str) -> str:
+    """The title of an engine: "org/name + adapter, float32, cpu"."""
+    return ", ".join([f"{reference} + {adapter}" if adapter else reference, *parts])
+
+
 def locate_model(reference: str) -> ModelFiles:
     """Locate the files of a model.
 
@@ -79,6 +109,23 @@ def locate_model(reference: str) -> ModelFiles:
             ),
         )
     return _find_on_hub(match["repo"], match["revision"])
+
+
+def list_token_ids(setting: int | list[int] | None) -> list[int]:
+    """The ids in a setting such as eos_token_id, which is a number, a list or null."""
+    if isinstance(setting, list):
+        return setting
+    return [] if setting is None else [setting]
+
+
+def with_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
+    """The files with another PEFT folder; InputError if it is not one."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise InputError(
+            f"{adapter} holds no adapter: adapter_config.json is missing",
+            fix="name a folder that PEFT wrote",
+        )
+    return replace(files, adapter=adapter)
 
 
 def find_built_in_model() -> Path | None:

@@ -15,10 +15,10 @@ from medtask.engines.decoding.scheduler import OutOfKvMemoryError, StepOutput
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.hf.attention import run_forward_pass
 from medtask.engines.hf.kv_slots import DecodePass, KvSlots
-from medtask.engines.hf.memory import free_memory, is_out_of_memory
 from medtask.engines.hf.model_runner import HfModelRunner
 from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass
 from medtask.errors import EngineError
+from medtask.hardware import free_memory, is_out_of_memory
 
 
 class TorchLogits:

@@ -13,16 +13,16 @@ from medtask.engines.decoding.scheduler import Scheduler, SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.hf.attention import ATTENTION, compute_attention
 from medtask.engines.hf.decoding import HfDecodingBackend, measure_token_bytes, order_by_group
+from medtask.engines.hf.kv_slots import measure_kv_budget_bytes
 from medtask.engines.hf.lm_head import get_lm_head
-from medtask.engines.hf.memory import free_memory, is_out_of_memory, measure_kv_budget_bytes
 from medtask.engines.hf.model_runner import HfModelRunner
-from medtask.engines.hf.reference_generation import generate_reference
-from medtask.engines.hf.reference_scoring import score_branch_reference
+from medtask.engines.hf.reference import generate_reference, score_branch_reference
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import EngineError
+from medtask.hardware import free_memory, is_out_of_memory
 from medtask.records import BranchScores, Fault, Limits, Scores, Status
 
 MIN_BUDGET_TOKENS = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,11 @@ from medtask.engines.hf.attention import (
     compute_attention_eager,
 )
 from medtask.engines.hf.packed_attention import KvCache
+from medtask.hardware import inspect_machine
 
 GROWTH_TOKENS = 64  # minimum number of tokens by which the slots grow
+# Keys and values may use one part in this many of the memory left by the model.
+KV_MEMORY_DIVISOR = 4
 
 
 class KvSlots:
@@ -126,3 +130,12 @@ class DecodePass:
                     )
             self._masks[window] = prefix_masked, masked
         return self._masks[window]
+
+
+def measure_kv_budget_bytes(model: Any) -> int:
+    """Bytes that the keys and values of rows may use. Derived from the sizes of model and machine,
+    not from the free memory, so that runs do not differ.
+    """
+    machine = inspect_machine(accelerator=model.device.type != "cpu")
+    total_bytes = machine.memory_bytes if model.device.type == "cpu" else machine.accelerator_bytes
+    return max(0, (total_bytes - int(model.get_memory_footprint())) // KV_MEMORY_DIVISOR)

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medtask.display import format_bytes, shorten
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
+from medtask.engines.files.model_files import (
+    ModelFiles,
+    format_title,
+    locate_model,
+    make_load_error,
+    read_model_json,
+    require_transformers,
+    with_adapter,
+)
 from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
@@ -48,27 +56,12 @@ class HfLoadPlan:
 def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
     """Load a model with transformers.
 
-    Raises:
-        ModelNotFound: The model is not found.
-        MissingExtra: A required package is not installed.
-        InputError: A file or adapter is not valid.
-        ModelTooLarge: The model does not fit into memory.
-        EngineError: The model cannot be loaded, or its probe fails.
-        UsageError: This machine does not support an option.
+    Raises the errors of `load_model` in registry.py.
     """
-    try:
-        import torch  # noqa: F401 - loaded later, named here if it is missing
-        import transformers
-    except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
-        ) from None
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-
+    require_transformers()
     files = locate_model(reference)
     if options.adapter is not None:
-        files = _with_adapter(files, Path(options.adapter))
+        files = with_adapter(files, Path(options.adapter))
     _check_trained_model(files)
     plan = plan_hf_load(files, inspect_machine(), options)
     engine = _load_planned(files, plan, reference, options)
@@ -196,14 +189,7 @@ def _load_model(files: ModelFiles, plan: HfLoadPlan, torch: Any) -> tuple[Any, A
         RuntimeError,
         StrictDataclassError,
     ) as error:
-        message = str(error).partition("\n")[0]
-        raise EngineError(
-            f"{files.reference} could not be loaded: {type(error).__name__}: {message}",
-            fix=(
-                "check that the folder is whole and that this version of transformers knows the "
-                "architecture (`medtask doctor`)"
-            ),
-        ) from error
+        raise make_load_error(files.reference, error) from error
     return model if plan.quantize else model.to(plan.device), tokenizer, hashes
 
 
@@ -224,15 +210,6 @@ def _make_quantization_config(plan: HfLoadPlan, torch: Any) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
     )
-
-
-def _with_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(
-            f"{adapter} holds no adapter: adapter_config.json is missing",
-            fix="name a folder that PEFT wrote",
-        )
-    return ModelFiles(files.reference, files.path, files.revision, adapter, files.downloaded)
 
 
 def _check_trained_model(files: ModelFiles) -> None:
@@ -336,9 +313,11 @@ def _build_engine(
     separate_adapter = (
         files.adapter if files.adapter != Path(files.reference).expanduser() else None
     )  # an adapter's folder contains the names of both
-    title = (
-        f"{files.reference}{f' + {separate_adapter.name}' if separate_adapter else ''}, "
-        f"{plan.quantize or plan.dtype}, {plan.device}"
+    title = format_title(
+        files.reference,
+        separate_adapter.name if separate_adapter else None,
+        plan.quantize or plan.dtype,
+        plan.device,
     )
     engine = HfEngine(
         model,

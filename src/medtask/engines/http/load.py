@@ -1,8 +1,10 @@
-"""Connects to a model server, probes it and returns a tested engine."""
+"""Connects to a model server, probes it and returns a tested engine; finds local servers."""
 
 from __future__ import annotations
 
 import math
+import socket
+from collections.abc import Iterator
 
 from medtask.engines.base import FILE_FACT, EngineInfo
 from medtask.engines.files.weights import hash_text
@@ -22,12 +24,19 @@ from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
 from medtask.engines.http.protocol import Dialect, ServerCaps
 from medtask.engines.http.token_counting import PromptTokenCounter, require_usage
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
-from medtask.errors import EngineError
+from medtask.errors import EngineError, MedtaskError
 from medtask.records import Branch, Fault, Message, Prompt, Scores
 
 CONCURRENCY = 8
 DEADLINE_S = 120.0
 _PROBE_ATTEMPTS = 2  # a probe that fails twice indicates a missing feature
+
+_LOCAL_SERVERS = {
+    "ollama": ("api/tags", "models", "name"),
+    "llama-server": ("models", "data", "id"),
+    "vllm-server": ("models", "data", "id"),
+}
+_LOCAL_CONNECT_S, _LOCAL_ANSWER_S = 0.3, 3.0
 
 _PROBE_PROMPT = Prompt(
     "probe",
@@ -176,3 +185,25 @@ def _build_info(
         notes=(*list_limitations(server_caps, exact), *token_counter.notes),
         details=details,
     )
+
+
+def find_local_models() -> Iterator[str]:
+    """References of the models of servers on this machine, at their default addresses."""
+    for preset, (path, key, name) in _LOCAL_SERVERS.items():
+        try:
+            endpoint = find_endpoint(f"{preset}:any")
+            # Usually the connection is refused, which HttpClient would retry.
+            socket.create_connection(
+                (endpoint.addresses[0], endpoint.port), timeout=_LOCAL_CONNECT_S
+            ).close()
+            with HttpClient(
+                endpoint, concurrency=1, deadline_s=_LOCAL_ANSWER_S, attempts=1
+            ) as client:
+                listed = (client.get(path) or {}).get(key)
+        except (MedtaskError, OSError):
+            continue
+        yield from (
+            f"{preset}:{entry[name]}"
+            for entry in listed or ()
+            if isinstance(entry, dict) and isinstance(entry.get(name), str)
+        )

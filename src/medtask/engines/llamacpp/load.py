@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
-from medtask.engines.files.model_files import locate_model
+from medtask.engines.files.model_files import format_title, locate_model
 from medtask.engines.files.weights import hash_file_cached, read_cached_hash
 from medtask.engines.llamacpp.log import collect_log_errors, format_log_error
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
@@ -37,13 +37,7 @@ def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Lla
     dequantization.py), "auto" dequantises them on a CPU with enough memory. ``options.device``:
     "cuda" and "mps" offload all layers, "auto" too if llama.cpp was built with GPU support.
 
-    Raises:
-        ModelNotFound: The model is not found.
-        MissingExtra: A required package is not installed.
-        InputError: A file or adapter is not valid.
-        ModelTooLarge: The model does not fit into memory.
-        EngineError: The model cannot be loaded, or its probe fails.
-        UsageError: This machine does not support an option.
+    Raises the errors of `load_model` in registry.py.
     """
     try:
         import llama_cpp
@@ -227,9 +221,8 @@ def _build_info(
         "architecture": gguf_metadata.get("general.architecture", ""),
         "build": llama_cpp.llama_print_system_info().decode(),
     }
-    title = (
-        f"{reference}{f' + {adapter.stem}' if adapter else ''}, llama.cpp, weights "
-        f"{weights}, {device}"
+    title = format_title(
+        reference, adapter.stem if adapter else None, "llama.cpp", f"weights {weights}", device
     )
     return EngineInfo("llamacpp", title, identity, device=device, details=details)
 

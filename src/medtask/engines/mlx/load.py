@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
-from medtask.engines.files.model_files import ModelFiles, locate_model, read_model_json
+from medtask.engines.files.model_files import (
+    ModelFiles,
+    format_title,
+    list_token_ids,
+    locate_model,
+    make_load_error,
+    read_model_json,
+)
 from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
@@ -22,9 +29,9 @@ from medtask.engines.files.weights import (
 )
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.packed_engine import PROBE_TOLERANCES
-from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
+from medtask.errors import InputError, MissingExtra, ModelTooLarge
 from medtask.hardware import inspect_machine
-from medtask.model_weights import BLANK, NOT_FINITE, is_matrix, refuse_weights
+from medtask.model_weights import BLANK, NOT_FINITE, is_weight_matrix, refuse_weights
 from medtask.privacy import block_network
 
 if TYPE_CHECKING:
@@ -40,13 +47,7 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
     ``options.dtype`` "auto" is float32 on a CPU, the dtype of the files on a GPU.
     ``options.adapter`` is a folder written by mlx-lm's training.
 
-    Raises:
-        ModelNotFound: The model is not found.
-        MissingExtra: A required package is not installed.
-        InputError: A file or adapter is not valid.
-        ModelTooLarge: The model does not fit into memory.
-        EngineError: The model cannot be loaded, or its probe fails.
-        UsageError: This machine does not support an option.
+    Raises the errors of `load_model` in registry.py.
     """
     if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
         raise MissingExtra(
@@ -63,14 +64,7 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
         try:
             return _build_engine(files, options)
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            message = str(error).partition("\n")[0]
-            raise EngineError(
-                f"{files.reference} could not be loaded: {type(error).__name__}: {message}",
-                fix=(
-                    "check that the folder is whole and that this version of mlx-lm knows the "
-                    "architecture, or leave mlx: out"
-                ),
-            ) from error
+            raise make_load_error(files.reference, error) from error
 
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,21 +148,19 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
     if files.revision:
         identity["revision"] = files.revision
     device = "cpu" if on_cpu else "gpu"
-    title = (
-        f"{files.reference}{f' + {adapter.name}' if adapter else ''}, mlx, "
-        f"{f'{bits}bit' if bits else loaded_dtype}, {device}"
+    title = format_title(
+        files.reference,
+        adapter.name if adapter else None,
+        "mlx",
+        f"{bits}bit" if bits else loaded_dtype,
+        device,
     )
-    eos_setting = config.get("eos_token_id")
     engine = MlxEngine(
         model,
         tokenizer,
         EngineInfo("mlx", title, identity, device=device, details={"downloaded": files.downloaded}),
         max_input_tokens=_find_context_length(config, tokenizer),
-        eos_token_ids=eos_setting
-        if isinstance(eos_setting, list)
-        else []
-        if eos_setting is None
-        else [eos_setting],
+        eos_token_ids=list_token_ids(config.get("eos_token_id")),
     )
     engine.check_packing(PROBE_TOLERANCES[loaded_dtype])
     return engine
@@ -225,7 +217,7 @@ def _check_weight_values(model: Any, reference: str) -> None:
     blank = [
         name
         for name, found in floats.items()
-        if is_matrix(found.shape)
+        if is_weight_matrix(name, found.shape)
         and name.rpartition(".")[2] not in _ADAPTER_LEAVES
         and not found.any().item()
     ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtask.display import format_name
-from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
+from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM, make_load_error
 from medtask.engines.registry import choose_engine
-from medtask.errors import EngineError, MedtaskError, MissingExtra, UsageError
+from medtask.errors import MedtaskError, MissingExtra, UsageError
 from medtask.model_weights import check_loaded_model
 from medtask.privacy import block_network
 from medtask.training.recipe import Recipe
@@ -128,15 +128,7 @@ def _load(files: ModelFiles, targets: LabelTargets, device: str) -> tuple[Any, A
     except MedtaskError:
         raise
     except Exception as error:  # the libraries that read such files raise exceptions of any type
-        reason = str(error).partition("\n")[0]
-        raise EngineError(
-            f"{format_name(files.reference)} could not be loaded as an encoder: "
-            f"{type(error).__name__}: {reason}",
-            fix=(
-                "check that the folder is complete and that this version of transformers knows the "
-                "architecture (`medtask doctor`)"
-            ),
-        ) from error
+        raise make_load_error(format_name(files.reference), error, " as an encoder") from error
     check_loaded_model(model, loading_info, format_name(files.reference), new_head=True)
     return model.to(device), tokenizer
 

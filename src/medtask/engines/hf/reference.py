@@ -1,15 +1,22 @@
-"""Reference scoring: plain forward passes, one for each label.
+"""Reference implementations: plain forward passes for scores, transformers' own loop for texts.
 
-Packed scoring is compared with it, and it is used if packing fails.
+Packed scoring and generation are compared with these, and replaced by them if packing fails: the
+model's own code handles any kind of state (keys and values, recurrent states).
 """
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from medtask.engines.decoding.sequence import DecodingSequence
+from medtask.engines.decoding.token_selection import advance_sequences
+from medtask.engines.hf.decoding import TorchLogits
 from medtask.engines.tokens.chat import TokenizedBranch
 from medtask.engines.tokens.trie import TrieNode
 from medtask.records import BranchScores
@@ -88,3 +95,47 @@ def _list_candidate_paths(
                 child, place + len(child.edge_tokens), (*path, *child.edge_tokens), taken
             )
     return found
+
+
+@torch.inference_mode()
+def generate_reference(
+    model: Any,
+    seq: DecodingSequence,
+    max_tokens: int,
+    on_update: Callable[[DecodingSequence], None],
+) -> None:
+    """Generate the text of one sequence, which selects each token."""
+    from transformers import GenerationConfig
+
+    def select_token(tokens: Tensor, logits: Tensor) -> Tensor:
+        advance_sequences([seq], TorchLogits(logits.float()))
+        seq.tokens_read += tokens.shape[1] if seq.tokens_read == 0 else 1
+        on_update(seq)
+        forced_logits = torch.full_like(logits, -torch.inf)
+        forced_logits[0, seq.tokens[-1]] = (
+            0  # after the end of the sequence the token does not matter: it is dropped
+        )
+        return forced_logits
+
+    def is_finished(tokens: Tensor, logits: Tensor, **unused: Any) -> Tensor:
+        return torch.tensor([seq.is_finished], device=tokens.device)
+
+    start = time.perf_counter()
+    seq.start_timer()
+    tokens = torch.tensor([seq.tokens], device=model.device)
+    # The model's own settings fill the gaps in the settings passed, and a repetition penalty among
+    # them would change the selection.
+    settings, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            generation_config=GenerationConfig(
+                do_sample=False, max_new_tokens=max_tokens, pad_token_id=0
+            ),
+            logits_processor=[select_token],
+            stopping_criteria=[is_finished],
+        )
+    finally:
+        model.generation_config = settings
+    seq.ms += (time.perf_counter() - start) * 1000
