@@ -61,6 +61,18 @@ def test_warnings_say_where_and_what_to_do(medtask: RunCommand, project_folder: 
     )
 
 
+def test_rows_that_are_examples_are_announced_before_the_run(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    assert "left out" not in medtask("check", "surgery", *FAKE).out
+    task = Path("surgery/task.yaml")
+    task.write_text(task.read_text() + "examples: {file: ../procedures.csv, select: first, k: 2}\n")
+    outcome = medtask("check", "surgery", *FAKE)
+    assert outcome.code == 0
+    assert "warning     left out of the metrics: " in outcome.out
+    assert "in the prompt\n" in outcome.out
+
+
 def test_rows_beyond_the_context_are_counted(
     medtask: RunCommand, project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,9 +19,8 @@ from medtask.runs.calibration_store import (
 )
 from medtask.runs.manifest import restore_task
 from medtask.runs.measured_rows import (
-    collect_model_fingerprints,
+    collect_fingerprints,
     find_left_out,
-    fingerprint_examples,
     left_out_to_json,
     make_record_key,
 )
@@ -296,14 +295,13 @@ def _find_left_out(
 ) -> dict[int, LeftOut]:
     """The rows that metrics leave out, because they are not new to the model."""
     engines = [session.engine, *session.pass_engines.values()]
-    fingerprints, unknown = collect_model_fingerprints(engines)
+    fingerprints, unknown = collect_fingerprints(setup.task, engines)
     if setup.gold_column is not None:
         for folder in unknown:
             session.add_note(
                 f"{folder} does not say which rows the model was trained on: metrics on such rows "
                 "are too good (train the model again to record them)"
             )
-    fingerprints += fingerprint_examples(setup.task)
     if saved_calibration and saved_calibration.rows:
         fingerprints.append(saved_calibration.rows)
     keys = (make_record_key(setup.task, record) for record in setup.iter_records())

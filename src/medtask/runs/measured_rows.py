@@ -117,10 +117,10 @@ def fingerprint_examples(task: Task) -> list[RowFingerprints]:
     return [fingerprint_rows(part, "example", "") for part in parts if part]
 
 
-def collect_model_fingerprints(
-    engines: Iterable[Engine],
+def collect_fingerprints(
+    task: Task, engines: Iterable[Engine]
 ) -> tuple[list[RowFingerprints], list[str]]:
-    """The fingerprints of the rows that models were made from.
+    """The fingerprints of the rows that models and prompts were made from.
 
     Returns:
         The fingerprints, and the folders of trained models that do not have any.
@@ -128,7 +128,7 @@ def collect_model_fingerprints(
     Raises:
         InputError: The list of a folder is not valid.
     """
-    found: list[RowFingerprints] = []
+    found = fingerprint_examples(task)
     unknown: list[str] = []
     for folder in dict.fromkeys(name for engine in engines for name in engine.info.trained_folders):
         rows = read_training_rows(Path(folder))

@@ -170,6 +170,27 @@ def _print_task_check(
     with closing(load_model()) as engine:
         _print_prompt_cost(task, engine, statistics)
         _print_time_estimate(task, engine, statistics, measure)
+        if task.gold_column:
+            _warn_about_left_out_rows(gold_task, table, engine)
+
+
+def _warn_about_left_out_rows(task: Task, table: Table, engine: Engine) -> None:
+    """Warn about rows with gold that metrics leave out, because they are not new to the model."""
+    from medtask.evaluation.presentation.formatting import count_left_out, describe_left_out
+    from medtask.runs.measured_rows import collect_fingerprints, find_left_out, make_record_key
+    from medtask.tasks.rows import read_records
+
+    fingerprints, _ = collect_fingerprints(task, [engine])
+    if not fingerprints:
+        return
+    keys = (make_record_key(task, record) for record in read_records(task, table))
+    left_out = find_left_out(keys, fingerprints)
+    graded = [
+        row for row, record in enumerate(read_records(task, table), 1) if record.gold is not None
+    ]
+    counts = count_left_out(left_out[row] for row in graded if row in left_out)
+    for sentence in describe_left_out(counts, len(graded) - sum(counts.values())):
+        show.print_warning(sentence)
 
 
 def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None:
