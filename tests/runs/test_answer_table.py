@@ -345,3 +345,13 @@ def test_systems_that_spell_labels_differently_are_compared(tmp_path: Path) -> N
     systems = comparison.to_json()["systems"]
     found = {system["name"]: system["figures"]["accuracy"]["value"] for system in systems}
     assert found == {"one": pytest.approx(2 / 3), "two": 1}
+
+
+def test_a_table_with_semicolons_and_decimal_commas_is_the_same_table(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("id,answer,confidence,p:a\n1,a,0.975,0.5\n2,b,1,0.25\n")
+    (tmp_path / "two.csv").write_text("id;answer;confidence;p:a\n1;a;0,975;0,5\n2;b;1;0,25\n")
+    first, second = (
+        [row.answer for row in open_answers(tmp_path / name, kind="label").rows()]
+        for name in ("one.csv", "two.csv")
+    )
+    assert first == second

@@ -33,6 +33,7 @@ def save_sheets(path: Path, sheets: dict[str, list[list[object]]], merged: str =
         "Operations\n\n",
         '"Operations"\n"Printed 3 May, ward 5"\n\n',
         "Operations;;\n",
+        "Operations\nPrinted 3 May, ward 5\n",
         "Operations,,\n",
     ],
 )
@@ -84,8 +85,12 @@ def test_the_first_line_of_excel_names_the_delimiter(tmp_path: Path) -> None:
         table = read_table(path)
         assert list(table) == ROWS, mark
         assert "delimiter ;" in table.notes
-    path.write_text("sep=#\nid#text#gold\n1#Total gastrectomy#curative\n")
-    assert list(read_table(path)) == ROWS
+    for mark in "#\t^":
+        path.write_text(
+            f"sep={mark}\nid,text,gold\n1,Total gastrectomy,curative\n".replace(",", mark)
+        )
+        assert list(read_table(path)) == ROWS
+        assert list(read_table(path, header_row=2)) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -117,3 +122,13 @@ def test_names_have_no_invisible_characters(tmp_path: Path) -> None:
         "\ufeff\ufeffid\u00a0,\u200btext, gold \n1,Total gastrectomy,curative\n", "utf-8"
     )
     assert list(read_table(path)) == ROWS
+
+
+def test_a_header_row_below_the_content_is_refused(tmp_path: Path) -> None:
+    path = save_sheets(tmp_path / "list.xlsx", {"Data": [["id", "text"], [1, "a"]]})
+    with pytest.raises(TableError, match="no visible sheet has content from row 7 on"):
+        read_table(path, header_row=7)
+    text = tmp_path / "list.csv"
+    text.write_text("id,text\n1,a\n")
+    with pytest.raises(TableError, match="line 7: there are no column names"):
+        read_table(text, header_row=7)

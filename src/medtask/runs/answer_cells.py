@@ -104,12 +104,15 @@ def _read_status(cell: object, number: int) -> Status | None:
 
 
 def read_probability(cell: object, column: str, row: int) -> float | None:
-    """The probability in a cell; None if it is blank. Raises TableError if it is not valid."""
+    """The probability in a cell, also with a decimal comma, as spreadsheets save it; None if blank.
+
+    Raises TableError if it is not valid.
+    """
     text = read_present_cell(cell)
     if text is None:
         return None
     try:
-        probability = float(text)
+        probability = float(text.replace(",", ".", 1))
     except ValueError:
         probability = math.nan
     if not 0 <= probability <= 1 + 1e-6:

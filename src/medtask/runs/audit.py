@@ -51,6 +51,7 @@ class Audit:
             "folder": str(self.folder),
             "sample": {
                 "file": str(sample.table_path),
+                "files": [str(path) for path in sample.table_paths],
                 "rows": sample.rows,
                 "looks": sample.drawn_rows,
                 "labelled": sample.labelled_rows,

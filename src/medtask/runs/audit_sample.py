@@ -65,6 +65,11 @@ class AuditSample:
     def table_path(self) -> Path:
         return self.folder / SAMPLE_FILE
 
+    @property
+    def table_paths(self) -> tuple[Path, ...]:
+        """The files of the sample, in several formats; one of them is filled in."""
+        return tuple(path for name in SAMPLE_FILES if (path := self.folder / name).exists())
+
 
 def draw_audit_sample(
     answers: AnswerTable, folder: Path, *, budget: int, seed: int = 0

@@ -104,7 +104,7 @@ def read_cell(value: object) -> str | None:
 
 def read_key(value: object) -> str | None:
     """The value as an id: stripped text without invisible characters; None if nothing is left."""
-    text = read_cell(value)
+    text = read_cell(restore_whole_number(value))
     return None if text is None else remove_noise(text).strip() or None
 
 

@@ -11,6 +11,7 @@ from medtask.display import format_columns, format_path, quote, quote_names
 from medtask.errors import TableError
 from medtask.unicode_text import remove_noise
 
+_MAX_NAME_LENGTH = 60
 SAMPLE_ROWS = 20
 """Rows below the header that are searched for column names."""
 
@@ -63,10 +64,9 @@ class Header:
     def check_width(self, rows: Iterable[Row]) -> None:
         """Raise TableError if rows are wider than the header, and another row fits them."""
         named = len(self.columns)
-        if any(_count_filled(cells) > named for _, cells in rows):
-            for other in self.others:
-                if len(other.columns) > named:
-                    raise self.make_error(other)
+        widest = max((_count_filled(cells) for _, cells in rows), default=0)
+        if widest > named and (other := _find_wider(self.others, widest, named + 1)):
+            raise self.make_error(other)
 
     def make_error(self, other: OtherHeader) -> TableError:
         """The error for column names that are in the other row."""
@@ -103,10 +103,17 @@ def read_header(
     problem, fix = _find_fault(names)
     if not problem:
         return header
-    wider = next((other for other in others if len(other.columns) >= max(2, len(names))), None)
-    if wider is not None:
+    widest = max((len(other.columns) for other in others), default=0)
+    if wider := _find_wider(others, widest, max(2, len(names))):
         raise header.make_error(wider)
     raise TableError(f"{place}: {problem}", fix=fix)
+
+
+def _find_wider(others: Sequence[OtherHeader], width: int, min_width: int) -> OtherHeader | None:
+    """The first header of this width; without one, the first of at least ``min_width``."""
+    exact = (other for other in others if len(other.columns) == width >= min_width)
+    wide = (other for other in others if len(other.columns) >= min_width)
+    return next(exact, next(wide, None))
 
 
 def _find_fault(names: Sequence[str]) -> tuple[str, str]:
@@ -146,7 +153,9 @@ def find_other_headers(rows: Sequence[Row], option: str = "") -> list[OtherHeade
     for row, cells in rows:
         names = clean_names(cells)
         distinct = len(names) > 1 and all(names) and len(set(names)) == len(names)
-        if distinct and not any(_is_number(name) for name in names):
+        # Longer texts are not shown in messages: the row may be one of the data.
+        short = all(len(name) <= _MAX_NAME_LENGTH for name in names)
+        if distinct and short and not any(_is_number(name) for name in names):
             options = [option] * bool(option) + [f"--header-row {row}"]
             found.append(OtherHeader(" ".join(options), names))
     return found

@@ -41,11 +41,11 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
     # A setting of the whole process; its default is 131,072 characters.
     csv.field_size_limit(MAX_CELL_LENGTH)
     encoding = detect_encoding(path, options.encoding)
-    start, delimiter = (options.header_row or 1) - 1, None
+    first_line = next(read_lines(path, encoding.name), "").rstrip("\r\n")
+    named = _DELIMITER_LINE.fullmatch(first_line)
+    start = (options.header_row or (2 if named else 1)) - 1
     sample = list(itertools.islice(read_lines(path, encoding.name), start, start + _SAMPLE_LINES))
-    if sample and (named := _DELIMITER_LINE.fullmatch(sample[0].strip())):
-        start, delimiter = start + 1, named[1]
-    delimiter = delimiter or _detect_delimiter(sample)
+    delimiter = named[1] if named else _detect_delimiter(sample)
 
     def records() -> Iterator[tuple[int, list[str]]]:
         return _read_records(path, encoding.name, delimiter, start)

@@ -137,9 +137,9 @@ def _choose_sheet(
         fix = suggest(sheet, names) or f"it has {quote_names(names)}"
         raise make_table_error(path, f"sheet {quote(sheet)} not found", fix=fix)
     if sheet is None and not filled:
-        raise make_table_error(
-            path, "no visible sheet has content", fix="unhide the sheet with the table, or name it"
-        )
+        rows = f" from row {options.header_row} on" if options.header_row else ""
+        fix = "unhide the sheet with the table, or name it with --sheet"
+        raise make_table_error(path, f"no visible sheet has content{rows}", fix=fix)
     return sheet or filled[0]
 
 
