@@ -43,9 +43,10 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         model: A reference as `medtask.load_model` takes it; a list of references for
-            ``method="hybrid"``. Not used by ``method="linear"``.
-        method: A training method (see `medtask.train`), or "none" (or None) to prompt the model
-            as it is.
+            ``method="hybrid"``. Not used by ``method="linear"`` and ``method="auto"``.
+        method: A training method (see `medtask.train`); "auto" tries several within
+            ``options={"budget": 600}`` seconds and keeps the best; "none" (or None) prompts the
+            model as it is.
         instruction: The instruction, which the prompt shows before the labels.
         labels: Definitions of labels by label.
         epochs: Passes over the training rows; None for the method's default.
@@ -272,7 +273,7 @@ def _make_recipe(classifier: MedtaskClassifier) -> Recipe:
         seed = int(check_random_state(state).randint(2**31 - 1))
     settings = {name: getattr(classifier, name) for name in ("epochs", "rate", "batch", "rank")}
     settings |= {"seed": seed, **(classifier.options or {})}
-    base = None if classifier.method == "linear" else classifier.model
+    base = None if classifier.method in ("linear", "auto") else classifier.model
     return build_recipe(classifier.method, base, settings)  # type: ignore[arg-type]
 
 

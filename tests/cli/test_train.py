@@ -30,9 +30,7 @@ def test_a_linear_model_is_trained_reported_and_used(medtask: RunCommand, tmp_pa
         "run", SURGERY, "--model", tmp_path / "model", "--out", tmp_path / "run", "-q", "--json"
     )
     assert ran.code == 0
-    assert (
-        json.loads(ran.out)["metrics"]["accuracy"]["value"] > 0.8
-    )  # it has seen most of these rows
+    assert json.loads(ran.out)["metrics"] is None  # it has seen all of these rows
     assert (
         len(
             list(

@@ -10,7 +10,12 @@ import typer
 
 from medtask.training.methods import Method
 
-TrainingMethod = Annotated[Method, typer.Option(help="The training method: see docs/training.md.")]
+TrainingMethod = Annotated[
+    Method | None,
+    typer.Option(
+        help="The training method: see docs/training.md; default: auto without --base, else rslora."
+    ),
+]
 SearchMethod = Annotated[
     Method | None, typer.Option(help="Search for the settings of this training method.")
 ]
@@ -75,6 +80,10 @@ EarlyStoppingPatience = Annotated[
 ValidationsPerEpoch = Annotated[int, typer.Option(metavar="N", help="Validations per epoch.")]
 MaxRowTokens = Annotated[int, typer.Option(metavar="N", help="Leave out rows with more tokens.")]
 RandomSeed = Annotated[int, typer.Option(metavar="N", help="The seed of all random choices.")]
+TimeBudget = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="The time for --method auto, such as 10m (the default)."),
+]
 DisablePacking = Annotated[
     bool, typer.Option("--no-pack", help="Read the whole prompt for every row.")
 ]
@@ -99,10 +108,12 @@ def read_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a recipe from a command's options, which have the names of its fields."""
     from medtask.hardware import parse_bytes
     from medtask.training.recipe import RECIPE_FIELDS
+    from medtask.training.search.search_budget import parse_duration
 
     settings = {
         name: options[name] for name in RECIPE_FIELDS if name in options and name != "method"
     }
     settings["pack"] = not options["no_pack"]
+    settings["budget"] = parse_duration(options["budget"]) if options["budget"] else None
     settings["memory"] = parse_bytes(options["memory"]) if options["memory"] else None
     return settings

@@ -33,6 +33,7 @@ from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import BranchScores, Fault, Prompt, Scores
 
 MEMBERS_FILE = "hybrid.json"
+MEMBERS_FOLDER = "members"  # for members that are kept inside the folder of the hybrid
 # Engines whose prefix may precede a folder or a file.
 _LOCAL_PREFIXES = tuple(
     prefix
@@ -48,7 +49,8 @@ class HybridMember:
     """A member of a hybrid.
 
     Attributes:
-        reference: As for load_model, with absolute paths.
+        reference: As for load_model, with absolute paths; "members/NAME" for a member inside the
+            folder of the hybrid.
         identity: See EngineInfo; without the model's location.
         weight: The weight in the mean.
     """
@@ -172,7 +174,7 @@ def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Hybri
         )
     members = [
         replace(member, reference=_find_member(member.reference, folder))
-        for member in _read_members(folder, metadata)
+        for member in read_members(folder, metadata)
     ]
     engines: list[Engine] = []
     try:
@@ -226,6 +228,8 @@ def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
 def _find_member(reference: str, folder: Path) -> str:
     """The member's reference; if its path is missing, the same name in the hybrid's parent."""
     scheme, path = _split_scheme(reference)
+    if len(path.parts) == 2 and path.parts[0] == MEMBERS_FOLDER and path.parts[1] != "..":
+        return str((folder / path).resolve())
     sibling = folder.resolve().parent / path.name
     return (
         scheme + str(sibling)
@@ -302,7 +306,8 @@ def _build_info(
     )
 
 
-def _read_members(folder: Path, metadata: ModelMetadata) -> list[HybridMember]:
+def read_members(folder: Path, metadata: ModelMetadata) -> list[HybridMember]:
+    """The members of a hybrid. Raises InputError if they cannot be read."""
     try:
         if MEMBERS_FILE not in metadata.sha256:
             raise ValueError("the metadata do not list it")

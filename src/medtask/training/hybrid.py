@@ -85,6 +85,7 @@ def fit_hybrid(
         "validation_loss": round(
             float(_compute_log_loss(gold_probabilities.probabilities @ weights[:, None])[0]), 4
         ),
+        "held_out_loss": _round_finite(_cross_validate_loss(gold_probabilities)),
         "rows": len(set(gold_probabilities.rows.tolist())),
     }
     return MethodResult(trained, notes=notes, facts=facts)
@@ -256,6 +257,10 @@ def _cross_validate_loss(gold_probabilities: _GoldProbabilities) -> float:
         for fold in sorted(set(folds.tolist()))
     ]
     return float(_compute_log_loss(np.concatenate(held_out))[0])
+
+
+def _round_finite(loss: float) -> float | None:
+    return round(loss, 4) if math.isfinite(loss) else None
 
 
 def _list_notes(

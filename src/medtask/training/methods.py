@@ -9,7 +9,7 @@ from typing import Literal
 
 from medtask.engines.files.model_files import MINILM
 
-Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid"]
+Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid", "auto"]
 _FIT_LANGUAGE = "medtask.training.language.fit:fit_language"
 
 
@@ -31,6 +31,7 @@ class MethodSpec:
             number of epochs is higher for few rows.
         default_base: The default base; None for the task's model, "" for none.
         default_base_rate: The learning rate for ``default_base``.
+        extra_base: Whether a base is one more candidate; by default the task's model.
         untunable: For methods without settings to search, what training fits itself.
     """
 
@@ -47,6 +48,7 @@ class MethodSpec:
     min_steps: int = 0
     default_base: str | None = None
     default_base_rate: float | None = None
+    extra_base: bool = False
     untunable: str = ""
 
 
@@ -85,6 +87,13 @@ METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
                 min_rows=0,  # only weights are fitted, on validation rows
                 default_base="",
                 untunable="its weights",
+            ),
+            MethodSpec(
+                "auto",
+                "medtask.training.auto:fit_auto",
+                default_base="",
+                extra_base=True,
+                untunable="the settings of its candidates",
             ),
         )
     }

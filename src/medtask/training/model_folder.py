@@ -118,8 +118,11 @@ def _move_draft(folder: Path, facts: Mapping[str, Any]) -> None:
     draft = folder / DRAFT_FOLDER
     # The metadata of an earlier session describes the best state of that session.
     (folder / METADATA_FILE).unlink(missing_ok=True)
+    for path in draft.rglob("*"):  # libraries write world-readable files
+        path.chmod(0o700 if path.is_dir() else 0o600)
     for path in sorted(draft.iterdir()):
-        path.chmod(0o600)  # libraries write world-readable files
+        if path.is_dir():
+            shutil.rmtree(folder / path.name, ignore_errors=True)
         if path.name != METADATA_FILE:
             path.replace(folder / path.name)
     replace_text(folder / TRAINING_FILE, json.dumps(facts, indent=2, default=str) + "\n")

@@ -115,14 +115,14 @@ def validate_model(training: TrainingRun, thresholds: Mapping[str, float]) -> li
     with closing(load_model(str(draft), options)) as engine:
         for index, data in enumerate(training.training_data, 1):
             folder = training.folder / WORK_FOLDER / f"validation-{index}"
-            evaluation, used = _evaluate_with_thresholds(engine, folder, data, thresholds)
+            evaluation, used = evaluate_with_thresholds(engine, folder, data, thresholds)
             baselines = _evaluate_linear_baseline(engine, folder, data)
             _save_calibration(draft / CALIBRATION_FILE, evaluation, used)
             validations.append(TaskValidation(data, evaluation, baselines, used))
     return validations
 
 
-def _evaluate_with_thresholds(
+def evaluate_with_thresholds(
     engine: Engine, folder: Path, data: TrainingData, thresholds: Mapping[str, float]
 ) -> tuple[Evaluation, Mapping[str, float]]:
     """The evaluation, and the thresholds that later runs apply; empty for other kinds."""
@@ -225,7 +225,7 @@ def _evaluate_linear_baseline(
         trained = train_linear(targets, draft, settings=WORDS_BASELINE if is_linear else None)
         with closing(load_model(str(draft))) as baseline:
             run_folder = folder.with_name(f"{folder.name}-linear-run")
-            found, _ = _evaluate_with_thresholds(baseline, run_folder, data, trained.thresholds)
+            found, _ = evaluate_with_thresholds(baseline, run_folder, data, trained.thresholds)
             gold = found.summary.gold
     except MedtaskError:  # a linear model cannot be trained on these rows
         return {}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.engines.load_options import Dtype
 from medtask.errors import UsageError
 from medtask.training.methods import METHODS, Method, MethodSpec
+
+if TYPE_CHECKING:
+    from medtask.tasks.task import Task
 
 DEFAULT_EPOCHS = 3.0
 MAX_EPOCHS = 20.0  # chosen for few rows; --epochs can be higher
@@ -40,6 +43,7 @@ class Recipe:
             third slower.
         dtype: See `load_model`, as for ``device``.
         memory: The memory that training may use, in bytes; None for all that is free.
+        budget: The time for the method "auto", in seconds; None for ten minutes.
     """
 
     method: Method = "rslora"
@@ -61,6 +65,7 @@ class Recipe:
     dtype: Dtype = "auto"
     device: str = "auto"
     memory: int | None = None
+    budget: float | None = None
 
     @property
     def spec(self) -> MethodSpec:
@@ -99,6 +104,8 @@ class Recipe:
         }
         if self.epochs is not None:
             positive["epochs"] = self.epochs
+        if self.budget is not None:
+            positive["budget"] = self.budget
         positive["learning rate"] = self.learning_rate
         for name, value in positive.items():
             if not value > 0:
@@ -117,16 +124,24 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values, with the learning rate that is used."""
         epochs = self.epochs if self.epochs is not None or self.spec.min_steps else DEFAULT_EPOCHS
-        return {
+        settings = {
             **asdict(self),
             "bases": list(self.bases),
             "rate": self.learning_rate,
             "epochs": epochs,
         }
+        if self.budget is None:
+            del settings["budget"]
+        return settings
 
 
 DEFAULT_RECIPE = Recipe()
 RECIPE_FIELDS = tuple(field.name for field in fields(Recipe))
+
+
+def choose_method(task: Task, base: str | Sequence[str] | None) -> Method:
+    """The default method: "auto" where no base is named and the task has a fixed set of labels."""
+    return "auto" if not base and task.kind_spec.has_labels else DEFAULT_RECIPE.method
 
 
 def build_recipe(
@@ -152,7 +167,8 @@ def build_recipe(
             f"{unknown[0]!r} is not a setting of a training",
             fix=f"choose from {', '.join(RECIPE_FIELDS)}",
         )
-    default = METHODS[method].default_base
+    spec = METHODS[method]
+    default = task_model if spec.extra_base and task_model else spec.default_base
     if not base:
         base = default if default is not None else task_model or BUILT_IN_MODEL
     bases = (base,) if isinstance(base, str) else tuple(base)

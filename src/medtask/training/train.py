@@ -31,7 +31,7 @@ from medtask.training.cross_validation import (
     record_out_of_fold,
 )
 from medtask.training.methods import Method
-from medtask.training.recipe import Recipe, build_recipe
+from medtask.training.recipe import Recipe, build_recipe, choose_method
 from medtask.training.trained_model import OutOfFold, TrainedModel, read_trained_model
 from medtask.training.training_context import (
     DRAFT_FOLDER,
@@ -89,7 +89,7 @@ def train(
     table: object,
     *,
     out: str | Path,
-    method: Method = "rslora",
+    method: Method | None = None,
     base: str | Sequence[str] | None = None,
     gold: str | None = None,
     validation: object | None = None,
@@ -109,7 +109,8 @@ def train(
         task: The task to learn.
         table: Its rows: whatever `medtask.read_table` accepts.
         out: The folder of the model.
-        method: "lora", "rslora", "qlora", "dora", "full", "encoder", "linear" or "hybrid".
+        method: "auto", "lora", "rslora", "qlora", "dora", "full", "encoder", "linear" or "hybrid".
+            By default "auto" for one task of kind label or labels without a base, else "rslora".
         base: The model to start from, several for a hybrid; by default the one named by the
             task, or the default of the method.
         gold: The gold column; by default the task's.
@@ -132,6 +133,7 @@ def train(
         RunMismatch: The folder contains a different training.
         RunLocked, StorageError, EngineError: The folder or the base cannot be used.
     """
+    method = method or ("rslora" if further_tasks else choose_method(task, base))
     recipe = build_recipe(method, base, settings, task_model=task.model)
     data = TaskData(task, table, gold, validation)
     if folds is not None and further_tasks:

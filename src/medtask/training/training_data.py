@@ -253,7 +253,7 @@ def _check_learnable(
     )
     if len(examples) < MIN_TRAINING_ROWS:
         raise InputError(
-            f"{len(examples)} training row{'s' * (len(examples) != 1)} are too few: "
+            f"{len(examples)} training row{'s are' if len(examples) != 1 else ' is'} too few: "
             f"{_describe_dropped_rows(cleaning)}",
             fix=(
                 f"{lower}give at least {MIN_TRAINING_ROWS} rows with a text and gold; training "

@@ -35,7 +35,7 @@ class TrainingRun:
         facts: dict[str, object] = {
             f"recipe.{name}": value
             for name, value in self.recipe.to_json().items()
-            if name not in ("memory", "device")
+            if name not in ("memory", "device", "budget")
         }
         facts |= {f"split.{name}": value for name, value in asdict(self.selection).items()}
         for index, data in enumerate(self.training_data, 1):

@@ -40,7 +40,7 @@ def train(
     data: DataSource = None,
     out: options.OutputFolder = None,
     base: options.BaseModels = None,
-    method: options.TrainingMethod = DEFAULT_RECIPE.method,
+    method: options.TrainingMethod = None,
     also: options.FurtherTasks = None,
     gold: GoldColumn = None,
     validation: options.ValidationTable = None,
@@ -60,6 +60,7 @@ def train(
     validations: options.ValidationsPerEpoch = DEFAULT_RECIPE.validations,
     row_tokens: options.MaxRowTokens = DEFAULT_RECIPE.row_tokens,
     seed: options.RandomSeed = DEFAULT_RECIPE.seed,
+    budget: options.TimeBudget = None,
     no_pack: options.DisablePacking = False,
     checkpointing: options.GradientCheckpointing = False,
     dtype: options.BaseDtype = "auto",
@@ -81,13 +82,14 @@ def train(
     from medtask.cli.training_progress import TrainingProgressDisplay
     from medtask.tables.read import read_table
     from medtask.tasks.load import load_task
-    from medtask.training.recipe import build_recipe
+    from medtask.training.recipe import build_recipe, choose_method
     from medtask.training.train import TaskData, preview_training
     from medtask.training.training_data import RowSelection
     from medtask.training.validation_metrics import name_score
 
     disable_downloads(offline)
     loaded_task = load_task(task)
+    method = method or ("rslora" if also else choose_method(loaded_task, base))
     folder = out or _default_folder(loaded_task, method)
     with open_table(loaded_task, data, read_options) as table:
         further = read_options.for_further_tables()

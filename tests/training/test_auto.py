@@ -1,0 +1,138 @@
+"""Training by several methods: the best on the validation rows is kept, in one folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import medtask
+from medtask.engines.model_metadata import read_model_metadata
+from medtask.errors import UsageError
+from medtask.runs.signals import Interrupted, SignalState
+from medtask.training import auto
+from medtask.training.attempts import Candidate
+from medtask.training.auto import BudgetSignals, fit_auto
+from medtask.training.recipe import Recipe, choose_method
+from medtask.training.training_context import MethodResult, TrainingContext
+from medtask.training.training_data import TrainingData
+from medtask.training.training_log import NullTrainingObserver
+from support.small_trainings import (
+    NEW_TEXTS,
+    PARTS,
+    make_rows,
+    make_task,
+    make_training_context,
+    make_training_data,
+)
+
+
+def fit_within(budget: float, folder: Path, kind: str = "label") -> MethodResult:
+    data = make_training_data(make_task(folder / "task", kind))
+    context = make_training_context(folder)
+    return fit_auto([data], Recipe("auto", budget=budget), context)
+
+
+def test_it_is_the_default_without_a_base_for_a_fixed_set_of_labels(tmp_path: Path) -> None:
+    assert choose_method(make_task(tmp_path / "label"), None) == "auto"
+    assert choose_method(make_task(tmp_path / "other"), "minilm") == "rslora"
+    choice = make_task(tmp_path / "choice", "choice", options="options")
+    assert choose_method(choice, None) == "rslora"
+
+
+def test_without_time_the_linear_model_is_kept(tmp_path: Path) -> None:
+    result = fit_within(1e-6, tmp_path)
+    assert result.trained_model.engine == "linear"
+    assert result.facts["chosen"] == "linear"
+    notes = " ".join(result.notes)
+    assert "linear (TF-IDF and logistic regression): accuracy" in notes
+    assert "vectors was not tried: the time budget is used up (--budget)" in notes
+    assert "encoder was not tried: the time budget is used up (--budget)" in notes
+
+
+def test_kinds_without_labels_are_refused(tmp_path: Path) -> None:
+    task = make_task(tmp_path / "task", "choice", options="options")
+    with pytest.raises(UsageError, match="--method auto learns a fixed set of labels"):
+        fit_auto([TrainingData(task, (), ())], Recipe("auto"), make_training_context(tmp_path))
+
+
+def test_a_signal_keeps_the_best_so_far_and_a_later_session_trains_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = SignalState()
+    data = make_training_data(make_task(tmp_path / "task"))
+    try_candidate = auto._Search.try_candidate
+
+    def stop_after_the_first(self: auto._Search, candidate: Candidate) -> None:
+        try_candidate(self, candidate)
+        signals.number = 2
+
+    monkeypatch.setattr(auto._Search, "try_candidate", stop_after_the_first)
+    context = make_training_context(tmp_path, NullTrainingObserver(), signals)
+    result = fit_auto([data], Recipe("auto", budget=1e-6), context)
+    assert result.interrupted
+    assert result.trained_model.engine == "linear"
+
+    monkeypatch.setattr(auto._Search, "try_candidate", try_candidate)
+    monkeypatch.setattr(
+        "medtask.training.linear.train_linear", lambda *_: pytest.fail("trained again")
+    )
+    shutil.rmtree(context.draft_folder)
+    context.draft_folder.mkdir()
+    unsignalled = TrainingContext(
+        context.draft_folder, context.work_folder, context.log, context.observer, SignalState()
+    )
+    again = fit_auto([data], Recipe("auto", budget=1e-6), unsignalled)
+    assert not again.interrupted
+    assert again.facts["chosen"] == "linear"
+
+
+def test_a_signal_before_the_first_result_ends_the_training(tmp_path: Path) -> None:
+    data = make_training_data(make_task(tmp_path / "task"))
+    context = make_training_context(tmp_path, NullTrainingObserver(), SignalState(2))
+    with pytest.raises(Interrupted):
+        fit_auto([data], Recipe("auto"), context)
+
+
+def test_a_method_is_stopped_by_a_signal_and_by_the_end_of_the_budget() -> None:
+    outer = SignalState()
+    assert BudgetSignals(outer, float("inf")).number is None
+    assert BudgetSignals(outer, 0.0).number == 0
+    with pytest.raises(Interrupted):
+        BudgetSignals(outer, 0.0).raise_if_caught()
+    outer.number = 15
+    assert BudgetSignals(outer, float("inf")).exit_code == 143
+
+
+@pytest.mark.slow
+def test_all_methods_are_compared_and_a_blend_is_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose_blend = lambda attempts: next(  # noqa: E731
+        one for one in attempts if one.candidate.name == "blend"
+    )
+    monkeypatch.setattr(auto, "_choose", choose_blend)
+    task = make_task(tmp_path / "task")
+    model = medtask.train(
+        task, make_rows(), out=tmp_path / "model", method="auto", gold="gold", budget=500
+    )
+    facts = json.loads((model.path / "training.json").read_text())["facts"]
+    assert [one["name"] for one in facts["candidates"]] == [
+        "linear",
+        "vectors",
+        "encoder",
+        "blend",
+    ]
+    assert any("against blend" in note for note in model.notes)
+    assert read_model_metadata(model.path).engine == "hybrid"
+    assert not (model.path / ".training").exists()
+    moved = tmp_path / "elsewhere" / "renamed"
+    moved.parent.mkdir()
+    shutil.move(model.path, moved)
+    engine = medtask.load_model(str(moved))
+    answers = list(medtask.predict(task, engine, [{"text": text} for text in NEW_TEXTS]))
+    assert {answer.value for answer in answers} <= set(PARTS)
+    weights = [member["weight"] for member in engine.info.details["members"]]
+    assert sum(weights) == pytest.approx(1)
