@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medtask.names import MatchLevel, Names, fold_case, normalize_spelling
+from medtask.names import MatchLevel, Names, fold_case, merge_spellings, normalize_spelling
 
 LABELS = (
     "Parkinson's disease",
@@ -130,6 +130,30 @@ def test_a_joiner_inside_a_persian_word_is_part_of_it() -> None:
     assert Names((word,)).match(word.replace("\u200c", "")).level is MatchLevel.CASE
 
 
+@pytest.mark.parametrize(
+    ("texts", "merged"),
+    [
+        (("Sepsis", "sepsis", "SEPSIS"), ("Sepsis",)),
+        (("yes", "Yes", "NO", "no"), ("yes", "NO")),
+        (("1.0", "1", "2"), ("1.0", "2")),
+        (("x\u2011y", "x-y"), ("x\u2011y",)),
+        (("Mg", "mg"), ("Mg", "mg")),
+        (("AaBb", "aabb", "AABB"), ("AaBb", "aabb", "AABB")),
+        (("01", "1"), ("01", "1")),
+        (("10\u00b2", "102"), ("10\u00b2", "102")),
+    ],
+)
+def test_spellings_of_one_value_are_merged(texts: tuple[str, ...], merged: tuple[str, ...]) -> None:
+    assert merge_spellings(texts) == merged
+
+
+def test_known_names_stay_and_take_other_spellings() -> None:
+    assert merge_spellings(("01", "TRUE", "MG", "kg"), ("1", "yes", "no", "mg")) == (
+        *("1", "yes", "no", "mg"),
+        *("MG", "kg"),
+    )
+
+
 NOISE = st.sampled_from(("\u200b", "\ufeff", "\u00ad", "\u2060", "\u200e", "\ufe0f"))
 SPELLINGS = {
     " ": "\u00a0\u2009\u202f\u3000",
@@ -178,3 +202,12 @@ def test_normalising_twice_is_normalising_once(text: str) -> None:
 def test_every_text_can_be_looked_up(text: str, names: list[str]) -> None:
     match = Names(names).match(text)
     assert match.name is None or match.name in names
+
+
+@given(st.lists(LABEL_TEXT, max_size=8))
+def test_every_merged_text_is_found_again(texts: list[str]) -> None:
+    merged = merge_spellings(texts)
+    assert len(set(map(normalize_spelling, merged))) == len(merged)
+    names = Names(merged)
+    for text in texts:
+        assert names.find(text) is not None or names.match(text).ambiguous
