@@ -1,4 +1,4 @@
-"""Small trainings without a command: a task, lessons about it, and a desk to train at."""
+"""Small trainings without a command: a task, its training data, and a training context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medtask.training.training_log import NullTrainingObserver, TrainingLog, Tra
 
 PARTS = ("knee", "wrist", "brain")
 TAGS = ("knee", "wrist", "fall")
-# Which part it is stands in the text; nothing else tells it.
+# The text names the part, and nothing else depends on it.
 TEXTS = [
     f"{way} of the {side} {part}{after}"
     for part in PARTS

@@ -54,7 +54,7 @@ def test_question_and_answer_apart(training_data: TrainingData, tmp_path: Path) 
 
 
 def test_the_turns_are_those_of_a_worked_example(tmp_path: Path) -> None:
-    """A row shown as an example and the same row as a lesson read alike, kind by kind."""
+    """A row shown as an example and the same row as a training_example read alike, kind by kind."""
     options = ["a lung", "a knee", "a brain"]
     kinds: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
         ({"kind": "label", "labels": ["knee", "wrist"], "readout": "code"}, "wrist", {}),
@@ -106,10 +106,10 @@ def test_the_turns_are_those_of_a_worked_example(tmp_path: Path) -> None:
 )
 def test_every_kind_is_written(folder: str, tmp_path: Path) -> None:
     task = medtask.load_task(EXAMPLES / folder)
-    material = build_training_data(task, read_table(task.data))
-    output = prepare_chat_data(tmp_path / "out", material)
+    prepared_data = build_training_data(task, read_table(task.data))
+    output = prepare_chat_data(tmp_path / "out", prepared_data)
     lines = read_lines(tmp_path / "out" / "train.jsonl")
-    assert len(lines) == len(material.train) == output["files"]["train.jsonl"]["rows"]
+    assert len(lines) == len(prepared_data.train) == output["files"]["train.jsonl"]["rows"]
     for line in lines:
         roles = [turn["role"] for turn in line["messages"]]
         assert roles == ["user", "assistant"] * (len(roles) // 2)

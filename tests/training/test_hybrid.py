@@ -70,14 +70,14 @@ def test_a_model_that_gives_what_is_true_nothing_does_not_break_it() -> None:
 @pytest.mark.parametrize("kind", ["label", "labels"])
 def test_what_is_saved_is_the_best_mixture_of_the_members(kind: str, tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", kind, PARTS if kind == "label" else TAGS)
-    material = make_training_data(task, every=2)
-    desk = make_training_context(tmp_path)
-    fitted = fit_hybrid([material], make_recipe(*FAKE_REFERENCES), desk)
+    data = make_training_data(task, every=2)
+    context = make_training_context(tmp_path)
+    fitted = fit_hybrid([data], make_recipe(*FAKE_REFERENCES), context)
     engine = medtask.load_model(str(tmp_path / "draft"))
     assert isinstance(engine, HybridEngine)
     assert (fitted.trained_model.engine, fitted.trained_model.kind) == ("hybrid", kind)
     assert sum(engine.weights) == pytest.approx(1)
-    texts = [example.prompt.text for example in material.validation]
+    texts = [example.prompt.text for example in data.validation]
     alone = [
         list(medtask.predict(task, FakeEngine(seed=seed), [{"text": text} for text in texts]))
         for seed in (1, 2, 3)
@@ -85,7 +85,7 @@ def test_what_is_saved_is_the_best_mixture_of_the_members(kind: str, tmp_path: P
 
     def compute_loss(weights: list[float]) -> float:
         total = []
-        for row, example in enumerate(material.validation):
+        for row, example in enumerate(data.validation):
             shares = [one[row].probabilities or {} for one in alone]
             mixed = {
                 name: sum(w * s[name] for w, s in zip(weights, shares, strict=True))
@@ -118,7 +118,7 @@ def test_what_is_saved_is_the_best_mixture_of_the_members(kind: str, tmp_path: P
                 for w, one in zip(weights, alone, strict=True)
             )
             assert share == pytest.approx(by_hand, abs=2e-4)
-    assert [point.validation_loss for point in desk.log.points] == pytest.approx(
+    assert [point.validation_loss for point in context.log.points] == pytest.approx(
         fitted.facts["validation_losses"], abs=1e-3
     )
 
@@ -169,13 +169,13 @@ def test_a_model_that_is_always_better_takes_it_all_and_this_is_reported(
 
 
 def test_models_that_know_different_things_are_better_together(tmp_path: Path) -> None:
-    material = make_training_data(make_task(tmp_path / "task"), every=2)
+    data = make_training_data(make_task(tmp_path / "task"), every=2)
     words = make_training_data(
-        material.task, make_rows([text for text in TEXTS if "MRI" in text]), every=9
+        data.task, make_rows([text for text in TEXTS if "MRI" in text]), every=9
     )
     fit_linear([words], Recipe(method="linear"), make_training_context(tmp_path / "words"))
     fitted = fit_hybrid(
-        [material],
+        [data],
         make_recipe(str(tmp_path / "words" / "draft"), *FAKE_REFERENCES[:2]),
         make_training_context(tmp_path),
     )
@@ -213,16 +213,14 @@ def test_one_model_twice_is_one(tmp_path: Path) -> None:
 def test_rows_that_a_model_cannot_answer_are_not_used_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    material = make_training_data(make_task(tmp_path / "task"))
-    count = len(material.validation)
+    data = make_training_data(make_task(tmp_path / "task"))
+    count = len(data.validation)
     engines = {
         FAKE_REFERENCES[0]: FakeEngine(seed=1),
         FAKE_REFERENCES[1]: FakeEngine(seed=2, too_long={"0"}),
     }
     monkeypatch.setattr("medtask.training.hybrid.load_model", engines.__getitem__)
-    fitted = fit_hybrid(
-        [material], make_recipe(*FAKE_REFERENCES[:2]), make_training_context(tmp_path)
-    )
+    fitted = fit_hybrid([data], make_recipe(*FAKE_REFERENCES[:2]), make_training_context(tmp_path))
     assert fitted.facts["rows"] == count - 1
     assert (
         f"1 of {count} validation rows were not used: a model could not answer them" in fitted.notes
@@ -232,9 +230,7 @@ def test_rows_that_a_model_cannot_answer_are_not_used_and_counted(
         lambda name: FakeEngine(nan={str(row) for row in range(count)}),
     )
     with pytest.raises(InputError, match=f"none of the {count} validation rows"):
-        fit_hybrid(
-            [material], make_recipe(*FAKE_REFERENCES[:2]), make_training_context(tmp_path / "b")
-        )
+        fit_hybrid([data], make_recipe(*FAKE_REFERENCES[:2]), make_training_context(tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
@@ -261,15 +257,15 @@ def test_models_without_exact_probabilities_are_refused(
 
 
 def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
-    desk = make_training_context(tmp_path)
-    material = make_training_data(make_task(tmp_path / "task"))
+    context = make_training_context(tmp_path)
+    data = make_training_data(make_task(tmp_path / "task"))
     with pytest.raises(UsageError, match="two or more models"):
-        fit_hybrid([material], make_recipe("fake:"), desk)
+        fit_hybrid([data], make_recipe("fake:"), context)
     with pytest.raises(UsageError, match="2 tasks were given"):
-        fit_hybrid([material, material], make_recipe(*FAKE_REFERENCES), desk)
+        fit_hybrid([data, data], make_recipe(*FAKE_REFERENCES), context)
     with pytest.raises(InputError, match="fitted on validation rows, and there are none"):
         fit_hybrid(
-            [TrainingData(material.task, material.train, ())], make_recipe(*FAKE_REFERENCES), desk
+            [TrainingData(data.task, data.train, ())], make_recipe(*FAKE_REFERENCES), context
         )
     with pytest.raises(
         UsageError, match="of kind answer, and a hybrid combines probabilities only"
@@ -277,17 +273,17 @@ def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
         fit_hybrid(
             [TrainingData(make_task(tmp_path / "text", "answer"), (), ())],
             make_recipe(*FAKE_REFERENCES),
-            desk,
+            context,
         )
     texts = make_task(tmp_path / "texts", "choice", options="options", readout="text")
     with pytest.raises(UsageError, match="compares likelihoods"):
         fit_hybrid(
             [make_training_data(texts, [{**make_rows()[0], "options": ["a", "b"]}])],
             make_recipe(*FAKE_REFERENCES),
-            desk,
+            context,
         )
     with pytest.raises(InputError, match='was not trained on "elbow"'):
-        fit_linear([material], Recipe(method="linear"), make_training_context(tmp_path / "words"))
+        fit_linear([data], Recipe(method="linear"), make_training_context(tmp_path / "words"))
         elbow = make_task(tmp_path / "elbow", labels=("knee", "elbow"))
         rows = [
             {"text": f"CT of the {name} {row}", "gold": name}
@@ -297,6 +293,6 @@ def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
         fit_hybrid(
             [make_training_data(elbow, rows)],
             make_recipe("fake:", str(tmp_path / "words" / "draft")),
-            desk,
+            context,
         )
     assert list((tmp_path / "draft").iterdir()) == []

@@ -42,8 +42,8 @@ RECIPE = Recipe(method="linear")
 @pytest.mark.parametrize("kind", ["label", "labels"])
 def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", kind, PARTS if kind == "label" else TAGS)
-    material = make_training_data(task)
-    fitted = fit_linear([material], RECIPE, make_training_context(tmp_path))
+    data = make_training_data(task)
+    fitted = fit_linear([data], RECIPE, make_training_context(tmp_path))
     analyzers = {"words": {}, "letters": {"analyzer": "char_wb", "ngram_range": (2, 5)}}
     parts = [
         TfidfVectorizer(sublinear_tf=True, **settings)
@@ -56,8 +56,8 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
     )
     pipeline = make_pipeline(make_union(*parts), model)
     texts, gold = (
-        [example.prompt.text for example in material.train],
-        [example.record.gold for example in material.train],
+        [example.prompt.text for example in data.train],
+        [example.record.gold for example in data.train],
     )
     names = fitted.trained_model.labels
     pipeline.fit(
@@ -74,26 +74,26 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
 
 
 def test_it_learns_and_reports_what_it_chose(tmp_path: Path) -> None:
-    material = make_training_data(make_task(tmp_path / "task"))
-    desk = make_training_context(tmp_path)
-    fitted = fit_linear([material], RECIPE, desk)
+    data = make_training_data(make_task(tmp_path / "task"))
+    context = make_training_context(tmp_path)
+    fitted = fit_linear([data], RECIPE, context)
     assert (
         fitted.trained_model.engine,
         fitted.trained_model.kind,
         fitted.trained_model.labels,
         fitted.trained_model.base,
     ) == ("linear", "label", PARTS, "tf-idf")
-    assert fitted.trained_model.task_fingerprint == material.task.fingerprint
+    assert fitted.trained_model.task_fingerprint == data.task.fingerprint
     assert fitted.facts["chosen_by"] == "5 folds"
     assert not fitted.interrupted
-    points = desk.log.points
+    points = context.log.points
     assert [point.step for point in points] == list(range(1, len(points) + 1))
     assert fitted.facts["strength"] in STRENGTHS
     answers = predict_with_draft(
-        material.task, tmp_path, [example.prompt.text for example in material.validation]
+        data.task, tmp_path, [example.prompt.text for example in data.validation]
     )
     assert [answer.value for answer in answers] == [
-        example.record.gold for example in material.validation
+        example.record.gold for example in data.validation
     ]
 
 
@@ -112,8 +112,8 @@ def test_decomposed_letters_are_those_of_the_training_rows(tmp_path: Path) -> No
 def test_the_same_rows_give_the_same_model_in_any_order(tmp_path: Path) -> None:
     hashes, weights = set(), []
     for name, turn in (("a", 1), ("b", 1), ("c", -1)):
-        material = make_training_data(make_task(tmp_path / "task"), make_rows(TEXTS[::2]))
-        turned = TrainingData(material.task, material.train[::turn], material.validation)
+        data = make_training_data(make_task(tmp_path / "task"), make_rows(TEXTS[::2]))
+        turned = TrainingData(data.task, data.train[::turn], data.validation)
         facts = fit_linear([turned], RECIPE, make_training_context(tmp_path / name)).facts
         hashes.add(hash_model_metadata(tmp_path / name / "draft") if turn == 1 else "other")
         weights.append({key: facts[key] for key in ("features", "strength", "terms")})
@@ -126,12 +126,12 @@ def test_many_validation_rows_choose_and_are_not_learnt_from(
 ) -> None:
     monkeypatch.setattr(linear, "MAX_CROSS_VALIDATION_ENTRIES", 0)
     task = make_task(tmp_path / "task")
-    material = make_training_data(task)
-    many = TrainingData(task, material.train, material.validation * 9)
+    data = make_training_data(task)
+    many = TrainingData(task, data.train, data.validation * 9)
     fitted = fit_linear([many], RECIPE, make_training_context(tmp_path))
     assert fitted.facts["chosen_by"] == "108 validation rows"
     secret = [{"text": "zebra crossing", "gold": "knee"} for _ in range(120)]
-    other = TrainingData(task, material.train, make_training_data(task, secret, every=1).validation)
+    other = TrainingData(task, data.train, make_training_data(task, secret, every=1).validation)
     fit_linear([other], RECIPE, make_training_context(tmp_path / "other"))
     assert "zebra" not in (tmp_path / "other" / "draft" / "linear.json").read_text()
 
@@ -198,9 +198,9 @@ def test_kinds_without_a_fixed_set_of_labels_are_refused(kind: str, tmp_path: Pa
 
 
 def test_several_tasks_are_refused(tmp_path: Path) -> None:
-    material = make_training_data(make_task(tmp_path / "task"))
+    data = make_training_data(make_task(tmp_path / "task"))
     with pytest.raises(UsageError, match="2 tasks were given, and --method linear learns one"):
-        fit_linear([material, material], RECIPE, make_training_context(tmp_path))
+        fit_linear([data, data], RECIPE, make_training_context(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -258,14 +258,12 @@ def test_a_signal_keeps_the_best_so_far_and_one_before_the_first_choice_ends_it(
         def on_start(self, steps: int, done: int) -> None:
             raise Interrupted(2)
 
-    material = make_training_data(make_task(tmp_path / "task"))
+    data = make_training_data(make_task(tmp_path / "task"))
     fitted = fit_linear(
-        [material], RECIPE, make_training_context(tmp_path / "a", StoppingObserver(), signals)
+        [data], RECIPE, make_training_context(tmp_path / "a", StoppingObserver(), signals)
     )
     assert (fitted.interrupted, fitted.facts["strength"]) == (True, DEFAULT_SETTINGS.strength)
     assert medtask.load_model(str(tmp_path / "a" / "draft")).info.name == "linear"
     with pytest.raises(Interrupted):
-        fit_linear(
-            [material], RECIPE, make_training_context(tmp_path / "b", InterruptingObserver())
-        )
+        fit_linear([data], RECIPE, make_training_context(tmp_path / "b", InterruptingObserver()))
     assert list((tmp_path / "b" / "draft").iterdir()) == []

@@ -15,10 +15,10 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "surgery_purpose"
 
 def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     task = medtask.load_task(EXAMPLE)
-    material = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
+    data = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
     figure = Metric(0.9, 20, 0.7, 0.97)
     output = build_card_task(
-        material,
+        data,
         {"accuracy": figure, "kappa": None},
         {"TF-IDF": {"accuracy": figure, "kappa": None}},
         "as it was",
@@ -32,11 +32,11 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
     assert output.rows == output.train_rows + output.validation_rows + sum(output.dropped.values())
     # Rows whose gold is the abstention are learnt from, and have no label.
     named = sum(label.rows or 0 for label in output.labels)
-    assert named == sum(example.record.gold != task.abstain_name for example in material.train)
+    assert named == sum(example.record.gold != task.abstain_name for example in data.train)
     assert [label.name for label in output.labels] == [label.name for label in task.labels]
     assert (output.abstain, output.sha256, output.fingerprint) == (
         "not enough information",
-        material.sha256,
+        data.sha256,
         task.fingerprint,
     )
     assert output.metrics == {"accuracy": figure}
@@ -45,19 +45,19 @@ def test_a_tasks_rows_are_counted_as_they_were_used() -> None:
         "about 10 % of the rows were set aside for validation, drawn by seed 0; equal texts and "
         "groups stay together, and so do near duplicates"
     )
-    assert output.leaks == tuple(material.leakage.describe() if material.leakage else ("?",))
+    assert output.leaks == tuple(data.leakage.describe() if data.leakage else ("?",))
 
 
 def test_a_label_without_rows_is_reported() -> None:
     task = medtask.load_task(EXAMPLE)
-    material = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
-    kept = tuple(example for example in material.train if example.record.gold != "staging")
+    data = build_training_data(task, medtask.read_table(EXAMPLE / "procedures.csv"))
+    kept = tuple(example for example in data.train if example.record.gold != "staging")
     output = build_card_task(
-        replace(material, train=kept, cleaning=None, leakage=None, split=None), {}, {}
+        replace(data, train=kept, cleaning=None, leakage=None, split=None), {}, {}
     )
     assert CardLabel("staging", "finds out how far a proven cancer has spread", 0) in output.labels
     assert (output.split, output.leaks, output.dropped) == ("", (), {})
-    assert output.rows == len(kept) + len(material.validation)
+    assert output.rows == len(kept) + len(data.validation)
 
 
 def test_a_validation_table_is_named() -> None:

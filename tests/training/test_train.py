@@ -240,8 +240,8 @@ def test_several_tasks_are_measured_each(tmp_path: Path, base: Path) -> None:
         make_task(tmp_path / "one"),
         make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
     )
-    lectures = [TaskData(first, make_rows()), TaskData(second, make_rows(kind="labels"))]
-    result = train_tasks(lectures, make_recipe(base, epochs=1), out=tmp_path / "out")
+    task_data = [TaskData(first, make_rows()), TaskData(second, make_rows(kind="labels"))]
+    result = train_tasks(task_data, make_recipe(base, epochs=1), out=tmp_path / "out")
     assert [one.headline_metric for one in result.task_results] == ["accuracy", "micro_f1"]
 
 

@@ -59,25 +59,25 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
     rows = make_rows(60)
     rows[7] |= {"gold": None}
     rows[8] |= {"text": rows[2]["text"]}
-    material = gather_rows(task, rows)
-    assert (len(material.train), len(material.validation)) == (52, 6)
+    prepared_data = gather_rows(task, rows)
+    assert (len(prepared_data.train), len(prepared_data.validation)) == (52, 6)
     assert (
-        material.cleaning is not None
-        and material.split is not None
-        and material.leakage is not None
+        prepared_data.cleaning is not None
+        and prepared_data.split is not None
+        and prepared_data.leakage is not None
     )
-    assert material.cleaning.dropped_counts == {DropReason.NO_GOLD: 1, DropReason.DUPLICATE: 1}
-    assert material.split.to_json() == {"given": False, "share": 0.1, "seed": 0, "joined": 0}
-    assert material.leakage.describe()[0].startswith("none")
-    assert material.sha256 == read_table(rows).digest()
-    assert describe_training_data(material) == [
+    assert prepared_data.cleaning.dropped_counts == {DropReason.NO_GOLD: 1, DropReason.DUPLICATE: 1}
+    assert prepared_data.split.to_json() == {"given": False, "share": 0.1, "seed": 0, "joined": 0}
+    assert prepared_data.leakage.describe()[0].startswith("none")
+    assert prepared_data.sha256 == read_table(rows).digest()
+    assert describe_training_data(prepared_data) == [
         "52 training rows, 3 labels with 17 to 18 rows each",
         "6 validation rows, 3 labels with 2 rows each",
     ]
-    assert [example.row for example in material.train] == sorted(
-        example.row for example in material.train
+    assert [example.row for example in prepared_data.train] == sorted(
+        example.row for example in prepared_data.train
     )
-    assert material.notes == ()
+    assert prepared_data.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -86,15 +86,15 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
 def test_every_kind_of_question_can_be_learnt(folder: str) -> None:
     task = medtask.load_task(EXAMPLES / folder)
     assert task.data is not None
-    material = build_training_data(task, read_table(task.data))
-    assert material.cleaning is not None and material.leakage is not None
-    assert len(material.train) + len(material.validation) == material.cleaning.kept
+    prepared_data = build_training_data(task, read_table(task.data))
+    assert prepared_data.cleaning is not None and prepared_data.leakage is not None
+    assert len(prepared_data.train) + len(prepared_data.validation) == prepared_data.cleaning.kept
     assert (
-        round(0.1 * material.cleaning.kept) - 1
-        <= len(material.validation)
-        <= 0.1 * material.cleaning.kept + 1
+        round(0.1 * prepared_data.cleaning.kept) - 1
+        <= len(prepared_data.validation)
+        <= 0.1 * prepared_data.cleaning.kept + 1
     )
-    assert material.leakage.share == 0
+    assert prepared_data.leakage.share == 0
 
 
 NOTES = st.lists(st.sampled_from(WORDS), min_size=3, max_size=14).map(" ".join)
@@ -126,17 +126,17 @@ def test_no_group_and_no_text_is_on_both_sides(
     ]
     table = [{"text": text, "gold": gold, "patient": group} for text, gold, group in notes]
     try:
-        material = gather_rows(task, table, share=share)
+        prepared_data = gather_rows(task, table, share=share)
     except InputError:
         return
     assert (
-        material.cleaning is not None
-        and material.split is not None
-        and material.leakage is not None
+        prepared_data.cleaning is not None
+        and prepared_data.split is not None
+        and prepared_data.leakage is not None
     )
-    train, aside = material.train, material.validation
+    train, aside = prepared_data.train, prepared_data.validation
     assert train and aside
-    assert len(train) + len(aside) == material.cleaning.kept
+    assert len(train) + len(aside) == prepared_data.cleaning.kept
     assert not {example.row for example in train} & {example.row for example in aside}
     groups = [{example.record.group for example in part} - {None} for part in (train, aside)]
     assert not groups[0] & groups[1]
@@ -146,10 +146,12 @@ def test_no_group_and_no_text_is_on_both_sides(
     pieces = [[list_shingles(example.prompt.text) for example in part] for part in (train, aside)]
     nearest = max(compute_jaccard(one, other) for one in pieces[0] for other in pieces[1])
     # The report says what is there: nothing, unless near duplicates had to be parted.
-    assert (nearest >= NEAR_DUPLICATE_SIMILARITY) == bool(material.leakage.near)
-    if material.split.near_duplicate_rows is not None:
+    assert (nearest >= NEAR_DUPLICATE_SIMILARITY) == bool(prepared_data.leakage.near)
+    if prepared_data.split.near_duplicate_rows is not None:
         assert nearest < NEAR_DUPLICATE_SIMILARITY
-    if not material.cleaning.dropped:  # which of two equal rows is the first depends on the order
+    if (
+        not prepared_data.cleaning.dropped
+    ):  # which of two equal rows is the first depends on the order
         order.shuffle(table)
         again = gather_rows(task, table, share=share)
         assert {example.prompt.text for example in again.validation} == {
@@ -164,11 +166,11 @@ def test_near_duplicates_are_parted_where_all_are_some(task: Task) -> None:
     rows = [
         {"text": sentence.format(number), "gold": BODY_PARTS[number % 3]} for number in range(50)
     ]
-    material = gather_rows(task, rows)
-    assert material.split is not None and material.leakage is not None
-    assert material.split.near_duplicate_rows is None
-    assert material.leakage.near == len(material.validation) > 0
-    assert "near duplicates of one another" in material.notes[0]
+    prepared_data = gather_rows(task, rows)
+    assert prepared_data.split is not None and prepared_data.leakage is not None
+    assert prepared_data.split.near_duplicate_rows is None
+    assert prepared_data.leakage.near == len(prepared_data.validation) > 0
+    assert "near duplicates of one another" in prepared_data.notes[0]
 
 
 def test_a_table_to_validate_by_is_left_as_it_is(task: Task) -> None:
@@ -179,25 +181,28 @@ def test_a_table_to_validate_by_is_left_as_it_is(task: Task) -> None:
     others[2] |= {"gold": "nose"}
     for row in others:
         row["patient"] = "p0" if row["gold"] == "knee" else None
-    material = gather_rows(task, rows, validation=read_table(others), min_count=13, cap=14)
+    prepared_data = gather_rows(task, rows, validation=read_table(others), min_count=13, cap=14)
     assert (
-        material.cleaning is not None
-        and material.validation_cleaning is not None
-        and material.leakage is not None
+        prepared_data.cleaning is not None
+        and prepared_data.validation_cleaning is not None
+        and prepared_data.leakage is not None
     )
-    assert len(material.train) == 40 and material.cleaning.rows == 40
-    assert len(material.validation) == 11 and material.validation_cleaning.dropped_counts == {
-        DropReason.UNKNOWN_GOLD: 1
-    }
+    assert len(prepared_data.train) == 40 and prepared_data.cleaning.rows == 40
+    assert len(
+        prepared_data.validation
+    ) == 11 and prepared_data.validation_cleaning.dropped_counts == {DropReason.UNKNOWN_GOLD: 1}
     assert (
-        material.leakage.equal,
-        material.leakage.near,
-        material.leakage.groups,
-        material.leakage.group_rows,
+        prepared_data.leakage.equal,
+        prepared_data.leakage.near,
+        prepared_data.leakage.groups,
+        prepared_data.leakage.group_rows,
     ) == (1, 1, 1, 4)
-    assert (material.leakage.worst[0].train_row, material.leakage.worst[0].validation_row) == (4, 1)
-    assert material.split is not None and material.split.has_own_table
-    assert material.validation_sha256 == read_table(others).digest()
+    assert (
+        prepared_data.leakage.worst[0].train_row,
+        prepared_data.leakage.worst[0].validation_row,
+    ) == (4, 1)
+    assert prepared_data.split is not None and prepared_data.split.has_own_table
+    assert prepared_data.validation_sha256 == read_table(others).digest()
 
 
 def test_labels_without_rows_are_reported(tmp_path: Path) -> None:
@@ -315,11 +320,11 @@ def test_hostile_cells_are_rows_like_others(task: Task) -> None:
         "x" * 300_000,
     ]
     rows = [*make_rows(30), *({"text": text, "gold": "knee"} for text in hostile)]
-    material = gather_rows(task, rows)
-    assert material.cleaning is not None
-    assert len(material.train) + len(material.validation) == material.cleaning.kept
-    assert material.cleaning.kept >= 34
-    assert all(one.reason is DropReason.NOT_ASKABLE for one in material.cleaning.dropped)
+    prepared_data = gather_rows(task, rows)
+    assert prepared_data.cleaning is not None
+    assert len(prepared_data.train) + len(prepared_data.validation) == prepared_data.cleaning.kept
+    assert prepared_data.cleaning.kept >= 34
+    assert all(one.reason is DropReason.NOT_ASKABLE for one in prepared_data.cleaning.dropped)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, isfinite
@@ -76,37 +76,30 @@ def summarize_epochs(points: Sequence[TrainingPoint]) -> tuple[EpochSummary, ...
 
 def format_epochs_markdown(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> str:
     """The losses by epoch as a Markdown table; ``score_name`` is Markdown."""
-    head, rows, note = _tabulate(points, score_name)
-    return "\n\n".join([*([format_table(head, rows)] if rows else []), *note]) + "\n"
-
-
-def _tabulate(
-    points: Sequence[TrainingPoint], score_name: str
-) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
-    """Header, rows and, if rows were left out, a sentence about that."""
     epochs = summarize_epochs(points)
     if not epochs:
-        return [], [], ("No loss was measured.",)
+        return "No loss was measured.\n"
     step = ceil(len(epochs) / MAX_TABLE_ROWS)
     shown = [
         one
         for index, one in enumerate(epochs)
         if index % step == 0 or one.best or index == len(epochs) - 1
     ]
-    columns: list[tuple[str, Callable[[EpochSummary], str]]] = [
-        ("epoch", lambda one: f"{one.epoch:.3g}"),
-        ("step", lambda one: f"{one.step:,}"),
-        ("training loss", lambda one: _decimal(one.loss)),
-        ("validation loss", lambda one: _decimal(one.validation_loss)),
-        (score_name, lambda one: _decimal(one.score)),
-        ("", lambda one: "best" if one.best else ""),
+    head = ["epoch", "step", "training loss", "validation loss", score_name, ""]
+    rows = [
+        [
+            f"{one.epoch:.3g}",
+            f"{one.step:,}",
+            *map(_format_decimal, (one.loss, one.validation_loss, one.score)),
+            "best" if one.best else "",
+        ]
+        for one in shown
     ]
-    rows = [[write(one) for _, write in columns] for one in shown]
-    note = (
-        (f"{len(shown):,} of {len(epochs):,} lines are shown.",) if len(shown) < len(epochs) else ()
-    )
-    return [name for name, _ in columns], rows, note
+    table = format_table(head, rows) + "\n"
+    if len(shown) == len(epochs):
+        return table
+    return f"{table}\n{len(shown):,} of {len(epochs):,} lines are shown.\n"
 
 
-def _decimal(value: float | None) -> str:
+def _format_decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}" if isfinite(value) else "not finite"

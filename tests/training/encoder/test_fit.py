@@ -65,17 +65,17 @@ def test_it_learns_and_its_folder_gives_what_transformers_gives(
 
     names = PARTS if kind == "label" else TAGS
     task = make_task(tmp_path / "task", kind, names)
-    desk = make_training_context(tmp_path)
-    fitted = fit_encoder([make_training_data(task)], make_recipe(base, epochs=6), desk)
+    context = make_training_context(tmp_path)
+    fitted = fit_encoder([make_training_data(task)], make_recipe(base, epochs=6), context)
     assert (
         fitted.trained_model.engine,
         fitted.trained_model.kind,
         fitted.trained_model.labels,
         fitted.trained_model.base,
     ) == ("encoder", kind, names, base)
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
-    tokenizer = AutoTokenizer.from_pretrained(desk.draft_folder)
-    model = AutoModelForSequenceClassification.from_pretrained(desk.draft_folder).eval()
+    write_model_metadata(context.draft_folder, fitted.trained_model)
+    tokenizer = AutoTokenizer.from_pretrained(context.draft_folder)
+    model = AutoModelForSequenceClassification.from_pretrained(context.draft_folder).eval()
     assert model.config.id2label == dict(enumerate(names))
     for text, answer in zip(NEW_TEXTS, predict_with_draft(task, tmp_path, NEW_TEXTS), strict=True):
         with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_it_learns_and_its_folder_gives_what_transformers_gives(
         assert answer.probabilities is not None
         assert [answer.probabilities[name] for name in names] == pytest.approx(expected, abs=1e-5)
     losses = [
-        point.validation_loss for point in desk.log.points if point.validation_loss is not None
+        point.validation_loss for point in context.log.points if point.validation_loss is not None
     ]
     assert min(losses) < losses[0] / 3
     found = predict_with_draft(task, tmp_path, TEXTS)
@@ -104,8 +104,8 @@ def test_it_begins_with_the_share_of_each_label(
         for index, row in enumerate(make_rows(kind=kind))
         if "knee" in str(row["gold"]) or index % 4 == 0
     ]
-    material = make_training_data(make_task(tmp_path / "task", kind, names), rows)
-    truth = [[name in np.atleast_1d(one.record.gold) for name in names] for one in material.train]
+    data = make_training_data(make_task(tmp_path / "task", kind, names), rows)
+    truth = [[name in np.atleast_1d(one.record.gold) for name in names] for one in data.train]
     shares = (np.sum(truth, axis=0) + 0.5) / (len(truth) + 1)
     expected = np.log(shares) if kind == "label" else np.log(shares / (1 - shares))
     still = Recipe(method="encoder", epochs=0.1, rate=1e-9)
@@ -113,9 +113,9 @@ def test_it_begins_with_the_share_of_each_label(
         (base, "model", "classifier.bias"),
         (sentence_encoder, "head", "bias"),
     ):
-        desk = make_training_context(tmp_path / file)
-        fit_encoder([material], replace(still, bases=(index,)), desk)
-        assert load_file(desk.draft_folder / f"{file}.safetensors")[name] == pytest.approx(
+        context = make_training_context(tmp_path / file)
+        fit_encoder([data], replace(still, bases=(index,)), context)
+        assert load_file(context.draft_folder / f"{file}.safetensors")[name] == pytest.approx(
             expected, abs=1e-4
         )
 
@@ -129,14 +129,16 @@ def test_a_sentence_encoder_keeps_its_way_to_pool(
     from transformers import AutoModel, AutoTokenizer
 
     task = make_task(tmp_path / "task", kind, PARTS if kind == "label" else TAGS)
-    desk = make_training_context(tmp_path)
-    fitted = fit_encoder([make_training_data(task)], make_recipe(sentence_encoder, epochs=6), desk)
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
-    body, tokenizer = (
-        AutoModel.from_pretrained(desk.draft_folder).eval(),
-        AutoTokenizer.from_pretrained(desk.draft_folder),
+    context = make_training_context(tmp_path)
+    fitted = fit_encoder(
+        [make_training_data(task)], make_recipe(sentence_encoder, epochs=6), context
     )
-    head = load_file(desk.draft_folder / "head.safetensors")
+    write_model_metadata(context.draft_folder, fitted.trained_model)
+    body, tokenizer = (
+        AutoModel.from_pretrained(context.draft_folder).eval(),
+        AutoTokenizer.from_pretrained(context.draft_folder),
+    )
+    head = load_file(context.draft_folder / "head.safetensors")
     for text, answer in zip(NEW_TEXTS, predict_with_draft(task, tmp_path, NEW_TEXTS), strict=True):
         with torch.inference_mode():
             vector = body(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
@@ -147,44 +149,44 @@ def test_a_sentence_encoder_keeps_its_way_to_pool(
             answer.probabilities[name] for name in fitted.trained_model.labels
         ] == pytest.approx(expected, abs=1e-5)
     losses = [
-        point.validation_loss for point in desk.log.points if point.validation_loss is not None
+        point.validation_loss for point in context.log.points if point.validation_loss is not None
     ]
     assert min(losses) < 0.8 * losses[0]
     again = fit_encoder(
         [make_training_data(task)],
-        make_recipe(str(desk.draft_folder), epochs=1),
+        make_recipe(str(context.draft_folder), epochs=1),
         make_training_context(tmp_path / "again"),
     )
     assert again.facts["weights"] == fitted.facts["weights"]
-    state = load_file(desk.draft_folder / "head.safetensors")
-    save_file({**state, "bias": state["bias"][:2]}, desk.draft_folder / "head.safetensors")
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
+    state = load_file(context.draft_folder / "head.safetensors")
+    save_file({**state, "bias": state["bias"][:2]}, context.draft_folder / "head.safetensors")
+    write_model_metadata(context.draft_folder, fitted.trained_model)
     with pytest.raises(EngineError, match="could not be loaded as an encoder"):
-        medtask.load_model(str(desk.draft_folder))
+        medtask.load_model(str(context.draft_folder))
 
 
 def test_what_is_kept_is_the_state_with_the_lowest_validation_loss(
     base: str, tmp_path: Path
 ) -> None:
     task = make_task(tmp_path / "task")
-    material = make_training_data(task)
-    desk = make_training_context(tmp_path)
+    data = make_training_data(task)
+    context = make_training_context(tmp_path)
     # A rate far too high: the loss rises again.
     fitted = fit_encoder(
-        [material],
+        [data],
         Recipe(method="encoder", bases=(base,), batch=8, rate=0.05, epochs=4, patience=9),
-        desk,
+        context,
     )
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
+    write_model_metadata(context.draft_folder, fitted.trained_model)
     losses = [
-        point.validation_loss for point in desk.log.points if point.validation_loss is not None
+        point.validation_loss for point in context.log.points if point.validation_loss is not None
     ]
     answers = predict_with_draft(
-        task, tmp_path, [example.prompt.text for example in material.validation]
+        task, tmp_path, [example.prompt.text for example in data.validation]
     )
     given = [
         (answer.probabilities or {})[str(example.record.gold)]
-        for answer, example in zip(answers, material.validation, strict=True)
+        for answer, example in zip(answers, data.validation, strict=True)
     ]
     assert -np.log(np.maximum(given, 1e-6)).mean() == pytest.approx(min(losses), abs=1e-4)
 
@@ -203,19 +205,19 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
             if point.step == 4 and point.loss is not None:
                 signals.number = 2
 
-    desk = make_training_context(tmp_path / "parts", StoppingObserver(), signals)
-    stopped = fit_encoder([make_training_data(task)], make_recipe(base), desk)
+    context = make_training_context(tmp_path / "parts", StoppingObserver(), signals)
+    stopped = fit_encoder([make_training_data(task)], make_recipe(base), context)
     assert (stopped.interrupted, full.interrupted) == (True, False)
-    step = find_resume_step(desk.work_folder)
+    step = find_resume_step(context.work_folder)
     assert 0 < step < int(str(full.facts["steps"]))
-    write_model_metadata(desk.draft_folder, stopped.trained_model)
-    assert medtask.load_model(str(desk.draft_folder)).info.name == "encoder"
-    shutil.rmtree(desk.draft_folder)
-    desk.draft_folder.mkdir()
-    again = type(desk)(
-        desk.draft_folder,
-        desk.work_folder,
-        TrainingLog(desk.log.path, NullTrainingObserver(), step),
+    write_model_metadata(context.draft_folder, stopped.trained_model)
+    assert medtask.load_model(str(context.draft_folder)).info.name == "encoder"
+    shutil.rmtree(context.draft_folder)
+    context.draft_folder.mkdir()
+    again = type(context)(
+        context.draft_folder,
+        context.work_folder,
+        TrainingLog(context.log.path, NullTrainingObserver(), step),
         NullTrainingObserver(),
         SignalState(),
     )
@@ -226,10 +228,10 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another(base: str, tmp_path: Path) -> None:
-    material = make_training_data(make_task(tmp_path / "task"))
+    data = make_training_data(make_task(tmp_path / "task"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fit_encoder(
-            [material],
+            [data],
             make_recipe(base, epochs=1, seed=seed),
             make_training_context(tmp_path / name),
         )
@@ -248,9 +250,11 @@ def test_rows_that_are_too_long_are_cut_and_counted(base: str, tmp_path: Path) -
         def on_note(self, text: str) -> None:
             notes.append(text)
 
-    desk = make_training_context(tmp_path, NoteObserver())
+    context = make_training_context(tmp_path, NoteObserver())
     fitted = fit_encoder(
-        [make_training_data(make_task(tmp_path / "task"), rows)], make_recipe(base, epochs=1), desk
+        [make_training_data(make_task(tmp_path / "task"), rows)],
+        make_recipe(base, epochs=1),
+        context,
     )
     assert fitted.facts["rows_cut"] == 1
     assert fitted.notes == tuple(notes)
@@ -267,27 +271,27 @@ def test_rows_that_are_too_long_are_cut_and_counted(base: str, tmp_path: Path) -
 
 def test_labels_without_examples_are_reported_and_never_given(base: str, tmp_path: Path) -> None:
     task = make_task(tmp_path / "task", labels=(*PARTS, "elbow"))
-    desk = make_training_context(tmp_path)
-    fitted = fit_encoder([make_training_data(task)], make_recipe(base, epochs=1), desk)
+    context = make_training_context(tmp_path)
+    fitted = fit_encoder([make_training_data(task)], make_recipe(base, epochs=1), context)
     assert fitted.notes == ('no training row: "elbow". The model never answers it.',)
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
+    write_model_metadata(context.draft_folder, fitted.trained_model)
     (answer,) = predict_with_draft(task, tmp_path, ["CT of the knee"])
     assert (answer.probabilities or {})["elbow"] == 0
 
 
 def test_a_trained_encoder_can_be_trained_for_other_labels(base: str, tmp_path: Path) -> None:
-    desk = make_training_context(tmp_path / "first")
+    context = make_training_context(tmp_path / "first")
     write_model_metadata(
-        desk.draft_folder,
+        context.draft_folder,
         fit_encoder(
-            [make_training_data(make_task(tmp_path / "task"))], make_recipe(base, epochs=1), desk
+            [make_training_data(make_task(tmp_path / "task"))], make_recipe(base, epochs=1), context
         ).trained_model,
     )
     task = make_task(tmp_path / "sides", labels=("left", "right"))
     rows = [{"text": text, "gold": "left" if "left" in text else "right"} for text in TEXTS]
     fitted = fit_encoder(
         [make_training_data(task, rows)],
-        make_recipe(str(desk.draft_folder), epochs=1),
+        make_recipe(str(context.draft_folder), epochs=1),
         make_training_context(tmp_path / "second"),
     )
     assert fitted.trained_model.labels == ("left", "right")
@@ -317,28 +321,28 @@ def test_what_is_no_encoder_is_refused_by_its_name(name: str, output: str, tmp_p
 
 
 def test_what_is_no_encoder_is_refused_by_its_files(base: str, tmp_path: Path) -> None:
-    material, desk = (
+    data, context = (
         make_training_data(make_task(tmp_path / "task")),
-        make_training_context(tmp_path / "desk"),
+        make_training_context(tmp_path / "context"),
     )
     write_model_metadata(tmp_path / "task", ModelMetadata("linear", "label", PARTS))
     with pytest.raises(UsageError, match="it is a linear model, not an encoder"):
-        fit_encoder([material], make_recipe(str(tmp_path / "task")), desk)
+        fit_encoder([data], make_recipe(str(tmp_path / "task")), context)
     llama = tmp_path / "llama"
     shutil.copytree(base, llama)
     (llama / "config.json").write_text(
         json.dumps(json.loads((llama / "config.json").read_text()) | {"model_type": "llama"})
     )
     with pytest.raises(UsageError, match="llama is a llama model, not an encoder"):
-        fit_encoder([material], make_recipe(str(llama)), desk)
+        fit_encoder([data], make_recipe(str(llama)), context)
     (llama / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
     with pytest.raises(UsageError, match="is an adapter of a language model"):
-        fit_encoder([material], make_recipe(str(llama)), desk)
+        fit_encoder([data], make_recipe(str(llama)), context)
     with pytest.raises(ModelNotFound, match="there is no model"):
-        fit_encoder([material], make_recipe("no such model"), desk)
+        fit_encoder([data], make_recipe("no such model"), context)
     with pytest.raises(UsageError, match="takes one base, and 2 are named"):
-        fit_encoder([material], Recipe(method="encoder", bases=(base, "minilm")), desk)
-    assert not list(desk.draft_folder.iterdir())
+        fit_encoder([data], Recipe(method="encoder", bases=(base, "minilm")), context)
+    assert not list(context.draft_folder.iterdir())
 
 
 def test_a_folder_that_lacks_weights_is_refused(base: str, tmp_path: Path) -> None:
@@ -357,32 +361,34 @@ def test_a_folder_that_lacks_weights_is_refused(base: str, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_learnt_is_refused(base: str, tmp_path: Path) -> None:
-    task, desk = make_task(tmp_path / "task"), make_training_context(tmp_path)
-    material = make_training_data(task)
+    task, context = make_task(tmp_path / "task"), make_training_context(tmp_path)
+    data = make_training_data(task)
     with pytest.raises(ModelTooLarge, match=r"takes about .* may be used here") as refused:
-        fit_encoder([material], make_recipe(base, memory=100_000), desk)
+        fit_encoder([data], make_recipe(base, memory=100_000), context)
     assert "--checkpointing" in refused.value.fix
     with pytest.raises(UsageError, match="not trained in float16"):
-        fit_encoder([material], make_recipe(base, dtype="float16"), desk)
+        fit_encoder([data], make_recipe(base, dtype="float16"), context)
     with pytest.raises(InputError, match="needs validation rows"):
-        fit_encoder([TrainingData(task, material.train, ())], make_recipe(base), desk)
+        fit_encoder([TrainingData(task, data.train, ())], make_recipe(base), context)
     with pytest.raises(InputError, match='has only "knee"'):
         fit_encoder(
             [make_training_data(task, [{"text": text, "gold": "knee"} for text in TEXTS])],
             make_recipe(base),
-            desk,
+            context,
         )
     with pytest.raises(UsageError, match="kind answer, and --method encoder learns a fixed set"):
         fit_encoder(
-            [TrainingData(make_task(tmp_path / "text", "answer"), (), ())], make_recipe(base), desk
+            [TrainingData(make_task(tmp_path / "text", "answer"), (), ())],
+            make_recipe(base),
+            context,
         )
 
 
 def test_activations_that_are_computed_again_change_nothing(base: str, tmp_path: Path) -> None:
-    material = make_training_data(make_task(tmp_path / "task"))
+    data = make_training_data(make_task(tmp_path / "task"))
     for name, again in (("a", True), ("b", False)):
         fit_encoder(
-            [material],
+            [data],
             make_recipe(base, epochs=1, checkpointing=again),
             make_training_context(tmp_path / name),
         )
@@ -395,11 +401,11 @@ def test_activations_that_are_computed_again_change_nothing(base: str, tmp_path:
 @pytest.mark.slow
 def test_minilm_learns_from_a_few_rows(tmp_path: Path) -> None:
     task = make_task(tmp_path / "task")
-    desk = make_training_context(tmp_path)
-    fitted = fit_encoder([make_training_data(task)], Recipe(method="encoder", batch=8), desk)
+    context = make_training_context(tmp_path)
+    fitted = fit_encoder([make_training_data(task)], Recipe(method="encoder", batch=8), context)
     assert fitted.trained_model.base == "minilm"
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
-    engine = medtask.load_model(str(desk.draft_folder))
+    write_model_metadata(context.draft_folder, fitted.trained_model)
+    engine = medtask.load_model(str(context.draft_folder))
     assert isinstance(engine, EncoderEngine) and isinstance(engine.scorer, EncoderClassifier)
     assert [
         answer.value

@@ -49,30 +49,30 @@ def test_every_method_learns_and_leaves_a_model_that_loads(
     tmp_path: Path, base: Path, method: Any
 ) -> None:
     task = make_task(tmp_path / "task")
-    material, desk = make_training_data(task), make_training_context(tmp_path)
+    data, context = make_training_data(task), make_training_context(tmp_path)
     fitted = fit_language(
-        [material],
+        [data],
         make_recipe(base, method=method, **({"rate": 3e-3} if method == "full" else {})),
-        desk,
+        context,
     )
-    checks = [point for point in desk.log.points if point.validation_loss is not None]
+    checks = [point for point in context.log.points if point.validation_loss is not None]
     assert checks[0].step == 0  # the base, untrained
     assert min(point.validation_loss or 9 for point in checks[1:]) < (
         checks[0].validation_loss or 0
     )
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
+    write_model_metadata(context.draft_folder, fitted.trained_model)
     assert fitted.trained_model.engine == "hf"
     best = min(checks, key=lambda point: point.validation_loss or 9)
     answers = list(
         medtask.predict(
             task,
-            medtask.load_model(str(desk.draft_folder), dtype="float32"),
-            [dict(one.record.fields) for one in material.validation],
+            medtask.load_model(str(context.draft_folder), dtype="float32"),
+            [dict(one.record.fields) for one in data.validation],
         )
     )
     right = [
         answer.value == example.record.gold
-        for answer, example in zip(answers, material.validation, strict=True)
+        for answer, example in zip(answers, data.validation, strict=True)
     ]
     assert sum(right) / len(right) == pytest.approx(best.score)
 
@@ -81,22 +81,22 @@ def test_rows_read_anew_give_the_same_losses_as_packed_ones(tmp_path: Path, base
     found = []
     for pack in (True, False):
         task = make_task(tmp_path / str(pack) / "task")
-        desk = make_training_context(tmp_path / str(pack))
-        fit_language([make_training_data(task)], make_recipe(base, pack=pack), desk)
-        found.append(list_losses(desk.log.points))
+        context = make_training_context(tmp_path / str(pack))
+        fit_language([make_training_data(task)], make_recipe(base, pack=pack), context)
+        found.append(list_losses(context.log.points))
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_activations_computed_again_give_the_same_losses(tmp_path: Path, base: Path) -> None:
     found = []
     for again in (True, False):
-        desk = make_training_context(tmp_path / str(again))
+        context = make_training_context(tmp_path / str(again))
         fit_language(
             [make_training_data(make_task(tmp_path / str(again) / "task"))],
             make_recipe(base, checkpointing=again),
-            desk,
+            context,
         )
-        found.append(list_losses(desk.log.points))
+        found.append(list_losses(context.log.points))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
@@ -105,28 +105,28 @@ def test_two_tasks_are_learnt_by_one_model(tmp_path: Path, base: Path) -> None:
         make_task(tmp_path / "one"),
         make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
     )
-    desk = make_training_context(tmp_path)
+    context = make_training_context(tmp_path)
     fitted = fit_language(
-        [make_training_data(first), make_training_data(second)], make_recipe(base), desk
+        [make_training_data(first), make_training_data(second)], make_recipe(base), context
     )
     assert (
         fitted.trained_model.task_fingerprint == ""
     )  # it stands for one task, and this is a model for two
-    assert list_losses(desk.log.points)[-1] < list_losses(desk.log.points)[0]
+    assert list_losses(context.log.points)[-1] < list_losses(context.log.points)[0]
 
 
 def test_a_model_that_cannot_be_packed_is_trained_all_the_same(tmp_path: Path) -> None:
     base = save_model(tmp_path / "bloom", "bloom")
-    desk = make_training_context(tmp_path)
+    context = make_training_context(tmp_path)
     fitted = fit_language(
-        [make_training_data(make_task(tmp_path / "task"))], make_recipe(base, epochs=1), desk
+        [make_training_data(make_task(tmp_path / "task"))], make_recipe(base, epochs=1), context
     )
     assert fitted.facts["packed"] is False
-    assert list_losses(desk.log.points)[-1] < list_losses(desk.log.points)[0]
+    assert list_losses(context.log.points)[-1] < list_losses(context.log.points)[0]
 
 
 def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
-    desk = make_training_context(tmp_path)
+    context = make_training_context(tmp_path)
     task = make_task(tmp_path / "task", "answer")
     fit_language(
         [
@@ -135,10 +135,10 @@ def test_written_answers_are_learnt(tmp_path: Path, base: Path) -> None:
             )
         ],
         make_recipe(base),
-        desk,
+        context,
     )
     checks = [
-        point.validation_loss for point in desk.log.points if point.validation_loss is not None
+        point.validation_loss for point in context.log.points if point.validation_loss is not None
     ]
     assert checks[-1] < checks[0]
 

@@ -26,18 +26,18 @@ pytestmark = [
 )
 def test_qlora_learns_on_four_bit_weights(tmp_path: Path) -> None:
     base = save_model(tmp_path / "model", "llama")
-    task, desk = make_task(tmp_path / "task"), make_training_context(tmp_path)
+    task, context = make_task(tmp_path / "task"), make_training_context(tmp_path)
     recipe = Recipe(method="qlora", bases=(str(base),), epochs=4, batch=8, rank=8, rate=1e-2)
-    fitted = fit_language([make_training_data(task)], recipe, desk)
+    fitted = fit_language([make_training_data(task)], recipe, context)
     checks = [
-        point.validation_loss for point in desk.log.points if point.validation_loss is not None
+        point.validation_loss for point in context.log.points if point.validation_loss is not None
     ]
     assert min(checks[1:]) < checks[0]
-    write_model_metadata(desk.draft_folder, fitted.trained_model)
+    write_model_metadata(context.draft_folder, fitted.trained_model)
     answers = list(
         medtask.predict(
             task,
-            medtask.load_model(str(desk.draft_folder), quantize="4bit"),
+            medtask.load_model(str(context.draft_folder), quantize="4bit"),
             [{"text": "CT of the knee"}],
         )
     )
@@ -46,11 +46,11 @@ def test_qlora_learns_on_four_bit_weights(tmp_path: Path) -> None:
 
 def test_bfloat16_weights_are_trained_through_a_float32_adapter(tmp_path: Path) -> None:
     base = save_model(tmp_path / "model", "gemma3", "gemma")
-    desk = make_training_context(tmp_path)
+    context = make_training_context(tmp_path)
     recipe = Recipe(bases=(str(base),), epochs=4, batch=8, rank=8, rate=1e-2)
-    fitted = fit_language([make_training_data(make_task(tmp_path / "task"))], recipe, desk)
+    fitted = fit_language([make_training_data(make_task(tmp_path / "task"))], recipe, context)
     assert fitted.facts["dtype"] == "bfloat16"
     checks = [
-        point.validation_loss for point in desk.log.points if point.validation_loss is not None
+        point.validation_loss for point in context.log.points if point.validation_loss is not None
     ]
     assert min(checks[1:]) < checks[0]

@@ -54,7 +54,7 @@ class FakeTrainings:
 
     def train(
         self,
-        lectures: Sequence[TaskData],
+        task_data: Sequence[TaskData],
         recipe: Recipe,
         *,
         out: Path,
@@ -62,7 +62,7 @@ class FakeTrainings:
         observer: TrainingObserver,
     ) -> TrainedModel:
         self.ids |= {
-            str(row["case_id"]) for one in lectures for row in read_table(one.table).rows()
+            str(row["case_id"]) for one in task_data for row in read_table(one.table).rows()
         }
         self.on_train(recipe)
         self.recipes.append(recipe)
@@ -245,7 +245,7 @@ def test_a_stopped_training_ends_the_search_with_the_best_so_far(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def stop(
-        lectures: Sequence[TaskData],
+        task_data: Sequence[TaskData],
         recipe: Recipe,
         *,
         out: Path,
@@ -255,7 +255,7 @@ def test_a_stopped_training_ends_the_search_with_the_best_so_far(
         if len(fake_trainings.recipes) == 3:
             return make_result(out, None, exit_code=130)
         return fake_trainings.train(
-            lectures, recipe, out=out, selection=selection, observer=observer
+            task_data, recipe, out=out, selection=selection, observer=observer
         )
 
     monkeypatch.setattr(study, "train_tasks", stop)
