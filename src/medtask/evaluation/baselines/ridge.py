@@ -1,31 +1,31 @@
 """Linear classifiers on TF-IDF features, in nested cross-validation.
 
-The scores of a row come from a model that was not trained on the row. Its settings are chosen, and
-its thresholds fitted, on rows that neither this model nor the models that score them were trained
-on with this row among them. Regularised least squares (ridge regression; Rifkin and Klautau, 2004,
-"In Defense of One-Vs-All Classification") needs one system of equations for all labels of a fold,
-so that this takes seconds for 2,000 texts.
+The scores of a row come from a model that was not trained on the row. Penalty and thresholds of a
+fold are chosen on the other folds, by scores of models that saw neither that fold nor the scored
+rows.
+
+Regularised least squares (ridge regression; Rifkin and Klautau, 2004, "In Defense of One-Vs-All
+Classification") needs one system of equations for all labels of a fold, so that this takes seconds
+for 2,000 texts.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtask.evaluation.baselines.letter_counts import LetterCounter
+from medtask.evaluation.statistics.intervals import FloatArray, IntArray
 from medtask.evaluation.statistics.label_thresholds import fit_threshold
 from medtask.evaluation.statistics.resampling import FOLDS
 from medtask.unicode_text import normalize_text, split_words
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 MAX_SEARCH_LABELS = 100  # with more labels the penalty is not chosen, but 1
@@ -34,6 +34,23 @@ PRIOR_WEIGHTS = (0.0, 0.075)
 LETTER_NGRAMS = (2, 5)
 
 SettingsT = TypeVar("SettingsT")
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScores(Generic[SettingsT]):
+    """The scores of one fold.
+
+    Attributes:
+        rows: The rows of the fold.
+        train: The rows that the model was trained on.
+        scores: The scores of the fold's rows [rows, labels].
+        settings: The settings that were chosen on the training rows.
+    """
+
+    rows: IntArray
+    train: IntArray
+    scores: FloatArray
+    settings: SettingsT
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +83,12 @@ class RidgeCrossValidation:
             return accuracies[best], PRIOR_WEIGHTS[best]
 
         predicted = np.zeros_like(gold)
-        for held_out, train, scores, weight in self._score_folds(targets, choose):
-            predicted[held_out] = _decide_labels(scores, targets[train], weight)
+        for fold in self._score_folds(targets, choose):
+            predicted[fold.rows] = _decide_labels(fold.scores, targets[fold.train], fold.settings)
         return predicted
 
     def predict_label_sets(self, gold: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The labels of each row [rows, labels]; strength chosen for micro-F1, thresholds for F1.
+        """The labels of each row [rows, labels]; penalty chosen for micro-F1, thresholds for F1.
 
         Args:
             gold: Whether each row has each label [rows, labels].
@@ -85,16 +102,16 @@ class RidgeCrossValidation:
             return 2 * float((predicted & gold[rows]).sum()) / max(1, total), thresholds
 
         predicted = np.zeros_like(gold)
-        for held_out, _, scores, thresholds in self._score_folds(gold.astype(float), choose):
-            predicted[held_out] = _to_shares(scores) >= thresholds
+        for fold in self._score_folds(gold.astype(float), choose):
+            predicted[fold.rows] = _to_shares(fold.scores) >= fold.settings
         return predicted
 
     def _score_folds(
         self,
         targets: FloatArray,
         choose: Callable[[FloatArray, IntArray], tuple[float, SettingsT]],
-    ) -> list[tuple[IntArray, IntArray, FloatArray, SettingsT]]:
-        """Held-out rows, training rows, scores and settings of each fold.
+    ) -> Iterator[FoldScores[SettingsT]]:
+        """The scores of each fold by the model with the best settings.
 
         Args:
             targets: 1 for the labels of a row, else 0 [rows, labels].
@@ -102,31 +119,23 @@ class RidgeCrossValidation:
         """
         from threadpoolctl import threadpool_limits
 
-        # Threads take longer for systems of this size, on a busy machine ten times longer.
-        with threadpool_limits(1):
-            return self._score_folds_in_one_thread(targets, choose)
-
-    def _score_folds_in_one_thread(
-        self,
-        targets: FloatArray,
-        choose: Callable[[FloatArray, IntArray], tuple[float, SettingsT]],
-    ) -> list[tuple[IntArray, IntArray, FloatArray, SettingsT]]:
         names = np.unique(self.folds).tolist()
         best: dict[int, tuple[float, float, SettingsT]] = {}
-        for penalty in PENALTIES if targets.shape[1] <= MAX_SEARCH_LABELS else (1.0,):
-            inner = self._score_inner_folds(targets, names, penalty)
+        # Threads take longer for systems of this size, on a busy machine ten times longer.
+        with threadpool_limits(1):
+            for penalty in PENALTIES if targets.shape[1] <= MAX_SEARCH_LABELS else (1.0,):
+                inner = self._score_inner_folds(targets, names, penalty)
+                for fold in names:
+                    train = np.flatnonzero(self.folds != fold)
+                    quality, settings = choose(inner[fold][train], train)
+                    if fold not in best or quality > best[fold][0]:
+                        best[fold] = quality, penalty, settings
             for fold in names:
                 train = np.flatnonzero(self.folds != fold)
-                quality, settings = choose(inner[fold][train], train)
-                if fold not in best or quality > best[fold][0]:
-                    best[fold] = quality, penalty, settings
-        results = []
-        for fold in names:
-            train, held_out = np.flatnonzero(self.folds != fold), np.flatnonzero(self.folds == fold)
-            _, penalty, settings = best[fold]
-            scores = self._fit_and_score(targets, train, held_out, penalty)
-            results.append((held_out, train, scores, settings))
-        return results
+                rows = np.flatnonzero(self.folds == fold)
+                _, penalty, settings = best[fold]
+                scores = self._fit_and_score(targets, train, rows, penalty)
+                yield FoldScores(rows, train, scores, settings)
 
     def _score_inner_folds(
         self, targets: FloatArray, names: Sequence[int], penalty: float
