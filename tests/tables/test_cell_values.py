@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medtask.errors import TableError
 from medtask.tables.cell_values import read_key, restore_whole_number
 from medtask.tables.read import read_table
 
@@ -41,6 +42,23 @@ def test_short_floats_have_no_digits_that_were_not_there(tmp_path: Path) -> None
     assert [row["x"] for row in read_table(tmp_path / "a.parquet")] == [0.1, 37.5, 16777216, None]
     (row,) = read_table([{"x": np.float32(0.1), "y": decimal.Decimal("12345678901234567890")}])
     assert row == {"x": 0.1, "y": 12345678901234567890}
+
+
+def test_a_float_of_a_mapping_stays_as_it_was_written() -> None:
+    (row,) = read_table([{"id": 7.0, "x": 37.0}])
+    assert [str(cell) for cell in row.values()] == ["7.0", "37.0"]
+    assert read_key(row["id"]) == "7"
+
+
+def test_column_names_of_every_format_have_no_invisible_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"\ufeffid": 1, "te\u200bxt": "a"}]', "utf-8")
+    (tmp_path / "a.jsonl").write_text('{"\ufeffid": 1, "te\u200bxt": "a"}\n', "utf-8")
+    frame = pl.DataFrame({"\ufeffid": [1], "te\u200bxt": ["a"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    for source in (frame, *(tmp_path / f"a.{suffix}" for suffix in ("json", "jsonl", "parquet"))):
+        assert list(read_table(source)) == [{"id": 1, "text": "a"}]
+    with pytest.raises(TableError, match='columns "id" differ in invisible characters only'):
+        read_table([{"id": 1, "\ufeffid": 2}])
 
 
 @given(st.integers(-(10**15), 10**15))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -19,8 +19,9 @@ from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions, ReadO
 from medtask.tables.read_parquet import read_parquet
 from medtask.tables.stdin import spool_stdin
 from medtask.tables.table import Table
-from medtask.tables.table_part import TablePart, make_table_error
+from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
 from medtask.tables.validation import TableCounts, validate_table
+from medtask.unicode_text import remove_noise
 
 __all__ = ["Table", "TableCounts", "read_table", "spool_stdin", "validate_table"]
 
@@ -78,6 +79,7 @@ def read_table(
     ):
         return _read_files(f"{len(source)} files", [Path(item) for item in source], options)
     title, part = read_objects(source)
+    part = _clean_columns(title, part)
     return Table(title, (), part.columns, part.notes, (part,))
 
 
@@ -113,7 +115,7 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
         )
     kind = _read_suffix(path)
     if kind in _EXCEL_SUFFIXES:
-        return undo_escapes(read_excel(path, options))
+        return _clean_columns(path, undo_escapes(read_excel(path, options)))
     if options.sheet is not None:
         raise make_table_error(
             path,
@@ -121,12 +123,31 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
             fix="remove the sheet option",
         )
     if kind in _READERS:
-        return undo_escapes(_READERS[kind](path, options))
+        return _clean_columns(path, undo_escapes(_READERS[kind](path, options)))
     raise make_table_error(
         path,
         f"not a known table format ({kind or 'the name has no suffix'})",
         fix=f"save it as {_READABLE_FORMATS}",
     )
+
+
+def _clean_columns(source: str | Path, part: TablePart) -> TablePart:
+    """The file with column names without invisible characters, such as a byte order mark."""
+    names = [remove_noise(column) for column in part.columns]
+    if tuple(names) == part.columns:
+        return part
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TableError(
+            f"{format_path(source)}: columns {quote_names(twice)} differ in invisible characters "
+            "only",
+            fix="rename one of them",
+        )
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        for row in part.rows(stats):
+            yield dict(zip(names, row.values(), strict=True))
+
+    return replace(part, columns=tuple(names), rows=rows)
 
 
 def _read_suffix(path: Path) -> str:

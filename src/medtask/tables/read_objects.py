@@ -26,6 +26,8 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
     if isinstance(table, Iterator):
         table = list(table)
     iter_rows = _find_row_iterator(table, title)
+    # In rows that are mappings, a float is one that the user has written.
+    is_typed = any(hasattr(table, name) for name in ("iter_rows", "iloc", "column_names"))
     keys = _find_keys(table, iter_rows)
     columns = tuple(map(str, keys))
     if twice := [name for name, count in Counter(columns).items() if count > 1]:
@@ -41,7 +43,7 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
     def rows(stats: ReadStats) -> Iterator[Row]:
         for row in iter_rows():
             yield {
-                column: _convert_cell(row.get(key), title, column)
+                column: _convert_cell(row.get(key), title, column, is_typed)
                 for key, column in zip(keys, columns, strict=True)
             }
 
@@ -98,9 +100,10 @@ def _check_mappings(rows: Iterable[object], title: str) -> Iterator[Mapping[Any,
         yield row
 
 
-def _convert_cell(value: object, title: str, column: str) -> object:
+def _convert_cell(value: object, title: str, column: str, is_typed: bool) -> object:
     try:
-        return restore_whole_number(to_cell_value(value))
+        cell = to_cell_value(value)
+        return restore_whole_number(cell) if is_typed else cell
     except TypeError as error:
         raise TableError(
             f"{title}: column {quote(column)} contains {error}",

@@ -12,9 +12,11 @@ import typer
 from medtask.cli import console as show
 from medtask.cli.inputs import AsJson, GoldSource
 from medtask.cli.model_options import add_load_options, load_engine
+from medtask.cli.table_options import add_read_options
 from medtask.display import escape_control_characters, format_count
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError, StorageError, UsageError
+from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.evaluation.labels.content_free_bias import ContentFreeBias
@@ -26,6 +28,7 @@ _SEVERITY_STYLES = {"act": "bold red", "look": "yellow", "note": "dim"}
 _BAR_WIDTH = 30  # characters
 
 
+@add_read_options
 @add_load_options
 def doctor(
     task: Annotated[
@@ -56,6 +59,7 @@ def doctor(
         bool, typer.Option("--prior", help="Do the same with the model of the run or of the task.")
     ] = False,
     *,
+    read_options: ReadOptions,
     load_options: LoadOptions,
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +84,9 @@ def doctor(
         raise UsageError(
             "--gold needs answers to compare with", fix="name a run or a table with --run"
         )
-    answers = open_answers(run, gold=gold, task=loaded_task) if run else None
+    answers = (
+        open_answers(run, gold=gold, task=loaded_task, read_options=read_options) if run else None
+    )
     reference = model or (_find_reference(answers, loaded_task.model) if prior else None)
     if reference is None:
         report = check_task_labels(loaded_task, answers)
