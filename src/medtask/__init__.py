@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from medtask.engines.base import Engine as Model
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
-    from medtask.prediction.predictor import predict
     from medtask.records import Answer, Status
     from medtask.runs.audit import audit
     from medtask.runs.comparison import Comparison, compare
     from medtask.runs.evaluation import evaluate
     from medtask.runs.judging import judge
     from medtask.runs.local_run import Run, run
+    from medtask.runs.predictions import predict
     from medtask.runs.run_evaluation import Evaluation
     from medtask.tables.read import read_table
     from medtask.tables.table import Table
@@ -54,7 +54,7 @@ _PUBLIC_MODULES = {
     "judge": "medtask.runs.judging",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
-    "predict": "medtask.prediction.predictor",
+    "predict": "medtask.runs.predictions",
     "read_table": "medtask.tables.read",
     "run": "medtask.runs.local_run",
     "train": "medtask.training.train",

@@ -61,6 +61,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             temporary folder that is removed with the estimator. A pickle stores the folder's
             name, not the model, so give ``out`` for an estimator that is loaded elsewhere.
         options: Further settings of a training by name; see `medtask.train`.
+        calibrated: Apply the calibration and thresholds that were fitted in training.
 
     Attributes:
         classes_: The classes [classes].
@@ -84,6 +85,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: Any = None,
         out: str | Path | None = None,
         options: Mapping[str, Any] | None = None,
+        calibrated: bool = True,
     ) -> None:
         self.model = model
         self.method = method
@@ -97,6 +99,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.out = out
         self.options = options
+        self.calibrated = calibrated
 
     def fit(self, X: Any, y: Any) -> MedtaskClassifier:  # noqa: N803 - scikit-learn's name
         """Train on texts and their labels.
@@ -140,7 +143,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
-        """Calibrated probabilities in the order of ``classes_`` [texts, classes].
+        """Probabilities, calibrated by default, in the order of ``classes_`` [texts, classes].
 
         They sum to 1, or are independent where y was a table. A text without an answer (empty or
         too long) gets the frequencies of the labels in fit, and a warning counts such texts.
@@ -192,6 +195,7 @@ class MedtaskClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         from medtask.tasks.serialization import task_from_dict
 
         state = {_OLD_ATTRIBUTES.get(name, name): value for name, value in state.items()}
+        state.setdefault("calibrated", True)
         task = state.pop("task_", None)
         super().__setstate__(state)
         if isinstance(task, tuple):
@@ -308,19 +312,21 @@ def _predict_texts(
     classifier: MedtaskClassifier, texts: Sequence[str]
 ) -> list[Mapping[str, float] | None]:
     """The probabilities of each text by label; None for a text without an answer."""
-    from medtask.prediction.predictor import predict
-    from medtask.runs.calibration_store import calibrate_answer
+    from medtask.runs.predictions import predict
 
     task, engine = classifier.task_, _load_model(classifier)
-    answers = predict(task, engine, [{"text": text} for text in texts])
-    calibration = _find_calibration(classifier)
-    if calibration is None:
-        return [answer.probabilities for answer in answers]
-    return [calibrate_answer(task, answer, calibration).probabilities for answer in answers]
+    rows = [{"text": text} for text in texts]
+    # The documentation of the estimator names the calibration.
+    answers = predict(
+        task, engine, rows, calibrated=classifier.calibrated, on_note=lambda note: None
+    )
+    return [answer.probabilities for answer in answers]
 
 
 def _find_calibration(classifier: MedtaskClassifier) -> Calibration | None:
-    """The calibration and thresholds that were fitted in training."""
+    """The calibration and thresholds that were fitted in training, if they are applied."""
+    if not classifier.calibrated:
+        return None
     from medtask.runs.calibration_store import find_calibration
 
     identity = _load_model(classifier).info.identity

@@ -25,7 +25,7 @@ from medtask.prediction.judgements import (
     parse_judgements,
     parse_pairwise_judgements,
 )
-from medtask.prediction.predictor import predict
+from medtask.prediction.predictor import predict_uncalibrated
 from medtask.records import BranchScores, Prompt, Record, Scores, Status
 from medtask.tasks.rubric import MEDICAL_RUBRIC, make_comparison_task, make_grading_task
 
@@ -39,7 +39,7 @@ def grade_cases(cases: Sequence[JudgeCase], engine: FakeEngine) -> list[Judgemen
         parse_judgements(
             MEDICAL_RUBRIC,
             cases,
-            predict(
+            predict_uncalibrated(
                 make_grading_task(MEDICAL_RUBRIC),
                 engine,
                 build_grading_records(MEDICAL_RUBRIC, cases),
@@ -53,7 +53,7 @@ def compare_cases(cases: Sequence[JudgeCase], engine: FakeEngine) -> list[Pairwi
         parse_pairwise_judgements(
             MEDICAL_RUBRIC,
             cases,
-            predict(
+            predict_uncalibrated(
                 make_comparison_task(MEDICAL_RUBRIC),
                 engine,
                 build_comparison_records(MEDICAL_RUBRIC, cases),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medtask.engines.base import PromptPlan
 from medtask.engines.fake import FakeEngine
 from medtask.prediction.long_records import ELLIPSIS, split_text
-from medtask.prediction.predictor import predict
+from medtask.prediction.predictor import predict_uncalibrated
 from medtask.prediction.probabilities import Probabilities, combine_probabilities
 from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
 from medtask.tasks.task import Gate, Label, MultiLabel, Task
@@ -51,7 +51,7 @@ class ShortContextEngine(FakeEngine):
 
 
 def answer_long(gate: Gate, engine: ShortContextEngine, task: Task = TASK) -> Answer:
-    short, answer = predict(
+    short, answer = predict_uncalibrated(
         replace(task, gate=gate),
         engine,
         [Record("1", {"text": "short"}), Record("2", {"text": LONG})],

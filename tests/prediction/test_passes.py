@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medtask.engines.fake import FakeEngine
 from medtask.prediction.passes import meets_condition, merge_pass_answer
-from medtask.prediction.predictor import RowAnswer, answer_rows, predict
+from medtask.prediction.predictor import RowAnswer, answer_rows, predict_uncalibrated
 from medtask.records import Answer, PassStep, Record, Scores, Status
 from medtask.tasks.task import Label, Pass, PassCondition, Task
 
@@ -120,7 +120,9 @@ def test_a_pass_that_gives_no_answer_leaves_the_one_before() -> None:
 
 def test_each_pass_asks_only_the_rows_that_meet_its_conditions() -> None:
     engine = BatchRecordingEngine(batch=100)
-    answers = list(predict(TASK, engine, make_records([f"text {number}" for number in range(60)])))
+    answers = list(
+        predict_uncalibrated(TASK, engine, make_records([f"text {number}" for number in range(60)]))
+    )
     first, refined, doubted = engine.batches
     assert len(first) == 60
     assert 0 < len(refined) < 60
@@ -180,7 +182,7 @@ def test_a_pass_may_have_a_model_of_its_own() -> None:
     ]
     assert (first.prompt_count, second.prompt_count) == (2, 2)
     assert {answer.pass_name for answer in answers} == {"refine"}
-    assert list(predict(task, FakeEngine(), make_records(["a", "b"]))) == sorted(
+    assert list(predict_uncalibrated(task, FakeEngine(), make_records(["a", "b"]))) == sorted(
         answers, key=lambda answer: answer.record_id
     )
 
@@ -194,7 +196,7 @@ def test_a_prompt_that_cannot_be_built_for_a_pass_leaves_the_answer_before() -> 
         labels=LABELS,
         passes=(Pass("refine", PassCondition(confidence_below=1.0), unfit),),
     )
-    (answer,) = predict(task, FakeEngine(), make_records(["a"]))
+    (answer,) = predict_uncalibrated(task, FakeEngine(), make_records(["a"]))
     assert answer.value is not None
     assert answer.reason is not None
     assert 'the pass "refine" gave no answer' in answer.reason

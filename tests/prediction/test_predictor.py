@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medtask.engines.base import Caps
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, TableError
-from medtask.prediction.predictor import RowAnswer, answer_rows, predict
+from medtask.prediction.predictor import RowAnswer, answer_rows, predict_uncalibrated
 from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
 from medtask.tasks.task import Label, MultipleChoice, Task
 
@@ -78,20 +78,20 @@ def answer_until(
 
 def test_answers_come_in_the_order_of_the_rows() -> None:
     words = ["a longer text", "b", "middling", "", "b"]
-    answers = list(predict(TASK, FakeEngine(batch=2), make_rows(*words), window=3))
+    answers = list(predict_uncalibrated(TASK, FakeEngine(batch=2), make_rows(*words), window=3))
     assert [answer.record_id for answer in answers] == ["1", "2", "3", "4", "5"]
     assert [answer.status for answer in answers].count(Status.EMPTY_INPUT) == 1
     assert answers[1].probabilities == answers[4].probabilities
 
 
 def test_records_are_taken_as_well_as_mappings() -> None:
-    from_records = predict(TASK, FakeEngine(), make_records(["biopsy"]))
-    from_mappings = predict(TASK, FakeEngine(), make_rows("biopsy"))
+    from_records = predict_uncalibrated(TASK, FakeEngine(), make_records(["biopsy"]))
+    from_mappings = predict_uncalibrated(TASK, FakeEngine(), make_rows("biopsy"))
     assert next(from_records).probabilities == next(from_mappings).probabilities
 
 
 def test_no_rows_make_no_answers() -> None:
-    assert list(predict(TASK, FakeEngine(), [])) == []
+    assert list(predict_uncalibrated(TASK, FakeEngine(), [])) == []
 
 
 def test_answers_are_there_before_all_rows_are_read() -> None:
@@ -100,13 +100,15 @@ def test_answers_are_there_before_all_rows_are_read() -> None:
         while True:
             yield {"text": f"text {(number := number + 1)}"}
 
-    answers = predict(TASK, FakeEngine(), endless(), window=4)
+    answers = predict_uncalibrated(TASK, FakeEngine(), endless(), window=4)
     assert [next(answers).record_id for _ in range(10)] == [str(number) for number in range(1, 11)]
 
 
 def test_equal_prompts_are_asked_once_within_and_across_windows() -> None:
     engine = BatchRecordingEngine()
-    answers = list(predict(TASK, engine, make_rows("a", "b", "a", "a", "b", "c", "a"), window=3))
+    answers = list(
+        predict_uncalibrated(TASK, engine, make_rows("a", "b", "a", "a", "b", "c", "a"), window=3)
+    )
     assert sorted(text for batch in engine.batches for text in batch) == ["a", "b", "c"]
     assert len({answers[row].confidence for row in (0, 2, 3, 6)}) == 1
     assert [answer.tokens_read > 0 for answer in answers] == [
@@ -124,20 +126,20 @@ def test_equal_prompts_are_asked_once_within_and_across_windows() -> None:
 def test_what_predict_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medtask.prediction.predictor.CACHED_PROMPTS", 2)
     engine = BatchRecordingEngine()
-    list(predict(TASK, engine, make_rows("a", "b", "a", "c", "a", "b"), window=1))
+    list(predict_uncalibrated(TASK, engine, make_rows("a", "b", "a", "c", "a", "b"), window=1))
     assert engine.batches == [["a"], ["b"], ["c"], ["b"]]
 
 
 def test_an_empty_row_costs_no_question() -> None:
     engine = FakeEngine()
-    (answer,) = predict(TASK, engine, make_rows("  "))
+    (answer,) = predict_uncalibrated(TASK, engine, make_rows("  "))
     assert (answer.status, answer.value, engine.prompt_count) == (Status.EMPTY_INPUT, None, 0)
 
 
 def test_bad_numbers_and_long_records_are_faults_of_their_rows_alone() -> None:
-    plain = list(predict(TASK, FakeEngine(batch=2), make_rows(*"abcdef")))
+    plain = list(predict_uncalibrated(TASK, FakeEngine(batch=2), make_rows(*"abcdef")))
     answers = list(
-        predict(
+        predict_uncalibrated(
             TASK,
             FakeEngine(batch=2, nan={"2"}, impossible={"3"}, too_long={"5"}),
             make_rows(*"abcdef"),
@@ -166,7 +168,7 @@ def test_two_rows_with_one_id_are_refused() -> None:
         Record("k-1", {"text": "c"}),
     ]
     with pytest.raises(TableError, match="k-1"):
-        list(predict(TASK, FakeEngine(), twice))
+        list(predict_uncalibrated(TASK, FakeEngine(), twice))
 
 
 words_and_stops = st.tuples(
@@ -264,14 +266,14 @@ def test_an_engine_that_answers_too_much_or_too_little_is_refused(
     say: list[str], complaint: str
 ) -> None:
     with pytest.raises(EngineError, match=complaint):
-        list(predict(TASK, MismatchedEngine(say), make_rows("a", "b")))
+        list(predict_uncalibrated(TASK, MismatchedEngine(say), make_rows("a", "b")))
 
 
 def test_an_engine_without_probabilities_is_refused() -> None:
     engine = FakeEngine()
     engine.caps = Caps(score="none")
     with pytest.raises(EngineError, match="restricted to a set"):
-        next(predict(TASK, engine, make_rows("a")))
+        next(predict_uncalibrated(TASK, engine, make_rows("a")))
 
 
 def test_an_engine_that_only_chooses_is_not_asked_to_weigh_whole_texts() -> None:
@@ -281,4 +283,4 @@ def test_an_engine_that_only_chooses_is_not_asked_to_weigh_whole_texts() -> None
         TASK, answer_spec=MultipleChoice(columns=("options",), readout="text"), labels=()
     )
     with pytest.raises(EngineError, match="whole texts"):
-        next(predict(task, engine, make_rows("a")))
+        next(predict_uncalibrated(task, engine, make_rows("a")))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medtask.engines.fake import FakeEngine
 from medtask.prediction.long_records import ELLIPSIS
-from medtask.prediction.predictor import predict
+from medtask.prediction.predictor import predict_uncalibrated
 from medtask.prediction.quotes import extract_quotes, locate_quotes, move_quotes
 from medtask.records import Answer, Quote, Record, Status
 from medtask.tasks.prompt import render_text
@@ -124,7 +124,9 @@ def test_the_quote_is_the_part_of_the_cell_for_every_row(
     end = data.draw(st.integers(start + 1, len(text)))
     written = {"site": "x", "site_quote": text[start:end]}
     task = Task("t", "?", template, FORM)
-    (answer,) = predict(task, FakeEngine(generated_texts={"1": json.dumps(written)}), [row])
+    (answer,) = predict_uncalibrated(
+        task, FakeEngine(generated_texts={"1": json.dumps(written)}), [row]
+    )
     quote = (answer.quotes or {})["site"]
     if quote.column is not None:
         assert row[quote.column][quote.start : quote.end] == quote.text
@@ -137,7 +139,7 @@ def test_rows_with_the_same_prompt_have_their_own_places() -> None:
     task = Task("t", "?", "{{ text }}", FORM)
     engine = FakeEngine(generated_texts={"1": json.dumps({"site": "x", "site_quote": "pain"})})
     rows = [{"text": "No pain"}, {"text": "  No\u200b pain"}]
-    places = [(answer.quotes or {})["site"] for answer in predict(task, engine, rows)]
+    places = [(answer.quotes or {})["site"] for answer in predict_uncalibrated(task, engine, rows)]
     assert [(place.start, place.end) for place in places] == [(3, 7), (6, 10)]
 
 

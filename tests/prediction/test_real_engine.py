@@ -20,7 +20,7 @@ from medtask.engines.hf.engine import HfEngine
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.registry import load_model
 from medtask.errors import InputError
-from medtask.prediction.predictor import predict
+from medtask.prediction.predictor import predict_uncalibrated
 from medtask.records import Status
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
@@ -88,7 +88,9 @@ def test_what_is_scored_is_always_in_the_set(
     model: Engine, make_task: Callable[..., Task], answer: dict[str, Any], reasoning: dict[str, Any]
 ) -> None:
     task = make_task(answer, **reasoning)
-    for given, allowed in zip(predict(task, model, ROWS), ("AB", "ABC", "ABCD"), strict=True):
+    for given, allowed in zip(
+        predict_uncalibrated(task, model, ROWS), ("AB", "ABC", "ABCD"), strict=True
+    ):
         names = list(allowed) if task.kind == "choice" else [label.name for label in task.labels]
         assert given.status in (Status.OK, Status.REVIEW)
         assert set(given.value if isinstance(given.value, tuple) else [given.value]) <= set(names)
@@ -105,7 +107,7 @@ def test_every_order_of_the_options_is_asked_and_averaged(
         {"text": "which?", "options": ["brain", "knee", "nose"]},
         {"text": "which?", "options": ["knee", "nose", "brain"]},
     ]
-    one, other = (answer.probabilities or {} for answer in predict(task, model, rows))
+    one, other = (answer.probabilities or {} for answer in predict_uncalibrated(task, model, rows))
     # The same options in another order: each keeps its probability, whatever its letter. llama.cpp
     # computes in float16.
     for letter, moved in zip("ABC", "CAB", strict=True):
@@ -118,7 +120,7 @@ def test_text_ends_and_sections_are_taken_apart(
     model: Engine, make_task: Callable[..., Task]
 ) -> None:
     for sections in ("false", "true"):
-        for given in predict(
+        for given in predict_uncalibrated(
             make_task({"kind": "answer", "max_tokens": "12", "sections": sections}), model, ROWS
         ):
             assert given.status in (Status.OK, Status.TRUNCATED, Status.UNPARSABLE)
@@ -141,7 +143,7 @@ def test_fields_satisfy_their_schema_and_quotes_are_in_the_text(
             "max_tokens": "100",
         }
     )
-    for row, given in zip(ROWS, predict(task, model, ROWS), strict=True):
+    for row, given in zip(ROWS, predict_uncalibrated(task, model, ROWS), strict=True):
         assert given.status in (Status.OK, Status.REVIEW)
         assert isinstance(given.value, dict)
         assert list(given.value) == ["side", "seen", "part"]
@@ -169,12 +171,12 @@ def test_a_record_longer_than_the_context_is_answered_and_reports_it(
         f"The patient was seen for pain in the left wrist on day {day}." for day in range(60)
     )
     task = make_task(LABELS, gate={"too_long": gate})
-    short, given = predict(task, model, [ROWS[0], {"text": long}])
+    short, given = predict_uncalibrated(task, model, [ROWS[0], {"text": long}])
     assert short.reason is None or reason not in short.reason
     assert given.reason is not None
     assert reason in given.reason
     assert isinstance(given.value, tuple)
-    (refused,) = predict(make_task(LABELS), model, [{"text": long}])
+    (refused,) = predict_uncalibrated(make_task(LABELS), model, [{"text": long}])
     assert refused.status is Status.TOO_LONG
 
 
@@ -192,7 +194,7 @@ def test_examples_that_each_row_chooses_share_what_they_can(
         examples={"file": "gold.jsonl", "select": "nearest", "k": "2"},
     )
     answers = list(
-        predict(
+        predict_uncalibrated(
             task,
             model,
             [{"text": f"the {word} {number}"} for number in range(4) for word in ("brain", "knee")],
@@ -208,4 +210,4 @@ def test_a_budget_beyond_the_context_is_refused_before_anything_is_read(
     with pytest.raises(
         InputError, match="budget under reasoning is 512 tokens, and the model's whole context 512"
     ):
-        next(predict(make_task(LABELS, reasoning={"budget": "512"}), model, ROWS))
+        next(predict_uncalibrated(make_task(LABELS, reasoning={"budget": "512"}), model, ROWS))

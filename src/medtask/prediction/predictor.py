@@ -58,14 +58,15 @@ class AnswerCache(Protocol):
         """
 
 
-def predict(
+def predict_uncalibrated(
     task: Task,
     model: Engine,
     rows: Iterable[Record] | Iterable[Mapping[str, object]],
     *,
     window: int = WINDOW,
+    pass_engines: Mapping[str, Engine] | None = None,
 ) -> Iterator[Answer]:
-    """Answer every row, in order.
+    """Answer every row, in order, with the model's own probabilities.
 
     Rows are read and answered ``window`` at a time, so memory does not grow with their number.
 
@@ -74,6 +75,7 @@ def predict(
         model: The model.
         rows: A table, mappings from column to value, or Records.
         window: How many rows are answered at a time.
+        pass_engines: The models of further passes; by default they are loaded.
 
     Raises:
         TableError: Two rows of a window have the same id.
@@ -94,9 +96,10 @@ def predict(
     waiting: dict[int, Answer] = {}
     turn = 1
     with ExitStack() as stack:
-        pass_engines = load_pass_engines(task)
-        for pass_engine in pass_engines.values():
-            stack.callback(pass_engine.close)
+        if pass_engines is None:
+            pass_engines = load_pass_engines(task)
+            for pass_engine in pass_engines.values():
+                stack.callback(pass_engine.close)
         for row_answer in answer_rows(
             task, model, _read_rows(task, rows), cache, window=window, pass_engines=pass_engines
         ):

@@ -124,6 +124,28 @@ def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibra
     return None, f"{file} holds calibrations {why}: probabilities are the model's own"
 
 
+def find_noted_calibration(
+    task: Task, model: Mapping[str, str]
+) -> tuple[SavedCalibration | None, list[str]]:
+    """The calibration of exactly this task and model, and the notes for the user."""
+    saved, note = find_calibration(task, model)
+    if saved is None:
+        return None, [note] if note else []
+    notes, calibration = [], saved.calibration
+    how = "(--uncalibrated, or calibrated=False in Python, turns this off)"
+    if calibration.calibrated:
+        notes.append(
+            f"probabilities are calibrated, as fitted on {calibration.rows:,} rows of {saved.run} "
+            f"{how}"
+        )
+    if calibration.thresholds:
+        notes.append(
+            "labels apply from the thresholds that were fitted when the model was trained, not "
+            f"from 0.5 {how}"
+        )
+    return saved, notes
+
+
 def _find_match(
     candidates: Sequence[SavedCalibration], task: Task, model: Mapping[str, str]
 ) -> SavedCalibration | None:
@@ -161,15 +183,14 @@ def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> An
     task = get_task_kind(task).set_default_thresholds(calibration.get_thresholds())
     row = np.array([[probabilities.get(name, np.nan) for name in calibration.labels]])
     calibrated = calibration.apply(row)[0].tolist()
-    return apply_probabilities(
-        task,
-        answer,
-        {
-            name: share
-            for name, share in zip(calibration.labels, calibrated, strict=True)
-            if name in probabilities
-        },
-    )
+    shares = {
+        name: share
+        for name, share in zip(calibration.labels, calibrated, strict=True)
+        if name in probabilities
+    }
+    decided = apply_probabilities(task, answer, shares)
+    # Thresholds alone leave the model's own probabilities.
+    return decided if calibration.calibrated else replace(decided, uncalibrated=None)
 
 
 def _read_file(path: Path) -> list[SavedCalibration]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from medtask.records import LeftOut, Status
 from medtask.runs.calibration_store import (
     SavedCalibration,
     describe_gold_reuse,
-    find_calibration,
+    find_noted_calibration,
     select_model_facts,
 )
 from medtask.runs.manifest import restore_task
@@ -315,29 +315,12 @@ def _choose_exit_code(session: Session, max_error_rate: float) -> int:
 
 
 def _find_calibration(session: Session) -> SavedCalibration | None:
-    saved_calibration, note = find_calibration(
+    saved, notes = find_noted_calibration(
         session.request.task, select_model_facts(session.manifest["identity"])
     )
-    if note:
+    for note in notes:
         session.add_note(note)
-    if saved_calibration:
-        for note in _describe_calibration(session.request.task, saved_calibration):
-            session.add_note(note)
-    return saved_calibration
-
-
-def _describe_calibration(task: Task, saved: SavedCalibration) -> Iterator[str]:
-    calibration = saved.calibration
-    if calibration.calibrated:
-        yield (
-            f"probabilities are calibrated, as fitted on {calibration.rows:,} rows of {saved.run} "
-            "(--uncalibrated turns this off)"
-        )
-    if calibration.thresholds:
-        yield (
-            "labels apply from the thresholds that were fitted when the model was trained, not "
-            "from 0.5 (--uncalibrated turns this off)"
-        )
+    return saved
 
 
 def _describe_thresholds(fitted: FittedThresholds) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from medtask.display import format_duration
 from medtask.engines.base import Engine
 from medtask.errors import UsageError
-from medtask.prediction.predictor import predict
+from medtask.prediction.predictor import predict_uncalibrated
 from medtask.records import Answer
 from medtask.runs.signals import SignalState
 from medtask.tasks.task import Task
@@ -221,7 +221,9 @@ class CandidateEvaluator:
 
 def answer_rows(task: Task, engine: Engine, rows: Sequence[TrainingExample]) -> tuple[Answer, ...]:
     """The engine's answers in the rows' order, without access to gold."""
-    return tuple(predict(task, engine, [replace(row.record, gold=None) for row in rows]))
+    return tuple(
+        predict_uncalibrated(task, engine, [replace(row.record, gold=None) for row in rows])
+    )
 
 
 def _limit_rows(rows: int, affordable_rows: float) -> int:
