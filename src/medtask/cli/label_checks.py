@@ -98,7 +98,8 @@ def check_task_labels(
 def count_label_pairs(task: Task, rows: Iterable[AnsweredRow]) -> GoldAnswerCounts:
     """Count the rows of a task of kind ``label`` or ``labels`` by gold and answer.
 
-    An abstention counts as the label with the name of the abstention.
+    Gold of rows that are not new to the model is not used. An abstention counts as the label with
+    the name of the abstention.
     """
     names = tuple(label.name for label in task.candidates)
     pair_counts = GoldAnswerCounts(
@@ -109,7 +110,7 @@ def count_label_pairs(task: Task, rows: Iterable[AnsweredRow]) -> GoldAnswerCoun
             _to_label_tuple(
                 comparable_value(row.answer.status, row.answer.value, task.abstain_name)
             ),
-            _to_label_tuple(row.gold),
+            _to_label_tuple(row.gold if row.answer_counts else None),
             row.answer.confidence,
         )
     return pair_counts

@@ -55,7 +55,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
             else "give the truth in a column: medtask evaluate --gold"
         )
         raise UsageError(
-            f"answers of the kind {task.kind} cannot be held against one label", fix=fix
+            f"answers of the kind {task.kind} cannot be compared with one label", fix=fix
         )
     labels = tuple(label.name for label in task.candidates)
     codes: dict[frozenset[str], int] = {}
@@ -92,7 +92,7 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
     codes_by_row = np.array(classes, dtype=np.int64)
     # The last row of the table is for class -1: rows without an answer.
     table = np.array(
-        [[name in said for name in labels] for said in (*codes, frozenset())], dtype=bool
+        [[name in answered for name in labels] for answered in (*codes, frozenset())], dtype=bool
     ).reshape(len(codes) + 1, len(labels))
     return AnswerArrays(
         np.array(numbers, dtype=np.int64),

@@ -112,7 +112,8 @@ def test_an_id_that_comes_twice_is_an_error() -> None:
 def test_gold_that_differs_is_an_error() -> None:
     rows = make_rows(GOLD, GOLD)
     with pytest.raises(
-        InputError, match=r"y has other gold than the systems before it, in 1 row \(first: row 2\)"
+        InputError,
+        match=r"y has different gold from the systems before it, in 1 row \(first: row 2\)",
     ):
         join_systems(
             "label",

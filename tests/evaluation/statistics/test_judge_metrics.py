@@ -221,7 +221,7 @@ def test_a_lucky_judge_gets_no_corrected_share() -> None:
     assert (
         isinstance(against.share, Refusal)
         and "12 rows" in against.share.reason
-        and "told from chance" in against.share.reason
+        and "distinguished from chance" in against.share.reason
     )
 
 

@@ -117,9 +117,7 @@ def fit_calibration(
             else _compute_min_rows(method, len(labels.names))
         )
         kind = "rows with gold" if groups is None else "rows with gold, of five groups or more"
-        return Refusal(
-            f"a calibration that can be believed needs {needed:,} {kind}", len(shares_), needed
-        )
+        return Refusal(f"a reliable calibration needs {needed:,} {kind}", len(shares_), needed)
     uncalibrated = Calibration("none", tuple(labels.names), labels.exclusive, len(shares_))
     # A temperature is fitted in every case: it replaces a method that makes decisions worse.
     methods = list(dict.fromkeys(("temperature", *methods)))

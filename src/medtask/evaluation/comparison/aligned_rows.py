@@ -258,7 +258,7 @@ def _collect_gold(
                 differs.append(seen.row)
         if differs:
             message = (
-                f"{source.name} has other gold than the systems before it, in "
+                f"{source.name} has different gold from the systems before it, in "
                 f"{format_row_count(len(differs))} (first: row {differs[0]:,})"
             )
             raise InputError(

@@ -295,12 +295,12 @@ def _group_by_topic(label_set_report: LabelSetReport) -> Iterator[tuple[str, lis
 
 
 def _build_bias_blocks(bias: ContentFreeBias) -> Iterator[ReportBlock]:
-    told = ("probability", "in gold") if bias.gold else ("probability",)
+    columns = ("probability", "in gold") if bias.gold else ("probability",)
     lines = [
-        BarRow(isolate_name(name), share, (format_percent(share), gold)[: len(told)])
+        BarRow(isolate_name(name), share, (format_percent(share), gold)[: len(columns)])
         for name, share, gold in list_bias_shares(bias)
     ]
-    yield BarChart((bias.noun, *told), tuple(lines))
+    yield BarChart((bias.noun, *columns), tuple(lines))
     yield Paragraph(
         f"The mean over {len(bias.inputs)} inputs without content. Even would be "
         f"{format_percent(bias.uniform_share)} for each; "

@@ -193,7 +193,7 @@ def _build_finding(merge: LabelMerge, labels: Sequence[str]) -> LabelFinding:
         f"({accuracy.low:+.3f} to {accuracy.high:+.3f})"
     )
     advice = (
-        "merge them only if nobody needs the difference: today it is told rightly in "
+        "merge them only if nobody needs the difference: now it is recognised in "
         f"{merge.distinguished_rows:,} of {merge.rows:,} rows, "
         "and that is lost; a merge raises these figures by itself, and the texts are no better "
         "understood"

@@ -80,11 +80,11 @@ def _compare_pair(
     if similarity is not None and (near or relation):
         same = similarity >= SAME_MEANING_THRESHOLD
         degree = "nearly the same" if same else "near" if near else "apart"
-        told = f"the meaning of both is {degree} to MiniLM"
+        similar = f"the meaning of both is {degree} to MiniLM"
         seen = (
-            f"{seen}; {told} (similarity {similarity:.2f})"
+            f"{seen}; {similar} (similarity {similarity:.2f})"
             if seen
-            else f"{one} and {other}: {told} (similarity {similarity:.2f})"
+            else f"{one} and {other}: {similar} (similarity {similarity:.2f})"
         )
         score += similarity
     bare = [name for name, label in ((one, first), (other, second)) if not label.definition]

@@ -261,9 +261,9 @@ def _list_top_outcomes(answer: Answer) -> list[tuple[str, float]]:
 
 
 def _format_step(step: PassStep, option_texts: Mapping[str, str]) -> str:
-    said = _format_outcome_text(step.value, option_texts, 80) or step.status.replace("_", " ")
+    outcome = _format_outcome_text(step.value, option_texts, 80) or step.status.replace("_", " ")
     sure = f" ({step.confidence:.2f})" if step.confidence is not None else ""
-    return f"{step.pass_name}: {said}{sure}"
+    return f"{step.pass_name}: {outcome}{sure}"
 
 
 def _compare_fields(value: Value | None, gold: Value | None) -> tuple[FieldComparison, ...]:

@@ -174,11 +174,11 @@ def _build_leaderboard_blocks(
         if line.baseline and line.family == "TF-IDF" and not line.note
     ]
     if trained_baselines:
-        told = (
+        sentence = (
             f"{trained_baselines[0]} is computed here. It learned from the gold of these rows, in "
             "cross-validation, as prompted models have not."
         )
-        blocks.append(Paragraph(told, "quiet small"))
+        blocks.append(Paragraph(sentence, "quiet small"))
     return blocks
 
 
@@ -232,11 +232,11 @@ def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
         ReportPlot(caption, draw_scatter(points, f"{measure} by speed", measure))
     ]
     if leaderboard.price_per_hour is not None:
-        told = (
+        sentence = (
             f"Costs are of a machine at {leaderboard.price_per_hour:g} an hour, in the currency in "
             "which that was given, while it answers."
         )
-        blocks.append(Paragraph(told, "quiet small"))
+        blocks.append(Paragraph(sentence, "quiet small"))
     return blocks
 
 
@@ -359,13 +359,13 @@ def _build_system_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> l
         *(("System", "l"), ("Model", "w"), ("Task", "l"), ("Started", "v")),
         *(("Rows", "n"), ("Rows it lacks", "n"), ("Without an answer", "n")),
     )
-    told = (
+    sentence = (
         f"Of {contest.row_coverage.union:,} different rows, {contest.row_coverage.eligible:,} "
         "are in "
         "every system and have gold. "
     )
-    told += "Rows without an answer are not left out: they count as wrong."
-    return [Paragraph(told), ReportTable("Systems", head, lines)]
+    sentence += "Rows without an answer are not left out: they count as wrong."
+    return [Paragraph(sentence), ReportTable("Systems", head, lines)]
 
 
 def _build_method_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:

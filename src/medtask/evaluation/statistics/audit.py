@@ -264,15 +264,15 @@ class _StratifiedEstimator:
 
     def _compute_stratum_variances(self, residuals: FloatArray) -> FloatArray:
         """Variances by stratum, shrunk by one event towards the pooled variance plus one event."""
-        seen = (
+        variances = (
             np.bincount(
                 self.row_strata[self.labelled_rows], residuals**2, minlength=len(self.stratum_sizes)
             )
             * self.labelled_counts
             / np.maximum(self.labelled_counts - 1, 1)
         )
-        pooled = (seen.sum() + 1) / (len(residuals) + 1)
-        return np.asarray(pooled * (seen + 1) / (self.labelled_counts * pooled + 1))
+        pooled = (variances.sum() + 1) / (len(residuals) + 1)
+        return np.asarray(pooled * (variances + 1) / (self.labelled_counts * pooled + 1))
 
     def _build_estimate(self, value: float, variance: float) -> Metric:
         from scipy.stats import norm, t
@@ -280,9 +280,14 @@ class _StratifiedEstimator:
         n = len(self.labelled_rows)
         if variance <= 0:
             return Metric(value, n, value, value)  # every row is labelled
-        held = (value * n + 1) / (n + 2)
+        smoothed = (value * n + 1) / (n + 2)
         freedom = max(1, n - len(self.stratum_sizes))
-        worth = held * (1 - held) / variance * float(norm.ppf(0.975) / t.ppf(0.975, freedom)) ** 2
+        worth = (
+            smoothed
+            * (1 - smoothed)
+            / variance
+            * float(norm.ppf(0.975) / t.ppf(0.975, freedom)) ** 2
+        )
         low, high = compute_wilson_bounds(np.array([value * worth]), np.array([worth]))[
             :, 0
         ].tolist()

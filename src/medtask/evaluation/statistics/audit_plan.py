@@ -90,14 +90,18 @@ def plan_audit(
     random = np.random.default_rng(seed)
     members = [np.flatnonzero(stratum == at) for at in range(len(rows))]
     chosen = [
-        random.choice(mine, count, replace=False)
-        for mine, count in zip(members, drawn.tolist(), strict=True)
+        random.choice(indices, count, replace=False)
+        for indices, count in zip(members, drawn.tolist(), strict=True)
     ]
     strata = tuple(
         Stratum(
-            answers[at], float(sure[mine].min()), float(sure[mine].max()), len(mine), int(drawn[at])
+            answers[at],
+            float(sure[indices].min()),
+            float(sure[indices].max()),
+            len(indices),
+            int(drawn[at]),
         )
-        for at, mine in enumerate(members)
+        for at, indices in enumerate(members)
     )
     return AuditPlan(
         budget, seed, strata, stratum, np.sort(np.concatenate(chosen)).astype(np.int64)
@@ -121,17 +125,17 @@ def _stratify_rows(
     cell[own] = np.arange(len(own))
     stratum, answers = np.zeros(len(classes), dtype=np.int64), list[int | None]()
     for number in range(len(own) + 1):
-        mine = np.flatnonzero(cell[at] == number)
-        if not len(mine):
+        indices = np.flatnonzero(cell[at] == number)
+        if not len(indices):
             continue
         parts = int(
             np.clip(
-                round(most * deviations[mine].sum() / deviations.sum()),
+                round(most * deviations[indices].sum() / deviations.sum()),
                 1,
-                min(6, max(1, len(mine) // MIN_ROWS_PER_STRATUM)),
+                min(6, max(1, len(indices) // MIN_ROWS_PER_STRATUM)),
             )
         )
-        order = mine[np.argsort(confidence[mine], kind="stable")]
+        order = indices[np.argsort(confidence[indices], kind="stable")]
         reached = np.cumsum(deviations[order]) / deviations[order].sum()
         _, place = np.unique(
             np.minimum((reached * parts - 1e-9).astype(np.int64), parts - 1), return_inverse=True

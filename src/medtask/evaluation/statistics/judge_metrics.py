@@ -227,8 +227,8 @@ def _compare_with_people(
     grade = np.array([row.grade for row in both], dtype=np.int64)
     acceptable, passes = truth >= scale.passing_index, grade >= scale.passing_index
     sensitivity, specificity = (
-        estimate_clustered_proportion(said, true, units, seed=seed)
-        for said, true in ((passes, acceptable), (~passes, ~acceptable))
+        estimate_clustered_proportion(graded, true, units, seed=seed)
+        for graded, true in ((passes, acceptable), (~passes, ~acceptable))
     )
     kappa = estimate_kappa(acceptable.tolist(), passes.tolist(), units, seed=seed)
     share: Metric | Refusal = Refusal(_GROUPED_REASON, len(both))
@@ -290,7 +290,7 @@ def _refuse_correction(
     if kappa.low is not None and kappa.low <= 0:
         return Refusal(
             f"on {format_row_count(n)} the judge's agreement with people (kappa {kappa}) cannot be "
-            "told from chance",
+            "distinguished from chance",
             n,
         )
     return None

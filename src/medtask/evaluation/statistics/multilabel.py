@@ -295,8 +295,8 @@ def compute_micro_f1_terms(
         (frozenset(truth), frozenset(given or ()))
         for truth, given in zip(gold, answers, strict=True)
     ]
-    return np.array([2.0 * len(truth & said) for truth, said in pairs]), np.array(
-        [float(len(truth) + len(said)) for truth, said in pairs]
+    return np.array([2.0 * len(truth & answer) for truth, answer in pairs]), np.array(
+        [float(len(truth) + len(answer)) for truth, answer in pairs]
     )
 
 

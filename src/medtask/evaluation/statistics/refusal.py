@@ -26,7 +26,11 @@ class Refusal:
 
     def __str__(self) -> str:
         more = self.missing
-        return f"{self.reason} (about {more:,} more gold rows would do)" if more else self.reason
+        return (
+            f"{self.reason} (about {more:,} more gold rows would be enough)"
+            if more
+            else self.reason
+        )
 
     def to_json(self) -> dict[str, object]:
         return {"refused": self.reason, "rows": self.rows, "needed": self.needed}
