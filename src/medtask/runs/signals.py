@@ -15,7 +15,7 @@ from types import FrameType
 
 # Slurm can be configured to send SIGUSR1 or SIGUSR2 a few minutes before it ends a job.
 _SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-SHUTDOWN_SECONDS = 4.5
+SHUTDOWN_SECONDS = 4.0  # commands end within 5 seconds, also on a busy machine
 # `timeout` and some shells send one request twice, to the process and to its group.
 _REPEAT_SECONDS = 0.1
 _STOPPED_TEXT = (
