@@ -56,6 +56,7 @@ _FLAG_TAGS = regex.compile("[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U0
 # With the marks of the Japanese script that belong to no script in Unicode's tables.
 _UNSPACED = rf"[{_list_scripts(_UNSPACED_SCRIPTS)}\u30fc\uff70\u3006]&&\p{{L}}"
 _MARKS = rf"[\p{{M}}{_JOINERS}]*"
+_UNSPACED_LETTER = regex.compile(rf"[{_UNSPACED}]{_MARKS}", regex.V1)
 _WORD = regex.compile(
     rf"[{_UNSPACED}]{_MARKS}|(?:[[\p{{L}}\p{{N}}_]--[{_UNSPACED}]]{_MARKS})+", regex.V1
 )
@@ -107,6 +108,11 @@ def split_words(text: str, limit: int | None = None) -> list[str]:
     if _SPACED.fullmatch(normalized):
         return [found[0] for found in islice(_SPACED_WORD.finditer(normalized), limit)]
     return [found[0] for found in islice(_WORD.finditer(normalized), limit)]
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether a letter belongs to a script without blanks between words."""
+    return bool(_UNSPACED_LETTER.fullmatch(character))
 
 
 def _find_kept(text: str, start: int, end: int) -> list[int]:

@@ -32,3 +32,9 @@ def test_text_that_broke_off_ends_at_its_last_whole_sentence(text: str, full: st
 @given(st.text(alphabet="ab .!?\n", max_size=40))
 def test_what_is_kept_is_the_beginning_of_what_was_written(text: str) -> None:
     assert text.strip().startswith(cut_at_sentence(text))
+
+
+def test_letters_of_scripts_without_blanks_are_complete_words() -> None:
+    assert cut_at_sentence("患者术后恢复良好，出") == "患者术后恢复良好，出"
+    assert cut_at_sentence("患者术后恢复良好。出院") == "患者术后恢复良好。"
+    assert cut_at_sentence("The wound is hea") == "The wound is"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,13 +18,12 @@ from medtask.prediction.quotes import move_quotes
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Gate, Task
+from medtask.unicode_text import split_words
 
 ELLIPSIS = "\n[…]\n"
 OVERLAP_DIVISOR = 8  # a part shares one eighth of its length with the next
 _MAX_TRIES = 12
 _SHRINK_FACTOR = 0.85
-
-_WORD = re.compile(r"\S+")
 
 
 def answer_long_record(
@@ -117,10 +115,10 @@ def _combine_parts(
     task: Task, record_id: str, outputs: list[EngineOutput], text: str, texts: list[str]
 ) -> Answer:
     if len(outputs) == 1:
-        words = sum(1 for _ in _WORD.finditer(texts[0])) - 1
+        words, total = len(split_words(texts[0])), len(split_words(text))
         note = (
             f"too long for the model: only its beginning and its end were read, {words:,} of "
-            f"{len(text.split()):,} words"
+            f"{total:,} words"
         )
         answer = decide_answer(task, record_id, outputs[0].add_note(note))
         return move_quotes(answer, texts[0], text, ELLIPSIS)

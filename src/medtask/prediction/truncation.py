@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from medtask.unicode_text import is_unspaced
+
 _SENTENCE_END = re.compile(r"[.!?…؟।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
 _WORD_BEFORE = re.compile(r"[\w.]*$")
 _ABBREVIATIONS = frozenset(
@@ -41,6 +43,8 @@ def cut_at_sentence(text: str) -> str:
     )
     line = text.rstrip("\n").rfind("\n")
     end = max(sentence, line if line > 0 and text[:line].strip() else 0)
+    if not end and is_unspaced(text.rstrip()[-1:]):
+        return text.strip()  # each letter is a word
     return (text[:end] if end else text.rpartition(" ")[0]).strip()
 
 
