@@ -32,7 +32,7 @@ FORM = Fields(
 )
 
 
-def find_quote(text: str, **written: str) -> Quote:
+def find_quote(text: str, **written: object) -> Quote:
     """The place of the quote of ``polyp_size``."""
     return extract_quotes(FORM, written, text)[1]["polyp_size"]
 
@@ -61,6 +61,16 @@ def test_a_quote_that_is_not_in_the_text_is_left_out() -> None:
             id="the value of another field",
         ),
         pytest.param(
+            "A nodule, 8 mm wide, in 2019. A nodule, 8 mm wide, today. Last: 8 mm wide.",
+            {"site": ["today"]},
+            id="a value in a list",
+        ),
+        pytest.param(
+            "In the liver: 8 mm, 4 in all. In the lung: 8 mm, 7 in all. Skin: 8 mm.",
+            {"count": {"value": 7}},
+            id="a number in an object",
+        ),
+        pytest.param(
             "Mass of 8 mm. Dr. Lie saw a polyp of 8 mm. Cyst of 8 mm.", {}, id="the field's name"
         ),
         pytest.param(
@@ -71,7 +81,7 @@ def test_a_quote_that_is_not_in_the_text_is_left_out() -> None:
     ],
 )
 def test_of_equal_places_the_one_that_fits_the_answer_is_chosen(
-    text: str, written: dict[str, str]
+    text: str, written: dict[str, object]
 ) -> None:
     quote = find_quote(text, polyp_size_quote="8 mm", **written)
     second = text.index("8 mm", text.index("8 mm") + 1)

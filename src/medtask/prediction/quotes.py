@@ -25,8 +25,8 @@ def extract_quotes(
     """The object without its quotes, the quotes by dotted path, and the fields with a wrong quote.
 
     A quote is wrong if it is not in ``text``. Of several places with the same text, the one is
-    chosen whose sentence has the most in common with the rest of the answer: other quotes and
-    values of the same object, and words of the field's name. Otherwise it is the one nearest to
+    chosen whose sentence has the most in common with the rest of the answer: quotes and values of
+    the same object, and words of the field's name. Otherwise it is the one nearest to
     the other quotes of the object.
     """
     unquoted = json.loads(json.dumps(value))
@@ -117,11 +117,23 @@ def _list_evidence(
 ) -> list[frozenset[str]]:
     """Words that the right sentence is likely to have, one set for each piece of evidence."""
     siblings = [text for other, text in written.items() if other[:-1] == path[:-1]]
-    values = [inner for key, inner in parent.items() if key != path[-1] and isinstance(inner, str)]
+    values = list(_list_scalars(parent))
     names = [word for key in path for word in split_words(key.replace("_", " "))]
     own = set(split_words(quote))
     found = (frozenset(split_words(text)) - own for text in (*siblings, *values, *names))
     return [words for words in dict.fromkeys(found) if words]
+
+
+def _list_scalars(value: object) -> Iterator[str]:
+    """The texts and numbers of an object, in order."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _list_scalars(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _list_scalars(inner)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)
 
 
 def _choose_places(
