@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import (
     TextSpan,
     TopK,

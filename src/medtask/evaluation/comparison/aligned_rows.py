@@ -9,8 +9,12 @@ from typing import Any
 
 from medtask.display import format_row_count, shorten
 from medtask.errors import InputError
-from medtask.evaluation.kinds.protocols import SAMPLE_SIZE, EvaluationKind, Grader
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import (
+    SAMPLE_SIZE,
+    EvaluationKind,
+    Grader,
+    get_evaluation_kind,
+)
 from medtask.evaluation.presentation.formatting import (
     count_left_out,
     format_left_out,

@@ -8,8 +8,7 @@ from typing import Any
 
 from medtask.evaluation.comparison.paired import SystemMetrics, compare_pair
 from medtask.evaluation.kinds.metrics import build_metric_sums
-from medtask.evaluation.kinds.protocols import AgreementMethod, EvaluationKind
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import AgreementMethod, EvaluationKind, get_evaluation_kind
 from medtask.evaluation.presentation.formatting import format_value
 from medtask.evaluation.presentation.report_rows import cut_text
 from medtask.evaluation.statistics.intervals import Metric, ResamplingUnits

@@ -8,8 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from medtask.evaluation.baselines.untrained import NO_GOLD, LabelDefinitions
-from medtask.evaluation.kinds.protocols import BaselineAnswers, BaselineMethods, GoldSample
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import (
+    BaselineAnswers,
+    BaselineMethods,
+    GoldSample,
+    get_evaluation_kind,
+)
 from medtask.evaluation.statistics.significance import Baseline
 from medtask.keywords import match_keywords
 from medtask.kinds import KindName

@@ -9,7 +9,7 @@ import numpy as np
 
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
 from medtask.evaluation.kinds.metrics import build_metric_sums
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import (
     ReportRow,
     TextSpan,

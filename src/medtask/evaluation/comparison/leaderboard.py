@@ -22,8 +22,8 @@ from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
     GoldSample,
     KindEvaluation,
+    get_evaluation_kind,
 )
-from medtask.evaluation.kinds.registry import get_evaluation_kind
 from medtask.evaluation.presentation.formatting import format_p_value
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import ALPHA

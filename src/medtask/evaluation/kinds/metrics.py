@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from medtask.evaluation.kinds.protocols import EvaluationKind
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import EvaluationKind, get_evaluation_kind
 from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
 from medtask.evaluation.statistics.free_text import compute_token_f1_terms
 from medtask.evaluation.statistics.metric_sums import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal, NamedTuple, Protocol
 
 from medtask.evaluation.baselines.untrained import LabelDefinitions
@@ -11,6 +12,7 @@ from medtask.evaluation.presentation.blocks import ReportBlock
 from medtask.evaluation.presentation.report_rows import RowStyle
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
+from medtask.kinds import KINDS, KindName
 from medtask.records import Answer, Option, Status, Value
 
 SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are computed on
@@ -243,3 +245,9 @@ class EvaluationKind:
         """The kind to use for these columns of gold values and answers."""
         has_sets = any(isinstance(value, tuple) for column in columns for value in column)
         return self.several if self.several is not None and has_sets else self
+
+
+def get_evaluation_kind(name: KindName) -> EvaluationKind:
+    """The `EvaluationKind` of a kind of question; only its module is loaded."""
+    kind: EvaluationKind = import_module(f"medtask.evaluation.kinds.{KINDS[name].name}").KIND
+    return kind

@@ -23,7 +23,7 @@ from medtask.evaluation.comparison.leaderboard import (
 )
 from medtask.evaluation.comparison.paired import PairedComparison, describe_pair, round_up_rows
 from medtask.evaluation.kinds.metrics import get_metric_title
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from medtask.display import capitalise_first, format_row_count, isolate_name
 from medtask.evaluation.kinds.metrics import get_metric_title
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,

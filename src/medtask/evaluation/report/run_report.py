@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from medtask.atomic_files import replace_text
 from medtask.display import capitalise_first, format_count, format_percent, shorten
 from medtask.evaluation import presentation
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation import formatting as words
 from medtask.evaluation.presentation.blocks import ReportSection
 from medtask.evaluation.presentation.formatting import find_manifest_value

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.kinds.protocols import AnswerStatistics
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import AnswerStatistics, get_evaluation_kind
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row
 from medtask.evaluation.report.gold_summary import GoldAccumulator, GoldSummary, GoldVerdict
 from medtask.evaluation.statistics.intervals import Metric

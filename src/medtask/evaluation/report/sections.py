@@ -14,7 +14,7 @@ from medtask.display import (
     shorten,
 )
 from medtask.evaluation.kinds.metrics import get_metric_title
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Paragraph,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from medtask.display import format_row_count
 from medtask.evaluation.kinds.metrics import get_metric_title
-from medtask.evaluation.kinds.registry import get_evaluation_kind
+from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.formatting import (
     describe_left_out,
     format_metric,
