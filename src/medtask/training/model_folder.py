@@ -195,7 +195,10 @@ def _build_model_card(
             bases=recipe.bases,
             base_models=tuple(filter(None, map(_find_hub_id, recipe.bases))),
             license="apache-2.0" if set(recipe.bases) == {BUILT_IN_MODEL} else "",
-            recipe=recipe.to_json(),
+            recipe={
+                **recipe.to_json(),
+                **{name: value for name, value in result.facts.items() if name == "epochs"},
+            },
             points=log.points,
             score_name=name_score(data.task for data in training.training_data),
             loss_plot=LOSS_PLOT_FILE if log.points else "",

@@ -183,6 +183,7 @@ def _cross_validate(
         )
 
     recipe.check()
+    out = out.absolute() if not out.name else out  # "."
     task = replace(data.task, gold_column=data.gold_column or data.task.gold_column)
     work = CrossValidation(
         task,

@@ -158,6 +158,7 @@ def test_a_sentence_encoder_keeps_its_way_to_pool(
         make_training_context(tmp_path / "again"),
     )
     assert again.facts["weights"] == fitted.facts["weights"]
+    assert again.facts["epochs"] == 1
     state = load_file(context.draft_folder / "head.safetensors")
     save_file({**state, "bias": state["bias"][:2]}, context.draft_folder / "head.safetensors")
     write_model_metadata(context.draft_folder, fitted.trained_model)

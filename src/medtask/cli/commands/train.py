@@ -103,6 +103,8 @@ def train(
             tasks = [TaskData(loaded_task, table, gold, validation_table), *further_tasks]
             recipe = build_recipe(method, base, settings, task_model=loaded_task.model)
             lines = preview_training(tasks, recipe, out=folder, selection=selection)
+            if folds is not None:
+                lines.append(f"{folds} further models would answer the rows, into {folder}-folds")
             show.print_line("\n".join(lines))
             return
         tracker = open_tracking(track, loaded_task, folder)

@@ -117,7 +117,10 @@ def fit_encoder(
         targets.describe_model("encoder", training.files.reference),
         context.signals.number is not None,
         (*targets.notes, *notes),
-        _collect_facts(training, steps, use_bfloat16),
+        {
+            **_collect_facts(training, steps, use_bfloat16),
+            "epochs": recipe.count_epochs(trainer.loop.plan.epoch_steps),
+        },
     )
 
 
