@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import medtask
 from medtask.errors import EngineError
+from medtask.model_weights import check_loaded_model
 from medtask.records import Branch, Message, Prompt
 from support.tiny_models import save_model
 
@@ -136,3 +137,35 @@ def test_loading_twice_gives_equal_numbers(tmp_path: Path, family: str) -> None:
         found.append(np.array(scores.branches[0].logprobs))  # type: ignore[union-attr]
         engine.close()
     assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "Electra", "DistilBert"])
+def test_an_encoder_may_be_stored_with_the_head_of_another_task(
+    tmp_path: Path, family: str
+) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=420,
+        hidden_size=32,
+        dim=32,
+        embedding_size=32,
+        hidden_dim=48,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        n_layers=2,
+        num_attention_heads=4,
+        n_heads=4,
+    )
+    getattr(transformers, f"{family}ForMaskedLM")(config).save_pretrained(tmp_path)
+    model, loading_info = transformers.AutoModel.from_pretrained(
+        tmp_path, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    assert loading_info["unexpected_keys"]
+    check_loaded_model(model, loading_info, tmp_path)
+    edit_config(tmp_path, num_hidden_layers=1, n_layers=1)
+    model, loading_info = transformers.AutoModel.from_pretrained(
+        tmp_path, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    with pytest.raises(EngineError, match=r"not part of such a model: .*layer\.1\."):
+        check_loaded_model(model, loading_info, tmp_path)

@@ -64,11 +64,7 @@ def check_loaded_model(
     refuse_weights(
         source,
         "not part of such a model",
-        {
-            name
-            for name in loading_info["unexpected_keys"]
-            if _belongs_to(model, name) and not _STORED_BUFFERS.search(name)
-        },
+        _list_unexpected(model, loading_info["unexpected_keys"]),
     )
     if messages := loading_info.get("error_msgs"):
         raise EngineError(f"{source} could not be loaded: {messages[0]}", fix=_FIX)
@@ -126,11 +122,20 @@ def refuse_weights(source: object, problem: str, names: Collection[str], fix: st
     )
 
 
-def _belongs_to(model: Any, name: str) -> bool:
-    """Whether a stored tensor is of a part that the model has.
+def _list_unexpected(model: Any, names: Iterable[str]) -> list[str]:
+    """The stored tensors of parts that the model has.
 
-    Others are valid: a vision tower beside a language model, or the head of another task.
+    Others are valid: a vision tower beside a language model, the head of another task, and the
+    scales of quantised weights, which a quantiser reads.
     """
-    inner = name.removeprefix(f"{model.base_model_prefix}.")
-    parts = {child for child, _ in model.base_model.named_children()}
-    return inner.partition(".")[0] in parts or name.partition(".")[0] == "lm_head"
+    if getattr(model, "hf_quantizer", None) is not None:
+        return []
+    prefix = model.base_model_prefix
+    parts = {name for name, _ in model.base_model.named_children()}
+    parts |= {name for name, _ in model.named_children() if name != prefix}
+    return [
+        name
+        for name in names
+        if name.removeprefix(f"{prefix}.").partition(".")[0] in parts
+        and not _STORED_BUFFERS.search(name)
+    ]

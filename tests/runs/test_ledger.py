@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given, settings
@@ -175,12 +176,20 @@ def test_a_ledger_is_private(tmp_path: Path) -> None:
 WRITTEN_ROWS = 150
 
 
+class WrittenLedger(NamedTuple):
+    content: bytes
+    answers: dict[int, RowAnswer]
+
+    def __repr__(self) -> str:  # hypothesis prints the arguments of a failing test
+        return "WrittenLedger()"
+
+
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, dict[int, RowAnswer]]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> WrittenLedger:
     """The bytes of a ledger, and its answers by row."""
     path = tmp_path_factory.mktemp("written") / "ledger.db"
     given = {one.row: one for one in fill_ledger_file(path, WRITTEN_ROWS)}
-    return path.read_bytes(), given
+    return WrittenLedger(path.read_bytes(), given)
 
 
 def check_recovery(
@@ -217,7 +226,7 @@ def check_recovery(
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 3 * 4096))
 def test_a_ledger_cut_in_its_last_pages_keeps_all_other_answers(
-    written: tuple[bytes, dict[int, RowAnswer]], cut: int
+    written: WrittenLedger, cut: int
 ) -> None:
     content, given = written
     kept, recovery = check_recovery(content[:-cut], given)
@@ -228,7 +237,7 @@ def test_a_ledger_cut_in_its_last_pages_keeps_all_other_answers(
 
 @pytest.mark.scale
 def test_every_cut_of_the_last_three_pages_is_recovered(
-    written: tuple[bytes, dict[int, RowAnswer]],
+    written: WrittenLedger,
 ) -> None:
     content, given = written
     for cut in range(1, 3 * 4096 + 1):
@@ -239,8 +248,9 @@ def test_every_cut_of_the_last_three_pages_is_recovered(
 @given(st.integers(0), st.integers(0, 7))
 @example(18, 3)  # SQLite opens such a file for reading only
 @example(60 + 3, 0)  # the format 3 of a later version
+@example(3718, 7)  # a name that is not UTF-8, in an error message of SQLite
 def test_a_flipped_bit_costs_at_most_the_answers_of_one_page(
-    written: tuple[bytes, dict[int, RowAnswer]], place: int, bit: int
+    written: WrittenLedger, place: int, bit: int
 ) -> None:
     content, given = written
     flipped = bytearray(content)
@@ -250,7 +260,7 @@ def test_a_flipped_bit_costs_at_most_the_answers_of_one_page(
 
 
 def test_a_zeroed_page_costs_the_answers_of_that_page_and_they_are_counted(
-    written: tuple[bytes, dict[int, RowAnswer]],
+    written: WrittenLedger,
 ) -> None:
     content, given = written
     for start in range(0, len(content), 4096):
@@ -261,13 +271,13 @@ def test_a_zeroed_page_costs_the_answers_of_that_page_and_they_are_counted(
 
 
 def test_an_empty_file_is_an_empty_ledger(
-    written: tuple[bytes, dict[int, RowAnswer]],
+    written: WrittenLedger,
 ) -> None:
     assert check_recovery(b"", written[1]) == (0, None)
 
 
 def test_a_file_that_is_not_a_ledger_is_kept_beside_an_empty_one(
-    written: tuple[bytes, dict[int, RowAnswer]], tmp_path: Path
+    written: WrittenLedger, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as db:
@@ -281,7 +291,7 @@ def test_a_file_that_is_not_a_ledger_is_kept_beside_an_empty_one(
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
 def test_a_stale_journal_changes_no_answer(
-    written: tuple[bytes, dict[int, RowAnswer]], tmp_path: Path, suffix: str
+    written: WrittenLedger, tmp_path: Path, suffix: str
 ) -> None:
     """The journal of an earlier state of the file, as a restored backup can hold."""
     content, given = written

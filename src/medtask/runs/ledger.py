@@ -148,12 +148,7 @@ class Ledger:
 
     def _check_file(self, *, read_only: bool) -> LedgerRecovery | None:
         labels = self._codec.labels
-        try:
-            damage = None if is_new(self._db) else find_damage(self.path, self._db, labels)
-        except sqlite3.Error as error:
-            if is_access_error(error):
-                raise
-            damage = str(error)
+        damage = find_damage(self.path, self._db, labels)
         if damage is None:
             return None
         if read_only:

@@ -138,7 +138,7 @@ def create_tables(db: sqlite3.Connection, labels: Sequence[str]) -> None:
 def find_damage(
     path: Path, db: sqlite3.Connection, labels: Sequence[str] | None = None
 ) -> str | None:
-    """The first damage of a ledger, or None.
+    """The first damage of a ledger; None if it is intact or empty.
 
     Args:
         path: The file.
@@ -150,12 +150,16 @@ def find_damage(
         sqlite3.Error: The file cannot be accessed.
     """
     try:
+        if is_new(db):
+            return None
         return (
             _check_header(path, db)
             or _check_labels(path, db, labels)
             or _check_pages(db)
             or _check_rows(db)
         )
+    except UnicodeDecodeError:  # a damaged name in SQLite's message
+        return "its table definitions are damaged"
     except sqlite3.Error as error:
         if is_access_error(error):
             raise
@@ -201,14 +205,12 @@ def verify_ledger(path: Path) -> LedgerState:
     """
     try:
         with closing(connect(path, read_only=True)) as db:
-            problem = None if is_new(db) else find_damage(path, db)
+            problem = find_damage(path, db)
     except sqlite3.Error as error:
-        if is_access_error(error):
-            raise StorageError(
-                f"{path} cannot be read: {error}",
-                fix="wait until the run ends, or run its command again if it was interrupted",
-            ) from error
-        problem = str(error)
+        raise StorageError(
+            f"{path} cannot be read: {error}",
+            fix="wait until the run ends, or run its command again if it was interrupted",
+        ) from error
     try:
         rows, lost = _salvage_rows(path)
     except OSError as error:
@@ -255,7 +257,8 @@ def _check_labels(path: Path, db: sqlite3.Connection, labels: Sequence[str] | No
 
 def _check_pages(db: sqlite3.Connection) -> str | None:
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    return None if found == "ok" else " ".join(str(found).split())
+    message = str(found).removeprefix("*** in database main ***")
+    return None if found == "ok" else " ".join(message.split())
 
 
 def _check_rows(db: sqlite3.Connection) -> str | None:
