@@ -89,7 +89,7 @@ def test_a_sample_that_a_spreadsheet_has_saved_is_read(
     assert shown.code == 0, shown.err
     document = json.loads(shown.out)
     assert document["audit"]["accuracy"]["value"] == pytest.approx(1.0)
-    assert "40 ids changed, as spreadsheets do" in document["notes"][0]
+    assert "40 ids written differently" in document["notes"][0]
 
 
 def test_the_workbook_of_a_sample_keeps_ids_as_text_and_is_read(

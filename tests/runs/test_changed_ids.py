@@ -32,8 +32,8 @@ def test_the_id_of_the_same_number_is_found(before: str, after: str) -> None:
     found = match_changed_ids([(after, {})], {before: {}, "0007": {}, "x": {}})
     assert found.names == (before,)
     assert found.notes == (
-        f'1 id changed, as spreadsheets do ("{before}" became "{after}"): the rows were found '
-        "1 by value",
+        f'1 id written differently, as after saving in a spreadsheet ("{before}" and "{after}"): '
+        "the rows were found 1 by value",
     )
 
 
@@ -85,3 +85,12 @@ def test_padded_numbers_are_found_in_any_order(ids: list[int], width: int, seed:
     random.Random(seed).shuffle(rows)
     found = match_changed_ids(rows, known)
     assert [int(name or -1) for name in found.names] == [int(name) for name, _ in rows]
+
+
+@pytest.mark.parametrize(
+    "text", ["prøve nr 7 på høyre side", "zabieg łagodzący, guz żołądka", "Опухоль желудка удалена"]
+)
+def test_text_that_was_read_in_a_wrong_encoding_does_not_hide_the_row(text: str) -> None:
+    wrong = text.encode("utf-8").decode("latin-1")
+    known = {"0007": {"text": text}, "0008": {"text": f"{text} again, and further words"}}
+    assert match_changed_ids([("7", {"text": wrong})], known).names == ("0007",)

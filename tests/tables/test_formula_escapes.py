@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +92,22 @@ def test_text_comes_back_from_files_that_were_moved_or_saved_in_a_spreadsheet(
     table = read_table(change(path))
     assert set(table.columns) == {"id", "- note", "answer"}
     assert sorted([str(row["id"]), row["- note"], row["answer"]] for row in table) == sorted(ROWS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
+@pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
+@pytest.mark.parametrize("target", ["xlsx", "csv:Text - txt - csv (StarCalc):59,34,1,1"])
+def test_text_comes_back_from_files_that_libreoffice_has_saved(
+    tmp_path: Path, suffix: str, target: str
+) -> None:
+    path = tmp_path / f"answers{suffix}"
+    write_answers(path, COLUMNS, ROWS)
+    command = ["soffice", "--headless", f"-env:UserInstallation=file://{tmp_path}/profile"]
+    command += ["--convert-to", target, "--outdir", str(tmp_path / "saved"), str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    table = read_table(next((tmp_path / "saved").iterdir()))
+    assert [[str(row["id"]), row["- note"], row["answer"]] for row in table] == ROWS
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])

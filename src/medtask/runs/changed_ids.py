@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from medtask.names import normalize_spelling
 from medtask.tables.formula_escapes import unescape_formula
 
 _MIN_SIMILARITY = 0.8  # of texts; a spreadsheet may have saved letters as question marks
-_EXACT_DIGITS = 15  # of a number in a spreadsheet
+_NOT_ASCII_WORD = re.compile("[^0-9A-Za-z]+")
 
 Cells = Mapping[str, object]
 
@@ -131,18 +132,28 @@ def _to_text_key(cells: Cells, columns: Iterable[str]) -> tuple[str, ...]:
 
 def _agree(first: Cells, second: Cells) -> bool | None:
     """Whether texts in shared columns are equal or nearly so; None if there are none."""
-    shared = [
-        (one, other)
+    compared = [
+        _are_similar(one, other)
         for column in first.keys() & second.keys()
         for one in _list_texts(first, [column])
         for other in _list_texts(second, [column])
     ]
-    if not shared:
-        return None
-    return all(
-        one == other or SequenceMatcher(None, one, other, False).ratio() >= _MIN_SIMILARITY
-        for one, other in shared
-    )
+    known = [result for result in compared if result is not None]
+    return all(known) if known else None
+
+
+def _are_similar(first: str, second: str) -> bool | None:
+    """Whether two texts are nearly equal; None if they have no characters to compare.
+
+    A spreadsheet that read UTF-8 in another encoding has changed all letters beyond ASCII.
+    """
+    if first == second:
+        return True
+    if not (first.isascii() and second.isascii()):
+        first, second = _NOT_ASCII_WORD.sub("", first), _NOT_ASCII_WORD.sub("", second)
+        if not first and not second:
+            return None
+    return SequenceMatcher(None, first, second, False).ratio() >= _MIN_SIMILARITY
 
 
 def _describe(
@@ -154,6 +165,7 @@ def _describe(
     ways = Counter(found_by.values())
     listed = ", ".join(f"{count:,} by {way}" for way, count in ways.items())
     return (
-        f"{format_count(len(found_by), 'id')} changed, as spreadsheets do ({quote(names[first])} "
-        f"became {quote(rows[first][0])}): the rows were found {listed}",
+        f"{format_count(len(found_by), 'id')} written differently, as after saving in a "
+        f"spreadsheet ({quote(names[first])} and {quote(rows[first][0])}): the rows were found "
+        f"{listed}",
     )
