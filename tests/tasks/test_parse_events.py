@@ -42,6 +42,20 @@ def test_a_text_that_begins_with_a_character_of_yaml_needs_quotes(load_faults, l
 
 
 @pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        ("[<3 cm, >3 cm]", '">3 cm"'),
+        ("{>3 cm: big, x: y}", '">3 cm"'),
+        ("[ward, @home]", '"@home"'),
+        ("[*1 allele, x]", '"*1'),
+    ],
+)
+def test_the_same_holds_inside_brackets(load_faults, labels, named):
+    (_, message) = load_faults(make_labels_yaml(labels))[0]
+    assert "quotes" in message and named in message
+
+
+@pytest.mark.parametrize(
     "label", ['- "a" b', "- 'a' (b)", "- 't Hooft", "tibia # left: x", "- Stage: II", "- ? x"]
 )
 def test_other_mistakes_with_quotes_and_comments_name_the_remedy(load_faults, label):

@@ -18,6 +18,7 @@ _YAML_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 # The beginning of a line up to a value: dashes of lists, and a key.
 _BEFORE_VALUE = r"^\s*(?:-\s+)*(?:[^\s\"'#][^\"'#]*?:\s+)?"
 _INDICATOR = re.compile(_BEFORE_VALUE + r"([@`%*&>|!?,\]}].*)$")
+_INDICATOR_IN_FLOW = re.compile(r"[\[{,]\s*([@`%*&>|!][^,\]}:]*)")
 _BLOCK_HEADER = re.compile(r"[>|](?:[1-9][+-]?|[+-][1-9]?)?\s*(?:#.*)?")
 _QUOTED_START = re.compile(
     _BEFORE_VALUE + r"""(?:(["'])(?:(?!\1).)*\1\s*[^\s#:,\]}]|(["'])[^"']*$)"""
@@ -165,6 +166,8 @@ def _suggest_yaml_fix(problem: str, lines: Sequence[str], line: int, start: int)
         if found and not _BLOCK_HEADER.fullmatch(found[1]):
             written = re.split(r":(?:\s|$)", found[1])[0].strip()
             return f" - {_demand_quotes(written)}"
+        if in_flow := _INDICATOR_IN_FLOW.search(text):
+            return f" - {_demand_quotes(in_flow[1].strip())}"
         if _QUOTED_START.match(text):
             return " - put quotes of the other kind around the whole text"
     if "mapping values are not allowed" in problem:
