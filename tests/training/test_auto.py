@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,38 @@ def test_without_time_the_linear_model_is_kept(tmp_path: Path) -> None:
     assert "linear (TF-IDF and logistic regression): accuracy" in notes
     assert "vectors was not tried: the time budget is used up (--budget)" in notes
     assert "encoder was not tried: the time budget is used up (--budget)" in notes
+
+
+def test_a_blend_is_tried_when_the_time_of_the_other_candidates_is_over(tmp_path: Path) -> None:
+    data = make_training_data(make_task(tmp_path / "task"))
+    context = make_training_context(tmp_path)
+    search = auto._Search(data, Recipe("auto"), context, float("inf"))
+    linear = auto._list_candidates(Recipe("auto"), 1.0)[0]
+    search.try_candidate(linear)
+    search.try_candidate(replace(linear, name="second"))
+    search.deadline = 0.0
+    search.try_candidate(replace(linear, name="third"))
+    search.try_candidate(auto._make_blend(Recipe("auto"), search.attempts))
+    assert [one.candidate.name for one in search.attempts] == ["linear", "second", "blend"]
+    assert search.notes == ["third was not tried: the time budget is used up (--budget)"]
+    shutil.rmtree(context.draft_folder)
+    context.draft_folder.mkdir()
+    auto._copy_model(search.attempts[-1], context.draft_folder)
+    engine = medtask.load_model(str(context.draft_folder))
+    assert {one["reference"] for one in engine.info.details["members"]} <= {
+        str(context.draft_folder / "members" / name) for name in ("linear", "second")
+    }
+
+
+def test_a_candidate_that_the_budget_stops_is_noted_and_is_no_signal(tmp_path: Path) -> None:
+    def fit(*_: object) -> MethodResult:
+        raise Interrupted(0)
+
+    data = make_training_data(make_task(tmp_path / "task"))
+    search = auto._Search(data, Recipe("auto"), make_training_context(tmp_path), float("inf"))
+    search.try_candidate(Candidate("slow", "a slow method", Recipe("linear"), fit))
+    assert search.attempts == []
+    assert search.notes == ["slow was not tried: the time budget is used up"]
 
 
 def test_kinds_without_labels_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import medtask
 from medtask.runs.calibration_store import CALIBRATION_FILE
 from medtask.tasks.task import Task
 from medtask.training.trained_model import describe_better_baselines
+from medtask.training.training_data import RowSelection
 from support.small_trainings import make_task
 
 SIGNS = {"pain": "pain sore aching", "fever": "hot febrile shivering", "rash": "itching red spots"}
@@ -123,6 +125,26 @@ def test_a_recall_floor_of_the_task_is_the_goal_of_the_thresholds(tmp_path: Path
     )
     lower, best = read_thresholds(trained), read_thresholds(default)
     assert all(lower[name] < best[name] for name in SIGNS)
+
+
+def test_other_methods_fit_thresholds_on_the_validation_rows(
+    model: medtask.TrainedModel, task: Task, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(model.path, copy)
+    trained = medtask.train(
+        task,
+        make_rows(260),
+        out=tmp_path / "hybrid",
+        method="hybrid",
+        base=[str(model.path), str(copy)],
+        gold="gold",
+        selection=RowSelection(share=0.4),
+    )
+    thresholds = read_thresholds(trained)
+    assert list(thresholds) == list(SIGNS)
+    assert all(0 < threshold < 0.6 for threshold in thresholds.values())
+    assert thresholds != read_thresholds(model)
 
 
 def test_a_better_baseline_is_named() -> None:

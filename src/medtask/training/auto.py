@@ -99,6 +99,10 @@ class _Search:
         folder = self.context.work_folder / candidate.name
         try:
             result = self._train(candidate, folder)
+        except Interrupted:
+            self.context.signals.raise_if_caught()
+            self.notes.append(f"{candidate.name} was not tried: the time budget is used up")
+            return
         except MedtaskError as error:
             self.notes.append(f"{candidate.name} was not tried: {error}")
             return
@@ -119,9 +123,11 @@ class _Search:
             return ""
         if self.remaining_s <= 0:
             return "the time budget is used up (--budget)"
-        vectors = [one for one in self.attempts if "reading_s" in one.result.facts]
-        if candidate.name != _ENCODER or not vectors:
+        if candidate.name != _ENCODER:
             return ""
+        vectors = [one for one in self.attempts if "reading_s" in one.result.facts]
+        if not vectors:
+            return "it reads the same rows as vectors"
         recipe = candidate.recipe
         epochs = recipe.count_epochs(math.ceil(len(self.data.train) / recipe.batch))
         facts: Mapping[str, Any] = vectors[0].result.facts
@@ -137,7 +143,8 @@ class _Search:
         """Train a candidate, or read the result of an earlier session."""
         if (finished := _read_result(folder)) is not None:
             return finished
-        context = self._make_context(folder)
+        self.context.observer.on_note(f"trying {candidate.name}: {candidate.description}")
+        context = self._make_context(candidate, folder)
         fit = candidate.fit or load_fit_function(candidate.recipe.method)
         result = fit([self.data], candidate.recipe, context)
         self.context.signals.raise_if_caught()
@@ -147,7 +154,7 @@ class _Search:
         _write_result(folder, result)
         return result
 
-    def _make_context(self, folder: Path) -> TrainingContext:
+    def _make_context(self, candidate: Candidate, folder: Path) -> TrainingContext:
         from medtask.training.checkpoints import find_resume_step
 
         model, work = folder / MODEL_FOLDER, folder / _CHECKPOINT_FOLDER
@@ -156,7 +163,9 @@ class _Search:
             path.mkdir(exist_ok=True, mode=0o700)
         observer = self.context.observer
         log = TrainingLog(folder / "loss.csv", observer, find_resume_step(work))
-        signals = BudgetSignals(self.context.signals, self.deadline)
+        # A blend only reads the validation rows, for which a part of the budget is kept.
+        deadline = math.inf if candidate.name == _BLEND else self.deadline
+        signals = BudgetSignals(self.context.signals, deadline)
         return TrainingContext(model, work, log, observer, signals)
 
 

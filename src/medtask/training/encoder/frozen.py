@@ -51,7 +51,7 @@ def fit_frozen(
         raise UsageError(
             f"{files.reference} is not a sentence encoder", fix="use minilm, or --method encoder"
         )
-    tokens = tokenize_for_encoder(model, tokenizer, targets.train.texts)
+    tokens = _tokenize(targets, model, tokenizer)
 
     def check_time(done: float, elapsed_s: float) -> None:
         context.signals.raise_if_caught()
@@ -81,20 +81,24 @@ def fit_frozen(
     )
 
 
-def tokenize_for_encoder(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of texts. Raises InputError if many texts are too long for the encoder."""
+def _tokenize(targets: LabelTargets, model: Any, tokenizer: Any) -> list[list[int]]:
+    """The tokens of the training rows, cut to the encoder's maximum.
+
+    Raises InputError if many rows are too long, and a run would refuse them.
+    """
     from medtask.similarity import find_max_tokens
 
     limit = find_max_tokens(model, tokenizer)
     tokens: list[list[int]] = tokenizer(
-        list(texts), truncation=False, return_attention_mask=False, verbose=False
+        list(targets.train.texts), truncation=False, return_attention_mask=False, verbose=False
     )["input_ids"]
     long = sum(len(one) > limit for one in tokens)
-    if long > MAX_LONG_SHARE * len(tokens):
+    refused = targets.task.gate.too_long == "error"
+    if refused and long > MAX_LONG_SHARE * len(tokens):
         raise InputError(
             f"{long:,} of {len(tokens):,} training rows have more than {limit:,} tokens, which a "
             "run would refuse",
-            fix="choose another method, or `gate: {too_long: parts}` in the task",
+            fix="choose another method, or `gate: {too_long: head_tail}` in the task",
         )
     return [one[:limit] for one in tokens]
 
