@@ -21,6 +21,7 @@ from medtask.runs.calibration_store import (
     CALIBRATION_FILE,
     SavedCalibration,
     calibrate_answer,
+    describe_gold_reuse,
     find_calibration,
     save_calibration,
 )
@@ -221,3 +222,21 @@ def test_a_calibration_beside_the_task_keeps_the_thresholds_of_the_model(
     assert found is not None
     assert found.calibration == replace(SHARP_CALIBRATION, thresholds=thresholds)
     assert note == ""
+
+
+@pytest.mark.parametrize(
+    ("applied", "warned"),
+    [
+        ({"method": "bias", "on": "this run"}, True),
+        ({"method": "isotonic", "on": "this run", "rows_known": False}, True),
+        ({"method": "isotonic", "on": "this run", "rows_known": True}, False),
+        ({"method": "temperature", "on": "this run"}, False),
+        ({"method": "batch", "on": "this run"}, False),
+        ({"method": "bias", "on": "another run"}, False),
+        (None, False),
+    ],
+)
+def test_a_calibration_that_does_not_name_its_rows_is_compared_by_the_run(
+    applied: dict[str, object] | None, warned: bool
+) -> None:
+    assert bool(describe_gold_reuse(applied, "this run")) is warned

@@ -64,17 +64,17 @@ def describe_gold_reuse(applied: Mapping[str, Any] | None, run: str) -> str:
     """A warning if the applied calibration was fitted on the evaluated gold; "" otherwise.
 
     Only for calibrations of older versions, which do not say which rows they were fitted on; for
-    others these rows are left out of the metrics. ``applied`` is the manifest's entry. A
-    temperature alone is exempt: it changes no answer.
+    others these rows are left out of the metrics. ``applied`` is the manifest's entry. Exempt are
+    a temperature, which changes no answer, and a calibration that was fitted without gold.
     """
     if not applied or applied.get("rows_known") or applied.get("on") != run:
         return ""
-    if applied.get("method") == "temperature":
+    if applied.get("method") in ("temperature", "batch"):
         return ""
     return (
-        "the probabilities were calibrated on this run's own gold, on which its figures and any "
-        "promise about accepted rows rest too: "
-        "they may be too good; for strict ones use other gold rows, or run with --uncalibrated"
+        "the calibration was fitted on the gold of this run, so its metrics and acceptance "
+        "thresholds may be too good: use other gold rows, fit the calibration again, or run with "
+        "--uncalibrated"
     )
 
 
