@@ -77,3 +77,9 @@ def test_the_words_are_part_of_the_digest_of_a_file(tmp_path: Path) -> None:
 def test_words_of_a_language_are_not_missing_values(word: str) -> None:
     assert word not in MISSING_WORDS
     assert mark_missing({"note": word})["note"] is word
+
+
+def test_one_word_may_be_given_without_a_list(tmp_path: Path) -> None:
+    table = read_table(write_table(tmp_path / "t.csv"), missing="none")
+    assert table.options.missing == ("none",)
+    assert read_notes(table)[:3] == ["stent", "NA", None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypedDict, cast
 
@@ -33,9 +34,13 @@ class ReadOptions:
     encoding: str | None = None
     sheet: str | None = None
     header_row: int | None = None
-    missing: tuple[str, ...] | None = None
+    missing: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.missing is not None:
+            # One word is not a sequence of letters.
+            words = (self.missing,) if isinstance(self.missing, str) else tuple(self.missing)
+            object.__setattr__(self, "missing", words)
         if self.encoding is not None:
             _check_encoding(self.encoding)
         if self.header_row is not None and self.header_row < 1:
@@ -75,7 +80,7 @@ class ReadOptionValues(TypedDict, total=False):
     encoding: str | None
     sheet: str | None
     header_row: int | None
-    missing: tuple[str, ...] | None
+    missing: Sequence[str] | None
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()
