@@ -66,7 +66,7 @@ def kinds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "several",
-            'several: choice, any number of the options in the column "options", input',
+            'several: choice, one or more of the options in the column "options", input',
             "to tell the options apart",
         ),
         ("answer", "answer: answer, at most 40 tokens, input", "at most 40 to write"),
