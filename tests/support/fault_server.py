@@ -36,7 +36,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Literal
 
-from support.server_dialects import DIALECTS, ErrorResponse, ServerFeatures
+from support.server_dialects import DIALECTS, ErrorResponse, ServerCall, ServerFeatures
 from support.toy_model import ToyModel
 
 Message = dict[str, Any]
@@ -172,9 +172,8 @@ class FaultServer:
             )
             return
         try:
-            answer = DIALECTS[self.dialect](
-                entry.method, entry.path, entry.body, entry.headers, self.model, self.features
-            )
+            call = ServerCall(entry.method, entry.path, entry.body, entry.headers)
+            answer = DIALECTS[self.dialect](call, self.model, self.features)
         except ErrorResponse as refusal:
             entry.status = refusal.status
             await _send_json(send, refusal.status, refusal.body)

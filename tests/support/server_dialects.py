@@ -1,11 +1,11 @@
-"""What the fault server says when it behaves: the wire formats of OpenAI, vLLM, llama-server and
+"""Responses of the fault server without a fault: the wire formats of OpenAI, vLLM, llama-server and
 Ollama over the toy model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from support.toy_model import (
@@ -22,14 +22,17 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ServerFeatures:
-    """What the server can do, and where it lies.
+    """What the server supports, and what it reports wrongly.
 
-    ``response_format`` also stands for ``format``, ``grammar`` and ``structured_outputs``.
-    ``truncate``: what becomes of a prompt above the context: None refuses it, else its head or tail
-    is dropped. ``cut_tokens``: drop so many even below that. ``usage``: "honest" counts what was
-    read, "lying" what was sent. ``masked``: logprobs are told after what the constraint forbids was
-    taken away. ``spread``: the separators of JSON as the server's grammar writes it. ``top_limit``:
-    most top_logprobs.
+    Attributes:
+        response_format: Also for ``format``, ``grammar`` and ``structured_outputs``.
+        truncate: The end of a prompt above the context that is dropped; None refuses the prompt.
+        cut_tokens: Number of tokens to drop from shorter prompts.
+        usage: "honest" reports the tokens that were read, "lying" those that were sent.
+        masked: Whether log-probabilities are computed after the constraint.
+        spread: The separators of JSON that the server's grammar writes.
+        top_limit: Maximum number of top_logprobs.
+        template: The template that llama-server and Ollama report; "" leaves the messages out.
     """
 
     name: str = "toy-1"
@@ -48,7 +51,15 @@ class ServerFeatures:
     thinking: bool = False
     reported_context: bool = True
     version: str = "0.21.0"
-    template: str = "{{ messages }}"  # reported by llama-server; "" leaves the messages out
+    template: str = "{{ .Prompt }}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCall:
+    method: str
+    path: str
+    body: Body | None
+    headers: Mapping[str, str]
 
 
 class ErrorResponse(Exception):
@@ -59,19 +70,10 @@ class ErrorResponse(Exception):
         self.status, self.body = status, body
 
 
-def _answer_openai(
-    method: str,
-    path: str,
-    body: Body | None,
-    headers: Mapping[str, str],
-    model: ToyModel,
-    features: ServerFeatures,
-) -> Any:
+def _answer_openai(call: ServerCall, model: ToyModel, features: ServerFeatures) -> Any:
+    method, path, body = call.method, call.path, call.body
     if (method, path) == ("GET", "/v1/models"):
-        return {
-            "object": "list",
-            "data": [{"id": features.name, "object": "model", "created": 1, "owned_by": "toy"}],
-        }
+        return _list_models(features, "toy")
     if method != "POST" or body is None or not path.endswith(("/chat/completions", "/completions")):
         raise ErrorResponse(
             404, {"error": {"message": "Not Found", "type": "invalid_request_error", "code": None}}
@@ -80,7 +82,7 @@ def _answer_openai(
         raise _make_error_response(
             404, f"The model `{body.get('model')}` does not exist.", "model_not_found"
         )
-    mark = headers.get("x-request-id", "toy")
+    mark = call.headers.get("x-request-id", "toy")
     if path.endswith("/chat/completions"):
         going_on = _continues_turn(body, features)
         return _chat_openai(
@@ -98,14 +100,8 @@ def _answer_openai(
     return _complete_openai(body, prompts, f"cmpl-{mark}", model, features)
 
 
-def _answer_vllm(
-    method: str,
-    path: str,
-    body: Body | None,
-    headers: Mapping[str, str],
-    model: ToyModel,
-    features: ServerFeatures,
-) -> Any:
+def _answer_vllm(call: ServerCall, model: ToyModel, features: ServerFeatures) -> Any:
+    method, path, body = call.method, call.path, call.body
     match method, path:
         case "GET", "/version":
             return {"version": features.version}
@@ -113,18 +109,7 @@ def _answer_vllm(
             more = {"root": features.name, "parent": None} | (
                 {"max_model_len": features.context} if features.reported_context else {}
             )
-            return {
-                "object": "list",
-                "data": [
-                    {
-                        "id": features.name,
-                        "object": "model",
-                        "created": 1,
-                        "owned_by": "vllm",
-                        **more,
-                    }
-                ],
-            }
+            return _list_models(features, "vllm", **more)
         case "POST", "/tokenize":
             assert body
             text = (
@@ -144,17 +129,11 @@ def _answer_vllm(
         case "POST", "/detokenize":
             assert body
             return {"prompt": model.decode(body["tokens"])}
-    return _answer_openai(method, path, body, headers, model, features)
+    return _answer_openai(call, model, features)
 
 
-def _answer_llama_server(
-    method: str,
-    path: str,
-    body: Body | None,
-    headers: Mapping[str, str],
-    model: ToyModel,
-    features: ServerFeatures,
-) -> Any:
+def _answer_llama_server(call: ServerCall, model: ToyModel, features: ServerFeatures) -> Any:
+    method, path, body = call.method, call.path, call.body
     path = path.removeprefix("/v1") if path in {"/v1/props", "/v1/tokenize"} else path
     match method, path:
         case "GET", "/health":
@@ -170,18 +149,7 @@ def _answer_llama_server(
             }
         case "GET", "/v1/models":
             meta = {"n_ctx_train": features.context, "n_vocab": len(model.vocabulary)}
-            return {
-                "object": "list",
-                "data": [
-                    {
-                        "id": features.name,
-                        "object": "model",
-                        "created": 1,
-                        "owned_by": "llamacpp",
-                        "meta": meta,
-                    }
-                ],
-            }
+            return _list_models(features, "llamacpp", meta=meta)
         case "POST", "/tokenize":
             assert body
             tokens = model.encode(body["content"])
@@ -205,9 +173,13 @@ def _answer_llama_server(
         case "POST", "/completion":
             assert body
             return _complete_llama(body, model, features)
-    return _answer_openai(
-        method, path, {**body, "model": features.name} if body else None, headers, model, features
-    )
+    named = {**body, "model": features.name} if body else None
+    return _answer_openai(replace(call, path=path, body=named), model, features)
+
+
+def _list_models(features: ServerFeatures, owner: str, **more: Any) -> Body:
+    model = {"id": features.name, "object": "model", "created": 1, "owned_by": owner, **more}
+    return {"object": "list", "data": [model]}
 
 
 def _complete_llama(body: Body, model: ToyModel, features: ServerFeatures) -> Body:
@@ -243,14 +215,8 @@ def _complete_llama(body: Body, model: ToyModel, features: ServerFeatures) -> Bo
     return answer
 
 
-def _answer_ollama(
-    method: str,
-    path: str,
-    body: Body | None,
-    headers: Mapping[str, str],
-    model: ToyModel,
-    features: ServerFeatures,
-) -> Any:
+def _answer_ollama(call: ServerCall, model: ToyModel, features: ServerFeatures) -> Any:
+    method, path, body = call.method, call.path, call.body
     details = {
         "format": "gguf",
         "family": "toy",
@@ -293,7 +259,7 @@ def _answer_ollama(
         capabilities = ["completion", "thinking"] if features.thinking else ["completion"]
         return {
             "modelfile": "",
-            "template": "{{ .Prompt }}",
+            "template": features.template or "{{ .System }}",
             "details": details,
             "model_info": facts,
             "capabilities": capabilities,

@@ -69,11 +69,12 @@ def test_the_chat_template_of_a_server_is_in_the_identity(open_engine: EngineOpe
     assert hashes[0] == hashes[2] != hashes[1]
 
 
+@pytest.mark.parametrize("dialect", ["llama-server", "ollama"])
 def test_a_server_whose_template_leaves_out_the_message_is_refused(
-    open_engine: EngineOpener,
+    open_engine: EngineOpener, dialect: str
 ) -> None:
     with pytest.raises(EngineError, match="without reading the record"):
-        open_engine("llama-server", template="")
+        open_engine(dialect, template="")
 
 
 def test_a_server_that_reports_five_tokens_is_asked_for_five(open_engine: EngineOpener) -> None:

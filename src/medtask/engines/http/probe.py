@@ -64,11 +64,16 @@ def choose_model(client: HttpClient, name: str | None, served: list[str]) -> str
 def check_rendered_probe(text: str | None, server_type: str) -> None:
     """Raise EngineError if the rendered text of the probe's chat lacks its message."""
     if text and PROBE_MESSAGES[0].content not in text:
-        raise EngineError(
-            f"the chat template of this {server_type} model leaves out the message: the model "
-            "would answer without reading the record",
-            fix="repair the template on the server, or choose another model",
-        )
+        raise make_template_error(server_type)
+
+
+def make_template_error(server_type: str) -> EngineError:
+    """The error for a chat template that leaves out the messages."""
+    return EngineError(
+        f"the chat template of this {server_type} model leaves out the message: the model "
+        "would answer without reading the record",
+        fix="repair the template on the server, or choose another model",
+    )
 
 
 def call_or_none(call: Callable[[], T]) -> T | None:

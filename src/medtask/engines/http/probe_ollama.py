@@ -18,6 +18,7 @@ from medtask.engines.http.probe import (
     call_or_none,
     check_rendered_probe,
     choose_model,
+    make_template_error,
     probe_constraints,
     probe_logprobs,
     send_request,
@@ -33,6 +34,8 @@ NO_TRUNCATION_VERSION = (
     12,
     6,
 )  # earlier ones do not know `truncate` and silently truncate long prompts
+# The variables of an Ollama template that hold the text of a message.
+_MESSAGE_VARIABLE = re.compile(r"\.(?:Prompt|Content)\b")
 
 
 def probe_ollama(
@@ -57,6 +60,9 @@ def probe_ollama(
     name = choose_model(client, model, [str(entry.get("name")) for entry in entries])
     entry = next((entry for entry in entries if _is_same_model(str(entry.get("name")), name)), {})
     model_info = _fetch_model_info(client, name)
+    template = str(model_info.get("template") or "")
+    if template and not _MESSAGE_VARIABLE.search(template):
+        raise make_template_error("Ollama")
     if (
         entry.get("remote_host")
         or model_info.get("remote_host")
