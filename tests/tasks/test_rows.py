@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtask.errors import TableError, TaskFault
+from medtask.tables.cell_values import is_missing
 from medtask.tables.missing import mark_missing
 from medtask.tasks.load import load_task
 from medtask.tasks.rows import (
@@ -170,6 +171,15 @@ def test_a_missing_value_in_gold_is_a_label_only_if_the_task_has_it(labels, cell
     task = make_task(SingleLabel(), labels)
     (row,) = map(mark_missing, [{"gold": cell}])
     assert read_gold(task, row, row["gold"]) == gold
+
+
+def test_a_word_that_is_a_label_is_no_missing_value_in_the_input_either():
+    rows = [{"text": "None", "gold": "None", "note": "NA"}, {"text": "NA", "gold": "", "note": "x"}]
+    task = make_task(SingleLabel(), ["None", "one"])
+    first, second = read_records(task, rows, gold_column="gold")
+    assert first.gold == "None"
+    assert [is_missing(first.fields[column]) for column in ("text", "note")] == [False, True]
+    assert is_missing(second.fields["text"])
 
 
 def test_missing_free_text_gold_is_missing():

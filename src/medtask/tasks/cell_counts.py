@@ -125,10 +125,15 @@ def select_input_words(
 ) -> dict[str, Mapping[str, int]]:
     """The words for missing values by column, of the columns whose texts a prompt shows.
 
-    In columns of options such a word is a text like any other.
+    In columns of options such a word is a text like any other; so is a name of the task.
     """
-    columns = find_prompt_columns(task) - set(get_task_kind(task).columns)
-    return {column: words[column] for column in sorted(columns & set(words))}
+    kind = get_task_kind(task)
+    columns = (find_prompt_columns(task) - set(kind.columns)) & set(words)
+    found = {
+        column: {word: rows for word, rows in words[column].items() if not kind.has_name({}, word)}
+        for column in sorted(columns)
+    }
+    return {column: counts for column, counts in found.items() if counts}
 
 
 def describe_input_words(words: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -11,7 +11,7 @@ from medtask.errors import TableError, TaskFault, TaskFaults
 from medtask.names import Names
 from medtask.records import Record, Value
 from medtask.tables.cell_values import read_key, read_present_key
-from medtask.tables.missing import mark_missing
+from medtask.tables.missing import MissingText, mark_missing
 from medtask.tables.table import Table
 from medtask.tasks.annotation_shapes import describe_shape
 from medtask.tasks.input_template import read_template
@@ -76,7 +76,20 @@ def read_records(
             message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
         group = read_present_key(row.get(task.group_column)) if task.group_column else None
-        yield Record(name, row, read_gold(task, row, row.get(gold)) if gold else None, group)
+        gold_value = read_gold(task, row, row.get(gold)) if gold else None
+        yield Record(name, _restore_names(task, row), gold_value, group)
+
+
+def _restore_names(task: Task, row: Mapping[str, object]) -> Mapping[str, object]:
+    """The row, in which a word for a missing value is a text if the task has a name like it."""
+    words = [column for column, cell in row.items() if isinstance(cell, MissingText)]
+    kind = get_task_kind(task) if words else None
+    if kind is None or not any(kind.has_name(row, str(row[column])) for column in words):
+        return row
+    return {
+        column: str(cell) if column in words and kind.has_name(row, str(cell)) else cell
+        for column, cell in row.items()
+    }
 
 
 def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | None:
