@@ -25,7 +25,7 @@ from medtask.runs.measured_rows import (
 )
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import RowKey, fingerprint_rows, write_training_rows
-from medtask.tasks.task import Task
+from medtask.tasks.task import MultiLabel, Task
 from support.injuries import make_task, write_notes, write_table
 from support.small_trainings import make_rows
 from support.small_trainings import make_task as make_parts_task
@@ -250,3 +250,30 @@ def test_an_audit_is_about_the_rows_that_are_new_to_the_model(tmp_path: Path) ->
     medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "all")
     with pytest.raises(UsageError, match="no row can be audited: 100 rows trained the model"):
         medtask.audit(tmp_path / "all")
+
+
+def test_thresholds_are_fitted_on_rows_that_are_new_to_the_model(tmp_path: Path) -> None:
+    table = write_notes(tmp_path / "notes.csv", rows=60, kind="labels")
+    task = replace(
+        make_task(tmp_path / "t", {"kind": "labels", "labels": ["wound", "burn"]}),
+        answer_spec=MultiLabel(fit="f1"),
+    )
+    half = make_trained_engine(tmp_path / "half", task, table[:30])
+    medtask.run(task, half, tmp_path / "notes.csv", out=tmp_path / "one")
+    manifest = json.loads((tmp_path / "one" / "manifest.json").read_text())
+    assert manifest["thresholds_fitted"].startswith("Fitted on the gold of 30 rows.")
+    known = make_trained_engine(tmp_path / "known", task, table)
+    run = medtask.run(task, known, tmp_path / "notes.csv", out=tmp_path / "two")
+    assert "thresholds are not fitted: no row with gold is new to the model" in run.notes
+
+
+def test_gold_that_is_added_after_the_run_is_left_out_as_well(tmp_path: Path) -> None:
+    table = write_notes(tmp_path / "notes.csv", rows=20)
+    write_table(tmp_path / "plain.csv", [{**row, "gold": ""} for row in table])
+    task = make_task(tmp_path / "t")
+    engine = make_trained_engine(tmp_path / "model", task, table[:15])
+    medtask.run(task, engine, tmp_path / "plain.csv", out=tmp_path / "run")
+    evaluation = medtask.evaluate(tmp_path / "run", gold=f"{tmp_path / 'notes.csv'}#gold")
+    assert evaluation.to_json()["gold"]["left_out"] == {"training": 15}  # type: ignore[index]
+    assert evaluation.metrics["accuracy"] is not None
+    assert evaluation.metrics["accuracy"].n == 5

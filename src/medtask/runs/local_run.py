@@ -264,6 +264,8 @@ def _write_outputs(
         setup.options.row_calibrations,
     )
     thresholds = fit_thresholds(source)
+    if thresholds is None and source.left_out and get_task_kind(setup.task).threshold_fit:
+        session.add_note("thresholds are not fitted: no row with gold is new to the model")
     summary, notes = write_answer_tables(session.folder, source, setup.options.formats, thresholds)
     for note in notes:
         session.add_note(note)
