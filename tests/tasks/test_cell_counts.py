@@ -25,8 +25,8 @@ def test_values_missing_values_and_normalised_names_are_counted() -> None:
     assert counts.missing_words == {"nan": 1}
     assert counts.examples == {"low\u2010grade": "low-grade", "1.0": "1", "LOW-GRADE": "low-grade"}
     assert counts.describe("gold") == [
-        '3 of 6 values of gold match after normalisation only ("low\u2010grade" is "low-grade", '
-        '"1.0" is "1", "LOW-GRADE" is "low-grade")',
+        '3 of 6 values of gold match after normalisation only ("low\u2010grade" with U+2010 '
+        '(HYPHEN) is "low-grade", "1.0" is "1", "LOW-GRADE" is "low-grade")',
         '"nan" counts as missing in 1 row of gold',
     ]
 

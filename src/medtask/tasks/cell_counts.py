@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medtask.display import format_count, format_list, format_row_count, quote
+from medtask.names import normalize_spelling
 from medtask.records import Record
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import format_character
 
 MAX_EXAMPLES = 3
 MAX_WORDS = 20
@@ -74,7 +76,10 @@ class CellCounts:
         """Sentences on the form, normalised names and missing values, where there are any."""
         lines = [f"{column} {note}" for note in self.form_notes]
         if self.normalized:
-            shown = [f"{quote(text)} is {quote(name)}" for text, name in self.examples.items()]
+            shown = [
+                f"{quote(text)}{_name_lookalike(text, name)} is {quote(name)}"
+                for text, name in self.examples.items()
+            ]
             lines.append(
                 f"{self.normalized:,} of {format_count(self.values, 'value')} of {column} "
                 f"{'matches' if self.normalized == 1 else 'match'} after normalisation only "
@@ -100,6 +105,14 @@ class CellCounts:
             "form_notes": list(self.form_notes),
             "normalized_examples": [[text, name] for text, name in self.examples.items()],
         }
+
+
+def _name_lookalike(text: str, name: str) -> str:
+    """ " with U+00A0 (NO-BREAK SPACE)" for a character that looks like one of the name; or ""."""
+    if normalize_spelling(text) != normalize_spelling(name):
+        return ""
+    other = next((one for one in text if one not in name and not one.isascii()), None)
+    return f" with {format_character(other)}" if other is not None else ""
 
 
 def count_gold_cells(

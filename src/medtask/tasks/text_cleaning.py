@@ -51,9 +51,14 @@ def find_unclean_character(text: str) -> str | None:
     kept = dict(zip(positions, cleaned, strict=True))
     for place, character in enumerate(text):
         if character in "\n\t" or kept.get(place) != character:
-            name = unicodedata.name(character, "")
-            return f"U+{ord(character):04X}{f' ({name})' if name else ''}"
+            return format_character(character)
     return None
+
+
+def format_character(character: str) -> str:
+    """A character as Unicode names it: "U+00A0 (NO-BREAK SPACE)"."""
+    name = unicodedata.name(character, "")
+    return f"U+{ord(character):04X}{f' ({name})' if name else ''}"
 
 
 def is_blank(value: object) -> bool:
