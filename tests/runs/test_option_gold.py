@@ -10,7 +10,10 @@ import pytest
 from medtask import evaluate, load_task, run
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError
+from medtask.runs.audit_sample import SAMPLE_FILE, draw_audit_sample, estimate_from_labels
 from medtask.runs.local_run import Run
+from medtask.runs.open_answers import open_answers
+from medtask.tables.read import read_table
 
 TASK = """\
 instruction: Answer the question.
@@ -83,3 +86,17 @@ def test_answers_of_medtask_are_letters_whatever_gold_is(tmp_path: Path) -> None
     again = evaluate(result.folder, baselines=False)
     assert again.metrics["accuracy"] == result.metrics["accuracy"]
     assert again.summary.statuses == result.summary.statuses
+
+
+@pytest.mark.parametrize("form", ["", ", gold_is: text", ", gold_is: index0"])
+def test_labels_of_an_audit_are_letters_whatever_gold_is(tmp_path: Path, form: str) -> None:
+    gold = {"": "O", ", gold_is: text": "O", ", gold_is: index0": 3}[form]
+    result = run_rows(tmp_path, *[(GROUPS, gold)] * 60, answer=form)
+    answers, folder = open_answers(result.folder), tmp_path / "audit"
+    letters = {row.answer.record_id: row.answer.value for row in answers.rows()}
+    draw_audit_sample(answers, folder, budget=30)
+    rows = list(read_table(folder / SAMPLE_FILE).rows())
+    lines = [f"{row['id']},{letters[str(row['id'])]}" for row in rows]
+    (folder / SAMPLE_FILE).write_text("\n".join(["id,gold", *lines]) + "\n", "utf-8")
+    estimate, _ = estimate_from_labels(answers, folder)
+    assert estimate.accuracy.value == pytest.approx(1.0, abs=0.02)

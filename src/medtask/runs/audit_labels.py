@@ -14,6 +14,7 @@ from medtask.runs.changed_ids import match_changed_ids
 from medtask.tables.cell_values import is_missing, read_cell, read_key, read_present_cell
 from medtask.tables.read import read_table
 from medtask.tables.read_options import ReadOptions
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rows import find_invalid_gold, read_gold
 from medtask.tasks.task import Task
 
@@ -153,9 +154,11 @@ def _make_unknown_id_error(
 def _read_truth(task: Task, fields: Mapping[str, object], labelled: LabelledRow) -> Value | None:
     """The labels of a row as a gold value of the task; None if they are not valid."""
     cell = labelled.cell
-    truth = read_gold(task, fields, cell) if read_cell(cell) is not None else None
-    if truth is not None and not find_invalid_gold(task, fields, truth):
-        return truth
+    # The sample asks for letters of options, whatever the task's own gold holds.
+    for reading in (get_task_kind(task).with_written_values(), task):
+        truth = read_gold(reading, fields, cell) if read_cell(cell) is not None else None
+        if truth is not None and not find_invalid_gold(reading, fields, truth):
+            return truth
     # A label of the task comes first: it can be called "none".
     return () if labelled.none_applies and task.several else None
 

@@ -262,7 +262,11 @@ def _find_acceptance(
 def _fit_calibration(
     answers: AnswerTable, options: EvaluationOptions
 ) -> tuple[Calibration | Refusal, SavedCalibration | None]:
-    from medtask.evaluation.calibration.fitting import fit_batch_calibration, fit_calibration
+    from medtask.evaluation.calibration.fitting import (
+        drop_if_decisions_worse,
+        fit_batch_calibration,
+        fit_calibration,
+    )
 
     names, exclusive = list_outcomes(answers.task), not answers.task.several
     rows = (
@@ -277,6 +281,13 @@ def _fit_calibration(
         return _refuse_without_rows(answers, "no row with gold has probabilities"), None
     if options.calibrate == "batch":
         calibration = fit_batch_calibration(probabilities, names)
+        if answers.has_gold and not isinstance(calibration, Refusal):
+            measured = select_measured(answers.rows(), accepted=CALIBRATED)
+            known, gold, _ = collect_probabilities(answers, measured, names, with_gold=True)
+            if len(known):
+                calibration = drop_if_decisions_worse(
+                    calibration, known, gold, LabelSet(names, exclusive)
+                )
     else:
         assert options.calibrate is not None
         calibration = fit_calibration(

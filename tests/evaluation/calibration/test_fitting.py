@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.fitting import (
     LabelSet,
+    drop_if_decisions_worse,
     fit_batch_calibration,
     fit_calibration,
 )
@@ -198,6 +199,22 @@ def test_batch_calibration_refuses_too_little() -> None:
     found = fit_batch_calibration(shares, NAMES)
     assert isinstance(found, Calibration)
     assert found.bias[1] == 0
+
+
+def test_a_batch_calibration_that_makes_decisions_worse_is_dropped() -> None:
+    gold = np.array([0] * 90 + [1] * 10)
+    shares = np.where(gold[:, None] == np.arange(2), 0.7, 0.3) + np.array([0.15, -0.15])
+    batch = fit_batch_calibration(shares, NAMES[:2])
+    assert isinstance(batch, Calibration)
+    labels = LabelSet(NAMES[:2], True)
+    harmless = drop_if_decisions_worse(batch, shares, gold, labels)
+    assert harmless is batch
+    doubtful = np.where(shares > 0.8, [[0.55, 0.45]], shares)
+    batch = fit_batch_calibration(doubtful + np.array([0.1, -0.1]), NAMES[:2])
+    dropped = drop_if_decisions_worse(batch, doubtful, gold, labels)
+    assert dropped.method == "none"
+    assert "it would make decisions worse on the 100 rows with gold" in describe_result(dropped)
+    assert drop_if_decisions_worse(batch, doubtful[:29], gold[:29], labels) is batch
 
 
 def draw_harmful_bias(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

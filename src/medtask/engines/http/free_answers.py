@@ -52,15 +52,19 @@ _THOUGHTS = re.compile(
     + r"|\s*<(think|thinking|thought|reasoning)>.*?</\1>",
     re.DOTALL | re.IGNORECASE,
 )
-_EDGE = " \t\r\n.,:;()[]{}*_`$\"'“”–—―=-"
-_ADJECTIVE = r"(?:final|correct|right|best|single|only|most|likely|appropriate|probable|suitable)"
+_EDGE = " \t\r\n.,:;()[]{}*_`$\"'“”–—―=>→|-"
+_ADJECTIVE = (
+    r"(?:final|correct|right|best|single|only|most|likely|appropriate|probable|suitable|selected"
+    r"|chosen)"
+)
 _NOUN = (
-    r"(?:answers?|option|choice|letter|label|class|category|classification|diagnosis|response"
+    r"(?:answers?|ans\.?|option|choice|letter|label|class|category|classification|diagnosis|response"
     r"|result|solution|antwort|lösung|réponse|respuesta|opción|risposta|opzione|resposta|svar|svaret"
     r"|antwoord|odpowiedź|odpověď|odpoveď|válasz|ответ|відповідь|cevap|答案|答え|回答|正解|정답)"
 )
 _LEAD_IN = (
-    r"(?:(?:so|thus|hence|therefore|then)\b[,:]?\s+)?(?:(?:the|my|your|die|la|le|el|il|het)\s+)?"
+    r"(?:(?:so|thus|hence|therefore|then)\b[,:]?\s+)?(?:i (?:think|believe)(?: that)?\s+)?"
+    r"(?:(?:the|my|your|die|la|le|el|il|het)\s+)?"
     rf"(?:{_ADJECTIVE}\s+)*{_NOUN}"
     r"(?:\s+(?:correcte?|correcta|corretta|correta|choice|option|letter|number))?"
 )
@@ -84,10 +88,11 @@ _DECORATIONS = tuple(
         r"\s*(?P<a>.*)",
         r"(?:i|we)(?:['’]d|['’]ll| would| will)?\s+(?:choose|select|pick|go with)\s+(?P<a>.*)",
         r"(?:it|this) is\s+(?P<a>.*)",
+        r"(?P<a>.*?)\s+I hope it is correct",
         rf"(?P<a>.*?)\s+is\s+(?:(?:the|my)\s+)?(?:{_ADJECTIVE}\s+)*(?:{_ADJECTIVE}|{_NOUN})",
     )
 )
-_SEPARATOR = re.compile(r"[\s.,:;()\[\]*_`$–—―=-]+")
+_SEPARATOR = re.compile(r"[\s.,:;()\[\]*_`$–—―=>→|-]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -237,6 +237,30 @@ def _is_constant(probabilities: FloatArray) -> bool:
     )
 
 
+def drop_if_decisions_worse(
+    calibration: Calibration, probabilities: FloatArray, gold: GoldArray, labels: LabelSet
+) -> Calibration:
+    """The calibration, or none with the reason if it makes decisions on rows with gold worse.
+
+    For a calibration that was fitted without this gold. Fewer than 30 rows decide nothing.
+    """
+    known = _find_usable_rows(probabilities, gold)
+    shares, truth = np.asarray(probabilities, dtype=np.float64)[known], np.asarray(gold)[known]
+    if len(shares) < MIN_ROWS["temperature"]:
+        return calibration
+    trial = _Trial(shares, truth, np.arange(len(shares)), labels.thresholds)
+    before, after = (trial.compute_hits(one).mean() for one in (shares, calibration.apply(shares)))
+    if after >= before - _ROUNDING:
+        return calibration
+    reason = (
+        f"it would make decisions worse on the {len(shares):,} rows with gold (accuracy "
+        f"{before:.3f} -> {after:.3f})"
+    )
+    return Calibration(
+        "none", calibration.labels, calibration.exclusive, calibration.rows, reason=reason
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Trial:
     """Rows on which methods of calibration are compared."""
