@@ -15,6 +15,7 @@ from medtask.evaluation.baselines.untrained import (
     match_options,
 )
 from medtask.evaluation.kinds.choice_results import (
+    SET_METRICS,
     MultipleChoiceAccumulator,
     MultipleChoiceEvaluation,
     parse_letters,
@@ -23,6 +24,7 @@ from medtask.evaluation.kinds.label import (
     build_confusion_matrix,
     find_top_k_index,
 )
+from medtask.evaluation.kinds.labels import list_set_metrics
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
     BaselineAnswers,
@@ -221,11 +223,8 @@ def _score_set_baseline(
         seed=seed,
     )
     assert quality is not None
-    figures = {
-        "exact_match": quality.exact_match,
-        "jaccard": quality.jaccard,
-        "micro_f1": quality.micro_f1,
-    }
+    metrics = list_set_metrics(quality)
+    figures = {name: metrics[name] for name in SET_METRICS}
     return figures, compare_by_mcnemar(gold, [parse_letters(value) for value in outcome], answers)
 
 
@@ -238,9 +237,7 @@ SEVERAL = EvaluationKind(
     name="several",
     create_accumulator=lambda labels: MultipleChoiceAccumulator(),
     create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
-    baselines=BaselineMethods(
-        ("exact_match", "jaccard", "micro_f1"), _run_set_baselines, _score_set_baseline
-    ),
+    baselines=BaselineMethods(SET_METRICS, _run_set_baselines, _score_set_baseline),
     agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),
     summary_has_caveats=True,
     texts=_TEXTS,

@@ -41,6 +41,8 @@ MAX_LETTERS_SHOWN = 10  # with more, the confusion table is mostly empty
 # minimum excess of a letter's share of answers over its share of gold, to be reported as a bias
 MIN_LETTER_BIAS = 0.1
 
+SET_METRICS = ("exact_match", "jaccard", "micro_f1")  # of several options, the headline first
+
 
 @dataclass(frozen=True, slots=True)
 class MultipleChoiceStatistics:
@@ -135,11 +137,7 @@ class MultipleChoiceEvaluation:
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
-        return (
-            ("accuracy",)
-            if isinstance(self.quality, ClassificationMetrics)
-            else ("exact_match", "jaccard", "micro_f1")
-        )
+        return ("accuracy",) if isinstance(self.quality, ClassificationMetrics) else SET_METRICS
 
     @property
     def accuracy_answered(self) -> Metric | None:

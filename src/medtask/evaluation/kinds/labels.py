@@ -50,6 +50,8 @@ from medtask.evaluation.statistics.resampling import FOLDS
 from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
 from medtask.records import Answer, Option, Status, Value
 
+HEADLINE_METRICS = ("micro_f1", "macro_f1", "exact_match", "jaccard")
+
 
 @dataclass(frozen=True, slots=True)
 class MultiLabelStatistics:
@@ -128,7 +130,7 @@ class MultiLabelEvaluation:
 
     @property
     def headline_metrics(self) -> tuple[str, ...]:
-        return ("micro_f1", "macro_f1", "exact_match", "jaccard")
+        return HEADLINE_METRICS
 
     @property
     def accuracy_answered(self) -> Metric | None:
@@ -304,13 +306,8 @@ def _score_baseline(
         [name for name, _ in labels], sample.gold, outcome, sample.groups, seed=seed
     )
     assert quality is not None
-    figures = {
-        "micro_f1": quality.micro_f1,
-        "macro_f1": quality.macro_f1,
-        "exact_match": quality.exact_match,
-        "jaccard": quality.jaccard,
-    }
-    return figures, compare_by_randomisation(
+    metrics = list_set_metrics(quality)
+    return {name: metrics[name] for name in HEADLINE_METRICS}, compare_by_randomisation(
         compute_micro_f1_terms(sample.gold, outcome),
         compute_micro_f1_terms(sample.gold, sample.answers),
         seed=seed,
@@ -322,7 +319,7 @@ KIND = EvaluationKind(
     create_accumulator=MultiLabelAccumulator,
     create_grader=lambda labels, abstain, seed: MultiLabelGrader(labels, seed),
     baselines=BaselineMethods(
-        ("micro_f1", "macro_f1", "exact_match", "jaccard"),
+        HEADLINE_METRICS,
         _run_baselines,
         _score_baseline,
         choose_matched=lambda sample, matched: list(matched),
