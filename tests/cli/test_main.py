@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,18 @@ def test_colours_are_for_terminals_that_want_them(
     os.close(terminal)
     assert b"error: " in shown.replace(b"\x1b[0m", b"").replace(b"\x1b[1;31m", b"")
     assert (b"\x1b[1;31m" in shown) == coloured
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_ends_a_command_without_a_session_with_its_exit_code(number: int) -> None:
+    script = f"""
+import os, signal
+from medtask import hardware
+from medtask.cli import main
+hardware.inspect_machine = lambda: os.kill(os.getpid(), {int(number)})
+import sys; sys.argv = ["medtask", "models"]
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == (130 if number == signal.SIGINT else 143)
+    assert "bug" not in done.stderr

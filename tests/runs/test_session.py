@@ -98,3 +98,16 @@ def test_facts_of_the_end_are_in_the_manifest(tmp_path: Path) -> None:
         session.answer(RECORDS)
         assert session.finish(calibration="none")["counts"] == session.statuses
     assert read_manifest(tmp_path)["calibration"] == "none"
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_an_interruption(tmp_path: Path) -> None:
+    with open_session(make_request(tmp_path), FakeEngine(batch=64)) as session:
+        session.answer(RECORDS)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ImportError("cannot load module more than once per process") from None
+    assert session.state == "interrupted"
+    assert session.exit_code == 143
+    assert read_manifest(tmp_path)["state"] == "interrupted"
+    assert sum(session.statuses.values()) == len(RECORDS)

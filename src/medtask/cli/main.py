@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from medtask.cli.commands.run import run
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
 from medtask.errors import EncodingGuessWarning, MedtaskError
-from medtask.runs.signals import Interrupted, limit_shutdown
+from medtask.runs.signals import catch_signals, limit_shutdown
 
 COMMANDS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
 
@@ -80,29 +80,36 @@ def main() -> None:
             stream, "reconfigure"
         ):  # unencodable characters are escaped instead of ending the run
             stream.reconfigure(errors="backslashreplace")
-    with limit_shutdown() as signals:
-        code = _run_command()
+    with limit_shutdown() as received, catch_signals() as signals:
+        code = _run_command(lambda: signals.exit_code or received.exit_code)
         _flush_output()
-        if signals.number is not None:
+        if signals.exit_code or received.exit_code:
             os._exit(code)  # the interpreter's own shutdown can take seconds
     sys.exit(code)
 
 
-def _run_command() -> int:
-    """Run the command; returns the exit code."""
+def _run_command(get_signal_code: Callable[[], int]) -> int:
+    """Run the command; returns the exit code.
+
+    ``get_signal_code`` returns the exit code of the signal that was received, 0 without one.
+    """
     try:
         with _print_guess_warnings():
             app(prog_name="medtask")
     except MedtaskError as error:
         show.print_error(error)
         return error.exit_code
-    except KeyboardInterrupt as stop:
-        return stop.exit_code if isinstance(stop, Interrupted) else 130
+    except KeyboardInterrupt:
+        return get_signal_code() or 130
     except BrokenPipeError:
         return 141  # 128 + SIGPIPE, as for any command with a closed pipe
     except SystemExit as error:
+        if error.code == 130:  # typer exits with 130 after any interruption
+            return get_signal_code() or 130
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     except Exception as error:
+        if code := get_signal_code():
+            return code  # an interrupted import of a library raises other errors
         show.print_bug_report(error)
         return 1
     return 0

@@ -314,12 +314,12 @@ def open_session(
             if session.state is None:
                 session.finish()
             write_manifest(folder, session.manifest)
-        except Interrupted as stop:
-            session.exit_code = stop.exit_code
+        except (Interrupted, Exception) as error:
             session.manifest = manifest
-            session.interrupt()
-        except Exception as error:
-            session.manifest = manifest
+            if exit_code := session.signals.find_exit_code(error):
+                session.exit_code = exit_code
+                session.interrupt()
+                return
             with suppress(MedtaskError):  # both fail on a full disk; `error` is the cause to report
                 session.interrupt(stopped_by=type(error).__name__)
             if isinstance(error, MemoryError):

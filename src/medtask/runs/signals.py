@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
 
+from medtask.errors import MedtaskError
+
 # Slurm can be configured to send SIGUSR1 or SIGUSR2 a few minutes before it ends a job.
 _SIGNAL_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
 SHUTDOWN_SECONDS = 4.0  # commands end within 5 seconds, also on a busy machine
@@ -47,6 +49,15 @@ class SignalState:
     def exit_code(self) -> int:
         """The exit code for the process; 0 without a signal."""
         return 0 if self.number is None else _get_exit_code(self.number)
+
+    def find_exit_code(self, error: BaseException) -> int:
+        """The exit code if ``error`` comes from a signal, otherwise 0.
+
+        Libraries turn a signal into other errors: an interrupted import into ImportError.
+        """
+        if isinstance(error, Interrupted):
+            return error.exit_code
+        return 0 if isinstance(error, MedtaskError) else self.exit_code
 
     def raise_if_caught(self) -> None:
         """Raise Interrupted after a signal; an exception from the handler can be lost in a

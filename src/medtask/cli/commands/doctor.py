@@ -63,7 +63,7 @@ def doctor(
     load_options: LoadOptions,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine, the labels of a task, or the ledger of a run."""
+    """Check this machine, a task's labels, or a run's ledger."""
     if task is None:
         if gold or prior:
             raise UsageError(
