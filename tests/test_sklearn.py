@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 import subprocess
 import sys
@@ -192,6 +193,22 @@ def test_several_labels_are_a_table(fitted: MedtaskClassifier) -> None:
     assert [label.name for label in named.task_.labels] == list(TAGS)
     with pytest.raises(ValueError, match="MultiLabelBinarizer"):
         make_linear_classifier().fit(TEXTS, [set(one) for one in SETS])  # type: ignore[call-overload]
+
+
+def test_several_labels_are_decided_by_the_thresholds_of_the_training() -> None:
+    table = MultiLabelBinarizer(classes=list(TAGS)).fit_transform(SETS)
+    model = make_linear_classifier().fit(TEXTS, table)
+    document = json.loads((Path(str(model.folder_)) / "calibration.json").read_text())
+    (entry,) = document["calibrations"]
+    thresholds = np.array(entry["calibration"]["thresholds"])
+    assert (thresholds != 0.5).any()
+    assert entry["calibration"]["method"] == "none"
+    assert (model.predict(TEXTS) == (model.predict_proba(TEXTS) >= thresholds)).all()
+
+
+def test_several_methods_are_tried_within_the_budget() -> None:
+    model = MedtaskClassifier(method="auto", options={"budget": 1e-6}).fit(TEXTS, GOLD)
+    assert model.predict(NEW_TEXTS).tolist() == ["knee", "wrist"]
 
 
 def test_definitions_and_instruction_reach_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:

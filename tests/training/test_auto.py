@@ -6,12 +6,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import medtask
 from medtask.engines.model_metadata import read_model_metadata
 from medtask.errors import UsageError
+from medtask.hardware import inspect_machine
 from medtask.runs.signals import Interrupted, SignalState
 from medtask.training import auto
 from medtask.training.attempts import Candidate
@@ -83,6 +85,31 @@ def test_a_candidate_that_the_budget_stops_is_noted_and_is_no_signal(tmp_path: P
     search.try_candidate(Candidate("slow", "a slow method", Recipe("linear"), fit))
     assert search.attempts == []
     assert search.notes == ["slow was not tried: the time budget is used up"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "base", "tried"),
+    [("cuda", "smollm2-135m", True), (None, "smollm2-135m", False), ("cuda", "ollama:x", False)],
+)
+def test_a_language_model_is_tried_with_a_gpu(
+    accelerator: Literal["cuda"] | None, base: str, tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = replace(inspect_machine(accelerator=False), accelerator=accelerator)
+    monkeypatch.setattr(auto, "inspect_machine", lambda: machine)
+    candidates = auto._list_candidates(Recipe("auto", bases=(base,)), 600)
+    names = [one.name for one in candidates]
+    assert names == ["linear", "vectors", "encoder", *["language"] * tried]
+    if tried:
+        assert (candidates[-1].recipe.method, candidates[-1].recipe.bases) == ("rslora", (base,))
+
+
+def test_a_base_that_is_not_tried_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = replace(inspect_machine(accelerator=False), accelerator=None)
+    monkeypatch.setattr(auto, "inspect_machine", lambda: machine)
+    data = make_training_data(make_task(tmp_path / "task"))
+    recipe = Recipe("auto", bases=("smollm2-135m",), budget=1e-6)
+    result = fit_auto([data], recipe, make_training_context(tmp_path))
+    assert any(note.startswith("smollm2-135m was not tried") for note in result.notes)
 
 
 def test_kinds_without_labels_are_refused(tmp_path: Path) -> None:

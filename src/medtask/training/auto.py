@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtask.atomic_files import replace_text
-from medtask.display import format_duration
+from medtask.display import format_duration, format_name
 from medtask.engines.files.model_files import MINILM
 from medtask.engines.hybrid import MEMBERS_FOLDER, read_members, save_hybrid
 from medtask.engines.model_metadata import (
@@ -54,7 +54,7 @@ _VECTORS_SHARE = 0.4  # of the budget, for reading the rows once
 _BLEND_SHARE = 0.1  # of the budget, for the validation rows with the blend
 # Training all weights takes this many times as long in each epoch as reading the rows.
 _EPOCH_FACTOR = 3.5
-_ENCODER, _BLEND = "encoder", "blend"
+_ENCODER, _LANGUAGE, _BLEND = "encoder", "language", "blend"
 _RESULT_FILE, _CHECKPOINT_FOLDER = "result.json", "checkpoints"
 
 
@@ -194,8 +194,14 @@ def fit_auto(
     deadline = time.monotonic() + (1 - _BLEND_SHARE) * budget_s
     search = _Search(data, recipe, context, deadline)
     interrupted = False
+    candidates = _list_candidates(recipe, budget_s)
+    if recipe.bases and _LANGUAGE not in [one.name for one in candidates]:
+        search.notes.append(
+            f"{format_name(recipe.base)} was not tried: that needs a CUDA GPU and a model that can "
+            "be trained (--method rslora trains it without one)"
+        )
     try:
-        for candidate in _list_candidates(recipe, budget_s):
+        for candidate in candidates:
             search.try_candidate(candidate)
         if len(search.attempts) > 1:
             search.try_candidate(_make_blend(recipe, search.attempts))
@@ -235,7 +241,7 @@ def _list_candidates(recipe: Recipe, budget_s: float) -> list[Candidate]:
     if recipe.bases and inspect_machine().accelerator == "cuda":
         name = recipe.base
         if choose_engine(name).spec.traits.trainable:
-            candidates.append(Candidate("language", f"rslora on {name}", use("rslora", name)))
+            candidates.append(Candidate(_LANGUAGE, f"rslora on {name}", use("rslora", name)))
     return candidates
 
 
