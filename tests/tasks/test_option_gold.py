@@ -169,8 +169,8 @@ def test_rows_with_two_meanings_are_named():
     (note,) = column.describe()
     assert note == (
         "can be read in different ways in 7 rows (rows 4, 5, 6, 7, 8 and 2 more), as letters or "
-        "keys of options or texts of options; no such row counts: state what the column holds "
-        "with gold_is: letter or text, under answer in the task"
+        "keys of options or texts of options: these rows are left out of the metrics unless the "
+        "task states the form (gold_is: letter or text, under answer)"
     )
 
 

@@ -210,7 +210,12 @@ def _check_gold(setup: RunSetup) -> None:
     examples = f"{'; '.join(found_in[:5])}{'; ...' if len(found_in) > 5 else ''}"
     if not valid_counts[True]:
         raise InputError(
-            "; ".join((f"no value of {column} is {noun} ({examples})", *form_notes)),
+            "; ".join(
+                (
+                    f"no value of {column} is {noun} ({examples})",
+                    *(f"it {note}" for note in form_notes),
+                )
+            ),
             fix="name the right column with --gold, or write its values as the task does",
         )
     rows = f"{valid_counts[False]:,} row{'s' * (valid_counts[False] > 1)}"

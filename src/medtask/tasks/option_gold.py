@@ -115,8 +115,9 @@ class GoldColumn:
         return [
             f"can be read in different ways in {format_row_count(count)} "
             f"(row{'s' * (count > 1)} {listed}{more}), as "
-            f"{' or '.join(_FORM_DESCRIPTIONS[one] for one in forms)}; no such row counts: state "
-            f"what the column holds with gold_is: {' or '.join(forms)}, under answer in the task"
+            f"{' or '.join(_FORM_DESCRIPTIONS[one] for one in forms)}: these rows are left out of "
+            f"the metrics unless the task states the form (gold_is: {' or '.join(forms)}, under "
+            "answer)"
         ]
 
 
