@@ -119,8 +119,8 @@ def load_vllm(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> VllmEng
     if not gap <= VLLM_PROBE_TOLERANCES.get(loaded_dtype, VLLM_PROBE_TOLERANCES["bfloat16"]):
         engine.compute_logprobs = engine.compute_logprobs_by_prompt
         details["packing"] = (
-            f"off: vLLM's two ways to tell a probability differ by {gap:.2g}, so each candidate "
-            "reads its prompt anew"
+            f"off: vLLM's two probabilities of one label differ by {gap:.2g}, so each candidate "
+            "reads its prompt again"
         )
     return engine
 

@@ -458,4 +458,4 @@ def test_a_config_with_values_of_the_wrong_type_is_an_error_with_a_remedy(tmp_pa
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_attention_heads": "many"}))
     with pytest.raises(EngineError, match="could not be loaded") as caught:
         load_model(str(tmp_path))
-    assert "folder is whole" in caught.value.fix
+    assert "folder is complete" in caught.value.fix

@@ -58,7 +58,7 @@ def test_a_server_that_takes_a_constraint_and_ignores_it_is_seen_through(
     engine, _ = open_engine(dialect, response_format="ignored")
     assert engine.server_caps.hold is engine.server_caps.schema is None
     assert not engine.caps.schema
-    assert "cannot be held" in str(engine.info.notes)
+    assert "cannot restrict" in str(engine.info.notes)
 
 
 def test_the_chat_template_of_a_server_is_in_the_identity(open_engine: EngineOpener) -> None:

@@ -65,7 +65,7 @@ def make_load_error(reference: str, error: Exception, purpose: str = "") -> Engi
     return EngineError(
         f"{reference} could not be loaded{purpose}: {type(error).__name__}: {message}",
         fix=(
-            "check that the folder is whole and that the installed version of the library knows "
+            "check that the folder is complete and that the installed version of the library knows "
             "the architecture (`medtask doctor`)"
         ),
     )

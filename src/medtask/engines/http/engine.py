@@ -118,7 +118,7 @@ class HttpEngine(Engine):
             and any(len(choice) > 1 for choice in choices)
         ):
             raise EngineError(
-                f"{self.server_caps.server_type} cannot weigh whole texts",
+                f"{self.server_caps.server_type} cannot compare whole texts",
                 fix="set `readout: letter`, or use a vLLM server or a model in this process",
             )
         max_tokens = self._count_answer_tokens(branch, choices) + self.server_caps.thinking_tokens

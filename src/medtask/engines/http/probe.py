@@ -205,7 +205,7 @@ def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:
     notes = list(server_caps.notes)
     if not server_caps.hold:
         notes.append(
-            "it cannot be held to a set of answers: after an answer outside the set it is asked "
+            "it cannot restrict answers to a set: after an answer outside the set it is asked "
             "once more, then the row is a fault"
         )
     if not exact and server_caps.top:
@@ -216,7 +216,7 @@ def list_limitations(server_caps: ServerCaps, exact: bool) -> tuple[str, ...]:
     if not exact and not server_caps.top:
         notes.append("it reports no probabilities: answers have no confidence")
     if not server_caps.schema:
-        notes.append("it cannot be held to a JSON schema")
+        notes.append("it cannot restrict answers to a JSON schema")
     if not server_caps.goes_on:
         notes.append(
             "it does not continue a partial answer: its beginning is part of the question instead"

@@ -100,7 +100,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
             for place, kind in enumerate(layers, 1)
         )
         if str(config.get("model_type")).startswith("gemma3") and not regular:
-            raise ValueError("its layers do not alternate as mlx-lm thinks they do")
+            raise ValueError("its layers do not alternate in the pattern that mlx-lm expects")
     translated = {key: value for key, value in translated.items() if config.get(key) is None}
     inner = config.get("text_config")
     return translated | (
