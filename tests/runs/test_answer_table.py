@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +53,27 @@ def test_a_run_reads_as_it_was_answered(kind: str, tmp_path: Path) -> None:
     ]
     assert [row.text for row in rows] == [getattr(prompt, "text", "") for prompt in prompts]
     assert [row.options for row in rows] == [getattr(prompt, "options", ()) for prompt in prompts]
+
+
+def test_a_damaged_ledger_is_reported_and_no_row_gets_the_details_of_another(
+    tmp_path: Path,
+) -> None:
+    folder, table = write_task_and_table("choice", tmp_path, 60)
+    out = run(load_task(folder), FakeEngine(), table, out=tmp_path / "out").folder
+    whole = list(open_answers(out).rows())
+    ledger_file = out / "ledger.db"
+    content = ledger_file.read_bytes()
+    ledger_file.write_bytes(content[:-3500])
+    found = open_answers(out)
+    assert any("is damaged" in note and "left out" in note for note in found.notes)
+    assert [row.answer.value for row in found.rows()] == [row.answer.value for row in whole]
+    assert ledger_file.read_bytes() == content[:-3500]
+    # A ledger that lost rows, as between its recovery and the end of the resumed run.
+    ledger_file.write_bytes(content)
+    with closing(sqlite3.connect(ledger_file, isolation_level=None)) as db:
+        db.execute("DELETE FROM answers WHERE row < 20")
+    details = [row.answer.off_set for row in open_answers(out).rows()]
+    assert details[19:] == [row.answer.off_set for row in whole][19:]
 
 
 @pytest.mark.parametrize("kind", sorted(ANSWER_SPECS))

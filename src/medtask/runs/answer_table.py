@@ -161,12 +161,26 @@ class AnswerTable:
                 counts[column].add(self.task, fields, fields.get(column))
         return counts
 
+    def list_ledger_notes(self) -> list[str]:
+        """A note if the ledger cannot be read: details without a column are then left out."""
+        path = self.folder / "ledger.db" if self.folder else None
+        if path is None or not path.exists():
+            return []
+        try:
+            Ledger(path, self.task.outcomes, read_only=True).close()
+        except StorageError as error:
+            return [
+                f"{error}; off-set mass, earlier passes and costs are left out (to repair it: "
+                f"{error.fix})"
+            ]
+        return []
+
     def _open_ledger(self) -> Ledger | None:
         """Open the ledger, the only place of off-set mass, thoughts, earlier passes and costs."""
         path = self.folder / "ledger.db" if self.folder else None
         if path is None or not path.exists():
             return None
-        with suppress(StorageError):  # e.g. another user's run: readable, not writable
+        with suppress(StorageError):  # see list_ledger_notes
             return Ledger(path, self.task.outcomes, read_only=True)
         return None
 

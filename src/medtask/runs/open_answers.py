@@ -79,7 +79,8 @@ def open_answers(
             raise _make_missing_column_error("groups", group, answers.table)
         answers = replace(answers, task=replace(answers.task, group_column=group))
     validate_table(answers.table, answers.task.id_column)
-    answers = replace(answers, notes=(*answers.notes, *answers.table.guess_notes))
+    notes = (*answers.notes, *answers.table.guess_notes, *answers.list_ledger_notes())
+    answers = replace(answers, notes=notes)
     answers = _open_gold(
         answers, gold, read_options if folder else read_options.for_further_tables()
     )
