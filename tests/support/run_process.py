@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -15,6 +16,7 @@ from medtask.errors import MedtaskError
 from medtask.records import Prompt, Scores
 from medtask.runs.ledger import Ledger
 from medtask.runs.local_run import run
+from medtask.runs.signals import Interrupted, limit_shutdown
 from medtask.tasks.load import load_task
 
 FAULTY_RECORDS = {"nan": {"c-77"}, "too_long": {"c-99"}}
@@ -82,14 +84,17 @@ def run_in_process(
     engine = ReportingEngine(ms_per_row=ms_per_row, **FAULTY_RECORDS)
     engine.pipe = pipe if tell_asked else None
     try:
-        result = run(
-            load_task(task),
-            engine,
-            rows,
-            out=out,
-            limit=limit,
-            progress=PipeProgress(pipe, file_limit, stuck),
-        )
+        with limit_shutdown() if stuck else nullcontext():
+            result = run(
+                load_task(task),
+                engine,
+                rows,
+                out=out,
+                limit=limit,
+                progress=PipeProgress(pipe, file_limit, stuck),
+            )
+    except Interrupted as stop:
+        sys.exit(stop.exit_code)
     except MedtaskError as error:
         pipe.send(f"{error} | {error.fix}")
         sys.exit(error.exit_code)
