@@ -44,7 +44,10 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
     task = make_task(tmp_path / "task", kind, PARTS if kind == "label" else TAGS)
     data = make_training_data(task)
     fitted = fit_linear([data], RECIPE, make_training_context(tmp_path))
-    analyzers = {"words": {}, "letters": {"analyzer": "char_wb", "ngram_range": (2, 5)}}
+    analyzers = {
+        "words": {"ngram_range": (1, 2)},
+        "letters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
+    }
     parts = [
         TfidfVectorizer(sublinear_tf=True, **settings)
         for name, settings in analyzers.items()

@@ -38,7 +38,7 @@ def test_a_fit_on_some_rows_equals_scikit_learns_fit_on_their_texts(chosen: set[
     counts = count_terms(TEXTS)
     model = fit_text_classifier(counts.select_rows(rows), GOLD[rows], PLACES, WORDS)
     pipeline = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True),
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
         OneVsRestClassifier(
             LogisticRegression(C=10.0, solver="liblinear", dual=True, tol=0.1, random_state=0)
         ),
