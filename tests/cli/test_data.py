@@ -24,8 +24,9 @@ def test_rows_are_prepared_and_reported(
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
         "  rows        300 rows read, 283 usable",
-        "              13 left out: no gold",
-        "              4 left out: same question and same gold as an earlier row",
+        "              13 rows left out: no gold (rows 11, 20, 32, 45, 63, …)",
+        "              4 rows left out: same question and same gold as an earlier row "
+        "(rows 72, 148, 161, 202)",
         "  split       255 training rows, 8 labels with 28 to 39 rows each",
         "              28 validation rows, 8 labels with 3 to 6 rows each",
         "              0.1 of the rows are set aside, stratified by label, with seed 0; groups "
