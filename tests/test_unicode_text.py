@@ -8,9 +8,10 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer
 
 from medtask.tasks.text_cleaning import clean_text, is_clean_line
-from medtask.unicode_text import find_noise, remove_noise, split_words
+from medtask.unicode_text import find_noise, remove_noise, split_terms, split_words
 
 JOINED = {
     "Persian plural": "داده‌ها",
@@ -103,6 +104,18 @@ SPACED = ["दर्द", "मरीज़", "हृदय", "ألمٌ", "قَل
 @given(st.lists(st.sampled_from(SPACED)))
 def test_marks_and_joiners_are_no_word_borders(words: list[str]) -> None:
     assert split_words(", ".join(words)) == [unicodedata.normalize("NFC", word) for word in words]
+
+
+@given(
+    st.text(st.characters(max_codepoint=0x17F, exclude_characters="ßŉİ\u00ad\u00b5ſ"), max_size=40)
+)
+def test_terms_of_latin_text_are_those_of_scikit_learn(text: str) -> None:
+    tokenize = CountVectorizer(lowercase=False).build_tokenizer()
+    assert split_terms(text) == tokenize(unicodedata.normalize("NFC", remove_noise(text)).lower())
+
+
+def test_terms_are_whole_words_of_any_script() -> None:
+    assert split_terms("a सीने में दर्द 7 胃癌 II") == ["सीने", "में", "दर्द", "胃", "癌", "ii"]
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,15 @@ def split_words(text: str, limit: int | None = None) -> list[str]:
     return [found[0] for found in islice(_WORD.finditer(normalized), limit)]
 
 
+def split_terms(text: str) -> list[str]:
+    """The words of `split_words` without single letters and digits of spaced scripts.
+
+    In scikit-learn, this is a tokenizer: for Latin text, the default ``token_pattern`` finds the
+    same words.
+    """
+    return [word for word in split_words(text) if len(word) > 1 or is_unspaced(word)]
+
+
 def is_unspaced(character: str) -> bool:
     """Whether a letter belongs to a script without blanks between words."""
     return bool(_UNSPACED_LETTER.fullmatch(character))

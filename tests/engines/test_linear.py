@@ -21,6 +21,7 @@ from medtask.engines.linear import LinearEngine, load_linear, save_linear
 from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import Branch, Description, Prompt, Scores, Status
+from medtask.unicode_text import split_terms
 
 PARTS = ("knee", "wrist", "brain")
 TEXTS = [
@@ -60,6 +61,7 @@ plain_vectorizer = TfidfVectorizer(
     norm="l1",
     smooth_idf=False,
 )
+tokenizing_vectorizer = TfidfVectorizer(tokenizer=split_terms, token_pattern=None)
 
 SINGLE_CLASSIFIER = LogisticRegression(C=10)
 PER_LABEL_CLASSIFIER = OneVsRestClassifier(LogisticRegression(C=10, solver="liblinear"))
@@ -100,9 +102,10 @@ def make_yes_no_branches(names: Sequence[str]) -> tuple[Branch, ...]:
         [word_vectorizer],
         [character_vectorizer],
         [plain_vectorizer],
+        [tokenizing_vectorizer],
         [word_vectorizer, character_vectorizer],
     ],
-    ids=["words", "letters", "plain", "both"],
+    ids=["words", "letters", "plain", "tokenizer", "both"],
 )
 @pytest.mark.parametrize(
     "classifier", [SINGLE_CLASSIFIER, PER_LABEL_CLASSIFIER], ids=["together", "each"]
@@ -287,6 +290,10 @@ def test_options_that_have_no_meaning_are_refused(
         (lambda words: words["features"][0]["settings"].update(input="filename"), "cannot be read"),
         (
             lambda words: words["features"][0]["settings"].update(analyzer="sentence"),
+            "cannot be read",
+        ),
+        (
+            lambda words: words["features"][0]["settings"].update(tokenizer="eval"),
             "cannot be read",
         ),
         (lambda words: words["features"][0]["terms"].append("more"), "cannot be read"),

@@ -23,6 +23,7 @@ from medtask.engines.http.probe import PROBE_WORDS
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.registry import is_installed
 from medtask.errors import EngineError, InputError, RunMismatch, UsageError
+from medtask.evaluation.report.judge_report import format_judge_metrics
 from medtask.evaluation.statistics.judge_metrics import JudgeMetrics
 from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMetrics
 from medtask.records import BranchScores, Prompt, Scores, Status
@@ -192,6 +193,36 @@ def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
         None,
     )
     assert result.exit_code == 3
+
+
+def test_rows_that_the_prompt_shows_are_not_in_the_figures(folder: Path, tmp_path: Path) -> None:
+    examples = "".join(
+        f'  - {{question: "question {row} of {SECRET}?", answer: "Reference {row}."}}\n'
+        for row in (2, 4)
+    )
+    (tmp_path / "shown").mkdir()
+    (tmp_path / "shown" / "task.yaml").write_text(f"{TASK}examples:\n{examples}")
+    task = load_task(tmp_path / "shown")
+    writes = {f"Q{row}": f"An even answer, the {row}th." for row in range(1, ROWS + 1)}
+    shown = run(
+        task, FakeEngine(generated_texts=writes), tmp_path / "questions.csv", out=tmp_path / "b"
+    ).folder
+    result = judge_run(shown, GradingEngine(), human="people")
+    metrics = get_judged(result)
+    assert metrics.n == ROWS - 3  # row 3 has no reference
+    assert metrics.to_json()["left_out"] == {"example": 2}
+    assert metrics.human_agreement is not None
+    assert metrics.human_agreement.n == ROWS - 3
+    assert metrics.human_agreement.lost == 1
+    lines = format_judge_metrics(metrics)
+    assert any("left out of the metrics: 2 rows are examples" in line for line in lines)
+    assert {line["id"]: line for line in read_csv(result.table)}["Q2"]["grade"] == "5"
+    # A pair is left out if it is not new to one of the systems.
+    pairs = judge_run(
+        folder, GradingEngine(), against=shown, out=folder / "pairs.csv", max_error_rate=1.0
+    ).metrics
+    assert isinstance(pairs, PairwiseJudgeMetrics)
+    assert pairs.to_json()["left_out"] == {"example": 2}
 
 
 def test_nothing_is_asked_twice(folder: Path) -> None:

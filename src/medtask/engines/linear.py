@@ -36,6 +36,7 @@ from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import InputError
 from medtask.kinds import KINDS
 from medtask.records import Fault, Prompt, Scores
+from medtask.unicode_text import split_terms
 
 FEATURES_FILE, WEIGHTS_FILE = "linear.json", "linear.npz"
 BATCH_ROWS = 1024
@@ -61,6 +62,8 @@ _VECTORIZER_SETTINGS = (
     ),
     *("token_pattern", "use_idf"),
 )
+# The only functions that a stored vectorizer can name.
+_TOKENIZERS = {"split_terms": split_terms}
 _RETRAIN_FIX = "train the model again"
 
 
@@ -274,9 +277,12 @@ def _read_classifier(
 
 def _describe_vectorizer(vectorizer: Any) -> dict[str, Any]:
     settings = {name: getattr(vectorizer, name) for name in _VECTORIZER_SETTINGS}
-    unusable = [
-        name for name in ("tokenizer", "preprocessor") if getattr(vectorizer, name) is not None
-    ]
+    names = {function: name for name, function in _TOKENIZERS.items()}
+    unusable = ["preprocessor"] if vectorizer.preprocessor is not None else []
+    if vectorizer.tokenizer in names:
+        settings["tokenizer"] = names[vectorizer.tokenizer]
+    elif vectorizer.tokenizer is not None:
+        unusable.append("tokenizer")
     unusable += [name for name, value in settings.items() if callable(value)]
     if unusable or vectorizer.dtype != np.float64:
         raise InputError(
@@ -343,9 +349,11 @@ def _read_model(folder: Path, metadata: ModelMetadata) -> LinearModel:
 
 def _build_vectorizer(features: Mapping[str, Any], idf: NDArray[np.float64] | None) -> Any:
     settings, terms = features["settings"], features["terms"]
-    if set(settings) != set(_VECTORIZER_SETTINGS) or len(set(terms)) != len(terms):
+    if set(settings) - {"tokenizer"} != set(_VECTORIZER_SETTINGS) or len(set(terms)) != len(terms):
         raise ValueError("unknown settings, or a repeated term")
     kwargs = {**settings, "ngram_range": tuple(settings["ngram_range"])}
+    if "tokenizer" in settings:
+        kwargs["tokenizer"] = _TOKENIZERS[settings["tokenizer"]]
     vectorizer = TfidfVectorizer(
         **kwargs, vocabulary={term: place for place, term in enumerate(terms)}
     )

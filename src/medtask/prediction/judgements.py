@@ -12,7 +12,7 @@ from typing import Literal
 
 from medtask.engines.base import Engine
 from medtask.errors import EngineError
-from medtask.records import Answer, Record, Status
+from medtask.records import Answer, LeftOut, Record, Status
 from medtask.tasks.rubric import FIRST_ANSWER, Rubric, make_comparison_record, make_grading_record
 
 NO_ANSWER = "there is no answer to judge"
@@ -21,7 +21,10 @@ NO_REFERENCE = "there is no reference to judge it by"
 
 @dataclass(frozen=True, slots=True)
 class JudgeCase:
-    """One answer to judge, or to compare with ``alternative``; missing texts are ""."""
+    """One answer to judge, or to compare with ``alternative``; missing texts are "".
+
+    ``left_out`` says why metrics leave the row out; None for a row that counts.
+    """
 
     row: int
     record_id: str
@@ -31,6 +34,7 @@ class JudgeCase:
     context: str = ""
     alternative: str = ""
     group: str | None = None
+    left_out: LeftOut | None = None
 
 
 @dataclass(frozen=True, slots=True)

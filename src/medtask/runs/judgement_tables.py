@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medtask.evaluation.presentation.formatting import count_left_out
 from medtask.evaluation.statistics.judge_metrics import (
     GradedAnswer,
     GradeScale,
@@ -24,7 +25,7 @@ from medtask.prediction.judgements import (
     parse_judgements,
     parse_pairwise_judgements,
 )
-from medtask.records import Answer
+from medtask.records import Answer, LeftOut
 from medtask.runs.judging_input import JudgingInput
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
@@ -54,13 +55,13 @@ def write_grade_table(
     out: Path,
 ) -> JudgeMetrics:
     """Write the table of grades; returns their metrics."""
-    rubric, unjudged = judging_input.rubric, _UnjudgedCounts()
+    rubric, rows_used = judging_input.rubric, _RowCounts()
     rows: list[GradedAnswer] = []
     positions = {name: position for position, name in enumerate(rubric.grade_names)}
 
     def list_lines() -> Iterator[tuple[object, ...]]:
         for judgement in parse_judgements(rubric, judging_input.iter_cases(), answers):
-            if unjudged.add(judgement):
+            if rows_used.add(judgement):
                 grade = positions[judgement.grade] if judgement.grade is not None else None
                 rows.append(
                     GradedAnswer(
@@ -85,21 +86,24 @@ def write_grade_table(
         tuple(grade.points for grade in rubric.grades),
         positions[rubric.passing],
     )
-    ungraded = len(human_grades) - sum(row.human_grade is not None for row in rows)
-    return compute_judge_metrics(
+    ungraded = len(human_grades.keys() - rows_used.left_out.keys()) - sum(
+        row.human_grade is not None for row in rows
+    )
+    metrics = compute_judge_metrics(
         scale,
         rows,
-        unanswered=unjudged.unanswered,
-        unreferenced=unjudged.unreferenced,
+        unanswered=rows_used.unanswered,
+        unreferenced=rows_used.unreferenced,
         lost=ungraded,
     )
+    return replace(metrics, left_out=count_left_out(rows_used.left_out.values()))
 
 
 def write_pair_table(
     judging_input: JudgingInput, answers: Iterable[Answer], out: Path
 ) -> PairwiseJudgeMetrics:
     """Write the table of preferences; returns their metrics."""
-    unjudged, outcomes, groups = _UnjudgedCounts(), list[str | None](), list[str | None]()
+    rows_used, outcomes, groups = _RowCounts(), list[str | None](), list[str | None]()
     names = {
         "answer": judging_input.answers.name,
         "rival": judging_input.alternative.name if judging_input.alternative else "",
@@ -109,7 +113,7 @@ def write_pair_table(
         for judgement in parse_pairwise_judgements(
             judging_input.rubric, judging_input.iter_cases(), answers
         ):
-            if unjudged.add(judgement):
+            if rows_used.add(judgement):
                 outcomes.append(_name_outcome(judgement))
                 groups.append(judgement.case.group)
             winner = names.get(judgement.winner or "", judgement.winner)
@@ -123,9 +127,10 @@ def write_pair_table(
             )
 
     write_answers(out, _PAIR_COLUMNS, list_lines())
-    return compute_pairwise_judge_metrics(
-        outcomes, groups, unanswered=unjudged.unanswered, unreferenced=unjudged.unreferenced
+    metrics = compute_pairwise_judge_metrics(
+        outcomes, groups, unanswered=rows_used.unanswered, unreferenced=rows_used.unreferenced
     )
+    return replace(metrics, left_out=count_left_out(rows_used.left_out.values()))
 
 
 def _name_outcome(judgement: PairwiseJudgement) -> str | None:
@@ -140,14 +145,18 @@ def _name_outcome(judgement: PairwiseJudgement) -> str | None:
 
 
 @dataclass(slots=True)
-class _UnjudgedCounts:
-    """Counts the rows that were not sent to the judge."""
+class _RowCounts:
+    """The rows that metrics are not based on: left out, or not sent to the judge."""
 
     unanswered: int = 0
     unreferenced: int = 0
+    left_out: dict[int, LeftOut] = field(default_factory=dict)
 
     def add(self, judgement: Judgement | PairwiseJudgement) -> bool:
-        """Count a judgement; returns whether the judge was asked."""
+        """Count a judgement; returns whether metrics use it."""
+        if judgement.case.left_out:
+            self.left_out[judgement.case.row] = judgement.case.left_out
+            return False
         self.unanswered += judgement.reason == NO_ANSWER
         self.unreferenced += judgement.reason == NO_REFERENCE
         return judgement.reason not in (NO_ANSWER, NO_REFERENCE)

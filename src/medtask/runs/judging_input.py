@@ -45,7 +45,7 @@ class JudgingInput:
     def iter_cases(self) -> Iterator[JudgeCase]:
         """Yield every row as a case; every call reads the tables again."""
         alternatives = (
-            {row.answer.record_id: _get_text(row.answer) for row in self.alternative.rows()}
+            {row.answer.record_id: row for row in self.alternative.rows()}
             if self.alternative
             else {}
         )
@@ -55,6 +55,8 @@ class JudgingInput:
         for row in self.answers.rows():
             if self.limit is not None and row.row > self.limit:
                 return
+            other = alternatives.get(row.answer.record_id)
+            not_new = [one.left_out for one in (row, other) if one and not one.answer_counts]
             yield JudgeCase(
                 row=row.row,
                 record_id=row.answer.record_id,
@@ -62,8 +64,9 @@ class JudgingInput:
                 reference=row.gold if isinstance(row.gold, str) else "",
                 answer=_get_text(row.answer),
                 context=str(row.fields.get(context) or "") if context else "",
-                alternative=alternatives.get(row.answer.record_id, ""),
+                alternative=_get_text(other.answer) if other else "",
                 group=row.group,
+                left_out=not_new[0] if not_new else None,
             )
 
     @property

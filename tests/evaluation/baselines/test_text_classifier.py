@@ -68,6 +68,17 @@ def test_the_vectorizers_give_the_features_that_were_fitted(features: str) -> No
         assert difference == pytest.approx(0, abs=1e-12)
 
 
+def test_vowel_signs_do_not_split_words() -> None:
+    hindi = ["सीने में दर्द", "घुटने में सूजन"] * 6
+    counts = count_terms(hindi)
+    terms = set(counts.vectorizers["words"].vocabulary_)
+    assert {"सीने", "दर्द", "घुटने", "सूजन", "सीने में"} <= terms
+    (vectorizer,) = fit_text_classifier(
+        counts, np.array([0, 1] * 6), PLACES[:2], WORDS
+    ).build_vectorizers(counts)
+    assert vectorizer.transform(["दर्द"]).nnz == 1
+
+
 def test_a_label_without_rows_gets_no_probability() -> None:
     rows = np.flatnonzero(GOLD != 1)
     counts = count_terms(TEXTS)

@@ -8,6 +8,8 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from sklearn.preprocessing import MultiLabelBinarizer
@@ -15,6 +17,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from medtask.evaluation.kinds.metrics import build_metric_sums
 from medtask.evaluation.statistics.intervals import ResamplingUnits
 from medtask.evaluation.statistics.metric_sums import (
+    build_mean_sums,
     estimate_difference,
     estimate_metric,
     estimate_proportion_metric,
@@ -155,3 +158,16 @@ def test_a_share_of_independent_rows_has_wilsons_interval() -> None:
     found = estimate_proportion_metric(weighed, make_independent_units(10))
     assert found.value == 1
     assert found.low == pytest.approx(0.7224672, abs=1e-6)
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_intervals_do_not_depend_on_the_order_of_rows(data: st.DataObject) -> None:
+    row = st.tuples(st.integers(0, 3), st.sampled_from([None, None, "p1", "p2", "p3"]))
+    rows = data.draw(st.lists(row, min_size=2, max_size=30))
+    found = []
+    for order in (rows, data.draw(st.permutations(rows))):
+        values, groups = zip(*order, strict=True)
+        units = build_resampling_units(groups, len(order))
+        found.append(estimate_metric(build_mean_sums([value / 4 for value in values]), units))
+    assert found[0] == found[1]

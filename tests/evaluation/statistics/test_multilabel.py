@@ -247,3 +247,14 @@ def test_hamming_loss_is_of_the_names_that_a_row_had_to_choose_from() -> None:
     assert unknown is not None
     assert get_value(known.hamming_loss) == pytest.approx((2 / 2 + 1 / 4) / 2)
     assert unknown.hamming_loss is None
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_intervals_do_not_depend_on_the_order_of_rows(data: st.DataObject) -> None:
+    names = st.lists(st.sampled_from("abcd"), unique=True).map(tuple)
+    row = st.tuples(names, st.none() | names, st.sampled_from([None, None, "p1", "p2"]))
+    rows = data.draw(st.lists(row, min_size=2, max_size=30))
+    orders = [rows, data.draw(st.permutations(rows))]
+    found = [compute_multilabel_metrics("abcd", *zip(*order, strict=True)) for order in orders]
+    assert repr(found[0]) == repr(found[1])

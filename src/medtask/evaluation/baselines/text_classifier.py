@@ -17,12 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.evaluation.baselines.letter_counts import LetterCounter
+from medtask.unicode_text import split_terms
 
 # Character n-grams inside words, with the spaces at their ends, match stems ("-ectomy"), compounds
 # and typing errors. Word pairs help on abstracts, where uninformative ones are left out.
 _WORDS, _LETTERS = (1, 2), (2, 5)
 _ANALYZERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {"words": {"ngram_range": _WORDS}, "letters": {"analyzer": "char_wb", "ngram_range": _LETTERS}}
+    {
+        "words": {"tokenizer": split_terms, "token_pattern": None, "ngram_range": _WORDS},
+        "letters": {"analyzer": "char_wb", "ngram_range": _LETTERS},
+    }
 )
 FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"words": ("words",), "letters": ("letters",), "words and letters": ("words", "letters")}
@@ -83,7 +87,7 @@ def count_terms(texts: Sequence[str]) -> TermCounts:
     """Count the terms of texts. Raises ValueError if no text has any."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counters = {"words": CountVectorizer(ngram_range=_WORDS), "letters": LetterCounter(_LETTERS)}
+    counters = {"words": CountVectorizer(**_ANALYZERS["words"]), "letters": LetterCounter(_LETTERS)}
     vectorizers, counts = {}, {}
     for name, counter in counters.items():
         try:

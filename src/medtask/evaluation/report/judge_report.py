@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medtask.display import format_count, format_percent, format_row_count
+from medtask.evaluation.presentation.formatting import format_left_out
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.judge_metrics import (
     JudgeAgreement,
@@ -20,7 +21,7 @@ UNKNOWN_ERROR = (
 
 def format_judge_metrics(metrics: JudgeMetrics) -> list[str]:
     """Lines for a terminal."""
-    lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
+    lines = _describe_unused(metrics)
     if not metrics.n:
         return [line for line in [*lines, "no judgement, so there are no metrics"] if line]
     lines.append(
@@ -80,7 +81,7 @@ def _format_error_rates(agreement: JudgeAgreement) -> str:
 def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: str) -> list[str]:
     """Lines for a terminal; ``answers`` and ``other`` are the names of the two systems."""
     ties = metrics.first_position_ties + metrics.second_position_ties
-    lines = [_describe_missing(metrics.missing, metrics.missing_rate)]
+    lines = _describe_unused(metrics)
     if not metrics.n:
         return [line for line in [*lines, "no verdict, so there are no metrics"] if line]
     sentence = (
@@ -112,6 +113,15 @@ def _format_corrected(figure: str, name: str, found: Metric | Refusal, by_people
 
 def _format_metric(name: str, estimate: Metric | None) -> str | None:
     return f"{name} {estimate}, n = {format_count(estimate.n)}" if estimate else None
+
+
+def _describe_unused(metrics: JudgeMetrics | PairwiseJudgeMetrics) -> list[str | None]:
+    """Lines on the rows that metrics are not based on."""
+    left_out = format_left_out(metrics.left_out)
+    return [
+        _describe_missing(metrics.missing, metrics.missing_rate),
+        f"left out of the metrics: {left_out}" if left_out else None,
+    ]
 
 
 def _describe_missing(missing: MissingJudgements, rate: float | None) -> str | None:

@@ -7,7 +7,7 @@ judge's error is unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from medtask.evaluation.statistics.judge_correction import (
 from medtask.evaluation.statistics.kappa import estimate_kappa
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.records import LeftOut
 
 # Landis and Koch 1977 call agreement up to 0.2 slight. Below it, the result would depend mostly on
 # the correction: with sensitivity 0.6 and specificity 0.6 the interval is five times as wide as
@@ -136,6 +137,8 @@ class JudgeMetrics:
         expected: Mean of the expected grades, over the rows that have them.
         acceptable: Share of rows with a passing grade.
         human_agreement: Agreement with people; None without people's grades.
+        left_out: Judged rows that are not new to the answering model, by reason: no metric is based
+            on them.
     """
 
     scale: GradeScale
@@ -146,6 +149,7 @@ class JudgeMetrics:
     expected: Metric | None
     acceptable: Metric | None
     human_agreement: JudgeAgreement | None
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
 
     @property
     def missing_rate(self) -> float | None:
@@ -162,6 +166,7 @@ class JudgeMetrics:
             "n": self.n,
             "missing": asdict(self.missing),
             "missing_rate": self.missing_rate,
+            "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
             "grades": dict(self.grades),
             "passing": self.scale.names[self.scale.passing_index],
             "metrics": {name: figure for name, figure in figures.items() if figure},

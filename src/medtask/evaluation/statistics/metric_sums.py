@@ -89,19 +89,18 @@ def _bootstrap_metric(
 
 
 def _merge_identical_units(sums: Any, counts: IntArray) -> tuple[Any, IntArray]:
-    """Merge units with equal sums, because the bootstrap's time depends on the distinct ones."""
+    """Merge units with equal sums, because the bootstrap's time depends on the distinct ones.
+
+    The result, and so an interval, does not depend on the order of the units.
+    """
     sums.sum_duplicates()
     sums.eliminate_zeros()
-    cells: dict[tuple[bytes, bytes], int] = {}
-    place = np.array(
-        [
-            cells.setdefault(
-                (sums.indices[start:end].tobytes(), sums.data[start:end].tobytes()), len(cells)
-            )
-            for start, end in pairwise(sums.indptr.tolist())
-        ],
-        dtype=np.int64,
-    )
+    keys = [
+        (sums.indices[start:end].tobytes(), sums.data[start:end].tobytes())
+        for start, end in pairwise(sums.indptr.tolist())
+    ]
+    cells = {key: place for place, key in enumerate(sorted(set(keys)))}
+    place = np.array([cells[key] for key in keys], dtype=np.int64)
     merged = np.zeros(len(cells), dtype=np.int64)
     np.add.at(merged, place, counts)
     return sums[np.unique(place, return_index=True)[1]], merged

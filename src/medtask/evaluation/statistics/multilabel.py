@@ -230,7 +230,13 @@ class MultiLabelMetricsAccumulator:
 
         grouped = units.n_groups is not None
         lone = [row for row in range(len(gold)) if not (grouped and groups and groups[row])]
-        rows = [(frozenset(gold[row]), frozenset(answers[row] or ())) for row in lone]
+        # A fixed order: the intervals of a table do not depend on the order of its rows.
+        rows = [
+            (frozenset(truth), frozenset(given))
+            for truth, given in sorted(
+                (sorted(set(gold[row])), sorted(set(answers[row] or ()))) for row in lone
+            )
+        ]
         marks = (
             [one & other for one, other in rows],
             [one for one, _ in rows],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from medtask.evaluation.statistics.judge_metrics import (
 )
 from medtask.evaluation.statistics.resampling import build_resampling_units
 from medtask.evaluation.statistics.significance import compute_sign_test_p
+from medtask.records import LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class PairwiseJudgeMetrics:
         win_rate: Share of wins, with ties as half.
         by_place: Share of the judged pairs that were decided by position.
         p: Exact sign test of wins against losses; None if there are none.
+        left_out: Judged pairs that are not new to one of the systems, by reason: no metric is based
+            on them.
     """
 
     n: int
@@ -45,6 +48,7 @@ class PairwiseJudgeMetrics:
     win_rate: Metric | None
     by_place: Metric | None
     p: float | None
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
 
     @property
     def missing_rate(self) -> float | None:
@@ -59,6 +63,7 @@ class PairwiseJudgeMetrics:
             "n": self.n,
             "missing": asdict(self.missing),
             "missing_rate": self.missing_rate,
+            "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
             **counts,
             "decided_by_place": {
                 "first": self.first_position_ties,
