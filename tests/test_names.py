@@ -54,6 +54,8 @@ def test_texts_that_look_the_same_are_the_same_name(text: str, name: str) -> Non
         (("Yes", "No", "unclear"), "False", "No", MatchLevel.VALUE),
         (("true", "false"), "FALSCH", "false", MatchLevel.VALUE),
         (("1", "0"), "True", "1", MatchLevel.VALUE),
+        (("WAHR", "FALSCH"), "false", "FALSCH", MatchLevel.VALUE),
+        (("VRAI", "FAUX", "?"), "yes", "VRAI", MatchLevel.VALUE),
         (("Curative", "Palliative"), "CURATIVE", "Curative", MatchLevel.CASE),
         (("pT1 (a)", "pT1 (b)"), "PT1(A)", "pT1 (a)", MatchLevel.CASE),
         (("0.5 mg", "5 mg"), "0.5mg", "0.5 mg", MatchLevel.CASE),
@@ -76,6 +78,7 @@ def test_a_looser_comparison_finds_the_only_name_that_fits(
         (("10\u00b2", "103"), "102"),  # a superscript is not a digit
         (("mg", "\u00b5g"), "kg"),
         (("T", "N", "M"), "no"),  # a letter of a stage is not a word for false
+        (("sand", "gravel"), "true"),  # Danish for true, but there is no word for false
         (("yes", "maybe"), "True"),  # "no" is not among the names
         (("yes", "no"), "1"),  # 1 may be the first of several codes
         (("sao",), "são"),

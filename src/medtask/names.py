@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import TypeVar
 
 from medtask.unicode_text import remove_noise
@@ -164,11 +165,18 @@ class Names:
         value, pairs = _parse_boolean(spelling, number)
         # Both words of a pair must be names: "N" alone is a stage of a tumour, not a "no".
         for true, false in pairs:
-            names_of_true = self._by_folded_text.get(true)
-            names_of_false = self._by_folded_text.get(false)
+            names_of_true = self._find_boolean_names(true, _SPREADSHEET_TRUE)
+            names_of_false = self._find_boolean_names(false, _SPREADSHEET_FALSE)
             if names_of_true and names_of_false:
                 return names_of_true if value else names_of_false
         return None
+
+    def _find_boolean_names(self, word: str, translations: Set[str]) -> tuple[str, ...] | None:
+        names = self._by_folded_text.get(word)
+        if names or word not in _TRUE_AND_FALSE:
+            return names
+        translated = (self._by_folded_text.get(other, ()) for other in sorted(translations))
+        return tuple(chain.from_iterable(translated))
 
 
 def merge_spellings(texts: Iterable[str], known: Iterable[str] = ()) -> tuple[str, ...]:

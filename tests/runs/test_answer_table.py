@@ -109,6 +109,42 @@ def test_gold_from_a_file_meets_its_rows_by_id(folder: Path, tmp_path: Path) -> 
     assert {row.gold for row in open_answers(folder, gold=f"{gold}#note").rows()} == {None, "x"}
 
 
+def _write_numbered_run(folder: Path, table: str) -> Path:
+    (folder / "task.yaml").write_text(
+        "instruction: Is it urgent?\ninput: '{{ text }}'\n"
+        "answer: {kind: label, labels: [urgent, routine]}\n"
+    )
+    (folder / "rows.csv").write_text(table)
+    task = load_task(folder / "task.yaml")
+    return run(task, FakeEngine(), folder / "rows.csv", out=folder / "out").folder
+
+
+@pytest.mark.parametrize("ids", ["0,1,2", "000,001,002", "3,1,2"])
+def test_gold_of_a_task_without_ids_is_found_by_the_ids_of_its_table(
+    ids: str, tmp_path: Path
+) -> None:
+    names = ids.split(",")
+    rows = "".join(f"{name},text {name}\n" for name in names)
+    out = _write_numbered_run(tmp_path, f"id,text\n{rows}")
+    gold = tmp_path / "gold.csv"
+    gold.write_text(f"id,gold\n{int(names[2])},urgent\n{int(names[0])},routine\n")
+    found = open_answers(out, gold=str(gold))
+    assert [row.gold for row in found.rows()] == ["routine", None, "urgent"]
+
+
+def test_gold_numbered_from_0_is_refused_for_rows_that_are_numbered_from_1(
+    tmp_path: Path,
+) -> None:
+    out = _write_numbered_run(tmp_path, "text\nfirst\nsecond\nthird\n")
+    gold = tmp_path / "gold.csv"
+    gold.write_text("id,gold\n0,urgent\n1,urgent\n2,routine\n")
+    with pytest.raises(TableError, match="numbered from 1"):
+        open_answers(out, gold=str(gold))
+    gold.write_text("id,gold\n1,urgent\n3,routine\n")
+    found = open_answers(out, gold=str(gold))
+    assert [row.gold for row in found.rows()] == ["urgent", None, "routine"]
+
+
 def test_gold_filled_into_a_table_of_ours_meets_ids_that_look_like_formulas(tmp_path: Path) -> None:
     path, gold = tmp_path / "other.csv", tmp_path / "review.csv"
     path.write_text("id,answer\n-1,a\n2,b\n")
@@ -257,6 +293,18 @@ def test_an_answer_that_the_task_does_not_have_is_counted_and_wrong(
         and found.gold.scored_rows.right.tolist() == [True, False]
         and found.gold.rows == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_reported"), [("1,0\n", True), ("2\n", False), ("yes\n", True)]
+)
+def test_answers_and_gold_without_a_label_in_common_are_reported(
+    cells: str, is_reported: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id;answer;gold\na;1;" + cells + "b;2;" + cells)
+    found = open_answers(path)
+    assert any("no label occurs both" in note for note in found.notes) == is_reported
 
 
 def test_labels_that_differ_in_capital_letters_only_are_reported(tmp_path: Path) -> None:

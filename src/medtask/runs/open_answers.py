@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from medtask.display import format_columns, format_suggestion, quote
-from medtask.errors import InputError, TableError, UsageError
-from medtask.names import fold_case
+from medtask.errors import InputError, UsageError
 from medtask.runs.answer_cells import (
     get_answer_cell,
     read_id,
     read_probabilities,
 )
-from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
-from medtask.runs.changed_ids import MatchedIds, match_changed_ids
+from medtask.runs.answer_table import AnswerTable, GoldLocation
+from medtask.runs.gold_file import make_missing_column_error, read_gold_file
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.runs.measured_rows import (
     extend_to_groups,
@@ -27,18 +26,20 @@ from medtask.runs.measured_rows import (
     make_answered_row_key,
 )
 from medtask.runs.output_columns import rename_columns
-from medtask.runs.task_inference import infer_task
-from medtask.tables.cell_values import read_cell, read_key
+from medtask.runs.task_inference import (
+    collect_statistics,
+    describe_inferred_task,
+    infer_task,
+)
+from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict
 from medtask.tasks.task import Task
 
 TEXT_COLUMN_NAMES = ("text", "input", "question")
-_MAX_COMPARED_ROWS = 200_000  # their texts are loaded to find rows whose ids were changed
 _INFERENCE_ROWS = 1000  # rows used to find out whether probabilities sum to 1
 
 
@@ -76,7 +77,7 @@ def open_answers(
     )
     if group is not None:
         if group not in answers.table.columns:
-            raise _make_missing_column_error("groups", group, answers.table)
+            raise make_missing_column_error("groups", group, answers.table)
         answers = replace(answers, task=replace(answers.task, group_column=group))
     validate_table(answers.table, answers.task.id_column)
     notes = (*answers.notes, *answers.table.guess_notes, *answers.list_ledger_notes())
@@ -214,10 +215,10 @@ def _open_table(source: Path, task: Task | None, options: ReadOptions) -> Answer
     table = read_table(source, options)
     columns = set(table.columns)
     if "answer" not in columns:
-        raise _make_missing_column_error("answers", "answer", table)
+        raise make_missing_column_error("answers", "answer", table)
     name = task.id_column if task and task.id_column in columns else "id"
     if name not in columns:
-        raise _make_missing_column_error("ids", "id", table)
+        raise make_missing_column_error("ids", "id", table)
     answers = task or Task(
         source.stem,
         "",
@@ -262,75 +263,7 @@ def _open_gold(answers: AnswerTable, gold: str | None, options: ReadOptions) -> 
             f"file{format_suggestion(gold, columns)}",
             fix=fix,
         )
-    return _read_gold_file(answers, Path(path), column, options)
-
-
-def _read_gold_file(
-    answers: AnswerTable, path: Path, column: str, options: ReadOptions
-) -> AnswerTable:
-    table = read_table(path, options)
-    id_column = next(
-        (name for name in (answers.task.id_column, "id") if name in table.columns), None
-    )
-    if id_column is None:
-        raise _make_missing_column_error("ids", answers.task.id_column or "id", table)
-    other_columns = [name for name in table.columns if name != id_column]
-    wanted = (
-        (column,)
-        if column
-        else (
-            answers.task.gold_column,
-            *GOLD_COLUMN_NAMES,
-            *other_columns[: len(other_columns) == 1],
-        )
-    )
-    truth = next((name for name in wanted if name in other_columns), None)
-    if truth is None:
-        fix = f"name its column, as in {path}#COLUMN: it has {format_columns(other_columns)}"
-        raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
-    validate_table(table, id_column)
-    matched = _match_ids(answers, table, id_column)
-    cells = (row[truth] for row in table.rows())
-    gold_by_id = {
-        name: cell for name, cell in zip(matched.names, cells, strict=True) if name is not None
-    }
-    rows = len(matched.names)
-    if rows and not gold_by_id:
-        where = (
-            f'the column "{answers.task.id_column}"'
-            if answers.task.id_column
-            else "the numbers of the rows"
-        )
-        raise TableError(
-            f"none of the {rows:,} ids of {path} is among the answers",
-            fix=f"the answers' ids are {where}",
-        )
-    notes = [*table.guess_notes, *(f"{path}: {note}" for note in matched.notes)]
-    if unknown_ids := rows - len(gold_by_id):
-        notes.append(f"{unknown_ids:,} of the {rows:,} ids of {path} are not among the answers")
-    gold = GoldLocation(f'{path}, column "{truth}"', by_id=gold_by_id)
-    return replace(answers, gold=gold, notes=(*answers.notes, *notes))
-
-
-def _match_ids(answers: AnswerTable, table: Table, id_column: str) -> MatchedIds:
-    """The answers' id of each row of another table, also where a spreadsheet has changed it."""
-    known: dict[str, Mapping[str, object]] = {
-        read_id(answers.task, row, number): {} for number, row in enumerate(answers.table.rows(), 1)
-    }
-    rows: list[tuple[str, Mapping[str, object]]] = [
-        (read_key(row[id_column]) or "", {}) for row in table.rows()
-    ]
-    matched = match_changed_ids(rows, known)
-    if None not in matched.names or len(known) > _MAX_COMPARED_ROWS:
-        return matched
-    shared = [name for name in table.columns if name in answers.source_columns]
-    for number, row in enumerate(answers.table.rows(), 1):
-        known[read_id(answers.task, row, number)] = {name: row[name] for name in shared}
-    rows = [
-        (name, {column: row[column] for column in shared if column != id_column})
-        for (name, _), row in zip(rows, table.rows(), strict=True)
-    ]
-    return match_changed_ids(rows, known)
+    return read_gold_file(answers, Path(path), column, options)
 
 
 def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
@@ -356,27 +289,13 @@ def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
         for name in shares
     )
     sum_to_one = bool(sums) and all(abs(total - 1) < 0.02 for total in sums)
-    task = infer_task(answers.task.name, cells, names, sum_to_one, kind)
+    statistics = collect_statistics(cells)
+    task = infer_task(answers.task.name, *statistics, names, sum_to_one, kind)
     columns: dict[str, Any] = {
         name: getattr(answers.task, name)
         for name in ("input", "id_column", "gold_column", "group_column")
     }
-    labels = (
-        f" with {len(task.labels):,} label{'s' * (len(task.labels) != 1)}" if task.labels else ""
-    )
-    notes = (
-        []
-        if kind
-        else [
-            f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"
-        ]
-    )
-    case_variants = len(task.labels) - len({fold_case(label.name) for label in task.labels})
-    if case_variants:
-        notes.append(
-            f"{case_variants:,} of the labels differ from others in capital letters only, and "
-            "count as different labels"
-        )
+    notes = describe_inferred_task(task, *statistics, is_inferred_kind=kind is None)
     return replace(answers, task=replace(task, **columns), notes=(*answers.notes, *notes))
 
 
@@ -385,14 +304,3 @@ def _list_probabilities(answers: AnswerTable) -> Iterator[Mapping[str, float] | 
         read_probabilities(cells, "probabilities", number)
         for number, cells in enumerate(answers.table.rows(), 1)
     )
-
-
-def _make_missing_column_error(what: str, column: str, table: Table) -> TableError:
-    if error := table.explain_missing([column]):
-        return error
-    message = (
-        f"{table.source} has no column {quote(column)} for the "
-        f"{what}{format_suggestion(column, table.columns)}"
-    )
-    way = "name another" if what == "groups" else f"rename the column that holds the {what}"
-    return TableError(message, fix=f"{way}: it has {format_columns(table.columns)}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from medtask.display import quote
+from medtask.display import format_count, format_list, quote
 from medtask.errors import UsageError
 from medtask.kinds import KINDS
-from medtask.names import merge_spellings
+from medtask.names import Names, fold_case, merge_spellings
 from medtask.tables.cell_values import read_cell, read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.containers import parse_container
@@ -18,6 +18,7 @@ from medtask.tasks.task import Task
 INFERABLE_KINDS = tuple(name for name, spec in KINDS.items() if not spec.has_options)
 MAX_LABELS = 2000
 MAX_LABEL_CHARACTERS = 120  # characters: longer values are free text
+_MAX_EXAMPLES = 3
 
 
 @dataclass(slots=True)
@@ -56,18 +57,31 @@ class CellStatistics:
             self.parts.update(dict.fromkeys(part for part in parts if part))
 
 
+def collect_statistics(
+    cells: Iterable[tuple[object, object]],
+) -> tuple[CellStatistics, CellStatistics]:
+    """The statistics of the answers and of gold, from both cells of every row."""
+    answers, gold = CellStatistics(), CellStatistics()
+    for answer_cell, gold_cell in cells:
+        answers.add(answer_cell)
+        gold.add(gold_cell)
+    return answers, gold
+
+
 def infer_task(
     name: str,
-    cells: Iterable[tuple[object, object]],
+    answers: CellStatistics,
+    gold: CellStatistics,
     label_names: Iterable[str],
     sums_to_one: bool,
     kind: str | None,
 ) -> Task:
-    """Infer the task from the answer and gold of every row (``cells``).
+    """Infer the task from the cells of all rows.
 
     Args:
         name: The name of the task.
-        cells: Answer and gold cell of every row.
+        answers: Statistics of the answers.
+        gold: Statistics of gold.
         label_names: The labels that have probabilities.
         sums_to_one: Whether these probabilities sum to 1, so that one label was chosen.
         kind: The kind of the answers; None infers it.
@@ -78,10 +92,6 @@ def infer_task(
     if kind is not None and kind not in INFERABLE_KINDS:
         fix = f"choose one of {', '.join(INFERABLE_KINDS)}, or name the task with --task"
         raise UsageError(f"a table alone does not make answers of the kind {quote(kind)}", fix=fix)
-    answers, gold = CellStatistics(), CellStatistics()
-    for answer_cell, gold_cell in cells:
-        answers.add(answer_cell)
-        gold.add(gold_cell)
     known_labels = tuple(label_names)
     kind = kind or _infer_kind(answers, gold, known_labels, sums_to_one)
     labels = _collect_labels(answers, gold, known_labels, kind) if KINDS[kind].has_labels else ()
@@ -89,6 +99,50 @@ def infer_task(
         fix = "say --kind answer if these are texts, or name the task with --task"
         raise UsageError(f"there are more than {MAX_LABELS:,} different labels", fix=fix)
     return make_minimal_task(name, kind, labels)
+
+
+def describe_inferred_task(
+    task: Task, answers: CellStatistics, gold: CellStatistics, *, is_inferred_kind: bool
+) -> list[str]:
+    """The notes for a user on the kind and the labels that were inferred."""
+    notes = []
+    if is_inferred_kind:
+        labels = f" with {format_count(len(task.labels), 'label')}" if task.labels else ""
+        notes.append(
+            f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"
+        )
+    case_variants = len(task.labels) - len({fold_case(label.name) for label in task.labels})
+    if case_variants:
+        notes.append(
+            f"{case_variants:,} of the labels differ from others in capital letters only, and "
+            "count as different labels"
+        )
+    if warning := _describe_disjoint_labels(task, answers, gold):
+        notes.append(warning)
+    return notes
+
+
+def _describe_disjoint_labels(
+    task: Task, answers: CellStatistics, gold: CellStatistics
+) -> str | None:
+    """The warning that no label occurs both in the answers and in gold; None if one does."""
+    if not task.labels or not answers.values or not gold.values:
+        return None
+    names = Names(label.name for label in task.labels)
+    in_answers, in_gold = (
+        {names.find(text) for text in (cells.values if KINDS[task.kind].exclusive else cells.parts)}
+        for cells in (answers, gold)
+    )
+    if in_answers & in_gold:
+        return None
+    first_answers, first_gold = (
+        format_list([quote(text) for text in sorted(cells.values)[:_MAX_EXAMPLES]])
+        for cells in (answers, gold)
+    )
+    return (
+        f"no label occurs both in the answers (such as {first_answers}) and in gold (such as "
+        f"{first_gold}): if they are codes for the same labels, write them in one way"
+    )
 
 
 def _collect_labels(

@@ -1,0 +1,128 @@
+"""Gold from a separate file, and the rows of the answers that these ids name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from medtask.display import format_columns, format_path, format_suggestion, quote
+from medtask.errors import TableError, UsageError
+from medtask.runs.answer_cells import read_id
+from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
+from medtask.runs.changed_ids import MatchedIds, match_changed_ids
+from medtask.tables.cell_values import read_key
+from medtask.tables.read import read_table, validate_table
+from medtask.tables.read_options import ReadOptions
+from medtask.tables.table import Table
+
+_MAX_COMPARED_ROWS = 200_000  # their texts are loaded to find rows whose ids were changed
+
+
+def read_gold_file(
+    answers: AnswerTable, path: Path, column: str, options: ReadOptions
+) -> AnswerTable:
+    """The answers with gold from the named column of a file; "" finds the column.
+
+    Raises TableError or UsageError if its rows or its column cannot be found.
+    """
+    table = read_table(path, options)
+    id_column = next(
+        (name for name in (answers.task.id_column, "id") if name in table.columns), None
+    )
+    if id_column is None:
+        raise make_missing_column_error("ids", answers.task.id_column or "id", table)
+    other_columns = [name for name in table.columns if name != id_column]
+    wanted = (
+        (column,)
+        if column
+        else (
+            answers.task.gold_column,
+            *GOLD_COLUMN_NAMES,
+            *other_columns[: len(other_columns) == 1],
+        )
+    )
+    truth = next((name for name in wanted if name in other_columns), None)
+    if truth is None:
+        fix = f"name its column, as in {path}#COLUMN: it has {format_columns(other_columns)}"
+        raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
+    validate_table(table, id_column)
+    matched = _match_ids(answers, table, id_column)
+    cells = (row[truth] for row in table.rows())
+    gold_by_id = {
+        name: cell for name, cell in zip(matched.names, cells, strict=True) if name is not None
+    }
+    rows = len(matched.names)
+    if rows and not gold_by_id:
+        where = (
+            f'the column "{answers.task.id_column}"'
+            if answers.task.id_column
+            else "the numbers of the rows"
+        )
+        raise TableError(
+            f"none of the {rows:,} ids of {path} is among the answers",
+            fix=f"the answers' ids are {where}",
+        )
+    notes = [*table.guess_notes, *(f"{path}: {note}" for note in matched.notes)]
+    if unknown_ids := rows - len(gold_by_id):
+        notes.append(f"{unknown_ids:,} of the {rows:,} ids of {path} are not among the answers")
+    gold = GoldLocation(f'{path}, column "{truth}"', by_id=gold_by_id)
+    return replace(answers, gold=gold, notes=(*answers.notes, *notes))
+
+
+def _match_ids(answers: AnswerTable, table: Table, id_column: str) -> MatchedIds:
+    """The answers' id of each row of another table, also where a spreadsheet has changed it."""
+    known = _find_known_ids(answers, table, id_column)
+    rows: list[tuple[str, Mapping[str, object]]] = [
+        (read_key(row[id_column]) or "", {}) for row in table.rows()
+    ]
+    matched = match_changed_ids(rows, {name: {} for name in known})
+    if None in matched.names and len(known) <= _MAX_COMPARED_ROWS:
+        shared = [name for name in table.columns if name in answers.source_columns]
+        cells_by_id = {
+            name: {column: row[column] for column in shared}
+            for name, row in zip(known, answers.table.rows(), strict=True)
+        }
+        rows = [
+            (name, {column: row[column] for column in shared if column != id_column})
+            for (name, _), row in zip(rows, table.rows(), strict=True)
+        ]
+        matched = match_changed_ids(rows, cells_by_id)
+    return replace(
+        matched, names=tuple(None if name is None else known[name] for name in matched.names)
+    )
+
+
+def _find_known_ids(answers: AnswerTable, table: Table, id_column: str) -> dict[str, str]:
+    """The ids of the answers by what another table calls them: by the ids, or a column of ids.
+
+    Rows of a task without an id column are numbered. If their table has the column of ids that the
+    other table has, its values are the ids: numbers of rows would be taken for them.
+    """
+    task = answers.task
+    if task.id_column is not None:
+        listed = (read_id(task, row, n) for n, row in enumerate(answers.table.rows(), 1))
+        return {name: name for name in listed}
+    if id_column in answers.source_columns:
+        validate_table(answers.table, id_column)
+        cells = enumerate(answers.table.rows(), 1)
+        return {read_key(row[id_column]) or "": str(number) for number, row in cells}
+    if any(read_key(row[id_column]) == "0" for row in table.rows()):
+        raise TableError(
+            f"{format_path(table.source)} has the id 0, but the rows of {answers.name} have no ids "
+            "and are numbered from 1",
+            fix="number the rows from 1, or name an id column in the task, and run again",
+        )
+    return {str(number): str(number) for number, _ in enumerate(answers.table.rows(), 1)}
+
+
+def make_missing_column_error(what: str, column: str, table: Table) -> TableError:
+    """The error that a table has no column for groups, ids or gold."""
+    if error := table.explain_missing([column]):
+        return error
+    message = (
+        f"{table.source} has no column {quote(column)} for the "
+        f"{what}{format_suggestion(column, table.columns)}"
+    )
+    way = "name another" if what == "groups" else f"rename the column that holds the {what}"
+    return TableError(message, fix=f"{way}: it has {format_columns(table.columns)}")
