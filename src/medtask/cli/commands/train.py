@@ -186,7 +186,7 @@ def _print_result(model: TrainedModel) -> None:
             metric = task_result.headline_metric
             show.print_line(
                 f"{name}{get_metric_title(metric)} on validation rows"
-                f" {task_result.score}{baselines}{untrained}"
+                f" {task_result.score}, n = {task_result.score.n:,}{baselines}{untrained}"
             )
         if task_result.calibration:
             show.print_line((task_result.calibration, "dim"))
