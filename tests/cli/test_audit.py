@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import openpyxl
@@ -48,6 +49,14 @@ def test_draw_label_estimate(medtask: RunCommand, table: Path) -> None:
     assert document["sample"]["labelled"] == document["audit"]["looks"] == 60
     assert document["audit"]["accuracy"]["low"] < 0.67 < document["audit"]["accuracy"]["high"]
     assert {one["label"] for one in document["audit"]["prevalences"]} == {"a", "b"}
+
+
+def test_the_next_command_reads_the_sample_that_was_drawn(medtask: RunCommand, table: Path) -> None:
+    drawn = medtask("audit", table, "--out", "my sample", "--encoding", "cp1252")
+    command = shlex.split(drawn.out.strip().rpartition("then run: medtask ")[2])
+    assert command == ["audit", "answers.csv", "--out", "my sample", "--encoding", "cp1252"]
+    fill_labels(Path("my sample/sample.csv"))
+    assert "from 120 labelled rows" in medtask(*command).out
 
 
 def test_labels_from_another_file(medtask: RunCommand, table: Path) -> None:

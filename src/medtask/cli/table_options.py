@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -48,3 +49,13 @@ def _declare_options(
 
 
 add_read_options = add_options("read_options", _declare_options)
+
+
+def format_read_options(read_options: ReadOptions) -> str:
+    """The options of reading as they are written on the command line."""
+    given = read_options.to_values().items()
+    return "".join(
+        f" --{name.replace('_', '-')} {shlex.quote(str(word))}"
+        for name, value in given
+        for word in (value if isinstance(value, tuple) else [value])
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import AnswersPath, AsJson, TaskFile
-from medtask.cli.table_options import add_read_options
+from medtask.cli.table_options import add_read_options, format_read_options
 from medtask.display import format_count
 from medtask.tables.read_options import ReadOptions
 
@@ -70,13 +71,17 @@ def audit(
         for line in list_audit_lines(audited.result):
             show.print_line(line)
     elif audited.sample:
-        _print_sample(audited.sample, source)
+        # Without the folder of the sample, the command would draw another one.
+        given = [("--task", task), ("--out", out)]
+        words = [str(word) for option in given if option[1] is not None for word in option]
+        command = shlex.join(["medtask", "audit", str(source), *words])
+        _print_sample(audited.sample, command + format_read_options(read_options))
     if not as_json:
         for note in audited.notes:
             show.print_fact("note", note)
 
 
-def _print_sample(sample: AuditSample, source: Path) -> None:
+def _print_sample(sample: AuditSample, next_command: str) -> None:
     summary = (
         f"{sample.drawn_rows:,} of {format_count(sample.rows, 'row')} to label, in random "
         "order, "
@@ -86,5 +91,5 @@ def _print_sample(sample: AuditSample, source: Path) -> None:
     mark = ", or an x in none_applies," if sample.has_none_column else ""
     show.print_line(
         f"Fill in the column gold{mark} from the top (in a spreadsheet: of sample.xlsx), then run: "
-        f"medtask audit {source}"
+        + next_command
     )

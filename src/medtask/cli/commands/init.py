@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import describe_table
-from medtask.cli.table_options import add_read_options
+from medtask.cli.table_options import add_read_options, format_read_options
 from medtask.errors import UsageError
 from medtask.tables.read_options import ReadOptions
 
@@ -56,17 +55,7 @@ def init(
     _write_task_file(file, draft)
     show.print_line(
         f"Wrote {file} - fill in the labels, then: medtask check {folder}"
-        f"{_format_options(read_options)}"
-    )
-
-
-def _format_options(read_options: ReadOptions) -> str:
-    """The options of reading as they are written on the command line."""
-    given = read_options.to_values().items()
-    return "".join(
-        f" --{name.replace('_', '-')} {shlex.quote(str(word))}"
-        for name, value in given
-        for word in (value if isinstance(value, tuple) else [value])
+        f"{format_read_options(read_options)}"
     )
 
 

@@ -192,9 +192,9 @@ def _print_result(model: TrainedModel) -> None:
             show.print_line((task_result.calibration, "dim"))
     if (out_of_fold := model.out_of_fold) and out_of_fold.score is not None:
         show.print_line(
-            f"{get_metric_title(out_of_fold.headline_metric)} on all rows with gold "
-            f"{out_of_fold.score}, each answered by a model of {out_of_fold.folds} folds that was "
-            "not trained on it"
+            f"{get_metric_title(out_of_fold.headline_metric)} on {out_of_fold.score.n:,} rows with "
+            f"gold {out_of_fold.score}, each answered by a model of {out_of_fold.folds} folds that "
+            "was not trained on it"
         )
         show.print_line((f"{out_of_fold.run}/", "bold"), "   medtask evaluate and compare read it")
     if model.state == "interrupted":
