@@ -194,7 +194,8 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
             f"the rows of {numbered[0].name} have no ids, and the tables differ", fix=fix
         )
     all_labels = dict.fromkeys(label.name for answers in systems for label in answers.task.labels)
-    notes = [note for answers in systems for note in answers.notes]
+    # The notes on one gold file are the same for every system.
+    notes = list(dict.fromkeys(note for answers in systems for note in answers.notes))
     notes += [
         line
         for answers in systems

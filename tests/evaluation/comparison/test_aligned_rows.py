@@ -140,6 +140,14 @@ def test_nothing_to_compare_is_an_error(other: list[AnsweredRow], message: str) 
         join_systems("label", {"x": own, "y": other})
 
 
+def test_the_first_ids_are_shown_if_no_id_is_shared() -> None:
+    own = make_rows(["curative", "staging"], GOLD[:2])
+    other = [AnsweredRow(1, make_answer("0001", "curative"), "", "curative")]
+    with pytest.raises(InputError, match='"0001" in y') as caught:
+        join_systems("label", {"x": own, "y": other})
+    assert "spreadsheet" in str(caught.value.fix)
+
+
 def test_no_gold_at_all_is_an_error() -> None:
     rows = make_rows([None] * 4, GOLD)
     with pytest.raises(InputError, match="no row of x and y has gold"):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import Any
 
-from medtask.display import format_row_count, shorten
+from medtask.display import format_list, format_row_count, quote, shorten
 from medtask.errors import InputError
 from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
@@ -189,6 +189,8 @@ def align_rows(
     graded = shared & gold_by_id.keys()
     left_out = {name: not_new[name] for name in graded & not_new.keys()}
     eligible = sorted(graded - left_out.keys(), key=_compute_shuffle_key)
+    if not shared:
+        raise _make_no_shared_ids_error(sources, ids)
     if not eligible:
         raise _build_no_rows_error(sources, shared, gold_by_id, left_out)
     kept = eligible[:SAMPLE_SIZE] if evaluation_kind.compares_sample else eligible
@@ -272,6 +274,25 @@ def _collect_gold(
     return ids, gold_by_id, unknown, left_out
 
 
+def _make_no_shared_ids_error(
+    sources: Sequence[SystemSource], ids: Sequence[Mapping[str, int]]
+) -> InputError:
+    names = " and ".join(source.name for source in sources)
+    first_ids = [
+        f"{quote(next(iter(rows)))} in {source.name}"
+        for source, rows in zip(sources, ids, strict=True)
+        if rows
+    ]
+    return InputError(
+        f"no row is in all of {names}: their ids have nothing in common"
+        + (f" (the first ids are {format_list(first_ids)})" if first_ids else ""),
+        fix=(
+            "compare answers to the same table; if a spreadsheet has changed the ids (it drops "
+            "zeros and makes dates), restore them"
+        ),
+    )
+
+
 def _build_no_rows_error(
     sources: Sequence[SystemSource],
     shared: set[str],
@@ -279,11 +300,6 @@ def _build_no_rows_error(
     left_out: Mapping[str, LeftOut],
 ) -> InputError:
     names = " and ".join(source.name for source in sources)
-    if not shared:
-        return InputError(
-            f"no row is in all of {names}: their ids have nothing in common",
-            fix="compare answers to the same table",
-        )
     if left_out:
         counts = count_left_out(left_out.values())
         return InputError(
