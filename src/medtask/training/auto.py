@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_duration, format_name
@@ -45,9 +45,6 @@ from medtask.training.training_context import (
 )
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingLog
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_BUDGET_S = 600.0
 _VECTORS_SHARE = 0.4  # of the budget, for reading the rows once

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_bytes
@@ -36,9 +36,6 @@ from medtask.training.training_data import TrainingExample
 from medtask.training.training_log import TrainingLog, list_validation_losses
 from medtask.training.training_manifest import TrainingRun
 from medtask.training.validation_metrics import name_score
-
-if TYPE_CHECKING:
-    pass
 
 LOSS_PLOT_FILE = "loss.svg"
 NOT_EVALUATED_NOTE = (
