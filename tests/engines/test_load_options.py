@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from medtask.engines.base import EngineInfo
+from medtask.engines.fake import FakeEngine
 from medtask.engines.load_options import ALL_OPTIONS, LoadOptions, format_option
 from medtask.engines.registry import load_model
 from medtask.runs.manifest import describe_model, list_destinations
@@ -28,9 +29,9 @@ def test_an_option_is_spelled_as_on_the_command_line() -> None:
 def test_keyword_arguments_replace_fields_of_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[LoadOptions] = []
 
-    def load(reference: str, options: LoadOptions) -> object:
+    def load(reference: str, options: LoadOptions) -> FakeEngine:
         calls.append(options)
-        return object()
+        return FakeEngine()
 
     monkeypatch.setattr("medtask.engines.fake.load_fake", load)
     load_model("fake:", GIVEN, device="mps", context_tokens=512)

@@ -448,7 +448,9 @@ def test_the_engine_reports_what_decides_its_answers(
 ) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "x"}')
     engine = load_vllm(f"vllm:{folder}", LoadOptions(dtype="float32", adapter=str(tmp_path)))
-    assert engine.info.identity.keys() == {
+    facts = engine.info.identity.keys()
+    assert {"file:config.json", "file:chat_template.jinja", "file:tokenizer.json"} <= facts
+    assert {fact for fact in facts if not fact.startswith("file:")} == {
         "model",
         "engine",
         "dtype",

@@ -73,9 +73,11 @@ def test_a_second_signal_is_raised_again_and_a_repetition_of_the_first_is_not() 
 
 # A function in C that runs for minutes, does not hold the interpreter's lock, and is not
 # interrupted by signals, as a fit or a matrix product.
+# SIGINT is ignored in processes that were started in the background.
 _STUCK = """
-import hashlib, sys
+import hashlib, signal, sys
 from medtask.runs.signals import catch_signals, limit_shutdown
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with limit_shutdown(float(sys.argv[1])), {block}:
     print("started", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
@@ -136,6 +138,7 @@ def test_a_signal_that_was_answered_does_not_end_the_process_later() -> None:
     script = """
 import signal, time
 from medtask.runs.signals import limit_shutdown, resume_after_signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with limit_shutdown(0.3):
     for _ in range(3):
         try:
@@ -157,14 +160,17 @@ def test_a_forked_child_does_not_report_its_signals_to_the_parent() -> None:
     script = """
 import os, signal, time
 from medtask.runs.signals import limit_shutdown
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ready, started = os.pipe()
 with limit_shutdown(0.2):
     child = os.fork()
     if child == 0:
         try:
+            os.write(started, b"1")
             time.sleep(5)
         except KeyboardInterrupt:
             os._exit(7)
-    time.sleep(0.2)
+    os.read(ready, 1)
     os.kill(child, signal.SIGINT)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     time.sleep(0.5)

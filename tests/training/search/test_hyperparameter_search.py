@@ -36,7 +36,7 @@ from support.prompt_search import (
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 
-RECIPE = Recipe(method="lora", bases=("tiny",), rate=1e-3)
+RECIPE = Recipe(method="lora", bases=("tiny",), rate=1e-3, epochs=3.0)
 TRIALS = 8
 
 
