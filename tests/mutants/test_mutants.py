@@ -42,7 +42,11 @@ LEDGER_MUTANTS = (
         "if stored and stored[2] == key and is_intact(stored):",
         "if stored:",
     ),
-    Mutant("probabilities have no checksum", 'texts + (probabilities or b"")', "texts"),
+    Mutant(
+        "probabilities have no checksum",
+        'repr(texts).encode() + (row.probabilities or b"")',
+        "repr(texts).encode()",
+    ),
     Mutant(
         "a later row's answer is found", "prompt_key = ? AND row < ?", "prompt_key = ? AND row != ?"
     ),

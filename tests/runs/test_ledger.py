@@ -378,6 +378,46 @@ def test_text_that_is_no_longer_utf_8_is_found_by_the_checksum_too(tmp_path: Pat
     ledger.close()
 
 
+CHANGED_COLUMNS = {
+    "row": "9",
+    "id": "'other'",
+    "prompt_key": "x'00'",
+    "status": "'review'",
+    "value": "'\"palliative\"'",
+    "confidence": "0.5",
+    "probabilities": "zeroblob(24)",
+    "off_set": "NULL",
+    "slack": "1.0",
+    "reason": "'other'",
+    "pass": "'other'",
+    "ms": "9.0",
+    "tokens_read": "9",
+    "tokens_reused": "9",
+    "written": "'{}'",
+    "crc": "0",
+}
+
+
+def test_the_changed_columns_are_all_columns(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    fill_ledger_file(path, 1)
+    with closing(sqlite3.connect(path)) as other:
+        columns = [column[1] for column in other.execute("PRAGMA table_info(answers)")]
+    assert list(CHANGED_COLUMNS) == columns
+
+
+@pytest.mark.parametrize(("column", "value"), CHANGED_COLUMNS.items(), ids=CHANGED_COLUMNS)
+def test_a_change_of_any_column_is_found_by_the_checksum(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    path = tmp_path / "ledger.db"
+    fill_ledger_file(path, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(f"UPDATE answers SET {column} = {value} WHERE row = 2")
+    state = verify_ledger(path)
+    assert (state.intact, state.damaged > 0) == (2, True)
+
+
 def test_a_commit_waits_for_the_disk_and_happens_once(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db", LABELS)
     before = ledger._db.total_changes

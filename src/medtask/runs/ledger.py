@@ -8,7 +8,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from medtask.errors import StorageError
 from medtask.prediction.predictor import RowAnswer
@@ -23,7 +22,7 @@ from medtask.runs.ledger_file import (
     is_new,
     recover_ledger,
 )
-from medtask.runs.ledger_rows import LedgerRowCodec, is_intact
+from medtask.runs.ledger_rows import LedgerRow, LedgerRowCodec, is_intact
 
 FLUSH_ROWS = 64
 FLUSH_SECONDS = 1.0
@@ -53,7 +52,7 @@ class Ledger:
     def __init__(self, path: Path, labels: Sequence[str], *, read_only: bool = False) -> None:
         self.path = path
         self._codec = LedgerRowCodec(labels)
-        self._pending: list[tuple[Any, ...]] = []
+        self._pending: list[LedgerRow] = []
         self._flushed = time.monotonic()
         with self._raise_storage_errors():
             if not read_only:

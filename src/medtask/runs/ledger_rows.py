@@ -8,12 +8,33 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import astuple
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from medtask.prediction.predictor import RowAnswer
 from medtask.records import Answer, PassStep, Quote, Status, Value
 
 _NUMBER_FORMAT = struct.Struct("<3q4d")
+
+
+class LedgerRow(NamedTuple):
+    """One row of the table ``answers``, as SQLite values in the order of its columns."""
+
+    row: int
+    record_id: str
+    key: bytes | None
+    status: str
+    value: str | None
+    confidence: float | None
+    probabilities: bytes | None
+    off_set: float | None
+    slack: float
+    reason: str | None
+    pass_name: str
+    ms: float
+    tokens_read: int
+    tokens_reused: int
+    details: str | None
+    checksum: int = 0
 
 
 class LedgerRowCodec:
@@ -27,10 +48,10 @@ class LedgerRowCodec:
         self.labels = tuple(labels)
         self._probabilities = struct.Struct(f"<{len(self.labels)}d")
 
-    def encode(self, row_answer: RowAnswer) -> tuple[Any, ...]:
+    def encode(self, row_answer: RowAnswer) -> LedgerRow:
         answer = row_answer.answer
         probabilities = answer.probabilities
-        stored = (
+        row = LedgerRow(
             row_answer.row,
             # A table can contain lone surrogates, which SQLite rejects.
             answer.record_id.encode("utf-8", "backslashreplace").decode(),
@@ -42,49 +63,34 @@ class LedgerRowCodec:
             if probabilities
             else None,
             _normalise_real(answer.off_set),
-            _normalise_real(answer.slack),
+            float(answer.slack) + 0.0,
             answer.reason,
             answer.pass_name,
-            _normalise_real(answer.ms),
+            float(answer.ms) + 0.0,
             answer.tokens_read,
             answer.tokens_reused,
             _encode_details(answer),
         )
-        return (*stored, compute_checksum(stored))
+        return row._replace(checksum=compute_checksum(row))
 
-    def decode(self, stored: tuple[Any, ...]) -> Answer:
-        (
-            _,
-            record_id,
-            _,
-            status,
-            value,
-            confidence,
-            probabilities,
-            off_set,
-            slack,
-            reason,
-            pass_name,
-            ms,
-            read,
-            reused,
-            details,
-            _,
-        ) = stored
+    def decode(self, stored: Sequence[Any]) -> Answer:
+        row = LedgerRow._make(stored)
         return Answer(
-            record_id,
-            Status(status),
-            value=None if value is None else _restore_value(json.loads(value)),
-            confidence=confidence,
-            probabilities=self._unpack_probabilities(probabilities) if probabilities else None,
-            off_set=off_set,
-            slack=slack,
-            reason=reason,
-            pass_name=pass_name,
-            ms=ms,
-            tokens_read=read,
-            tokens_reused=reused,
-            **_decode_details(details),
+            row.record_id,
+            Status(row.status),
+            value=None if row.value is None else _restore_value(json.loads(row.value)),
+            confidence=row.confidence,
+            probabilities=self._unpack_probabilities(row.probabilities)
+            if row.probabilities
+            else None,
+            off_set=row.off_set,
+            slack=row.slack,
+            reason=row.reason,
+            pass_name=row.pass_name,
+            ms=row.ms,
+            tokens_read=row.tokens_read,
+            tokens_reused=row.tokens_reused,
+            **_decode_details(row.details),
         )
 
     def _unpack_probabilities(self, probabilities: bytes) -> dict[str, float]:
@@ -132,34 +138,23 @@ def _decode_details(written: str | None) -> dict[str, Any]:
     return details
 
 
-def compute_checksum(stored: tuple[Any, ...]) -> int:
-    (
-        row,
-        record_id,
-        key,
-        status,
-        value,
-        confidence,
-        probabilities,
-        off_set,
-        slack,
-        reason,
-        pass_name,
-        ms,
-        read,
-        reused,
-        details,
-    ) = stored
-    reals = (math.nan if number is None else number for number in (confidence, off_set, slack, ms))
-    texts = repr((record_id, status, value, reason, pass_name, details)).encode()
-    return zlib.crc32(
-        _NUMBER_FORMAT.pack(row, read, reused, *reals),
-        zlib.crc32(texts + (probabilities or b""), zlib.crc32(key or b"")),
+def compute_checksum(row: LedgerRow) -> int:
+    """CRC-32 of every column of a row except its checksum."""
+    reals = (row.confidence, row.off_set, row.slack, row.ms)
+    texts = (row.record_id, row.status, row.value, row.reason, row.pass_name, row.details)
+    numbers = _NUMBER_FORMAT.pack(
+        row.row,
+        row.tokens_read,
+        row.tokens_reused,
+        *(math.nan if number is None else number for number in reals),
     )
+    encoded = repr(texts).encode() + (row.probabilities or b"")
+    return zlib.crc32(numbers, zlib.crc32(encoded, zlib.crc32(row.key or b"")))
 
 
-def is_intact(stored: tuple[Any, ...]) -> bool:
+def is_intact(stored: Sequence[Any]) -> bool:
     try:
-        return bool(compute_checksum(stored[:-1]) == stored[-1])
+        row = LedgerRow._make(stored)
+        return compute_checksum(row) == row.checksum
     except (struct.error, TypeError):  # a flipped bit can turn a number into text
         return False
