@@ -13,7 +13,12 @@ import pytest
 from medtask import similarity
 from medtask.errors import StorageError
 from medtask.evaluation.presentation.blocks import ReportSection
-from medtask.evaluation.report.run_report import ReportAdditions, render_report, write_report
+from medtask.evaluation.report.run_report import (
+    ReportAdditions,
+    mark_code,
+    render_report,
+    write_report,
+)
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
@@ -83,6 +88,11 @@ def test_the_sections_come_in_the_order_of_the_questions(run_summary: RunSummary
     assert (
         re.findall(r"<h2>(.*?)</h2>", render_report(run_summary, MANIFEST, BASELINES)) == QUESTIONS
     )
+
+
+def test_commands_are_marked_as_code_and_stay_escaped() -> None:
+    text = "use `medtask audit <RUN>`, not <b>`"
+    assert mark_code(text) == "use <code>medtask audit &lt;RUN&gt;</code>, not &lt;b&gt;`"
 
 
 def test_hostile_text_is_text() -> None:

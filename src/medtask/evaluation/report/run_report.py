@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from medtask.atomic_files import replace_text
 from medtask.display import capitalise_first, format_count, format_percent, shorten
@@ -118,6 +120,12 @@ def render_report(
     )
 
 
+def mark_code(text: str) -> Markup:
+    """Escaped HTML of ``text``, with ``<code>`` around what stands between backticks."""
+    marked = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(marked)  # noqa: S704 - escaped above
+
+
 def create_template_environment() -> Environment:
     """Template environment that escapes all text except plots; unknown names are errors."""
     templates = Environment(
@@ -135,6 +143,7 @@ def create_template_environment() -> Environment:
         shorten=shorten,
         words=lambda name: str(name).replace("_", " "),
         plain=words.format_manifest_value,
+        code=mark_code,
         first_entries=lambda mapping: islice(mapping.items(), MAX_ENTRIES),
         first_items=lambda items: items[:MAX_ENTRIES],
     )
