@@ -293,9 +293,8 @@ def main() -> None:
     folder = options.data / "icd9_procedures"
     task, records = read_dataset(folder, sys.maxsize)
     gold = read_gold(folder)
-    scored_records = records[:: len(records) // options.rows][
-        : options.rows
-    ]  # the file is sorted by code: its first rows are of one kind
+    # The file is sorted by code: its first rows are of one kind.
+    scored_records = records[:: len(records) // options.rows][: options.rows]
     training_records = [record for record in records if record not in scored_records]
     prompts = [
         prompt

@@ -178,9 +178,8 @@ def measure_calibration(population: Predictions, draws: int) -> ResultRow:
     )
     labels = [str(number) for number in range(population.probabilities.shape[1])]
     for seed in range(draws):
-        drawn = np.random.default_rng(seed).choice(
-            len(population.gold), 371, replace=False
-        )  # no text in two folds
+        # No text in two folds.
+        drawn = np.random.default_rng(seed).choice(len(population.gold), 371, replace=False)
         found = fit_calibration(
             population.probabilities[drawn], population.gold[drawn], LabelSet(labels, True)
         )

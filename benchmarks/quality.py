@@ -231,9 +231,8 @@ def write_row_subset(folder: Path, rows: int) -> tuple[Path, Path]:
         ("train", training_data.train, rows),
         ("validation", training_data.validation, rows // 5),
     ):
-        step = max(
-            1, len(examples) // most
-        )  # spread over the whole table, whose rows may be sorted
+        # Spread over the whole table, whose rows may be sorted.
+        step = max(1, len(examples) // most)
         paths.append(folder / f"{name}-{rows}.jsonl")
         paths[-1].write_text(
             "".join(lines[example.row - 1] for example in examples[::step][:most]), encoding="utf-8"

@@ -245,8 +245,7 @@ def main() -> None:
         print(
             f"{trainer_name:18} {speed:6.2f} samples/s "
             f"({min(speeds[trainer_name][1:]):.2f}-{max(speeds[trainer_name][1:]):.2f}), "
-            f"{tokens[trainer_name]:.0f} tokens "
-            "a sample"
+            f"{tokens[trainer_name]:.0f} tokens a sample"
         )
     print(f"ratio {median_speeds['medtask, packed'] / median_speeds['TRL SFTTrainer']:.1f}")
 

@@ -13,9 +13,8 @@ from random import Random
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-Row = Mapping[
-    str, str
-]  # "text" is what tells it from other rows; what else it holds is its maker's affair
+# "text" is what tells it from other rows; what else it holds is its maker's affair
+Row = Mapping[str, str]
 
 FRAGMENTS = Path(__file__).parents[1] / "fragments"
 DEFAULT_PATIENT = "p30-85"

@@ -44,9 +44,8 @@ def replace_file(path: Path) -> Iterator[Path]:
 def replace_text(path: Path, text: str) -> None:
     """Replace a text file atomically: see `replace_file`."""
     with replace_file(path) as draft:
-        draft.write_bytes(
-            text.encode("utf-8", "replace")
-        )  # ids and labels may hold lone surrogates
+        # Ids and labels may hold lone surrogates.
+        draft.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _sync_to_disk(path: Path) -> None:

@@ -204,9 +204,8 @@ def test_the_loop_answers_line_by_line_until_an_empty_one() -> None:
     terminal.type("What is glaucoma?\n")
     terminal.wait_for(ANSWER)
     terminal.type("What is gout?\n")
-    terminal.wait_for(
-        "about 13 characters"
-    )  # nothing of the first question is in the second prompt
+    # Nothing of the first question is in the second prompt.
+    terminal.wait_for("about 13 characters")
     terminal.type("\n")
     assert terminal.close() == 0
 

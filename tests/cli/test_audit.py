@@ -23,6 +23,12 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("answers.csv")
 
 
+def write_answers(id_and_text: str) -> None:
+    """Write answers.csv with 200 rows, whose id and text are formatted with their number."""
+    lines = [f"{id_and_text.format(row=row)},curative,0.9" for row in range(1, 201)]
+    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+
+
 def fill_labels(path: Path, label: str = "a") -> None:
     rows = list(read_table(path).rows())
     with path.open("w", newline="") as stream:
@@ -84,8 +90,7 @@ def test_a_sample_that_a_spreadsheet_has_saved_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [f"{row:04},Operation nø. {row},curative,0.9" for row in range(1, 201)]
-    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+    write_answers("{row:04},Operation nø. {row}")
     assert medtask("audit", "answers.csv", "--budget", "40").code == 0
     folder = Path("answers-audit")
     rows = list(read_table(folder / "sample.csv"))
@@ -105,8 +110,7 @@ def test_the_workbook_of_a_sample_keeps_ids_as_text_and_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [f"{row:04},Operation {row},curative,0.9" for row in range(1, 201)]
-    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+    write_answers("{row:04},Operation {row}")
     medtask("audit", "answers.csv", "--budget", "40")
     path = Path("answers-audit/sample.xlsx")
     book = openpyxl.load_workbook(path)
@@ -129,8 +133,7 @@ def test_ids_that_are_not_in_the_sample_are_named_with_one_that_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medtask: RunCommand
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [f"{row}-7,Operation {row},curative,0.9" for row in range(1, 201)]
-    Path("answers.csv").write_text("\n".join(["id,text,answer,confidence", *lines, ""]), "utf-8")
+    write_answers("{row}-7,Operation {row}")
     medtask("audit", "answers.csv", "--budget", "40")
     Path("mine.csv").write_text("id,gold\n07.jan,curative\n")
     shown = medtask("audit", "answers.csv", "--labels", "mine.csv")

@@ -69,15 +69,20 @@ def test_a_foreign_table_gets_a_folder_of_its_own(
     assert medtask("evaluate", "other.csv", "--to", "docx").code == 2
 
 
-def test_a_calibration_is_stored_beside_the_task_and_used_by_the_next_run(
-    medtask: RunCommand, project_folder: Path
-) -> None:
+def run_with_gold(medtask: RunCommand) -> None:
+    """Write a table of 300 rows with gold, and run the task on it; the run's folder is out."""
     rows = [
         f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}"
         for row in range(300)
     ]
     Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]))
     medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q")
+
+
+def test_a_calibration_is_stored_beside_the_task_and_used_by_the_next_run(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    run_with_gold(medtask)
     shown = medtask("evaluate", "out", "--calibrate", "temperature", "--no-baselines")
     assert "surgery/calibration.json" in shown.out and "temperature" in shown.out
     again = medtask("run", "surgery", "--model", "fake:", "--out", "out")
@@ -91,12 +96,7 @@ def test_a_calibration_is_stored_beside_the_task_and_used_by_the_next_run(
 def test_the_report_shows_the_audit_and_both_sets_of_rows(
     medtask: RunCommand, project_folder: Path
 ) -> None:
-    rows = [
-        f"B{row},operation {row} of {row % 17},{('curative', 'palliative', 'staging')[row % 3]}"
-        for row in range(300)
-    ]
-    Path("procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]))
-    medtask("run", "surgery", "--model", "fake:", "--out", "out", "-q")
+    run_with_gold(medtask)
     medtask("audit", "out", "--budget", 40)
     assert medtask("evaluate", "out", "--no-baselines").code == 0
     assert "What does the audit say" not in Path("out/report.html").read_text()

@@ -57,7 +57,6 @@ def test_a_run_and_another_tools_table_are_logged_to_the_store_beside_the_runs(
     assert kept[run.name].data.params["engine"] == "fake"
     assert kept["procedures"].data.params == {"verb": "evaluate", "max_error": "0.05"}
     assert kept["procedures"].data.metrics == {"accuracy": 0.5, "accuracy.n": 4.0}
-    assert (
-        medtask("run", "surgery", "--model", "fake:", "-q").code == 0
-    )  # the store's folder is not taken for a run's
+    # The store's folder is not taken for a run's.
+    assert medtask("run", "surgery", "--model", "fake:", "-q").code == 0
     assert json.loads((run / "manifest.json").read_text())["timing"]["sessions"] == 2

@@ -135,8 +135,7 @@ def test_a_log_gets_a_line_every_ten_seconds_and_at_every_validation(
         "step 10 of 30   loss 0.100   1,204 tokens/s   0:40 left",
         (
             "step 10 of 30   loss 0.100   validation 0.500 (accuracy 0.871)   1,204 tokens/s   "
-            "0:48 "
-            "left"
+            "0:48 left"
         ),
         "Training finished; saving and evaluating the model",
     ]

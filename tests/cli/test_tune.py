@@ -19,6 +19,7 @@ from support.prompt_search import (
     prefers_nothing,
 )
 
+TUNE = ("tune", "planted", "operations.csv", "--model", "fake:", "--budget", "1h")
 INSTRUCTION_PROPOSALS = (
     "```\nDecide.\n```",
     "no fences here",
@@ -58,9 +59,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PromptSensitiveEngine]:
         return made
 
     def close() -> None:
-        assert (
-            not closed
-        )  # real engines give their memory back once, and have none to give a second time
+        # Real engines give their memory back once, and have none to give a second time.
+        assert not closed
         closed.append(True)
 
     monkeypatch.setattr(fake, "load_fake", load)
@@ -71,17 +71,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[PromptSensitiveEngine]:
 def test_examples_that_help_come_into_a_new_task_file(
     medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
-    done = medtask(
-        "tune",
-        "planted",
-        "operations.csv",
-        "--model",
-        "fake:",
-        "--what",
-        "examples",
-        "--budget",
-        "1h",
-    )
+    done = medtask(*TUNE, "--what", "examples")
     assert done.code == 0
     assert done.out.startswith("accuracy 0.")
     assert "30 test rows" in done.out
@@ -96,19 +86,7 @@ def test_examples_that_help_come_into_a_new_task_file(
 def test_json_is_one_document_without_a_word_of_a_row(
     medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
-    done = medtask(
-        "tune",
-        "planted",
-        "operations.csv",
-        "--model",
-        "fake:",
-        "--what",
-        "examples",
-        "--budget",
-        "1h",
-        "--json",
-        "--quiet",
-    )
+    done = medtask(*TUNE, "--what", "examples", "--json", "--quiet")
     output = json.loads(done.out)
     assert output["gain"]["shown"] is True
     assert output["changed"] == ["examples"]
@@ -121,17 +99,7 @@ def test_where_nothing_helps_no_file_is_written(
     medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     engine.wants = prefers_nothing
-    done = medtask(
-        "tune",
-        "planted",
-        "operations.csv",
-        "--model",
-        "fake:",
-        "--what",
-        "prompt",
-        "--budget",
-        "1h",
-    )
+    done = medtask(*TUNE, "--what", "prompt")
     assert done.code == 0
     assert done.out.startswith("Nothing was better")
     assert [path.name for path in Path("planted").iterdir()] == ["task.yaml"]
@@ -150,8 +118,7 @@ def test_a_proposer_of_its_own_writes_the_instructions(
         "load_fake",
         lambda reference, options: writer if reference == "fake:seed=7" else engine,
     )
-    words = ("--model", "fake:", "--proposer", "fake:seed=7", "--what", "prompt", "--budget", "1h")
-    done = medtask("tune", "planted", "operations.csv", *words)
+    done = medtask(*TUNE, "--proposer", "fake:seed=7", "--what", "prompt")
     assert "instruction" in done.out
     assert writer.generation_texts
     assert not engine.generation_texts
@@ -191,7 +158,7 @@ def test_without_gold_there_is_nothing_to_search_by(
     medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     Path("planted/task.yaml").write_text(TASK.replace("gold: purpose\n", ""))
-    done = medtask("tune", "planted", "operations.csv", "--model", "fake:", "--budget", "1h")
+    done = medtask(*TUNE)
     assert done.code == 4
     assert "--gold" in done.err
 
@@ -200,17 +167,7 @@ def test_texts_of_patients_need_acknowledgement(
     medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     Path("planted/task.yaml").write_text(TASK + "phi: true\n")
-    words = (
-        "tune",
-        "planted",
-        "operations.csv",
-        "--model",
-        "fake:",
-        "--what",
-        "examples",
-        "--budget",
-        "1h",
-    )
+    words = (*TUNE, "--what", "examples")
     assert medtask(*words).code == 2
     assert medtask(*words, "--acknowledge-phi").code == 0
 
@@ -219,17 +176,7 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(
     medtask: RunCommand, folder: Path, engine: PromptSensitiveEngine
 ) -> None:
     Path("planted/task.tuned.yaml").write_text("mine")
-    words = (
-        "tune",
-        "planted",
-        "operations.csv",
-        "--model",
-        "fake:",
-        "--what",
-        "examples",
-        "--budget",
-        "1h",
-    )
+    words = (*TUNE, "--what", "examples")
     assert medtask(*words).code == 2
     assert Path("planted/task.tuned.yaml").read_text() == "mine"
     assert medtask(*words, "--force").code == 0

@@ -22,20 +22,12 @@ from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.records import Branch, Description, Prompt, Scores, Status
 from medtask.unicode_text import split_terms
+from support.small_trainings import PARTS, TAGS, TEXTS
 
-PARTS = ("knee", "wrist", "brain")
-TEXTS = [
-    f"{way} of the {side} {part}{after}"
-    for part in PARTS
-    for way in ("MRI", "CT")
-    for side in ("left", "right")
-    for after in ("", " after a fall", ", naïve", " again", " #5 😀")
-]
 GOLD = [next(part for part in PARTS if part in text) for text in TEXTS]
 LABEL_MATRIX = np.array(
     [[part in text for part in PARTS[:2]] + ["fall" in text] for text in TEXTS], dtype=int
 )
-TAGS = ("knee", "wrist", "fall")
 NEW_TEXTS = [
     "CT of the knee",
     "a fall on the right wrist and the knee",

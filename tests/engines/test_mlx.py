@@ -31,6 +31,7 @@ from medtask.engines.mlx.load import load_mlx, translate_config
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, ModelTooLarge
 from medtask.records import Branch, Fault, Limits, Message, Prompt, Status
 from support.reference_engine import (
+    assert_sampling_depends_on_seed_and_record,
     assert_scores_match,
     generate_texts,
     load_reference_engine,
@@ -290,12 +291,8 @@ def test_a_schema_is_kept_to_with_quotes_from_the_text(engine: MlxEngine) -> Non
 
 
 def test_chance_depends_on_the_seed_and_the_record_alone(engine: MlxEngine) -> None:
-    warm = replace(TEXT_LIMITS, temperature=1.0, top_p=0.9, seed=5)
-    together = generate_texts(engine, make_prompts(), warm)
-    assert generate_texts(engine, make_prompts()[3:4], warm)["3"].text == together["3"].text
-    assert (
-        generate_texts(engine, make_prompts()[3:4], replace(warm, seed=6))["3"].text
-        != together["3"].text
+    assert_sampling_depends_on_seed_and_record(
+        engine, make_prompts(), replace(TEXT_LIMITS, temperature=1.0, top_p=0.9)
     )
 
 

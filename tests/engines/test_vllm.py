@@ -36,7 +36,12 @@ from medtask.engines.tokens.trie_scoring import QueryLogprobs
 from medtask.engines.vllm import MAX_LOGPROB_IDS, VllmEngine, load_vllm
 from medtask.errors import EngineError, InputError, MissingExtra
 from medtask.records import Branch, Fault, Limits, Message, Prompt, Scores, Status
-from support.reference_engine import assert_scores_match, generate_texts, load_reference_engine
+from support.reference_engine import (
+    assert_sampling_depends_on_seed_and_record,
+    assert_scores_match,
+    generate_texts,
+    load_reference_engine,
+)
 from support.tiny_models import save_model
 
 TEXTS = (
@@ -346,12 +351,8 @@ def test_a_stop_text_is_no_part_of_the_text(engine: VllmEngine) -> None:
 
 
 def test_chance_depends_on_the_seed_and_the_record_alone(engine: VllmEngine) -> None:
-    warm = replace(TEXT_LIMITS, temperature=1.0, seed=5)
-    together = generate_texts(engine, make_prompts(), warm)
-    assert generate_texts(engine, make_prompts()[3:4], warm)["3"].text == together["3"].text
-    assert (
-        generate_texts(engine, make_prompts()[3:4], replace(warm, seed=6))["3"].text
-        != together["3"].text
+    assert_sampling_depends_on_seed_and_record(
+        engine, make_prompts(), replace(TEXT_LIMITS, temperature=1.0)
     )
 
 

@@ -22,15 +22,13 @@ from medtask.records import (
     Status,
 )
 from medtask.tasks.task import (
-    Fields,
     FreeText,
     Label,
     MultipleChoice,
     Reasoning,
-    ScoredField,
     Task,
 )
-from support.recorded_prompts import RecordingEngine, answer_texts, make_text_prompts
+from support.recorded_prompts import FIELDS, RecordingEngine, answer_texts, make_text_prompts
 
 LABELS = (Label("curative", "", "curative"), Label("palliative", "", "palliative"))
 
@@ -44,20 +42,6 @@ THINKING = Task(
 
 
 TEXT = Task("qa", "Answer.", "{{ text }}", FreeText(max_tokens=20))
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}},
-}
-
-
-FIELDS = Task(
-    "registry",
-    "Fill in.",
-    "{{ text }}",
-    Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)),
-)
 
 
 def test_a_model_thinks_and_then_answers_with_its_thoughts_before_it() -> None:

@@ -30,9 +30,8 @@ NAMES = ("curative", "palliative", "staging")
 def write_answers(path: Path, n: int = 400, *, seed: int = 0) -> dict[str, str]:
     """A table of answers that are right as often as they say; the truth by id."""
     random = np.random.default_rng(seed)
-    truth = {
-        f"={number}": NAMES[random.choice(3, p=[0.6, 0.3, 0.1])] for number in range(n)
-    }  # ids that a spreadsheet would run
+    # Ids that a spreadsheet would run.
+    truth = {f"={number}": NAMES[random.choice(3, p=[0.6, 0.3, 0.1])] for number in range(n)}
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["id", "text", "answer", "confidence", "gold"])

@@ -100,9 +100,8 @@ class LoggedCall:
     retry_after_s: float | None = None  # what Retry-After asked for
     status: int = 200
     calls_in_flight: int = 0  # other calls under way when it came
-    disconnected_at: float | None = (
-        None  # when an abandoned call's connection was given up by the client
-    )
+    # When an abandoned call's connection was given up by the client
+    disconnected_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -248,9 +247,8 @@ def serve(
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family, backlog=256)
-    listener.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-    )  # asyncio sets it only on sockets that it made: 40 ms a call
+    # Asyncio sets it only on sockets that it made: 40 ms a call.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     secure = (
         {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
         if certificate
@@ -353,9 +351,8 @@ async def _send_status(
     if rule.retry_after is not None:
         kind, _, seconds = rule.retry_after.rpartition(":")
         now = time.time()
-        then = (
-            math.floor(now + float(seconds)) if kind == "date" else None
-        )  # an HTTP date has whole seconds
+        # An HTTP date has whole seconds.
+        then = math.floor(now + float(seconds)) if kind == "date" else None
         headers = [
             (b"retry-after", (formatdate(then, usegmt=True) if then else rule.retry_after).encode())
         ]

@@ -9,7 +9,18 @@ from medtask.engines.fake import FakeEngine
 from medtask.prediction.asking import ask_prompts
 from medtask.prediction.deciding import decide_answer
 from medtask.records import Answer, Branch, Fault, Generated, Limits, Message, Prompt, Scores
-from medtask.tasks.task import Task
+from medtask.tasks.task import Fields, ScoredField, Task
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}},
+}
+FIELDS = Task(
+    "registry",
+    "Fill in.",
+    "{{ text }}",
+    Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)),
+)
 
 
 class RecordingEngine(FakeEngine):

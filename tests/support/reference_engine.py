@@ -1,7 +1,8 @@
-"""Other engines held against the hf engine's plain passes of the same model."""
+"""Comparison of other engines with plain passes of the same model by the hf engine."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from medtask.records import Generated, Limits, Prompt, Scores
 
 def load_reference_engine(folder: Path) -> HfEngine:
     engine = load_hf(str(folder), LoadOptions(dtype="float32", device="cpu"))
-    engine.disable_packing("it is the plain way that others are held against")
+    engine.disable_packing("it is the reference that other engines are compared with")
     return engine
 
 
@@ -32,6 +33,17 @@ def generate_texts(
     written = {result.record_id: result for result in engine.generate(prompts, limits, **more)}
     assert all(isinstance(result, Generated) for result in written.values())
     return written
+
+
+def assert_sampling_depends_on_seed_and_record(
+    engine: Any, prompts: list[Prompt], limits: Limits
+) -> None:
+    """A sampled text is the same whatever other prompts are asked with it."""
+    limits, alone = replace(limits, seed=5), prompts[3:4]
+    record_id = alone[0].record_id
+    text = generate_texts(engine, prompts, limits)[record_id].text
+    assert generate_texts(engine, alone, limits)[record_id].text == text
+    assert generate_texts(engine, alone, replace(limits, seed=6))[record_id].text != text
 
 
 def assert_scores_match(engine: Any, reference: HfEngine, prompts: list[Prompt]) -> None:

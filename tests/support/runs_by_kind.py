@@ -151,8 +151,7 @@ def make_answer_run(rows: int = 60, *, has_gold: bool = True) -> SummaryAccumula
         index = row % 6
         gold = (
             f"{DISEASES[index].capitalize()} is {DISEASE_DESCRIPTIONS[index]}. It is treated by "
-            "those who know "
-            f"it, in the clinic of day {row % 9}."
+            f"those who know it, in the clinic of day {row % 9}."
         )
         cause = DISEASE_DESCRIPTIONS[index if chance.random() < 0.6 else 0]
         result = (

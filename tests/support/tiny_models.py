@@ -13,23 +13,20 @@ from transformers import PreTrainedTokenizerFast
 TEMPLATES = {
     "chatml": (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% "
-        "endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     ),
     "gemma": (
         "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ "
-        "raise_exception('no system turn') }}{% endif %}"
-        "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ "
-        "m['content'] | trim }}<end_of_turn>\n{% endfor %}"
-        "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+        "raise_exception('no system turn') }}{% endif %}<start_of_turn>{{ 'model' if m['role'] == "
+        "'assistant' else m['role'] }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}{% if "
+        "add_generation_prompt %}<start_of_turn>model\n{% endif %}"
     ),
     "thinking": (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
         "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ "
-        "m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined "
-        "and not enable_thinking %}"
-        "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+        "m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt "
+        "%}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking "
+        "%}<think>\n\n</think>\n\n{% endif %}{% endif %}"
     ),
     "inst": (
         "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"

@@ -127,9 +127,8 @@ def test_what_every_division_keeps(
         assert again is None
         return
     assert again is not None
-    assert (
-        again.tolist() == held_out[indices].tolist()
-    )  # the same rows, in whatever order they come
+    # The same rows, in whatever order they come.
+    assert again.tolist() == held_out[indices].tolist()
     sides = defaultdict(set)
     for family, aside in zip(families, held_out.tolist(), strict=True):
         sides[family].add(aside)

@@ -141,8 +141,7 @@ def _check_privacy() -> Iterator[EnvironmentCheck]:
             "privacy",
             "ok",
             f"all {len(TELEMETRY_VARIABLES)} telemetry switches are set; connections are refused "
-            "while "
-            "records are read",
+            "while records are read",
         )
     yield EnvironmentCheck(
         "downloads",

@@ -167,8 +167,7 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
         found_format = content.get("format")
         raise InputError(
             f"{format_path(path)} has the format {format_name(repr(found_format))}; this version "
-            "of medtask "
-            f"reads format {METADATA_FORMAT}",
+            f"of medtask reads format {METADATA_FORMAT}",
             fix="use the version that wrote it",
         )
     allowed = {"engine": EngineName, "kind": KindName, "phi": PhiStatus}

@@ -181,8 +181,7 @@ class PackedEngine(Engine):
             elif request.max_sequence_tokens > self.max_input_tokens:
                 reason = (
                     f"{request.max_sequence_tokens:,} tokens with the longest label; the model "
-                    "reads at "
-                    f"most {self.max_input_tokens:,}"
+                    f"reads at most {self.max_input_tokens:,}"
                 )
                 yield Fault(request.prompt.record_id, Status.TOO_LONG, reason)
             else:
@@ -295,9 +294,8 @@ def _find_prefix_labels(rendering: Rendering, branch: Branch) -> tuple[str, ...]
     if branch.weigh == "text":
         return ()
     names = branch.candidates
-    label_tokens = [
-        tokens[:-1] for tokens in rendering.candidate_tokens
-    ]  # without the closing token
+    # Without the closing token.
+    label_tokens = [tokens[:-1] for tokens in rendering.candidate_tokens]
     order = sorted(range(len(label_tokens)), key=lambda index: label_tokens[index])
     # In sorted order, labels with a common prefix are adjacent.
     return tuple(

@@ -16,12 +16,13 @@ from medtask.tasks.kinds.label import get_label_names
 from medtask.tasks.task import Task
 
 PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
+# Statuses of rows that may have an answer
 _STATUSES_WITH_ANSWER = (
     None,
     Status.OK,
     Status.REVIEW,
     Status.TRUNCATED,
-)  # statuses of rows that may have an answer
+)
 
 
 def read_id(task: Task, cells: Mapping[str, object], number: int) -> str:

@@ -22,9 +22,8 @@ if sys.platform == "win32":
     import msvcrt
 
     def _take(file: int) -> None:
-        os.lseek(
-            file, 2**30, os.SEEK_SET
-        )  # a byte that is never read: Windows locks also block reading
+        # A byte that is never read: Windows locks also block reading.
+        os.lseek(file, 2**30, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
 else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from medtask.tables.encoding import detect_encoding, open_bytes, read_lines
+from medtask.tables.encoding import TextEncoding, detect_encoding, open_bytes, read_lines
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
@@ -30,21 +30,7 @@ def read_jsonl(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
     """Open a JSON Lines file; the columns are the keys of all lines, read in a first pass."""
     refuse_header_row(path, options)
     encoding = detect_encoding(path, options.encoding)
-    keys: dict[str, None] = {}
-    for row in _read_json_lines(path, encoding.name, ReadStats()):
-        keys.update(dict.fromkeys(row))
-    columns = collect_columns(path, keys)
-
-    def rows(stats: ReadStats) -> Iterator[Row]:
-        for row in _read_json_lines(path, encoding.name, stats):
-            yield {column: row.get(column) for column in columns}
-
-    return TablePart(
-        columns,
-        (encoding.note,),
-        rows,
-        guess_note=encoding.note if encoding.is_guess else "",
-    )
+    return _build_part(path, encoding, lambda stats: _read_json_lines(path, encoding.name, stats))
 
 
 def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Row]:
@@ -85,17 +71,23 @@ def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TableP
     except _JsonError as error:
         fix = "correct the file; if each line is a JSON object, use a file name that ends in .jsonl"
         raise make_table_error(path, f"not a JSON table: {error}", fix=fix) from None
-    columns = collect_columns(path, (key for row in table for key in row))
+    return _build_part(path, encoding, lambda stats: iter(table))
+
+
+def _build_part(
+    path: Path, encoding: TextEncoding, read_objects: Callable[[ReadStats], Iterator[Row]]
+) -> TablePart:
+    keys: dict[str, None] = {}
+    for row in read_objects(ReadStats()):
+        keys.update(dict.fromkeys(row))
+    columns = collect_columns(path, keys)
 
     def rows(stats: ReadStats) -> Iterator[Row]:
-        for row in table:
+        for row in read_objects(stats):
             yield {column: row.get(column) for column in columns}
 
     return TablePart(
-        columns,
-        (encoding.note,),
-        rows,
-        guess_note=encoding.note if encoding.is_guess else "",
+        columns, (encoding.note,), rows, guess_note=encoding.note if encoding.is_guess else ""
     )
 
 

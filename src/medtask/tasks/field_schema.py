@@ -235,8 +235,7 @@ class _SchemaReader(SchemaFaults):
             )
         if not name.strip() or not is_clean_line(name) or len(name) > 200:
             self.add_fault(
-                f"{quote(name)} cannot be a field: it is blank, too long, or holds an "
-                "invisible "
+                f"{quote(name)} cannot be a field: it is blank, too long, or holds an invisible "
                 "character",
                 location.path,
             )

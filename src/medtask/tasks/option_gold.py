@@ -113,11 +113,10 @@ class GoldColumn:
         more = f" and {count - _MAX_LISTED_ROWS:,} more" if count > _MAX_LISTED_ROWS else ""
         forms = [name for name in GOLD_FORMS if any(name in pair for pair in self._different)]
         return [
-            f"can be read in different ways in {format_row_count(count)} "
-            f"(row{'s' * (count > 1)} {listed}{more}), as "
-            f"{' or '.join(_FORM_DESCRIPTIONS[one] for one in forms)}: these rows are left out of "
-            f"the metrics unless the task states the form (gold_is: {' or '.join(forms)}, under "
-            "answer)"
+            f"can be read in different ways in {format_row_count(count)} (row{'s' * (count > 1)} "
+            f"{listed}{more}), as {' or '.join(_FORM_DESCRIPTIONS[one] for one in forms)}: these "
+            "rows are left out of the metrics unless the task states the form (gold_is: "
+            f"{' or '.join(forms)}, under answer)"
         ]
 
 

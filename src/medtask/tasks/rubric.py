@@ -85,10 +85,9 @@ MEDICAL_RUBRIC = Rubric(
     name="medical-answers",
     instruction=(
         "Grade an answer to a medical question. The reference counts as correct and complete. "
-        "Judge what the answer says, not how "
-        "long, polite or fluent it is. The same facts in other words are as good. What goes "
-        "beyond the reference is a fault only "
-        "where it is wrong or could do harm."
+        "Judge what the answer says, not how long, polite or fluent it is. The same facts in other "
+        "words are as good. What goes beyond the reference is a fault only where it is wrong or "
+        "could do harm."
     ),
     grades=(
         RubricGrade(

@@ -54,8 +54,7 @@ class SplitReport:
         )
         return (
             f"{self.share:.3g} of the rows are set aside, stratified by label, with seed "
-            f"{self.seed}; "
-            f"groups and equal texts stay together{near_duplicates}"
+            f"{self.seed}; groups and equal texts stay together{near_duplicates}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -104,9 +104,8 @@ def reference_answers() -> dict[str, str | Fault]:
     with open_client(FaultServer()) as client:
         output = post_all(client)
     assert len(output) == ROWS
-    assert (
-        len(set(map(str, output.values()))) > 5
-    )  # answers differ, so that swapped ones are noticed
+    # Answers differ, so that swapped ones are noticed.
+    assert len(set(map(str, output.values()))) > 5
     return output
 
 

@@ -389,9 +389,8 @@ def test_any_address_leads_to_this_machine_or_to_an_error(
     except MedtaskError:
         return
     assert {ip_address(address).is_loopback for address in found.addresses} == {True}
-    assert (
-        urlsplit(found.url).hostname == found.host
-    )  # what is shown is what another parser reads, too
+    # What is shown is what another parser reads, too.
+    assert urlsplit(found.url).hostname == found.host
 
 
 def test_every_error_has_a_remedy() -> None:

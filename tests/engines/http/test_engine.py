@@ -185,9 +185,8 @@ def test_every_cut_of_a_prompt_is_found_where_the_server_counts(
         for result in score_by_id(engine, ROWS).values():
             assert isinstance(result, Fault)
             assert result.reason.startswith("truncated_by_engine")
-    server.features = replace(
-        server.features, cut_tokens=2
-    )  # counts of other software may be off by so many
+    # Counts of other software may be off by so many.
+    server.features = replace(server.features, cut_tokens=2)
     assert all(isinstance(result, Scores) for result in score_by_id(engine, ROWS).values())
 
 

@@ -281,9 +281,8 @@ def test_text_is_shown_while_it_is_written(engine: Any) -> None:
 def test_more_rows_than_have_room_wait_for_their_turn(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        engine, "max_cells", 150
-    )  # two rows of some 60 tokens behind the shared ones
+    # Two rows of some 60 tokens behind the shared ones.
+    monkeypatch.setattr(engine, "max_cells", 150)
     result = generate_by_id(engine, make_text_prompts(*WORDS), Limits(16))
     assert set(result) == {"0", "1", "2", "3", "4"}
 

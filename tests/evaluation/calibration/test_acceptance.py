@@ -174,9 +174,8 @@ def test_each_class_has_a_threshold_or_none() -> None:
         False,
         False,
     ]
-    assert found.select_accepted(np.array([0.99]), np.array([7])).tolist() == [
-        False
-    ]  # a class that gold never saw
+    # A class that gold never saw.
+    assert found.select_accepted(np.array([0.99]), np.array([7])).tolist() == [False]
     with pytest.raises(UsageError):
         found.select_accepted(np.array([0.9]))
     (table,) = [block for block in build_result_blocks(found) if isinstance(block, ReportTable)]
@@ -187,9 +186,8 @@ def test_a_small_class_costs_the_others_nothing() -> None:
     confidence, right = np.linspace(0.5, 1, 70), np.ones(70, dtype=bool)
     crowd = np.concatenate([np.zeros(60, dtype=np.int64), np.arange(1, 11)])
     found = find_accepted(confidence, right, classes=crowd)
-    assert (
-        found.class_thresholds[0].accepted == 60
-    )  # 59 rows are enough only where the risk is not divided
+    # 59 rows are enough only where the risk is not divided.
+    assert found.class_thresholds[0].accepted == 60
 
 
 def test_of_each_group_one_row_is_used() -> None:

@@ -19,23 +19,12 @@ from medtask.evaluation.calibration.methods import fit_temperature
 from medtask.evaluation.calibration.transforms import Calibration
 from medtask.evaluation.report.calibration_report import describe_result
 from medtask.evaluation.statistics.refusal import Refusal
+from support.drawn_probabilities import draw_probabilities
 
 RANDOM = np.random.default_rng(20261120)
 NAMES = ("a", "b", "c")
 PLAIN = Calibration("none", NAMES, True, 0)
 PLAIN_EACH = Calibration("none", NAMES, False, 0)
-
-
-def draw_probabilities(
-    n: int, overconfidence: float = 1.0, bias: tuple[float, ...] = (0, 0, 0)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of a model that is ``overconfidence`` times as sure as it may be and likes labels
-    by ``bias``; and the truth.
-    """
-    logs = RANDOM.normal(0, 1.5, (n, 3))
-    true = softmax(logs, axis=1)
-    gold = np.array([RANDOM.choice(3, p=row) for row in true])
-    return softmax(overconfidence * logs + np.array(bias), axis=1), gold
 
 
 def fit_probabilities(shares: np.ndarray, gold: np.ndarray, **more: object) -> Calibration:
@@ -69,7 +58,7 @@ def test_labels_by_themselves_are_scaled_on_their_odds() -> None:
 
 
 def test_a_temperature_never_changes_the_answer_and_rows_sum_to_one() -> None:
-    shares, gold = draw_probabilities(300, overconfidence=4)
+    shares, gold = draw_probabilities(RANDOM, 300, overconfidence=4)
     shares[:, 2] = np.where(np.arange(300) % 3 == 0, np.nan, shares[:, 2])
     shares[5] = [1.0, 0.0, np.nan]
     shares /= np.nansum(shares, axis=1, keepdims=True)
@@ -83,14 +72,14 @@ def test_a_temperature_never_changes_the_answer_and_rows_sum_to_one() -> None:
 
 
 def test_figures_are_of_rows_that_the_fit_had_not_seen() -> None:
-    shares, gold = draw_probabilities(500, overconfidence=3, bias=(1, 0, 0))
+    shares, gold = draw_probabilities(RANDOM, 500, overconfidence=3, bias=(1, 0, 0))
     found = fit_probabilities(shares, gold)
     assert found.method == "bias"
     assert found.before is not None
     assert found.after is not None
     assert found.before.log_loss.value == pytest.approx(log_loss(gold, shares), rel=1e-3)
     assert found.before.accuracy.value == pytest.approx(accuracy_score(gold, shares.argmax(axis=1)))
-    fresh, truth = draw_probabilities(20_000, overconfidence=3, bias=(1, 0, 0))
+    fresh, truth = draw_probabilities(RANDOM, 20_000, overconfidence=3, bias=(1, 0, 0))
     seen = log_loss(gold, found.apply(shares))
     assert seen < found.after.log_loss.value < found.before.log_loss.value
     assert log_loss(truth, found.apply(fresh)) == pytest.approx(found.after.log_loss.value, abs=0.1)
@@ -99,7 +88,7 @@ def test_figures_are_of_rows_that_the_fit_had_not_seen() -> None:
 
 
 def test_what_is_calibrated_already_stays_as_it_is() -> None:
-    shares, gold = draw_probabilities(400)
+    shares, gold = draw_probabilities(RANDOM, 400)
     found = fit_probabilities(shares, gold)
     assert (found.method, found.calibrated) == ("none", False)
     assert found.apply(shares) == pytest.approx(shares)
@@ -108,7 +97,7 @@ def test_what_is_calibrated_already_stays_as_it_is() -> None:
 
 def test_groups_are_kept_together() -> None:
     # Thirty texts, each forty times: by rows the folds know the answers, by groups they do not.
-    shares, gold = draw_probabilities(30)
+    shares, gold = draw_probabilities(RANDOM, 30)
     many, truths, groups = (np.repeat(one, 40, axis=0) for one in (shares, gold, np.arange(30)))
     alone, grouped = (
         fit_probabilities(many, truths, method="isotonic"),
@@ -124,7 +113,7 @@ def test_groups_are_kept_together() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 5, 29])
 def test_tiny_samples_are_refused(n: int) -> None:
-    shares, gold = draw_probabilities(60)
+    shares, gold = draw_probabilities(RANDOM, 60)
     found = fit_calibration(shares[:n], gold[:n], LabelSet(NAMES, True))
     assert isinstance(found, Refusal)
     assert found.rows == n
@@ -139,7 +128,7 @@ def test_tiny_samples_are_refused(n: int) -> None:
     ],
 )
 def test_what_teaches_nothing_is_refused(gold: np.ndarray, constant: bool, reason: str) -> None:
-    shares, _ = draw_probabilities(200)
+    shares, _ = draw_probabilities(RANDOM, 200)
     if constant:
         shares[:] = shares[0]
     found = fit_calibration(shares, gold, LabelSet(NAMES, True))
@@ -157,7 +146,7 @@ def test_answers_that_are_all_right_do_not_become_certain() -> None:
 
 
 def test_a_label_that_gold_never_has_keeps_a_small_share() -> None:
-    shares, gold = draw_probabilities(400)
+    shares, gold = draw_probabilities(RANDOM, 400)
     gold = np.where(gold == 2, 0, gold)
     found = fit_probabilities(shares, gold, method="bias")
     assert -8 < found.bias[2] - found.bias[0] < 0
@@ -165,7 +154,7 @@ def test_a_label_that_gold_never_has_keeps_a_small_share() -> None:
 
 
 def test_isotonic_and_bias_wait_for_rows() -> None:
-    shares, gold = draw_probabilities(60)
+    shares, gold = draw_probabilities(RANDOM, 60)
     found = fit_calibration(shares, gold, LabelSet(NAMES, True), method="isotonic")
     assert isinstance(found, Refusal)
     assert found.needed == 1000
@@ -176,7 +165,7 @@ def test_isotonic_and_bias_wait_for_rows() -> None:
 
 
 def test_batch_calibration_divides_by_the_mean() -> None:
-    shares, gold = draw_probabilities(3000, bias=(2, 0, -1))
+    shares, gold = draw_probabilities(RANDOM, 3000, bias=(2, 0, -1))
     found = fit_batch_calibration(shares, NAMES)
     assert isinstance(found, Calibration)
     expected = shares / shares.mean(axis=0)
@@ -191,7 +180,7 @@ def test_batch_calibration_divides_by_the_mean() -> None:
 
 
 def test_batch_calibration_refuses_too_little() -> None:
-    shares, _ = draw_probabilities(100)
+    shares, _ = draw_probabilities(RANDOM, 100)
     assert isinstance(fit_batch_calibration(shares[:49], NAMES), Refusal)
     assert isinstance(fit_batch_calibration(np.repeat(shares[:1], 100, axis=0), NAMES), Refusal)
     shares[:, 1] = np.nan

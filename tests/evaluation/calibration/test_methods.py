@@ -11,22 +11,11 @@ from sklearn.metrics import log_loss
 
 from medtask.evaluation.calibration.methods import fit_bias, fit_isotonic, fit_temperature
 from medtask.evaluation.calibration.transforms import Calibration
+from support.drawn_probabilities import draw_probabilities
 
 RANDOM = np.random.default_rng(20261120)
 NAMES = ("a", "b", "c")
 PLAIN = Calibration("none", NAMES, True, 0)
-
-
-def draw_probabilities(
-    n: int, overconfidence: float = 1.0, bias: tuple[float, ...] = (0, 0, 0)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of a model that is ``overconfidence`` times as sure as it may be and likes labels
-    by ``bias``; and the truth.
-    """
-    logs = RANDOM.normal(0, 1.5, (n, 3))
-    true = softmax(logs, axis=1)
-    gold = np.array([RANDOM.choice(3, p=row) for row in true])
-    return softmax(overconfidence * logs + np.array(bias), axis=1), gold
 
 
 class IdentityClassifier(ClassifierMixin, BaseEstimator):
@@ -44,7 +33,7 @@ class IdentityClassifier(ClassifierMixin, BaseEstimator):
 
 
 def test_the_temperature_is_scikit_learns() -> None:
-    shares, gold = draw_probabilities(600, overconfidence=2.5)
+    shares, gold = draw_probabilities(RANDOM, 600, overconfidence=2.5)
     shares = np.clip(shares, 1e-5, None)  # below 1e-6 ours reads them as that
     shares /= shares.sum(axis=1, keepdims=True)
     peer = CalibratedClassifierCV(
@@ -59,7 +48,7 @@ def test_the_temperature_is_scikit_learns() -> None:
 
 
 def test_a_bias_is_found_and_taken_off() -> None:
-    shares, gold = draw_probabilities(1500, overconfidence=1.5, bias=(2.0, 0.0, -1.0))
+    shares, gold = draw_probabilities(RANDOM, 1500, overconfidence=1.5, bias=(2.0, 0.0, -1.0))
     found = fit_bias(shares, gold, PLAIN)
     assert found.temperature == pytest.approx(1.5, rel=0.15)
     assert np.subtract(found.bias, found.bias[1]) == pytest.approx([-2 / 1.5, 0, 1 / 1.5], abs=0.3)
@@ -80,7 +69,7 @@ def test_a_bias_is_found_and_taken_off() -> None:
 
 
 def test_isotonic_is_scikit_learns_summed_to_one() -> None:
-    shares, gold = draw_probabilities(1200, overconfidence=2)
+    shares, gold = draw_probabilities(RANDOM, 1200, overconfidence=2)
     found = fit_isotonic(shares, gold, PLAIN)
     rows = len(gold)
     columns = [

@@ -117,9 +117,8 @@ def test_a_better_baseline_is_reported_with_its_caveat() -> None:
     first, second, remedy = list_baseline_warnings(found)
     assert first == (
         "TF-IDF (a linear classifier on words and letters, trained on these rows' own gold in "
-        "5-fold cross-validation) is better than the model here: "
-        "1.000 against 0.500 on 60 rows, p < 0.001. It learned from gold, which a model that is "
-        "only prompted does not see."
+        "5-fold cross-validation) is better than the model here: 1.000 against 0.500 on 60 rows, p "
+        "< 0.001. It learned from gold, which a model that is only prompted does not see."
     )
     assert second.startswith(
         "Majority (the most frequent label in gold for every row, 'stone') shows no clear "
@@ -271,8 +270,7 @@ def test_tfidf_does_not_depend_on_the_order_of_rows() -> None:
     texts = [
         (
             f"{chance.choice(('chest', 'knee', 'skull'))} "
-            f"{chance.choice(('pain', 'fall', 'mass'))} "
-            f"{row % 9}"
+            f"{chance.choice(('pain', 'fall', 'mass'))} {row % 9}"
         )
         for row in range(90)
     ]

@@ -65,9 +65,8 @@ def test_rows_of_one_patient_are_not_so_many_proofs() -> None:
         for each in ([], groups)
     )
     assert alone.p < 0.001
-    assert together.p == pytest.approx(
-        0.25, abs=0.03
-    )  # three patients in eight ways, of which two are as uneven
+    # Three patients in eight ways, of which two are as uneven.
+    assert together.p == pytest.approx(0.25, abs=0.03)
     assert together.test == "randomisation of whole groups"
     assert together.groups == 10
     assert (

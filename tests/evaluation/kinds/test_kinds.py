@@ -243,9 +243,8 @@ def test_top_k_is_reported_only_for_more_labels_than_k() -> None:
                 [Option(letter, letter) for letter in letters],
             )
         )
-    assert (
-        not {"top_3", "top_5"} & get_figures(gatherer.finish()).keys()
-    )  # of three options, gold is always among the top three
+    # Of three options, gold is always among the top three.
+    assert not {"top_3", "top_5"} & get_figures(gatherer.finish()).keys()
 
 
 @pytest.mark.parametrize("kind", RUNS_BY_KIND)

@@ -37,9 +37,8 @@ def test_a_label_of_twice_its_share_is_reported_beside_gold() -> None:
 def test_a_bias_that_one_input_contradicts_is_not_reported_for_that_label() -> None:
     inputs = {"N/A": {"a": 0.9, "b": 0.05, "c": 0.05}, "": {"a": 0.3, "b": 0.35, "c": 0.35}}
     shares = {"a": 0.67, "b": 0.17, "c": 0.16}
-    assert find_bias(make_bias(shares, inputs=inputs))[0].labels == (
-        "a",
-    )  # the whole leans all the same
+    # The whole leans all the same.
+    assert find_bias(make_bias(shares, inputs=inputs))[0].labels == ("a",)
     undisturbed = {"a": 0.5, "b": 0.3, "c": 0.2}
     assert find_bias(make_bias(undisturbed, inputs={"": undisturbed})) == []
 

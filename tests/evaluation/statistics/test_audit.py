@@ -236,9 +236,8 @@ def test_the_summary_lines_of_an_audit() -> None:
         f"accuracy {found.accuracy} of all 1,000 rows, from 120 labelled rows"
     )
     assert len(lines) == 5
-    assert "\u2068" not in "".join(
-        lines
-    )  # a terminal shows the marks of direction as they are written
+    # A terminal shows the marks of direction as they are written.
+    assert "\u2068" not in "".join(lines)
     (table,) = [block for block in build_audit_blocks(found) if isinstance(block, ReportTable)]
     assert len(table.lines) == 4
     assert json.loads(json.dumps(found.to_json()))["accuracy"]["n"] == 120

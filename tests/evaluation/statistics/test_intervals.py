@@ -177,11 +177,12 @@ def test_a_rate_is_wilsons_where_rows_are_independent_and_of_groups_otherwise() 
     assert three is not None
     assert always == Metric(1.0, 6, three.low, three.high)  # six rows, but three patients
     some = estimate_clustered_proportion([1, 0, 0, 0, 0, 0], [1, 1, 0, 1, 0, 0], units)
+    # Of the rows it is a share of.
     assert (
         some is not None
         and some.low is not None
         and (some.value, some.n) == (pytest.approx(1 / 3), 3)
-    )  # of the rows it is a share of
+    )
 
 
 def test_intervals_of_grouped_rows_hold_the_truth() -> None:

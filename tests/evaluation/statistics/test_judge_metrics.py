@@ -206,9 +206,8 @@ def test_a_judge_at_chance_gets_no_corrected_share(hits: tuple[int, int], reason
     )
     assert isinstance(against.share, Refusal) and reason in against.share.reason
     assert against.kappa_acceptable and against.kappa_acceptable.value < MIN_KAPPA
-    assert isinstance(
-        against.mean, Metric
-    )  # people's own grades still hold, and the judge's weigh next to nothing
+    # People's own grades still hold, and the judge's weigh next to nothing.
+    assert isinstance(against.mean, Metric)
 
 
 def test_a_lucky_judge_gets_no_corrected_share() -> None:

@@ -59,12 +59,14 @@ def test_an_exact_match_has_a_token_f1_of_one(one: str, other: str) -> None:
 
 
 def test_rouge_l_wants_the_same_order() -> None:
+    # Lin 2004, S1 and S2.
     assert compute_rouge_l("police killed the gunman", "police kill the gunman") == pytest.approx(
         6 / 8
-    )  # Lin 2004, S1 and S2
+    )
+    # S1 and S3.
     assert compute_rouge_l("police killed the gunman", "the gunman kill police") == pytest.approx(
         4 / 8
-    )  # S1 and S3
+    )
     assert compute_rouge_l("", "word") == 0
 
 

@@ -13,10 +13,9 @@ from medtask.records import (
 )
 from medtask.tasks.task import (
     Fields,
-    ScoredField,
     Task,
 )
-from support.recorded_prompts import RecordingEngine, answer_texts
+from support.recorded_prompts import FIELDS, RecordingEngine, answer_texts
 
 
 @pytest.mark.parametrize(
@@ -36,20 +35,6 @@ def test_a_quote_that_is_not_in_the_record_is_a_reason_for_review(
     answer = decide_answer(task, "r", output)
     assert (answer.status, answer.value, answer.reason) == (status, {"side": "left"}, reason)
     assert list(answer.quotes or {}) == quotes
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"side": {"enum": ["left", "right"]}, "size": {"type": "number"}},
-}
-
-
-FIELDS = Task(
-    "registry",
-    "Fill in.",
-    "{{ text }}",
-    Fields(SCHEMA, (ScoredField(("side",), ("left", "right")),)),
-)
 
 
 def test_enums_are_scored_after_the_generated_text_before_them() -> None:

@@ -163,9 +163,8 @@ def test_a_trial_that_would_not_fit_is_not_begun(
         RecordingSearchObserver(),
         out=tmp_path / "search",
     )
-    assert (
-        fake_trainings.clock.seconds == 1200
-    )  # trials that are pruned end before they take time here
+    # Trials that are pruned end before they take time here.
+    assert fake_trainings.clock.seconds == 1200
     assert len(fake_trainings.recipes) == found.trials >= 4
 
 
@@ -195,9 +194,8 @@ def test_a_killed_search_goes_on_where_it_was(
     found = tune_planted_training(parts, folder, log=log)
     assert repr(fake_trainings.recipes[0]) == mark.read_text()
     assert RECIPE not in fake_trainings.recipes
-    assert (
-        len(fake_trainings.recipes) == TRIALS - 4
-    )  # three were done before, and the killed one counts as begun
+    # Three were done before, and the killed one counts as begun.
+    assert len(fake_trainings.recipes) == TRIALS - 4
     assert found.trials == TRIALS
     assert any("continues there" in note for note in log.notes)
 

@@ -83,8 +83,7 @@ def audit(
 
 def _print_sample(sample: AuditSample, next_command: str) -> None:
     summary = (
-        f"{sample.drawn_rows:,} of {format_count(sample.rows, 'row')} to label, in random "
-        "order, "
+        f"{sample.drawn_rows:,} of {format_count(sample.rows, 'row')} to label, in random order, "
         "without their answers"
     )
     show.print_line((str(sample.table_path), "bold"), f"   {summary}")

@@ -158,8 +158,7 @@ def _print_result(result: Run, resume_note: str) -> None:
     if result.summary is None:
         answered = sum(result.statuses.values())
         show.print_line(
-            f"Stopped: {answered:,} of {format_count(result.rows, 'row')} are "
-            "answered, in "
+            f"Stopped: {answered:,} of {format_count(result.rows, 'row')} are answered, in "
             f"{result.folder}"
         )
         show.print_line(f"Run the same command again{resume_note} to resume.")

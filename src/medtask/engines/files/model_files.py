@@ -104,8 +104,7 @@ def locate_model(reference: str) -> ModelFiles:
             f"there is no model {reference!r}",
             fix=(
                 f"name {BUILT_IN_MODEL}, a model of the Hub (org/name), a folder, or a file that "
-                "ends "
-                "in .gguf"
+                "ends in .gguf"
             ),
         )
     return _find_on_hub(match["repo"], match["revision"])

@@ -86,9 +86,8 @@ def classify_address(address: Address) -> AddressScope:
         return AddressScope.LOOPBACK
     embedded = _extract_embedded_ipv4(address) if isinstance(address, IPv6Address) else None
     if embedded is not None and classify_address(embedded) is not AddressScope.PUBLIC:
-        return (
-            AddressScope.FORBIDDEN
-        )  # there is no legitimate reason to write a private address in this form
+        # There is no legitimate reason to write a private address in this form.
+        return AddressScope.FORBIDDEN
     if any(address in network for network in _PRIVATE if network.version == address.version):
         return AddressScope.PRIVATE
     return AddressScope.PUBLIC

@@ -29,11 +29,12 @@ from medtask.errors import EngineError, ModelNotFound, UsageError
 DEFAULT_CONTEXT = 8192  # tokens; a larger context takes more memory even if it is not used
 SAFE_VERSION = (0, 17, 1)  # earlier ones leak memory to a crafted model file
 LOGPROBS_VERSION = (0, 12, 11)
+# Earlier ones do not know `truncate` and silently truncate long prompts
 NO_TRUNCATION_VERSION = (
     0,
     12,
     6,
-)  # earlier ones do not know `truncate` and silently truncate long prompts
+)
 # The variables of an Ollama template that hold the text of a message.
 _MESSAGE_VARIABLE = re.compile(r"\.(?:Prompt|Content)\b")
 
@@ -164,9 +165,8 @@ def _probe_continuation(
     }
 
     def parse_template(value: Any) -> str:
-        info = (
-            value.get("_debug_info") if isinstance(value, dict) else None
-        )  # versions before 0.11.5 generate an answer instead
+        # Versions before 0.11.5 generate an answer instead.
+        info = value.get("_debug_info") if isinstance(value, dict) else None
         return str(info.get("rendered_template", "")) if isinstance(info, dict) else ""
 
     text = call_or_none(lambda: client.post(dialect.path, body, parse_template, parse_retries=0))

@@ -38,9 +38,8 @@ class PromptTokenCounter:
         self._client, self._dialect, self._server_caps = client, dialect, server_caps
         self._chat = load_chat(tokenizer) if tokenizer else None
         self._template_tokens: dict[tuple[str, ...], int] = {}
-        self._shortest: tuple[int, int] | None = (
-            None  # (bytes, tokens) of the shortest prompt read so far
-        )
+        # (bytes, tokens) of the shortest prompt read so far
+        self._shortest: tuple[int, int] | None = None
 
     @property
     def method(self) -> str:
@@ -133,8 +132,7 @@ class PromptTokenCounter:
         ):
             return (
                 f"the server read {prompt_tokens:,} tokens of a prompt of {size:,} bytes, fewer "
-                "than "
-                "those can be"
+                "than those can be"
             )
         if self._shortest is None or size < shortest_size:
             self._shortest = size, prompt_tokens

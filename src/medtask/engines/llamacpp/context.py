@@ -15,9 +15,8 @@ from medtask.errors import EngineError
 
 MAX_SEQUENCES = 256  # llama.cpp's maximum; the first one holds the shared prefix
 MAX_BATCH_TOKENS = 2048  # tokens of one call of llama_decode
-MAX_UBATCH_TOKENS = (
-    512  # tokens of one pass through the model: more costs memory without a speed-up on a CPU
-)
+# Tokens of one pass through the model: more costs memory without a speed-up on a CPU
+MAX_UBATCH_TOKENS = 512
 NO_KV_SLOT = 1  # llama_decode: no room for the batch's keys and values
 
 

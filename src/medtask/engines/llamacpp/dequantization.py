@@ -20,9 +20,8 @@ from medtask.engines.llamacpp.log import format_log_error
 from medtask.errors import EngineError, StorageError
 
 FLOAT16_BYTES = 2
-MAX_DEQUANTIZED_BYTES = (
-    4_000_000_000  # of dequantised weights: with more, reading a single token is too slow
-)
+# Of dequantised weights: with more, reading a single token is too slow
+MAX_DEQUANTIZED_BYTES = 4_000_000_000
 MEMORY_SHARE = 0.5  # of the allowed memory
 _QUANTIZED_BYTES_PER_WEIGHT = 1.9  # a file with more bytes per weight is not quantised
 

@@ -98,9 +98,8 @@ class GgufTokenizer:
         from llguidance.llamacpp import lltokenizer_from_vocab
 
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # llguidance calls llama.cpp by an older name
+            # Llguidance calls llama.cpp by an older name.
+            warnings.simplefilter("ignore", DeprecationWarning)
             return lltokenizer_from_vocab(
                 self.vocab, n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
             )

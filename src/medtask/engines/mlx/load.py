@@ -234,8 +234,7 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
     if needed_bytes > allowed_bytes:
         raise ModelTooLarge(
             f"{files.reference} needs about {format_bytes(needed_bytes)}; "
-            f"{format_bytes(allowed_bytes)} may "
-            "be used here",
+            f"{format_bytes(allowed_bytes)} may be used here",
             fix="take a smaller model, or one that mlx-lm has quantised"
             + (", or raise --memory" if memory is not None else ""),
         )

@@ -17,9 +17,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from medtask.engines.tokens.trie_scoring import Logits, LogprobQuery
 
 BUDGET_TOKENS = 2048  # tokens of one pass, padding included
-MAX_KV_TOKENS = (
-    32_768  # tokens whose keys and values are kept at once, including copies of the prefix
-)
+# Tokens whose keys and values are kept at once, including copies of the prefix
+MAX_KV_TOKENS = 32_768
 MAX_BATCH_ROWS = 64
 
 TokenIds = tuple[int, ...]

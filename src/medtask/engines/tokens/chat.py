@@ -231,10 +231,11 @@ def tokenize_branches(
     for (_, branch), (prompt, candidates), prompt_tokens in zip(
         pairs, rendered, tokens, strict=True
     ):
+        # Prompts of one kind end with the same text, unless they have thoughts or generated text.
         kind = (
             branch.prefix,
             candidates,
-        )  # prompts of one kind end with the same text, unless they have thoughts or generated text
+        )
         if kind not in shared_suffixes:
             shared_suffixes[kind] = _find_shared_suffix(chat, prompt, prompt_tokens, candidates)
         shared_suffix = shared_suffixes[kind]

@@ -116,9 +116,8 @@ def _find_conformal_threshold(
     probabilities: FloatArray, gold: NDArray[np.int64], miss: float
 ) -> float | None:
     """The probability that (n + 1)(1 - miss) of the truths reach, rounded up."""
-    truths = np.nan_to_num(
-        probabilities[np.arange(len(gold)), gold], nan=-np.inf
-    )  # a true label that is not an option is missed by every set
+    # A true label that is not an option is missed by every set.
+    truths = np.nan_to_num(probabilities[np.arange(len(gold)), gold], nan=-np.inf)
     rank = math.ceil((len(gold) + 1) * (1 - miss) - 1e-9)
     level = float(np.sort(truths)[::-1][rank - 1])
     return None if math.isinf(level) else level
@@ -130,14 +129,12 @@ def _find_risk_controlled_threshold(
     """The highest threshold at which (misses of all rows + 1) / (n + 1) is at most ``miss``."""
     true = gold.sum(axis=1)
     row, column = np.nonzero(gold)
-    value = np.nan_to_num(
-        probabilities[row, column], nan=-1.0
-    )  # a true label that is not an option is missed by every set
+    # A true label that is not an option is missed by every set.
+    value = np.nan_to_num(probabilities[row, column], nan=-1.0)
     order = np.argsort(value, kind="stable")
     value = value[order]
-    missed = np.concatenate(
-        [[0.0], np.cumsum(1 / true[row[order]])]
-    )  # the lowest probability at which so many true labels are missed
+    # The lowest probability at which so many true labels are missed.
+    missed = np.concatenate([[0.0], np.cumsum(1 / true[row[order]])])
     room = miss * (len(gold) + 1) - 1 + 1e-9
     allowed = int(np.searchsorted(missed, room, side="right")) - 1
     if allowed >= len(value):

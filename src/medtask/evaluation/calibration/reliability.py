@@ -209,9 +209,8 @@ def compute_risk_curve(confidence: FloatArray, right: BoolArray) -> RiskCurve:
     from scipy.stats import beta
 
     n = len(confidence)
-    order = np.argsort(-confidence, kind="stable")[
-        : int((~np.isnan(confidence)).sum())
-    ]  # NaN sorts last
+    # NaN sorts last.
+    order = np.argsort(-confidence, kind="stable")[: int((~np.isnan(confidence)).sum())]
     sure = confidence[order]
     ends = (
         np.flatnonzero(np.append(sure[1:] != sure[:-1], True))

@@ -89,9 +89,7 @@ class RowCoverage:
         sentences = [
             (
                 f"{shorten(name)} lacks {format_row_count(n)} with gold that another system has: "
-                "left "
-                "out "
-                "of the comparison."
+                "left out of the comparison."
             )
             for name, n in self.absent.items()
             if n
@@ -111,8 +109,7 @@ class RowCoverage:
         if self.ungraded:
             sentences.append(
                 f"{format_row_count(self.ungraded)} {'have' if self.ungraded != 1 else 'has'} no "
-                "gold: "
-                "left out."
+                "gold: left out."
             )
         if self.compared < self.eligible:
             sentences.append(

@@ -85,9 +85,8 @@ def _compute_row_scores(comparison: ComparisonRows, system: System) -> FloatArra
     )
     over, under = headline.row_sums.toarray().T
     shares = divide_or_nan(over, under)
-    return np.where(
-        np.isnan(shares), 1.0, shares
-    )  # gold and the answer are both empty, which counts as agreement
+    # Gold and the answer are both empty, which counts as agreement.
+    return np.where(np.isnan(shares), 1.0, shares)
 
 
 def _build_disagreements(

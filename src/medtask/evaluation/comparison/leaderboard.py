@@ -386,8 +386,7 @@ def describe_leaderboard(leaderboard: Leaderboard, rows: int) -> str:
         return "No metric could be computed."
     sentence = (
         f"{shorten(leaderboard.best.name)} has the highest {get_metric_title(leaderboard.metric)}, "
-        f"{reached} on "
-        f"{format_row_count(rows)}"
+        f"{reached} on {format_row_count(rows)}"
     )
     near = [
         shorten(line.name)

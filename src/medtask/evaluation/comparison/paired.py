@@ -101,9 +101,8 @@ def compare_pairs(
     """Compares pairs, with p-values corrected by the method of Holm (1979)."""
     found = [compare_pair(first, second, groups, seed=seed) for first, second in pairs]
     adjusted = adjust_p_values([pair.p for pair in found])
-    strict = ALPHA / max(
-        1, len(found)
-    )  # the threshold for the smallest p of a family; the rows are then enough for any of them
+    # The threshold for the smallest p of a family; the rows are then enough for any of them.
+    strict = ALPHA / max(1, len(found))
     judged = [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
     return tuple(replace(pair, more_rows=_compute_more_rows(pair, strict)) for pair in judged)
 

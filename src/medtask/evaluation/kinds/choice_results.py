@@ -189,12 +189,8 @@ class MultipleChoiceEvaluation:
             return []
         return [
             f"The model prefers the letter {letter}: {format_percent(given / self.answered)} of "
-            "its "
-            "answers, "
-            "where gold has it in "
-            f"{format_percent(gold / rows)} of the rows. debias: permute asks for every order of "
-            "the "
-            "options."
+            f"its answers, where gold has it in {format_percent(gold / rows)} of the rows. debias: "
+            "permute asks for every order of the options."
         ]
 
     @property
@@ -206,16 +202,14 @@ class MultipleChoiceEvaluation:
         if isinstance(self.quality, ClassificationMetrics):
             return (
                 f"{describe_metrics(self.quality)} Labels are the options’ letters here. Guessing "
-                "is right as often as one draw from "
-                "each row’s options would be. Differences are judged row by row (McNemar’s exact "
-                "test; guessing by a binomial test; p "
-                "below 0.05)."
+                "is right as often as one draw from each row’s options would be. Differences are "
+                "judged row by row (McNemar’s exact test; guessing by a binomial test; p below "
+                "0.05)."
             )
         return (
             f"{describe_set_metrics(self.quality)} Labels are the options’ letters here. "
-            "Differences in "
-            "exact match are judged row by row "
-            "(McNemar’s exact test, p below 0.05)."
+            "Differences in exact match are judged row by row (McNemar’s exact test, p below "
+            "0.05)."
         )
 
     def build_blocks(self) -> list[ReportBlock]:

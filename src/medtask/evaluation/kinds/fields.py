@@ -196,8 +196,7 @@ class FieldsEvaluation:
         sentences = [
             (
                 f"Of {format_row_count(rows.n)} with gold, {right:,} have every field right: "
-                f"{rows}. Of "
-                f"all fields, {quality.fields_right} are right."
+                f"{rows}. Of all fields, {quality.fields_right} are right."
             )
         ]
         if without:
@@ -217,10 +216,9 @@ class FieldsEvaluation:
         groups = self.quality.groups
         return (
             f"{describe_intervals('rows and single fields', 'all fields together', groups)} "
-            "Numbers agree within a billionth "
-            "of their size, text but for case and blanks, lists whatever their order. "
-            "Differences in fields right are tested by "
-            "approximate randomisation (p below 0.05)."
+            "Numbers agree within a billionth of their size, text but for case and blanks, lists "
+            "whatever their order. Differences in fields right are tested by approximate "
+            "randomisation (p below 0.05)."
         )
 
     def build_blocks(self) -> list[ReportBlock]:
@@ -324,9 +322,8 @@ def _find_most_frequent_values(gold: Sequence[Mapping[str, object]]) -> dict[str
         for path, leaf in flatten(truth).items():
             seen.setdefault(path, Counter())[normalize_text(leaf)] += 1
             values.setdefault((path, normalize_text(leaf)), leaf)
-    wholes = {
-        path[:length] for path in seen for length in range(1, len(path))
-    }  # null in some rows, an object in others
+    # Null in some rows, an object in others.
+    wholes = {path[:length] for path in seen for length in range(1, len(path))}
     most = {
         path: max(counts.items(), key=lambda item: (item[1], item[0]))[0]
         for path, counts in seen.items()

@@ -260,21 +260,18 @@ def describe_metrics(quality: ClassificationMetrics) -> str:
     shares = "accuracy, precision, recall and what is in the top k"
     top = (
         (
-            " Gold is in the top k where it is among the k likeliest; a row without "
-            "probabilities is "
-            "not."
+            " Gold is in the top k where it is among the k likeliest; a row without probabilities "
+            "is not."
         )
         if quality.top_3 or quality.top_5
         else ""
     )
     return (
         f"{describe_intervals(shares, 'the others', quality.groups)} Macro-F1 is the mean of F1 "
-        "over the labels that occur in gold, "
-        "weighted F1 the same by how often they do, balanced accuracy the mean of their recall. "
-        "Cohen’s kappa and Matthews "
-        "correlation are 0 where answers agree with gold as often as chance would, 1 where "
-        "always; no answer counts as one of its "
-        f"own.{top}"
+        "over the labels that occur in gold, weighted F1 the same by how often they do, balanced "
+        "accuracy the mean of their recall. Cohen’s kappa and Matthews correlation are 0 where "
+        "answers agree with gold as often as chance would, 1 where always; no answer counts as one "
+        f"of its own.{top}"
     )
 
 
@@ -285,8 +282,7 @@ def describe_accuracy(quality: ClassificationMetrics, answer_noun: str) -> list[
     sentences = [
         (
             f"Of {format_row_count(accuracy.n)} with gold, {right:,} have the right answer: "
-            "accuracy "
-            f"{accuracy}."
+            f"accuracy {accuracy}."
         )
     ]
     if without:

@@ -22,9 +22,8 @@ from medtask.evaluation.presentation.plots import style_matrix_cell
 from medtask.evaluation.statistics.classification import PerClassMetrics
 from medtask.evaluation.statistics.intervals import IntArray
 
-MAX_LABELS_SHOWN = (
-    40  # maximum number of labels in a table, so that 2,000 labels do not make the page unreadable
-)
+# Maximum number of labels in a table, so that 2,000 labels do not make the page unreadable
+MAX_LABELS_SHOWN = 40
 
 
 MIN_GOLD_ROWS = 10  # gold rows of a label; with fewer, its F1 is mostly chance
@@ -52,8 +51,7 @@ def build_label_bars(
         blocks.append(
             Paragraph(
                 f"The {MAX_LABELS_SHOWN} most frequent labels; {len(lines) - MAX_LABELS_SHOWN:,} "
-                "more share "
-                f"{others:,} rows.",
+                f"more share {others:,} rows.",
                 "quiet",
             )
         )

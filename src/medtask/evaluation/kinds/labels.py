@@ -155,8 +155,7 @@ class MultiLabelEvaluation:
     def describe_methods(self) -> str:
         return (
             f"{describe_set_metrics(self.quality)} Differences in micro-F1 are judged by "
-            "approximate "
-            "randomisation (p below 0.05)."
+            "approximate randomisation (p below 0.05)."
         )
 
     def build_blocks(self) -> list[ReportBlock]:
@@ -217,12 +216,10 @@ def describe_set_metrics(quality: MultiLabelMetrics) -> str:
     """How the metrics of `list_set_metrics` are computed."""
     return (
         f"{describe_intervals('exact match, precision and recall', 'the others', quality.groups)} "
-        "Micro-F1 counts every pair of row and "
-        "label, macro-F1 is the mean over the labels that occur in gold, F1 by row the mean over "
-        "rows. Jaccard: what gold and answer "
-        "share, of all that either has. Hamming loss, of which less is better: the share of "
-        "labels, given or not, that are wrong in a "
-        "row; all of them where there is no answer."
+        "Micro-F1 counts every pair of row and label, macro-F1 is the mean over the labels that "
+        "occur in gold, F1 by row the mean over rows. Jaccard: what gold and answer share, of all "
+        "that either has. Hamming loss, of which less is better: the share of labels, given or "
+        "not, that are wrong in a row; all of them where there is no answer."
     )
 
 

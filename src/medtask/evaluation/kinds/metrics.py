@@ -6,6 +6,7 @@ leaderboards and training gains. Metrics without ``build_sums`` are reported for
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any
 from medtask.evaluation.kinds.protocols import EvaluationKind, get_evaluation_kind
 from medtask.evaluation.statistics.extraction import compute_field_terms, is_fully_correct
 from medtask.evaluation.statistics.free_text import compute_token_f1_terms
+from medtask.evaluation.statistics.intervals import FloatArray
 from medtask.evaluation.statistics.metric_sums import (
     MetricSums,
     build_macro_f1_sums,
@@ -46,31 +48,34 @@ class MetricSpec:
     is_proportion: bool = False
 
 
-def _sum_matches(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
-    return build_mean_sums([given == truth for truth, given in zip(gold, answers, strict=True)])
+def _average(score: Callable[[Any, Any], float]) -> SumsBuilder:
+    """A builder for the mean of ``score(gold, answer)`` over rows."""
+
+    def build(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
+        return build_mean_sums(
+            [score(truth, given) for truth, given in zip(gold, answers, strict=True)]
+        )
+
+    return build
 
 
-def _sum_exact_sets(
-    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
-) -> MetricSums:
-    return build_mean_sums(
-        [
-            given is not None and frozenset(given) == frozenset(truth)
-            for truth, given in zip(gold, answers, strict=True)
-        ]
-    )
+def _divide(
+    compute_terms: Callable[[Sequence[Any], Sequence[Any]], tuple[FloatArray, FloatArray]],
+) -> SumsBuilder:
+    """A builder for the ratio of the sums of two terms over rows."""
+
+    def build(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
+        return build_ratio_sums(*compute_terms(gold, answers))
+
+    return build
 
 
-def _sum_jaccard(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
-    return build_mean_sums(
-        [compute_jaccard(truth, given) for truth, given in zip(gold, answers, strict=True)]
-    )
+def _is_same_set(truth: Sequence[str], given: Sequence[str] | None) -> bool:
+    return given is not None and frozenset(given) == frozenset(truth)
 
 
-def _sum_micro_f1(
-    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
-) -> MetricSums:
-    return build_ratio_sums(*compute_micro_f1_terms(gold, answers))
+def _compute_rouge_l(truth: str, given: str | None) -> float:
+    return 0.0 if given is None else compute_rouge_l(truth, given)
 
 
 def _sum_macro_f1(
@@ -89,41 +94,18 @@ def _list_names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value or ()
 
 
-def _sum_token_f1(
-    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
-) -> MetricSums:
-    return build_ratio_sums(*compute_token_f1_terms(gold, answers))
-
-
-def _sum_rouge_l(classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]) -> MetricSums:
-    return build_mean_sums(
-        [
-            0.0 if given is None else compute_rouge_l(truth, given)
-            for truth, given in zip(gold, answers, strict=True)
-        ]
-    )
-
-
-def _sum_right_fields(
-    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
-) -> MetricSums:
-    return build_ratio_sums(*compute_field_terms(gold, answers))
-
-
-def _sum_right_rows(
-    classes: Sequence[str], gold: Sequence[Any], answers: Sequence[Any]
-) -> MetricSums:
-    return build_mean_sums(list(map(is_fully_correct, gold, answers)))
-
-
 METRICS: Mapping[str, MetricSpec] = MappingProxyType(
     {
         spec.name: spec
         for spec in (
-            MetricSpec("accuracy", "accuracy", _sum_matches, {"label": 0, "choice": 0}, True),
+            MetricSpec(
+                "accuracy", "accuracy", _average(operator.eq), {"label": 0, "choice": 0}, True
+            ),
             MetricSpec("accuracy_answered", "accuracy of answered rows"),
             MetricSpec("balanced_accuracy", "balanced accuracy"),
-            MetricSpec("micro_f1", "micro-F1", _sum_micro_f1, {"labels": 0, "several": 2}),
+            MetricSpec(
+                "micro_f1", "micro-F1", _divide(compute_micro_f1_terms), {"labels": 0, "several": 2}
+            ),
             MetricSpec("macro_f1", "macro-F1", _sum_macro_f1, {"label": 1, "labels": 1}),
             MetricSpec("weighted_f1", "weighted F1"),
             MetricSpec("sample_f1", "F1 by row"),
@@ -132,17 +114,23 @@ METRICS: Mapping[str, MetricSpec] = MappingProxyType(
             MetricSpec("top_3", "gold in the top 3"),
             MetricSpec("top_5", "gold in the top 5"),
             MetricSpec(
-                "exact_match", "exact match", _sum_exact_sets, {"labels": 2, "several": 0}, True
+                "exact_match",
+                "exact match",
+                _average(_is_same_set),
+                {"labels": 2, "several": 0},
+                True,
             ),
             MetricSpec("exact_match_answered", "exact match of answered rows"),
-            MetricSpec("jaccard", "mean Jaccard", _sum_jaccard, {"labels": 3, "several": 1}),
+            MetricSpec(
+                "jaccard", "mean Jaccard", _average(compute_jaccard), {"labels": 3, "several": 1}
+            ),
             MetricSpec("hamming_loss", "Hamming loss"),
-            MetricSpec("token_f1", "token F1", _sum_token_f1, {"answer": 0}),
+            MetricSpec("token_f1", "token F1", _divide(compute_token_f1_terms), {"answer": 0}),
             MetricSpec("token_f1_answered", "token F1 of answered rows"),
-            MetricSpec("rouge_l", "ROUGE-L", _sum_rouge_l, {"answer": 1}),
+            MetricSpec("rouge_l", "ROUGE-L", _average(_compute_rouge_l), {"answer": 1}),
             MetricSpec("similarity", "MiniLM similarity"),
-            MetricSpec("fields_right", "fields right", _sum_right_fields, {"fields": 0}),
-            MetricSpec("rows_right", "rows all right", _sum_right_rows, {"fields": 1}),
+            MetricSpec("fields_right", "fields right", _divide(compute_field_terms), {"fields": 0}),
+            MetricSpec("rows_right", "rows all right", _average(is_fully_correct), {"fields": 1}),
             MetricSpec("rows_right_answered", "answered rows all right"),
         )
     }

@@ -303,7 +303,6 @@ def _build_bias_blocks(bias: ContentFreeBias) -> Iterator[ReportBlock]:
     yield BarChart((bias.noun, *columns), tuple(lines))
     yield Paragraph(
         f"The mean over {len(bias.inputs)} inputs without content. Even would be "
-        f"{format_percent(bias.uniform_share)} for each; "
-        f"the {bias.noun}s are {bias.distance_from_uniform:.2f} away from that (total variation, "
-        "0 is even)."
+        f"{format_percent(bias.uniform_share)} for each; the {bias.noun}s are "
+        f"{bias.distance_from_uniform:.2f} away from that (total variation, 0 is even)."
     )

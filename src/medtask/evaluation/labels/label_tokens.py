@@ -41,9 +41,8 @@ def _find_shared_prefixes(tokens: Mapping[str, Sequence[int]]) -> list[LabelFind
     if len(groups) == 1 and len(tokens) > 1:
         start = _count_shared_tokens(list(tokens.values()))
         seen = (
-            f"all {len(tokens):,} labels begin with the same {_format_token_count(start)}: "
-            "nothing is "
-            "decided before they are read"
+            f"all {len(tokens):,} labels begin with the same {_format_token_count(start)}: nothing "
+            "is decided before they are read"
         )
         return [
             LabelFinding(
@@ -81,8 +80,7 @@ def _find_shared_prefixes(tokens: Mapping[str, Sequence[int]]) -> list[LabelFind
 
 _SHARED_PREFIX_ADVICE = (
     "begin the names with the word that tells them apart, or write `readout: code`; servers that "
-    "tell the likeliest first tokens alone "
-    "cannot tell such labels apart"
+    "tell the likeliest first tokens alone cannot tell such labels apart"
 )
 
 
@@ -94,8 +92,7 @@ def _find_prefix_labels(tokens: Mapping[str, Sequence[int]]) -> list[LabelFindin
         if body and list(long[0][: len(body)]) == body:
             seen = (
                 f"the tokens of {isolate_name(short[1])} are the beginning of "
-                f"{isolate_name(long[1])}: "
-                "only the end of the turn tells them apart"
+                f"{isolate_name(long[1])}: only the end of the turn tells them apart"
             )
             advice = (
                 "engines in this process weigh that end; a model that goes on writing "
@@ -151,8 +148,7 @@ def _find_unusual_case(
         if own >= plain + 2 and own >= 1.5 * plain:
             seen = (
                 f"{isolate_name(name)} takes {_format_token_count(own)}, in lower case {plain}: "
-                "the model knows "
-                "it as pieces rather than as a word"
+                "the model knows it as pieces rather than as a word"
             )
             advice = "write it in the case in which texts have it, or as words"
             found.append(

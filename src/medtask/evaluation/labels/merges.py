@@ -186,17 +186,15 @@ def _build_finding(merge: LabelMerge, labels: Sequence[str]) -> LabelFinding:
     f1, accuracy = merge.macro_f1, merge.accuracy
     interval = "no interval" if f1.low is None else f"{f1.low:+.3f} to {f1.high:+.3f}"
     seen = (
-        f"with {isolate_name(first)} and {isolate_name(second)} as one label macro-F1 would "
-        "change by "
-        f"{f1.value:+.3f} ({interval}, n = {f1.n:,}; "
-        f"merging any two: {merge.median_change:+.3f}) and accuracy by {accuracy.value:+.3f} "
-        f"({accuracy.low:+.3f} to {accuracy.high:+.3f})"
+        f"with {isolate_name(first)} and {isolate_name(second)} as one label macro-F1 would change "
+        f"by {f1.value:+.3f} ({interval}, n = {f1.n:,}; merging any two: "
+        f"{merge.median_change:+.3f}) and accuracy by {accuracy.value:+.3f} ({accuracy.low:+.3f} "
+        f"to {accuracy.high:+.3f})"
     )
     advice = (
         "merge them only if nobody needs the difference: now it is recognised in "
-        f"{merge.distinguished_rows:,} of {merge.rows:,} rows, "
-        "and that is lost; a merge raises these figures by itself, and the texts are no better "
-        "understood"
+        f"{merge.distinguished_rows:,} of {merge.rows:,} rows, and that is lost; a merge raises "
+        "these figures by itself, and the texts are no better understood"
     )
     figures = {
         "macro_f1_change": asdict(f1),

@@ -49,8 +49,7 @@ def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list
                 "note",
                 tuple(missing),
                 f"{format_names(missing)} {_choose_verb(missing)} not in the gold of "
-                f"{format_row_count(cells.n)} "
-                f"(in at most {format_percent(bound)} of all rows)",
+                f"{format_row_count(cells.n)} (in at most {format_percent(bound)} of all rows)",
                 "nothing can be measured for labels without gold: add gold rows for them, or "
                 "leave them out of the set",
                 {"gold_rows": cells.n, "bound": bound},
@@ -142,9 +141,8 @@ def _find_overused(pair_counts: GoldAnswerCounts, cells: PairCells) -> Iterator[
         wrong = estimate_proportion(alone[place], given[place])
         assert wrong is not None  # answered in twice as many rows as gold has it
         seen = (
-            f"{isolate_name(name)} is answered in {given[place]:,} of "
-            f"{format_row_count(cells.n)} with "
-            f"gold, and gold has it in {in_gold[place]:,}"
+            f"{isolate_name(name)} is answered in {given[place]:,} of {format_row_count(cells.n)} "
+            f"with gold, and gold has it in {in_gold[place]:,}"
         )
         advice = (
             "narrow its definition, and give the others definitions as good; --prior tells "

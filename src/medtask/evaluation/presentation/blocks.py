@@ -10,9 +10,8 @@ from markupsafe import Markup
 
 from medtask.evaluation.presentation.plots import HistogramLayer
 
-ColumnStyle = Literal[
-    "", "n", "v", "w", "l"
-]  # classes of the style sheet: numbers, short words, sentences, labels
+# Classes of the style sheet: numbers, short words, sentences, labels
+ColumnStyle = Literal["", "n", "v", "w", "l"]
 TableCell = str | tuple[str, str]  # with a second, less prominent line
 
 

@@ -14,15 +14,13 @@ from medtask.evaluation.presentation.formatting import format_field_value, forma
 from medtask.evaluation.statistics.extraction import compare_objects, flatten
 from medtask.records import Answer, Option, PassStep, Quote, Status, Value
 
-UNPRINTABLE = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]"
-)  # control characters, direction overrides, lone surrogates
+# Control characters, direction overrides, lone surrogates
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
 MAX_TEXT_CHARACTERS = 600  # characters of a record that a row shows
 MAX_ANSWER_CHARACTERS = 1500  # characters of an answer, and of gold
 MAX_THOUGHTS_CHARACTERS = 4000
-QUOTE_CONTEXT_CHARACTERS = (
-    80  # characters shown around a quote that begins after the first 600 of the text
-)
+# Characters shown around a quote that begins after the first 600 of the text
+QUOTE_CONTEXT_CHARACTERS = 80
 MAX_FIELDS_SHOWN = 40
 MAX_OUTCOMES_SHOWN = 5
 

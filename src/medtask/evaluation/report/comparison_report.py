@@ -330,9 +330,7 @@ def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> lis
     caption = (
         (
             f"The {MAX_PARTS_SHOWN} with most rows in gold, of {len(ranked):,}; the JSON beside "
-            "this page "
-            "has "
-            "all."
+            "this page has all."
         )
         if len(ranked) > MAX_PARTS_SHOWN
         else ""
@@ -360,9 +358,8 @@ def _build_system_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> l
         *(("Rows", "n"), ("Rows it lacks", "n"), ("Without an answer", "n")),
     )
     sentence = (
-        f"Of {contest.row_coverage.union:,} different rows, {contest.row_coverage.eligible:,} "
-        "are in "
-        "every system and have gold. "
+        f"Of {contest.row_coverage.union:,} different rows, {contest.row_coverage.eligible:,} are "
+        "in every system and have gold. "
     )
     sentence += "Rows without an answer are not left out: they count as wrong."
     return [Paragraph(sentence), ReportTable("Systems", head, lines)]
@@ -375,22 +372,19 @@ def _build_method_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> l
     units = "groups" if any(contest.groups) else "rows"
     return [
         Paragraph(
-            f"Every pair is tested on the same rows, by {tests}. McNemar’s test looks at the "
-            "rows that only one of two has right; "
-            "randomisation asks how often so large a difference comes about where answers change "
-            "hands by chance (Noreen 1989). "
-            f"Intervals of differences are a paired bootstrap of 1,000 resamples of {units}."
+            f"Every pair is tested on the same rows, by {tests}. McNemar’s test looks at the rows "
+            "that only one of two has right; randomisation asks how often so large a difference "
+            "comes about where answers change hands by chance (Noreen 1989). Intervals of "
+            f"differences are a paired bootstrap of 1,000 resamples of {units}."
         ),
         Paragraph(
             "Δ is how far the first of a pair is ahead of the second. p (Holm) is corrected for "
-            "the number of pairs in its family: of "
-            "families without any difference at most 5 % show one. Systems are one family, "
-            "systems against simple methods another."
+            "the number of pairs in its family: of families without any difference at most 5 % "
+            "show one. Systems are one family, systems against simple methods another."
         ),
         Paragraph(
             "How many more rows it takes is for a power of 80 %, were the difference as large as "
-            "it is here (Miettinen 1968, Connor 1987; "
-            "where the test is not McNemar’s, by the width of the interval). It is a rough "
-            "guide, as the difference itself is uncertain."
+            "it is here (Miettinen 1968, Connor 1987; where the test is not McNemar’s, by the "
+            "width of the interval). It is a rough guide, as the difference itself is uncertain."
         ),
     ]

@@ -53,8 +53,7 @@ def _format_agreement(agreement: JudgeAgreement) -> list[str | None]:
         _format_error_rates(agreement),
         (
             f"  kappa of the grades (quadratic) {agreement.kappa or unknown}   of acceptable or "
-            "not "
-            f"{agreement.kappa_acceptable or unknown}"
+            f"not {agreement.kappa_acceptable or unknown}"
         ),
         _format_metric("  people alone: acceptable", agreement.human_share),
         _format_corrected("share", "acceptable", agreement.share, agreement.n),
@@ -91,8 +90,7 @@ def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: 
     p = f" (sign test p = {metrics.p:.3g})" if metrics.p is not None else ""
     lines.append(
         f"{sentence}{p}; {format_count(ties)} decided by position alone, "
-        f"{format_count(metrics.same)} with the "
-        "same text"
+        f"{format_count(metrics.same)} with the same text"
     )
     lines.append(_format_metric(f"win rate of {answers} (a tie is half a win)", metrics.win_rate))
     lines.append(_format_metric("decided by position", metrics.by_place))

@@ -150,8 +150,7 @@ def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
         blocks.append(
             Paragraph(
                 f"In {format_row_count(gold.unknown)} gold is not {gold_form}; these rows are not "
-                "used above. "
-                f"The most frequent of such values: {values}.",
+                f"used above. The most frequent of such values: {values}.",
                 "note",
             )
         )

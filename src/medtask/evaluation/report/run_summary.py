@@ -36,11 +36,12 @@ STATUS_NAMES = {
     Status.UNPARSABLE: "unparsable",
     Status.FAILED: "failed",
 }
+# Rows that need no review
 _NO_REVIEW_STATUSES = (
     Status.OK,
     Status.EMPTY_INPUT,
     Status.NOT_TEXT,
-)  # rows that need no review
+)
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 

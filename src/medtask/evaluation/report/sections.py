@@ -246,8 +246,7 @@ def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
         lines.append(cells)
     note = (
         "Each further pass asks again about the rows that its condition selects. Changed: from one "
-        "answer to another. Gained: there was no "
-        "answer, and there is one. Lost: the reverse."
+        "answer to another. Gained: there was no answer, and there is one. Lost: the reverse."
     )
     more = (
         " Right: of the rows with gold. Corrected rows were wrong and are right, spoiled rows "

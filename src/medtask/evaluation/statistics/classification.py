@@ -25,9 +25,8 @@ from medtask.evaluation.statistics.intervals import (
 from medtask.evaluation.statistics.resampling import CellCounter
 
 TOP_K = (3, 5)
-NOT_IN_TOP_K = len(
-    TOP_K
-)  # the last part of a cell is the index in TOP_K of the first k that includes gold, or this
+# The last part of a cell is the index in TOP_K of the first k that includes gold, or this
+NOT_IN_TOP_K = len(TOP_K)
 
 
 @dataclass(frozen=True, slots=True)

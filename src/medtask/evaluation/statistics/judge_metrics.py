@@ -274,8 +274,7 @@ def _refuse_correction(
         )
         return Refusal(
             f"people have graded {counted}, and it takes {MIN_GRADES_PER_CLASS} of each to know "
-            "how the judge "
-            "errs",
+            "how the judge errs",
             n,
         )
     assert sensitivity and specificity

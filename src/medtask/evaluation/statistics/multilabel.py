@@ -71,12 +71,10 @@ class MultiLabelMetricsAccumulator:
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._index = {name: place for place, name in enumerate(self._classes)}
-        self._table = np.zeros(
-            (3, len(self._classes)), dtype=np.int64
-        )  # in both, in gold, in the answer
-        self._tally = (
-            CellCounter()
-        )  # (in both, in gold, in the answer, answered, number of options)
+        # In both, in gold, in the answer.
+        self._table = np.zeros((3, len(self._classes)), dtype=np.int64)
+        # (in both, in gold, in the answer, answered, number of options).
+        self._tally = CellCounter()
         self._alone = 0
         self._sums = GroupCounts()
 

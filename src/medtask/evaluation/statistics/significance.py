@@ -105,9 +105,8 @@ def compare_by_randomisation(
     """
     model_sums, baseline_sums = np.stack(model).sum(axis=1), np.stack(baseline).sum(axis=1)
     gap = _compute_ratio(baseline_sums) - _compute_ratio(model_sums)
-    rows = np.stack(
-        [one - other for one, other in zip(baseline, model, strict=True)]
-    )  # the changes of the sums by swapping each row, [numerator and denominator, rows]
+    # The changes of the sums by swapping each row, [numerator and denominator, rows].
+    rows = np.stack([one - other for one, other in zip(baseline, model, strict=True)])
     rows = rows[:, rows.any(axis=0)]  # swapping two equal answers changes nothing
     random = np.random.default_rng(seed)
     as_large, step = 0, max(1, 4_000_000 // max(1, rows.shape[1]))

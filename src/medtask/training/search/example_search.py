@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from medtask.errors import InputError, UsageError
+from medtask.errors import InputError
 from medtask.tasks.task import Example, Task
 from medtask.training.search.candidate_evaluator import CandidateEvaluator
 from medtask.training.search.prompt_candidate import (
     PromptCandidate,
+    check_examples_allowed,
     make_example,
-    supports_examples,
 )
 from medtask.training.training_data import TrainingExample
 
@@ -40,15 +40,7 @@ def search_examples(evaluator: CandidateEvaluator, *, seed: int = 0) -> None:
         InputError: No training row can be an example.
         SearchStopped: The time is used up.
     """
-    if not supports_examples(evaluator.task):
-        fix = (
-            "rename that column in the table and the task, or search for instructions alone: "
-            "--what prompt"
-        )
-        raise UsageError(
-            'input uses a column named "answer", but in an example that is the right answer',
-            fix=fix,
-        )
+    check_examples_allowed(evaluator.task)
     pool = _DemonstrationPool(evaluator.task, evaluator.train)
     if not pool.examples:
         raise InputError(

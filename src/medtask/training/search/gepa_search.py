@@ -122,9 +122,8 @@ class _GepaAdapter:
     ) -> EvaluationBatch[Any, Any]:
         from gepa.core.adapter import EvaluationBatch
 
-        rows = list(
-            {row.record.id: row for row in batch}.values()
-        )  # GEPA fills short batches with repeated rows
+        # GEPA fills short batches with repeated rows.
+        rows = list({row.record.id: row for row in batch}.values())
         evaluation = self.evaluator.evaluate(self.to_candidate(candidate), rows, "instruction")
         formatted_answers = _format_answers(self.evaluator, evaluation)
         traces_by_id = {

@@ -17,14 +17,14 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
-from medtask.errors import MissingExtra, UsageError
+from medtask.errors import MissingExtra
 from medtask.tasks.task import Example
 from medtask.training.search.candidate_evaluator import CandidateEvaluator
 from medtask.training.search.prompt_candidate import (
     PromptCandidate,
+    check_examples_allowed,
     clean_instruction,
     make_example,
-    supports_examples,
 )
 from medtask.training.search.proposer import Proposer
 from medtask.training.search.search_budget import SearchStopped
@@ -53,15 +53,7 @@ def search_mipro(evaluator: CandidateEvaluator, proposer: Proposer, *, seed: int
         SearchStopped: The time is used up, or the proposer's output is not valid.
     """
     check_dspy()
-    if not supports_examples(evaluator.task):
-        fix = (
-            "rename that column in the table and the task, or search for instructions alone: "
-            "--what prompt"
-        )
-        raise UsageError(
-            'input uses a column named "answer", but in an example that is the right answer',
-            fix=fix,
-        )
+    check_examples_allowed(evaluator.task)
     import dspy
 
     shown, train = _choose_examples(evaluator)
@@ -220,9 +212,8 @@ def _silence_dspy(dspy: Any) -> Iterator[None]:
     logger = logging.getLogger("dspy")
     level, bars = logger.level, bootstrap.tqdm
     logger.setLevel(logging.CRITICAL + 1)
-    bootstrap.tqdm = SimpleNamespace(
-        tqdm=lambda rows: rows
-    )  # there is no setting to hide its progress bars
+    # There is no setting to hide its progress bars.
+    bootstrap.tqdm = SimpleNamespace(tqdm=lambda rows: rows)
     try:
         with redirect_stdout(io.StringIO()):
             yield

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from medtask.errors import UsageError
 from medtask.records import Record
 from medtask.tasks.fewshot import read_example
 from medtask.tasks.fingerprint import fingerprint_task
@@ -58,9 +59,14 @@ def narrow_task(task: Task) -> Task:
     return replace(narrowed, fingerprint=fingerprint_task(narrowed))
 
 
-def supports_examples(task: Task) -> bool:
-    """Whether rows can be worked examples, with gold in the column ``answer``."""
-    return "answer" not in find_prompt_columns(task)
+def check_examples_allowed(task: Task) -> None:
+    """Raise UsageError if rows cannot be worked examples, with gold in the column ``answer``."""
+    if "answer" in find_prompt_columns(task):
+        raise UsageError(
+            'input uses a column named "answer", but in an example that is the right answer',
+            fix="rename that column in the table and the task, or search for instructions alone: "
+            "--what prompt",
+        )
 
 
 def make_example(task: Task, record: Record) -> Example | None:

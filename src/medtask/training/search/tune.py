@@ -118,9 +118,8 @@ def _build_recipe(
     task: Task, method: Method, base: str | None, load_options: LoadOptions, seed: int
 ) -> Recipe:
     used = ("dtype", "device", "memory")
-    unused = [
-        name for name in load_options.list_given() if name not in (*used, "allow_remote")
-    ]  # allow_remote has no effect: nothing is sent
+    # allow_remote has no effect: nothing is sent.
+    unused = [name for name in load_options.list_given() if name not in (*used, "allow_remote")]
     if unused:
         option = format_option(unused[0])
         raise UsageError(f"a training does not support {option}", fix=f"leave {option} out")
