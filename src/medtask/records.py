@@ -302,6 +302,7 @@ class LeftOut(StrEnum):
     EXAMPLE and EXAMPLE_GROUP: the prompt shows the row, or a row of its group, with its answer.
     TRAINING and TRAINING_GROUP: the weights were fitted on the row, or on a row of its group.
     VALIDATION: the row, or a row of its group, chose the model or its thresholds.
+    TUNING: the row, or a row of its group, chose the words or examples of the task.
     CALIBRATION: a calibration that changes answers was fitted on the row, or on a row of its group.
     CONFIDENCE: a calibration that changes no answer was fitted on the row: the answer counts, its
     confidence does not.
@@ -312,6 +313,7 @@ class LeftOut(StrEnum):
     TRAINING = "training"
     TRAINING_GROUP = "training_group"
     VALIDATION = "validation"
+    TUNING = "tuning"
     CALIBRATION = "calibration"
     CONFIDENCE = "confidence"
 

@@ -77,7 +77,7 @@ def test_examples_that_help_come_into_a_new_task_file(
     assert "30 test rows" in done.out
     assert "planted/task.tuned.yaml" in done.out
     assert "texts of rows" in done.out
-    assert "90 training and validation rows" in done.out
+    assert "task.tuned.rows.json beside it" in done.out
     assert "Loading fake:" in done.err
     checked = medtask("check", "planted/task.tuned.yaml", "operations.csv", "--model", "fake:")
     assert checked.code == 0

@@ -84,6 +84,46 @@ def test_copies_with_other_spelling_are_the_same_row(copy: str) -> None:
     assert found.has_row(make_key(copy))
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Lap. chole, left (2 cm)", "lap chole left 2 cm"),
+        ("Fever; cough. No rash!", "fever cough, no rash"),
+        ("b.i.d. 1.5 mg", "BID 1.5 mg"),
+        ("[urgent] cut", "urgent: cut"),
+        ("cut\uff0cburn", "cut, burn"),
+    ],
+)
+def test_copies_with_other_punctuation_are_the_same_row(one: str, other: str) -> None:
+    assert fingerprint_rows([make_key(one)], "training", "s").has_row(make_key(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1.5 mg", "15 mg"),
+        ("1,5 mg", "15 mg"),
+        (".5 mg", "5 mg"),
+        ("1:2", "12"),
+        ("5 %", "5"),
+        ("T2/3", "T23"),
+        ("<5", ">5"),
+    ],
+)
+def test_punctuation_in_numbers_and_signs_tell_rows_apart(one: str, other: str) -> None:
+    assert not fingerprint_rows([make_key(one)], "training", "s").has_row(make_key(other))
+
+
+def test_fingerprints_of_earlier_versions_find_their_rows() -> None:
+    content = {
+        "use": "training",
+        "salt": "table 1",
+        "questions": ["b4b0d2c71b1650ed"],
+        "groups": [],
+    }
+    assert parse_fingerprints(content).has_row(make_key("A cut, 2 cm (thumb)."))
+
+
 def test_values_that_differ_in_a_sign_are_different_rows() -> None:
     found = fingerprint_rows([make_key("HER2 +")], "training", "s")
     assert found.has_row(make_key("her2+"))

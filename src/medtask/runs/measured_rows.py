@@ -1,8 +1,9 @@
 """Which rows metrics are based on: those that are new to the model.
 
-The prompt shows examples with their answers, a model was trained on rows, a calibration was fitted
-on rows. Metrics, acceptance, calibration and thresholds leave these rows out, and the rows of their
-groups. `medtask.run` finds them once, and its manifest keeps their numbers as first and last rows:
+The prompt shows examples with their answers, its words were chosen on rows, a model was trained on
+rows, a calibration was fitted on rows. Metrics, acceptance, calibration and thresholds leave these
+rows out, and the rows of their groups. `medtask.run` finds them once, and its manifest keeps their
+numbers as first and last rows:
 
     "left_out": {"example": [[4, 4], [7, 9]], "training": [[10, 120]]}
 """
@@ -24,6 +25,7 @@ from medtask.tasks.row_fingerprints import (
     fingerprint_rows,
     make_row_key,
     normalize_group,
+    read_fingerprints,
     read_training_rows,
 )
 from medtask.tasks.task import Gate, Task
@@ -33,6 +35,7 @@ _REASONS: Mapping[RowUse, tuple[LeftOut, LeftOut]] = {
     "example": (LeftOut.EXAMPLE, LeftOut.EXAMPLE_GROUP),
     "training": (LeftOut.TRAINING, LeftOut.TRAINING_GROUP),
     "validation": (LeftOut.VALIDATION, LeftOut.VALIDATION),
+    "tuning": (LeftOut.TUNING, LeftOut.TUNING),
     "calibration": (LeftOut.CALIBRATION, LeftOut.CALIBRATION),
     "confidence": (LeftOut.CONFIDENCE, LeftOut.CONFIDENCE),
 }
@@ -103,10 +106,15 @@ def make_answered_row_key(task: Task, row: AnsweredRow) -> RowKey:
     return make_row_key(task, record, Prompt(record.id, (), (), row.text, row.options))
 
 
-def fingerprint_examples(task: Task) -> list[RowFingerprints]:
-    """The fingerprints of the examples that every prompt of a task or a further pass shows.
+def fingerprint_task_rows(task: Task) -> list[RowFingerprints]:
+    """The fingerprints of the rows that a task was made from.
 
-    Examples that are selected for each row are never of its group: rows need not be left out.
+    These are the examples that every prompt of the task or of a further pass shows, and the rows
+    that chose its words. Examples that are selected for each row are never of its group: rows need
+    not be left out.
+
+    Raises:
+        InputError: The list of rows that chose the words is not valid.
     """
     keys = [
         make_record_key(asked, Record("example", example.fields, group=example.group))
@@ -114,7 +122,8 @@ def fingerprint_examples(task: Task) -> list[RowFingerprints]:
         for example in asked.examples
     ]
     parts = ([key for key in keys if key.group is None], [key for key in keys if key.group])
-    return [fingerprint_rows(part, "example", "") for part in parts if part]
+    found = [fingerprint_rows(part, "example", "") for part in parts if part]
+    return [*found, *(read_fingerprints(task.tuning_rows) if task.tuning_rows else ())]
 
 
 def collect_fingerprints(
@@ -128,7 +137,7 @@ def collect_fingerprints(
     Raises:
         InputError: The list of a folder is not valid.
     """
-    found = fingerprint_examples(task)
+    found = fingerprint_task_rows(task)
     unknown: list[str] = []
     for folder in dict.fromkeys(name for engine in engines for name in engine.info.trained_folders):
         rows = read_training_rows(Path(folder))

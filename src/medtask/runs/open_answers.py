@@ -21,7 +21,7 @@ from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.runs.measured_rows import (
     extend_to_groups,
     find_left_out,
-    fingerprint_examples,
+    fingerprint_task_rows,
     left_out_from_json,
     make_answered_row_key,
 )
@@ -89,7 +89,7 @@ def open_answers(
         return _find_forms(_leave_out_groups(answers))
     if task is None:
         return _find_forms(_infer_task(answers, kind))
-    return _find_forms(_leave_out_examples(replace(answers, external=True)))
+    return _find_forms(_leave_out_task_rows(replace(answers, external=True)))
 
 
 def _find_forms(answers: AnswerTable) -> AnswerTable:
@@ -125,9 +125,9 @@ def _leave_out_groups(answers: AnswerTable) -> AnswerTable:
     return replace(answers, left_out=extend_to_groups(answers.left_out, groups))
 
 
-def _leave_out_examples(answers: AnswerTable) -> AnswerTable:
-    """Leave out the rows that are examples of the task."""
-    fingerprints = fingerprint_examples(answers.task) if answers.task.input else []
+def _leave_out_task_rows(answers: AnswerTable) -> AnswerTable:
+    """Leave out the rows that are examples of the task, or that chose its words."""
+    fingerprints = fingerprint_task_rows(answers.task) if answers.task.input else []
     if not fingerprints:
         return answers
     keys = (make_answered_row_key(answers.task, row) for row in answers.rows())

@@ -93,6 +93,7 @@ class TaskConfig(ConfigModel):
     phi: Annotated[bool | None, BOOLEAN] = None
     passes: Any = None
     review: Any = None
+    tuning_rows: OptionalText = None
 
 
 def list_keys(config_type: type[ConfigModel]) -> list[str]:

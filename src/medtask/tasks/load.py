@@ -32,6 +32,7 @@ from medtask.tasks.label_definitions import (
 )
 from medtask.tasks.pass_definitions import check_reasoning, derive_passes, read_reasoning
 from medtask.tasks.reader import TaskReader, is_null
+from medtask.tasks.row_fingerprints import read_fingerprints
 from medtask.tasks.task import AnswerSpec, Gate, Label, Review, SingleLabel, Task
 from medtask.tasks.text_cleaning import clean_text
 
@@ -168,9 +169,22 @@ def _build_task(
         group_column=reader.get_text("group") or None,
         data=file.parent / config.data if config and config.data else None,
         model=config.model if config else None,
+        tuning_rows=_find_tuning_rows(reader, config),
         source=file,
         source_lines=reader.document.source_lines,
     )
+
+
+def _find_tuning_rows(reader: TaskReader, config: TaskConfig | None) -> Path | None:
+    """The file of the rows that chose the words of the task; a fault if it cannot be read."""
+    if config is None or config.tuning_rows is None:
+        return None
+    path = reader.folder / config.tuning_rows
+    try:
+        read_fingerprints(path)
+    except InputError as error:
+        reader.add_fault(f"{error} - {error.fix}", "tuning_rows")
+    return path
 
 
 def _read_gate(reader: TaskReader, task: Task) -> Gate:

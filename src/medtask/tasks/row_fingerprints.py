@@ -1,20 +1,23 @@
-"""Fingerprints of rows: which rows a model or a calibration was made from, without their text.
+"""Fingerprints of rows: which rows a model, a calibration or a task was made from, without text.
 
     training_rows.json    {"format": 1, "rows": [{"use": "training", "salt": "...",
                            "questions": ["9f0c...", ...], "groups": ["77ab...", ...]}, ...]}
 
 A fingerprint is a salted hash of a row's question (text, context and options), of the cells that
 the question shows (so that the row is found under another template), or of its group. Case, blanks,
-quotes, kinds of dashes and punctuation at the ends do not matter. Whoever has a row can find out
-whether it was used; nobody can read a row from the file. Short texts can be guessed, so the file is
-as confidential as the model that learnt the rows.
+quotes, kinds of dashes and punctuation outside numbers do not matter. Whoever has a row can find
+out whether it was used; nobody can read a row from the file. Short texts can be guessed, so the
+file is as confidential as the model that learnt the rows.
+
+Files of earlier versions have hashes in which punctuation matters, except at the ends of a text. A
+row is therefore looked up, and written, in both forms.
 """
 
 from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -34,15 +37,18 @@ from medtask.tasks.text_cleaning import make_text_key
 
 # Differences between copies of a row. They are part of the file's format.
 _IGNORED = regex.compile(r"[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}'\"`]")
+# Before a digit these can be part of a number: 1.5 and 15 are different.
+_PUNCTUATION = regex.compile(r"[.,:\u00b7](?!\d)|[;!?()\[\]{}\u00a1\u00bf\u2022\u3001\u3002]")
 _DASH = regex.compile(r"[\p{Pd}\u2212]")
 _WHOLE_NUMBER = regex.compile(r"0*(\d+?)(?:\.0+)?")
 
 TRAINING_ROWS_FILE = "training_rows.json"
 FORMAT = 1
 
-# Rows that weights were fitted on; that chose a model or its thresholds; that a calibration was
-# fitted on, which changes answers or only their confidence; that a prompt shows with their answers.
-RowUse = Literal["training", "validation", "calibration", "confidence", "example"]
+# Rows that weights were fitted on; that chose a model or its thresholds; that chose the words of a
+# task; that a calibration was fitted on, which changes answers or only their confidence; that a
+# prompt shows with their answers.
+RowUse = Literal["training", "validation", "tuning", "calibration", "confidence", "example"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +116,18 @@ def make_row_key(task: Task, record: Record, prompt: Prompt) -> RowKey:
     """The key of a row; ``prompt`` needs only the row's text and options."""
     context = get_task_kind(task).read_context(record.fields)
     options = [f"{option.letter} {option.text}" for option in prompt.options]
-    parts = {
-        "question": [_normalize(part) for part in (prompt.text, context, *options)],
-        "cells": sorted(
-            _normalize_cell(record.fields.get(column)) for column in find_prompt_columns(task)
-        ),
-    }
-    return RowKey(
-        tuple(
-            blake2b(json.dumps([name, *content]).encode(), digest_size=16).digest()
-            for name, content in parts.items()
-            if any(content)
-        ),
-        record.group,
-    )
+    cells = [record.fields.get(column) for column in find_prompt_columns(task)]
+    parts = [
+        part
+        for normalize in (_normalize, _remove_punctuation)
+        for part in (
+            ("question", *(normalize(part) for part in (prompt.text, context, *options))),
+            ("cells", *sorted(_normalize_cell(cell, normalize) for cell in cells)),
+        )
+        if any(part[1:])
+    ]
+    hashes = (blake2b(json.dumps(part).encode(), digest_size=16).digest() for part in parts)
+    return RowKey(tuple(dict.fromkeys(hashes)), record.group)
 
 
 def normalize_group(group: str) -> str:
@@ -162,12 +166,17 @@ def parse_fingerprints(content: Mapping[str, Any]) -> RowFingerprints:
 
 
 def write_training_rows(folder: Path, fingerprints: Sequence[RowFingerprints]) -> None:
-    """Write the fingerprints of the rows that a model was made from (mode 0600).
+    """Write the fingerprints of the rows that a model was made from; see `write_fingerprints`.
 
     A model that was made from trained models also gets the fingerprints of those models' folders.
     """
+    write_fingerprints(folder / TRAINING_ROWS_FILE, fingerprints)
+
+
+def write_fingerprints(path: Path, fingerprints: Sequence[RowFingerprints]) -> None:
+    """Write fingerprints to a file (mode 0600)."""
     document = {"format": FORMAT, "rows": [one.to_json() for one in fingerprints]}
-    replace_text(folder / TRAINING_ROWS_FILE, json.dumps(document) + "\n")
+    replace_text(path, json.dumps(document) + "\n")
 
 
 def read_training_rows(folder: Path) -> tuple[RowFingerprints, ...] | None:
@@ -178,10 +187,7 @@ def read_training_rows(folder: Path) -> tuple[RowFingerprints, ...] | None:
     """
     path = folder / TRAINING_ROWS_FILE
     try:
-        document = json.loads(path.read_bytes())
-        if document["format"] != FORMAT:
-            raise ValueError(document["format"])
-        return tuple(map(parse_fingerprints, document["rows"]))
+        return _parse_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -191,6 +197,32 @@ def read_training_rows(folder: Path) -> tuple[RowFingerprints, ...] | None:
         ) from error
 
 
+def read_fingerprints(path: Path) -> tuple[RowFingerprints, ...]:
+    """The fingerprints in the file of a task's key ``tuning_rows``.
+
+    Raises:
+        InputError: The file is missing or not valid.
+    """
+    try:
+        return _parse_file(path)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        reason = "not found" if isinstance(error, FileNotFoundError) else "not valid"
+        raise InputError(
+            f"{format_path(path)}, the list of the rows that chose this task's words, is {reason}",
+            fix=(
+                "copy the file that `medtask tune` wrote beside the task file; without it, and "
+                "without the key, metrics on these rows are too good"
+            ),
+        ) from error
+
+
+def _parse_file(path: Path) -> tuple[RowFingerprints, ...]:
+    document = json.loads(path.read_bytes())
+    if document["format"] != FORMAT:
+        raise ValueError(document["format"])
+    return tuple(map(parse_fingerprints, document["rows"]))
+
+
 def _hash(salt: str, content: bytes) -> str:
     # 16 hex digits: among 100,000 learnt and 100,000 other rows, a false match has a probability
     # below 1e-9.
@@ -198,19 +230,24 @@ def _hash(salt: str, content: bytes) -> str:
     return blake2b(content, key=key, digest_size=8).hexdigest()
 
 
-def _normalize_cell(cell: object) -> str:
-    """The text of a cell, or of the values in a list or mapping, without case and spaces."""
+def _normalize_cell(cell: object, normalize: Callable[[str], str]) -> str:
+    """The normalised text of a cell, or of the values in a list or mapping."""
     if isinstance(cell, Mapping):
         cell = list(cell.values())
     if isinstance(cell, list | tuple):
-        return json.dumps([_normalize_cell(part) for part in cell])
-    return _normalize(read_cell(cell) or "")
+        return json.dumps([_normalize_cell(part, normalize) for part in cell])
+    return normalize(read_cell(cell) or "")
 
 
 def _normalize(text: str) -> str:
     """A text without case, blanks, invisible characters, quotes and punctuation at its ends."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return _DASH.sub("-", _IGNORED.sub("", folded)).strip(".,;:!?")
+
+
+def _remove_punctuation(text: str) -> str:
+    """`_normalize`, also without punctuation outside numbers."""
+    return _normalize(_PUNCTUATION.sub("", unicodedata.normalize("NFKC", text)))
 
 
 def _encode_group(group: str) -> bytes:

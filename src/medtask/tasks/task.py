@@ -284,6 +284,8 @@ class Task:
         group_column: Rows with the same value (such as a patient) are not independent.
         data: The table of the task.
         model: The reference of the task's model.
+        tuning_rows: A file with the fingerprints of the rows that chose the words of the task; see
+            `row_fingerprints`.
         source: The task file.
         source_lines: The line numbers of the task file.
         warnings: Settings that are valid but probably unintended.
@@ -310,6 +312,7 @@ class Task:
     group_column: str | None = None
     data: Path | None = None
     model: str | None = None
+    tuning_rows: Path | None = None
     source: Path | None = None
     source_lines: SourceLines | None = field(default=None, repr=False, compare=False)
     warnings: tuple[str, ...] = ()

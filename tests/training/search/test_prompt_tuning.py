@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from medtask.errors import EngineError, UsageError
+import medtask
+from medtask.errors import EngineError, TaskFaults, UsageError
+from medtask.records import LeftOut
+from medtask.tables.read import read_table
 from medtask.tasks.load import load_task
+from medtask.tasks.row_fingerprints import write_fingerprints
 from medtask.training.search.prompt_tuning import (
     PromptTuningOptions,
     PromptTuningResult,
@@ -75,7 +79,11 @@ def test_a_planted_gain_is_found_and_written_with_what_was_measured(tmp_path: Pa
     assert rest.startswith("# What is the operation for?")
     assert load_task(path).fingerprint != task.fingerprint
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["task.tuned.yaml", "task.yaml"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "task.tuned.rows.json",
+        "task.tuned.yaml",
+        "task.yaml",
+    ]
 
 
 @pytest.mark.slow
@@ -214,3 +222,67 @@ def test_a_search_that_is_stopped_at_once_claims_nothing(tmp_path: Path) -> None
     )
     assert (tuned.trials, tuned.before, tuned.gain) == (0, None, None)
     assert "Nothing but the original task was tried" in tuned.summarize()
+
+
+def test_rows_that_chose_the_words_are_left_out_of_all_figures(tmp_path: Path) -> None:
+    table = make_table(160)
+    parts = build_search_data(write_task(tmp_path), table)
+    engine = PromptSensitiveEngine(prefers_examples, accuracy=1.0)
+    tuned = tune_planted_words(parts, engine, "examples")
+    path = tmp_path / "task.tuned.yaml"
+    write_tuned_task(path, tuned)
+    rows_file = tmp_path / "task.tuned.rows.json"
+    assert stat.S_IMODE(rows_file.stat().st_mode) == 0o600
+    assert not any(example.prompt.text in rows_file.read_text() for example in parts.train)
+    task = load_task(path)
+    shown = len(task.examples)
+    expected = {LeftOut.EXAMPLE: shown, LeftOut.TUNING: 120 - shown}
+    run = medtask.run(task, engine, table, out=tmp_path / "run")
+    assert run.summary is not None
+    assert run.summary.gold is not None
+    assert run.summary.gold.left_out == expected
+    assert run.summary.gold.rows == len(parts.test) == 40
+    evaluation = medtask.evaluate(tmp_path / "run", calibrate="temperature")
+    assert evaluation.metrics == run.metrics
+    assert "were used to choose the words of the task" in (
+        tmp_path / "run" / "report.html"
+    ).read_text(encoding="utf-8")
+    medtask.run(write_task(tmp_path), engine, table, out=tmp_path / "before")
+    comparison = medtask.compare([tmp_path / "run", tmp_path / "before"])
+    assert comparison.n == 40
+    medtask.audit(tmp_path / "run", budget=40)
+    sampled = read_table(tmp_path / "run" / "audit" / "sample.csv").rows()
+    tested = {example.record.id for example in parts.test}
+    assert {row["id"] for row in sampled} == tested
+
+
+def test_the_list_of_rows_does_not_change_what_a_task_asks(tmp_path: Path) -> None:
+    task = write_task(tmp_path)
+    write_fingerprints(tmp_path / "rows.json", ())
+    assert write_task(tmp_path, "tuning_rows: rows.json\n").fingerprint == task.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is not found"), ('{"format": 1}', "is not valid")]
+)
+def test_a_tuned_task_without_the_list_of_its_rows_is_refused(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(TaskFaults, match=message) as caught:
+        write_task(tmp_path, "tuning_rows: rows.json\n")
+    assert caught.value.faults[0].line == 16
+
+
+def test_a_task_that_is_tuned_again_keeps_the_rows_that_chose_its_earlier_words(
+    tmp_path: Path,
+) -> None:
+    engine = PromptSensitiveEngine(prefers_examples, accuracy=1.0)
+    first = build_search_data(write_task(tmp_path), make_table(120))
+    write_tuned_task(tmp_path / "a.yaml", tune_planted_words(first, engine, "examples"))
+    second = build_search_data(load_task(tmp_path / "a.yaml"), make_table(120, seed=2))
+    engine.wants = prefers_care
+    engine.proposals = INSTRUCTION_PROPOSALS
+    tuned = tune_planted_words(second, engine, "prompt")
+    assert [len(rows.questions) for rows in tuned.searched_rows] == [180, 180]

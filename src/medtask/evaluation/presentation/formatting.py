@@ -31,6 +31,10 @@ _LEFT_OUT_PHRASES: Mapping[LeftOut, tuple[str, str]] = {  # for one row, and for
         "was used to choose or calibrate the model",
         "were used to choose or calibrate the model",
     ),
+    LeftOut.TUNING: (
+        "was used to choose the words of the task",
+        "were used to choose the words of the task",
+    ),
     LeftOut.CALIBRATION: ("was used to fit the calibration", "were used to fit the calibration"),
     LeftOut.CONFIDENCE: (
         "was used to fit the calibration, which changes no answer",

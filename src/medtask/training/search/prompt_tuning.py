@@ -18,6 +18,13 @@ from medtask.prediction.asking import check_engine
 from medtask.runs.manifest import guard_network
 from medtask.runs.signals import Interrupted, catch_signals
 from medtask.tasks.load import load_task
+from medtask.tasks.row_fingerprints import (
+    RowFingerprints,
+    fingerprint_rows,
+    make_row_key,
+    read_fingerprints,
+    write_fingerprints,
+)
 from medtask.tasks.task import Task
 from medtask.training.search.candidate_evaluator import (
     CandidateEvaluator,
@@ -58,6 +65,8 @@ class PromptTuningResult:
         rows: The numbers of training, validation and test rows.
         interrupted: Whether a signal ended the search.
         exit_code: 0, or 130 or 143 after a signal.
+        rows_file: The name of the file that `write_tuned_task` writes beside the new task file.
+        searched_rows: Its content: fingerprints of the training and validation rows.
         path: The path of the new task file, if it was written.
     """
 
@@ -73,6 +82,8 @@ class PromptTuningResult:
     notes: tuple[str, ...] = ()
     interrupted: bool = False
     exit_code: int = 0
+    rows_file: str = ""
+    searched_rows: tuple[RowFingerprints, ...] = ()
     path: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -117,12 +128,15 @@ class PromptTuningOptions:
         keep_anyway: Whether a result without a significant gain is written, too.
         allow_phi: Whether a task with ``phi: true`` may get texts of rows into its file.
         proposer: The engine that writes instructions; None for the engine that answers.
+        rows_file: The name of the file of searched rows; the key `tuning_rows` of the new task file
+            names it.
     """
 
     seed: int = 0
     keep_anyway: bool = False
     allow_phi: bool = False
     proposer: Engine | None = None
+    rows_file: str = "task.tuned.rows.json"
 
 
 DEFAULT_TUNING = PromptTuningOptions()
@@ -156,9 +170,8 @@ def tune_prompt(
     changed = _list_changed_keys(extract_candidate(narrowed), evaluator.best)
     gain, text = None, None
     if changed and interrupted:
-        text = rewrite_task(
-            task, evaluator.best, (_describe_origin("not compared with the original"),)
-        )
+        origin = _describe_origin("not compared with the original")
+        text = rewrite_task(task, evaluator.best, (origin,), options.rows_file)
     elif changed:
         observer.on_stage(
             f"Answering {evaluator.test_rows:,} test rows twice, with the original task and with "
@@ -166,7 +179,8 @@ def tune_prompt(
         )
         # Further passes may use models that are not downloaded yet.
         with nullcontext() if any(one.model for one in task.passes) else guard():
-            gain, text = _evaluate_on_test(search_data, engine, evaluator, options.seed)
+            gain, origin = _evaluate_on_test(search_data, engine, evaluator, options.seed)
+        text = rewrite_task(task, evaluator.best, (origin,), options.rows_file)
     measured = evaluator.evaluated_count > 0
     return PromptTuningResult(
         best=evaluator.best,
@@ -185,13 +199,27 @@ def tune_prompt(
         notes=_list_notes(task, narrowed),
         interrupted=interrupted,
         exit_code=signals.exit_code if interrupted else 0,
+        rows_file=options.rows_file,
+        searched_rows=_fingerprint_searched_rows(search_data),
     )
 
 
 def write_tuned_task(path: Path, result: PromptTuningResult) -> None:
-    """Write the new task file atomically, readable by its owner only."""
+    """Write the new task file and the list of its rows, readable by their owner only."""
     assert result.task_text is not None
+    write_fingerprints(path.with_name(result.rows_file), result.searched_rows)
     replace_text(path, result.task_text)
+
+
+def _fingerprint_searched_rows(search_data: SearchData) -> tuple[RowFingerprints, ...]:
+    """The rows that chose the words, and those that chose the words of the original task."""
+    task = search_data.task
+    keys = [
+        make_row_key(task, one.record, one.prompt)
+        for one in (*search_data.train, *search_data.validation)
+    ]
+    earlier = read_fingerprints(task.tuning_rows) if task.tuning_rows else ()
+    return (*earlier, fingerprint_rows(keys, "tuning", search_data.digest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +296,11 @@ def _run_stages(evaluator: CandidateEvaluator, stages: Sequence[SearchStage]) ->
 def _evaluate_on_test(
     search_data: SearchData, engine: Engine, evaluator: CandidateEvaluator, seed: int
 ) -> tuple[Gain, str]:
-    """Compare the result, read back from its file, with the original task on the test rows."""
+    """Compare the result, read back from its file, with the original task on the test rows.
+
+    Returns:
+        The gain, and the comment on the origin of the new task file.
+    """
     task, examples = search_data.task, search_data.test[: evaluator.test_rows]
     plain = rewrite_task(task, evaluator.best, ())
     after = _reload_task(task, plain)
@@ -277,9 +309,7 @@ def _evaluate_on_test(
         task, examples, *(answer_rows(one, engine, examples) for one in fixed), seed=seed
     )
     verdict = "" if gain.is_significant else "without a significant gain"
-    return gain, rewrite_task(
-        task, evaluator.best, (f"{_describe_origin(verdict)}: {gain.describe()}",)
-    )
+    return gain, f"{_describe_origin(verdict)}: {gain.describe()}"
 
 
 def _describe_origin(verdict: str) -> str:

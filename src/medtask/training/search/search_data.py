@@ -26,6 +26,7 @@ class SearchData:
         train: Rows for worked examples and for reflections.
         validation: Rows by which candidates are chosen.
         test: Rows not used by the search; the original task and the result answer them once.
+        digest: The hash of the table.
         notes: What was left out, and why.
     """
 
@@ -34,6 +35,7 @@ class SearchData:
     validation: tuple[TrainingExample, ...]
     test: tuple[TrainingExample, ...]
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
     def to_training_table(self) -> Table:
         """All rows except the test rows, as a table."""
@@ -84,6 +86,7 @@ def build_search_data(
         validation,
         _shuffle_examples(whole.validation, seed, MAX_TEST_ROWS),
         whole.notes,
+        whole.sha256,
     )
     for name, count in search_data.count_rows().items():
         if count < MIN_PART_ROWS:

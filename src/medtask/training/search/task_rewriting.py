@@ -19,8 +19,16 @@ WIDTH = 110
 KeyChange = tuple[KeyPath, object]
 
 
-def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]) -> str:
-    """The task's file as YAML with a candidate's words, and comment lines at its start.
+def rewrite_task(
+    task: Task, candidate: PromptCandidate, comments: Sequence[str], rows_file: str | None = None
+) -> str:
+    """The task's file as YAML with a candidate's words.
+
+    Args:
+        task: The original task.
+        candidate: The new words.
+        comments: Comment lines at the start of the file.
+        rows_file: The name of the file of the rows that chose the words.
 
     Raises:
         InputError: The task was not read from a file.
@@ -29,6 +37,8 @@ def rewrite_task(task: Task, candidate: PromptCandidate, comments: Sequence[str]
         raise InputError("the task was not read from a file", fix="write it into a file first")
     document = read_document(task.source)
     changes = list(_list_changes(task, candidate, document))
+    if rows_file is not None:
+        changes.append((("tuning_rows",), rows_file))
     head = "".join(f"# {line}\n" for line in comments)
     expected = _apply(document.data, changes)
     if task.source.suffix.lower() != ".json":

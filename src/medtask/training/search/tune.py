@@ -156,17 +156,17 @@ class _WordSearch:
             for name in dict.fromkeys(filter(None, (self.models.model, self.models.proposer))):
                 observer.on_load(name)
                 engines.append(stack.enter_context(closing(load_model(name, load_options))))
-            options = replace(self.options, proposer=engines[-1])
+            rows_file = _name_rows_file(self.path).name
+            options = replace(self.options, proposer=engines[-1], rows_file=rows_file)
             result = tune_prompt(
                 self.search_data, engines[0], self.targets, clock, observer, options
             )
         if result.task_text is None:
             return result
         write_tuned_task(self.path, result)
-        searched = result.rows["train"] + result.rows["validation"]
         note = (
-            f"the {searched:,} training and validation rows of the search chose this file: metrics "
-            "of a run on them are too good; measure it on other rows"
+            "the training and validation rows of the search chose this file: metrics of its runs "
+            f"leave them out (keep {result.rows_file} beside it)"
         )
         return replace(result, path=self.path, notes=(*result.notes, note))
 
@@ -206,9 +206,17 @@ def _choose_task_file(task: Task, out: str | Path | None, *, overwrite: bool) ->
                 "its folder"
             ),
         )
-    if target.exists() and (not overwrite or target.resolve() == task.source.resolve()):
-        raise UsageError(
-            f"{target} already exists",
-            fix="give another name with --out, or replace it with --force",
-        )
+    if target.resolve() == task.source.resolve():
+        overwrite = False
+    for path in (target, _name_rows_file(target)):
+        if path.exists() and not overwrite:
+            raise UsageError(
+                f"{path} already exists",
+                fix="give another name with --out, or replace it with --force",
+            )
     return target
+
+
+def _name_rows_file(task_file: Path) -> Path:
+    """The file for the rows that chose the words of a task file."""
+    return task_file.with_name(f"{task_file.stem}.rows.json")
