@@ -72,10 +72,7 @@ KINDS: Mapping[str, KindSpec] = MappingProxyType(
                 pipeline_tag="multiple-choice",
             ),
             KindSpec(
-                "answer",
-                generated=True,
-                free_text=True,
-                description="writes an answer to each row",
+                "answer", generated=True, free_text=True, description="writes an answer to each row"
             ),
             KindSpec(
                 "fields",

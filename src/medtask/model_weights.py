@@ -62,9 +62,7 @@ def check_loaded_model(
         },
     )
     refuse_weights(
-        source,
-        "not part of such a model",
-        _list_unexpected(model, loading_info["unexpected_keys"]),
+        source, "not part of such a model", _list_unexpected(model, loading_info["unexpected_keys"])
     )
     if messages := loading_info.get("error_msgs"):
         raise EngineError(f"{source} could not be loaded: {messages[0]}", fix=_FIX)

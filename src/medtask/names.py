@@ -47,7 +47,6 @@ _SPREADSHEET_FALSE = frozenset(
     ("falsch", "faux", "falso", "onwaar", "usann", "falskt", "falsk", "fałsz")
 )
 
-
 _BOOLEAN_WORDS = frozenset(word for pair in _BOOLEAN_PAIRS[:2] for word in pair)
 _MIN_WORD_LETTERS = 4  # shorter texts may be symbols, in which capital letters matter
 

@@ -284,10 +284,7 @@ def test_options_that_have_no_meaning_are_refused(
             lambda words: words["features"][0]["settings"].update(analyzer="sentence"),
             "cannot be read",
         ),
-        (
-            lambda words: words["features"][0]["settings"].update(tokenizer="eval"),
-            "cannot be read",
-        ),
+        (lambda words: words["features"][0]["settings"].update(tokenizer="eval"), "cannot be read"),
         (lambda words: words["features"][0]["terms"].append("more"), "cannot be read"),
         (
             lambda words: words["features"][0]["terms"].append(words["features"][0]["terms"][0]),

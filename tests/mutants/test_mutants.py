@@ -59,9 +59,7 @@ TRIE_MUTANTS = (
     ),
     Mutant("unread labels have all of the mass", "mass[unread] - np.log(count)", "mass[unread]"),
     Mutant(
-        "only the last slack counts",
-        "np.fmax(scores.slack[rows], error[unread])",
-        "error[unread]",
+        "only the last slack counts", "np.fmax(scores.slack[rows], error[unread])", "error[unread]"
     ),
     Mutant(
         "probabilities are not renormalised",
@@ -97,9 +95,7 @@ ACCEPTANCE_MUTANTS = (
 )
 DECIDING_MUTANTS = (
     Mutant(
-        "any slack is small enough",
-        "probabilities.slack <= MAX_SLACK",
-        "probabilities.slack <= 1",
+        "any slack is small enough", "probabilities.slack <= MAX_SLACK", "probabilities.slack <= 1"
     ),
     Mutant(
         "the label nearest to its threshold wins",

@@ -132,9 +132,7 @@ def test_gold_of_a_task_without_ids_is_found_by_the_ids_of_its_table(
     assert [row.gold for row in found.rows()] == ["routine", None, "urgent"]
 
 
-def test_gold_numbered_from_0_is_refused_for_rows_that_are_numbered_from_1(
-    tmp_path: Path,
-) -> None:
+def test_gold_numbered_from_0_is_refused_for_rows_that_are_numbered_from_1(tmp_path: Path) -> None:
     out = _write_numbered_run(tmp_path, "text\nfirst\nsecond\nthird\n")
     gold = tmp_path / "gold.csv"
     gold.write_text("id,gold\n0,urgent\n1,urgent\n2,routine\n")

@@ -99,11 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def judge_run(
-    folder: Path,
-    engine: Any,
-    *,
-    rubric: Rubric = MEDICAL_RUBRIC,
-    **options: Any,
+    folder: Path, engine: Any, *, rubric: Rubric = MEDICAL_RUBRIC, **options: Any
 ) -> JudgeResult:
     # The task names no gold: baselines would take their time.
     return judge(folder, engine, rubric=rubric, gold="reference", **options)
@@ -187,11 +183,7 @@ def test_a_judge_that_fails_always_gives_no_figure(folder: Path) -> None:
         judged.human_agreement.n,
         judged.human_agreement.lost,
         judged.human_agreement.kappa,
-    ) == (
-        0,
-        ROWS,
-        None,
-    )
+    ) == (0, ROWS, None)
     assert result.exit_code == 3
 
 
@@ -416,10 +408,7 @@ def test_records_of_patients_go_to_no_other_machine(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     engine = GradingEngine()
     engine.info = EngineInfo(
-        "http",
-        "far away",
-        {"model": "far"},
-        destinations={"https://far": ("192.0.2.1",)},
+        "http", "far away", {"model": "far"}, destinations={"https://far": ("192.0.2.1",)}
     )
     with pytest.raises(UsageError, match="phi: true"):
         judge_run(folder, engine)

@@ -276,9 +276,7 @@ def test_a_zeroed_page_costs_the_answers_of_that_page_and_they_are_counted(
         assert (kept + recovery.lost, kept >= WRITTEN_ROWS - 40) == (WRITTEN_ROWS, True)
 
 
-def test_an_empty_file_is_an_empty_ledger(
-    written: WrittenLedger,
-) -> None:
+def test_an_empty_file_is_an_empty_ledger(written: WrittenLedger) -> None:
     assert check_recovery(b"", written[1]) == (0, None)
 
 

@@ -235,11 +235,7 @@ def test_bad_numbers_fail_their_rows_alone_and_show_in_the_exit_code(
     )
     engine = FakeEngine(nan={"c-3", "c-5"}, impossible={"c-7", "c-8"}, too_long={"c-9", "c-11"})
     result = run(task, engine, rows, out=tmp_path / "out")
-    assert (
-        result.statuses[Status.FAILED],
-        result.statuses[Status.TOO_LONG],
-        result.exit_code,
-    ) == (
+    assert (result.statuses[Status.FAILED], result.statuses[Status.TOO_LONG], result.exit_code) == (
         4,
         2,
         3,
@@ -562,11 +558,7 @@ def test_gold_is_compared_with_answers_and_baselines(
     ]
     rows[4]["purpose"] = "curativ"
     result = run(
-        task,
-        FakeEngine(prefers={"curative": 0.9}),
-        rows,
-        out=tmp_path / "out",
-        gold="purpose",
+        task, FakeEngine(prefers={"curative": 0.9}), rows, out=tmp_path / "out", gold="purpose"
     )
     assert result.summary is not None
     assert result.summary.gold is not None

@@ -27,10 +27,7 @@ from medtask.runs.evaluation_report import (
 from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
-from medtask.runs.run_evaluation import (
-    EvaluationOptions,
-    evaluate_answers,
-)
+from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
 from medtask.runs.triage import CHUNK_ROWS, triage_rows, write_prediction_sets, write_triage
 from medtask.tasks.load import load_task
 from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table

@@ -147,12 +147,7 @@ def make_answer(row: int, gold: str, rng: random.Random, accuracy: float) -> Ans
         weights[names.index(gold)] += 40
     share = {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
     best = max(share, key=share.__getitem__)
-    cost = {
-        "off_set": rng.betavariate(2, 5),
-        "ms": 30.0,
-        "tokens_read": 18,
-        "tokens_reused": 412,
-    }
+    cost = {"off_set": rng.betavariate(2, 5), "ms": 30.0, "tokens_read": 18, "tokens_reused": 412}
     if best == ABSTAIN:
         return Answer(
             record_id,

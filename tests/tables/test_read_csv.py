@@ -28,10 +28,7 @@ TEXT = 'id,text\n1,"café; a, b"\n2,"the ""left""\nlung"\n'
         (TEXT.encode("utf-8-sig"), "UTF-8 with BOM"),
         (TEXT.encode("utf-16"), "UTF-16"),
         (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16"),
-        (
-            TEXT.encode("cp1252"),
-            "not UTF-8: read as Windows-1252 (guessed)",
-        ),
+        (TEXT.encode("cp1252"), "not UTF-8: read as Windows-1252 (guessed)"),
     ],
 )
 def test_every_usual_encoding_gives_the_same_table_and_is_reported(write_file, content, note):

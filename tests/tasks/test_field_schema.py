@@ -190,11 +190,7 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
 @pytest.mark.parametrize(
     ("properties", "line", "message"),
     [
-        (
-            "a: {type: number, minimum: 5, maximum: 3}",
-            8,
-            '"minimum" is above "maximum"',
-        ),
+        ("a: {type: number, minimum: 5, maximum: 3}", 8, '"minimum" is above "maximum"'),
         (
             "a:\n  type: array\n  items: {type: string}\n  minItems: 3\n  maxItems: 1",
             11,
@@ -322,10 +318,7 @@ def test_what_is_wrong_with_a_schema(load_text, load_faults, properties, line, m
                 "quotes"
             ),
         ),
-        (
-            "schema: low.json",
-            'low.json: properties.a.minimum: "minimum" is above "maximum"',
-        ),
+        ("schema: low.json", 'low.json: properties.a.minimum: "minimum" is above "maximum"'),
         ("max_tokens: 9", '"answer" has no "schema"'),
     ],
 )

@@ -34,7 +34,6 @@ TASK = Task(
     examples=(Example({"a": "a patient's text"}, "curative"),),
 )
 
-
 POOL = ExamplePool((Example({"a": "a patient's text"}, "curative"),), ("a patient's text",), 8)
 
 

@@ -27,7 +27,6 @@ answer:
     palliative: relieves without intent to cure
 """
 
-
 WITH_LABELS = """instruction: Which?
 input: "{{ text }}"
 answer: {kind: label, labels: [stone, clot]}

@@ -119,10 +119,7 @@ def test_letters_are_the_answers_of_a_choice(load_text, load_faults):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (
-            "when: {}",
-            '"when" selects the rows of a pass: confidence_below, status or answer_in',
-        ),
+        ("when: {}", '"when" selects the rows of a pass: confidence_below, status or answer_in'),
         (
             "when: always",
             '"when" must be a mapping with the keys confidence_below, status, answer_in',

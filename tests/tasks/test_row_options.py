@@ -98,10 +98,7 @@ def test_options_from_several_columns_keep_their_places():
             [f"option {number}" for number in range(40)],
             "the row has 40 options, and 26 letters are all there are",
         ),
-        (
-            ["five", ["six"]],
-            "an option holds more than a text: the options are a list of 2 values",
-        ),
+        (["five", ["six"]], "an option holds more than a text: the options are a list of 2 values"),
         (
             "{'A': 'five', 'B': open('x')}",
             "the options can be read neither as JSON nor as what Python prints",

@@ -179,12 +179,7 @@ def test_all_methods_are_compared_and_a_blend_is_one_folder(
         task, make_rows(), out=tmp_path / "model", method="auto", gold="gold", budget=500
     )
     facts = json.loads((model.path / "training.json").read_text())["facts"]
-    assert [one["name"] for one in facts["candidates"]] == [
-        "linear",
-        "vectors",
-        "encoder",
-        "blend",
-    ]
+    assert [one["name"] for one in facts["candidates"]] == ["linear", "vectors", "encoder", "blend"]
     assert any("against blend" in note for note in model.notes)
     assert read_model_metadata(model.path).engine == "hybrid"
     assert not (model.path / ".training").exists()

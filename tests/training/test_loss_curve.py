@@ -10,11 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from medtask.training.loss_curve import (
-    draw_losses,
-    draw_scores,
-    write_loss_plot,
-)
+from medtask.training.loss_curve import draw_losses, draw_scores, write_loss_plot
 from medtask.training.training_log import TrainingPoint
 
 HOSTILE = '<script>alert("x")</script>'

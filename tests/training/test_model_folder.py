@@ -10,11 +10,7 @@ import pytest
 import medtask
 from medtask.records import Prompt, Record
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.row_fingerprints import (
-    TRAINING_ROWS_FILE,
-    make_row_key,
-    read_training_rows,
-)
+from medtask.tasks.row_fingerprints import TRAINING_ROWS_FILE, make_row_key, read_training_rows
 from medtask.tasks.task import Task
 from support.small_trainings import make_rows, make_task
 

@@ -34,13 +34,7 @@ class EnvironmentCheck:
 
 def check_environment() -> Iterator[EnvironmentCheck]:
     """Machine, packages, models, privacy switches and caches."""
-    for check in (
-        _check_machine,
-        _check_packages,
-        _check_models,
-        _check_privacy,
-        _check_caches,
-    ):
+    for check in (_check_machine, _check_packages, _check_models, _check_privacy, _check_caches):
         yield from check()
 
 
@@ -205,10 +199,7 @@ def check_model(reference: str, options: LoadOptions) -> Iterator[EnvironmentChe
             "have no confidence"
         )
         yield EnvironmentCheck(
-            "score",
-            "note",
-            detail,
-            "use a vLLM server or a local model if you need confidences",
+            "score", "note", detail, "use a vLLM server or a local model if you need confidences"
         )
     elif abs(total - 1) < 1e-3:
         yield EnvironmentCheck(

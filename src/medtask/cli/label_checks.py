@@ -61,8 +61,7 @@ def check_task_labels(
     if not task.kind_spec.has_labels:
         fix = "name a task of kind label, labels or choice"
         raise UsageError(
-            f"{task.name} is of kind {task.kind}: it has no set of labels to check",
-            fix=fix,
+            f"{task.name} is of kind {task.kind}: it has no set of labels to check", fix=fix
         )
     gaps = [] if engine else [_GAP_NO_MODEL]
     vectors = _encode_labels(task, gaps)

@@ -149,8 +149,7 @@ def _render_prompt(engine: Engine, prompt: Prompt) -> Rendering:
     rendering = engine.render(prompt)
     if rendering is None:
         raise EngineError(
-            f"{engine.info.title} does not show its prompts",
-            fix="use a model of the hf engine",
+            f"{engine.info.title} does not show its prompts", fix="use a model of the hf engine"
         )
     return rendering
 

@@ -194,10 +194,7 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
         for key, names in (("labels", labels), ("untaught", untaught))
         if not _is_label_list(names)
     ]
-    if content.get("engine") in (
-        "linear",
-        "encoder",
-    ):  # these have one output per label
+    if content.get("engine") in ("linear", "encoder"):  # these have one output per label
         invalid_keys += ["labels"] if not labels else []
         kind = KINDS.get(str(content.get("kind")))
         invalid_keys += [] if kind is not None and kind.has_labels else ["kind"]

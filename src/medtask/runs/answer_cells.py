@@ -17,12 +17,7 @@ from medtask.tasks.task import Task
 
 PROBABILITY_PREFIX = "p:"  # a column p:LABEL holds a label's probability
 # Statuses of rows that may have an answer
-_STATUSES_WITH_ANSWER = (
-    None,
-    Status.OK,
-    Status.REVIEW,
-    Status.TRUNCATED,
-)
+_STATUSES_WITH_ANSWER = (None, Status.OK, Status.REVIEW, Status.TRUNCATED)
 
 
 def read_id(task: Task, cells: Mapping[str, object], number: int) -> str:

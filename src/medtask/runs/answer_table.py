@@ -12,11 +12,7 @@ from typing import Any
 from medtask.errors import StorageError
 from medtask.evaluation.presentation.formatting import count_left_out
 from medtask.records import Answer, AnsweredRow, LeftOut, Prompt, Record, Status
-from medtask.runs.answer_cells import (
-    PROBABILITY_PREFIX,
-    read_answer,
-    read_id,
-)
+from medtask.runs.answer_cells import PROBABILITY_PREFIX, read_answer, read_id
 from medtask.runs.ledger import Ledger
 from medtask.runs.output_columns import OUTPUT_COLUMNS
 from medtask.tables.cell_values import read_present_key

@@ -225,8 +225,7 @@ def estimate_from_labels(
     rows = _fetch_answers(answers, arrays.number_rows(plan))
     places = np.array(sorted(truths), dtype=np.int64)
     right = np.array(
-        [_is_correct(rows[at], truths[at], answers.task) for at in places.tolist()],
-        dtype=bool,
+        [_is_correct(rows[at], truths[at], answers.task) for at in places.tolist()], dtype=bool
     )
     has = np.array(
         [[name in to_label_set(truths[at]) for name in arrays.labels] for at in places.tolist()],

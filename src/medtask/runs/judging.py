@@ -29,13 +29,7 @@ from medtask.runs.judging_input import (
 )
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_setup import refuse_remote_phi
-from medtask.runs.session import (
-    RunObserver,
-    Session,
-    SessionRequest,
-    SessionState,
-    open_session,
-)
+from medtask.runs.session import RunObserver, Session, SessionRequest, SessionState, open_session
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tables.write import FORMATS
 from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, load_rubric

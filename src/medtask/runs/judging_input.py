@@ -10,11 +10,7 @@ from dataclasses import dataclass, replace
 from medtask.engines.base import Engine
 from medtask.errors import InputError, UsageError
 from medtask.names import Names
-from medtask.prediction.judgements import (
-    JudgeCase,
-    build_comparison_records,
-    build_grading_records,
-)
+from medtask.prediction.judgements import JudgeCase, build_comparison_records, build_grading_records
 from medtask.prediction.model_identity import find_same_model
 from medtask.records import Answer, Record
 from medtask.runs.answer_table import AnswerTable

@@ -88,10 +88,7 @@ def format_place(path: Path, row: int | None = None, sheet: str = "") -> str:
 
 
 def read_header(
-    place: str,
-    row: int,
-    cells: Sequence[object],
-    others: Sequence[OtherHeader] = (),
+    place: str, row: int, cells: Sequence[object], others: Sequence[OtherHeader] = ()
 ) -> Header:
     """The header in these cells.
 

@@ -42,9 +42,7 @@ _READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet or XLSX"
 
 
 def read_table(
-    source: object,
-    options: ReadOptions = DEFAULT_READ_OPTIONS,
-    **changes: Unpack[ReadOptionValues],
+    source: object, options: ReadOptions = DEFAULT_READ_OPTIONS, **changes: Unpack[ReadOptionValues]
 ) -> Table:
     """Open a table from a file, a folder, a list of files, or an object in memory.
 
@@ -109,9 +107,7 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
         raise _make_not_found_error(path)
     if not path.is_file():
         raise make_table_error(
-            path,
-            "not a regular file",
-            fix="name a file; use - for standard input",
+            path, "not a regular file", fix="name a file; use - for standard input"
         )
     kind = _read_suffix(path)
     if kind in _EXCEL_SUFFIXES:

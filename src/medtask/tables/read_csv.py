@@ -20,12 +20,7 @@ from medtask.tables.header import (
     read_header,
 )
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from medtask.tables.table_part import (
-    ReadStats,
-    Row,
-    TablePart,
-    make_table_error,
-)
+from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
 
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
 # A lone surrogate, which decoded text cannot contain.

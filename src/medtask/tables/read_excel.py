@@ -27,12 +27,7 @@ from medtask.tables.header import (
     read_header,
 )
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from medtask.tables.table_part import (
-    ReadStats,
-    Row,
-    TablePart,
-    make_table_error,
-)
+from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook

@@ -9,12 +9,7 @@ from pathlib import Path
 
 from medtask.display import quote
 from medtask.errors import InputError, TaskFault, TaskFaults
-from medtask.tasks.parse_events import (
-    MAX_DEPTH,
-    ParseEvent,
-    iter_json_events,
-    iter_yaml_events,
-)
+from medtask.tasks.parse_events import MAX_DEPTH, ParseEvent, iter_json_events, iter_yaml_events
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000  # including everything that aliases repeat

@@ -189,11 +189,7 @@ class _SchemaReader(SchemaFaults):
         return {"enum": values}
 
     def _build_object(
-        self,
-        raw: Mapping[str, Any],
-        part: dict[str, Any],
-        nullable: bool,
-        location: SchemaLocation,
+        self, raw: Mapping[str, Any], part: dict[str, Any], nullable: bool, location: SchemaLocation
     ) -> dict[str, Any] | None:
         properties = raw.get("properties")
         if not isinstance(properties, dict) or not properties:

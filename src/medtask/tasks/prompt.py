@@ -32,11 +32,7 @@ from medtask.tasks.input_template import InputTemplate, read_template, render_te
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.kinds.base import RowExtras
 from medtask.tasks.task import Gate, Task
-from medtask.tasks.template_sandbox import (
-    MAX_LOOP_STEPS,
-    MAX_RENDERED_LENGTH,
-    RenderBudgetExceeded,
-)
+from medtask.tasks.template_sandbox import MAX_LOOP_STEPS, MAX_RENDERED_LENGTH, RenderBudgetExceeded
 from medtask.tasks.text_cleaning import clean_text, is_blank
 
 PROMPT_VERSION = 1  # incremented with every change that alters a prompt

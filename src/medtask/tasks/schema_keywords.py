@@ -178,10 +178,7 @@ def _resolve_pointer(
 ) -> Mapping[str, Any] | None:
     path = (*location.path, "$ref")
     if reference in location.visited_refs or reference == "#":
-        faults.add_fault(
-            f"{quote(reference)} refers to itself: the schema would be endless",
-            path,
-        )
+        faults.add_fault(f"{quote(reference)} refers to itself: the schema would be endless", path)
         return None
     target: Any = faults.root
     for key in str(reference).removeprefix("#/").split("/"):

@@ -38,11 +38,7 @@ from medtask.training.encoder.frozen import fit_frozen
 from medtask.training.model_validation import evaluate_with_thresholds
 from medtask.training.recipe import Recipe
 from medtask.training.targets import build_label_targets
-from medtask.training.training_context import (
-    MethodResult,
-    TrainingContext,
-    load_fit_function,
-)
+from medtask.training.training_context import MethodResult, TrainingContext, load_fit_function
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingLog
 

@@ -37,11 +37,7 @@ from medtask.training.split import split_folds
 from medtask.training.trained_model import CARD_FILE, OutOfFold, TrainedModel
 from medtask.training.training_data import RowSelection
 from medtask.training.training_example import TrainingExample
-from medtask.training.training_log import (
-    NullTrainingObserver,
-    TrainingObserver,
-    TrainingPoint,
-)
+from medtask.training.training_log import NullTrainingObserver, TrainingObserver, TrainingPoint
 from medtask.training.training_manifest import read_training_manifest, write_training_manifest
 
 if TYPE_CHECKING:

@@ -111,11 +111,7 @@ def train_linear(
     model = fit_text_classifier(counts, train.gold, targets.labels, chosen.settings)
     vectorizers = model.build_vectorizers(counts)
     trained = save_linear(
-        folder,
-        vectorizers,
-        model.classifier,
-        targets.describe_model("linear", BASE),
-        NORMAL_FORM,
+        folder, vectorizers, model.classifier, targets.describe_model("linear", BASE), NORMAL_FORM
     )
     facts = {
         "features": chosen.settings.features,

@@ -13,11 +13,7 @@ from typing import Any
 from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_bytes
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
-from medtask.engines.model_metadata import (
-    METADATA_FILE,
-    TRAINING_FILE,
-    write_model_metadata,
-)
+from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, write_model_metadata
 from medtask.engines.registry import find_trained_folders
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.hardware import inspect_machine

@@ -186,13 +186,7 @@ def _cross_validate(
     out = out.absolute() if not out.name else out  # "."
     task = replace(data.task, gold_column=data.gold_column or data.task.gold_column)
     work = CrossValidation(
-        task,
-        recipe,
-        selection,
-        folds,
-        out.with_name(f"{out.name}-folds"),
-        train_fold,
-        observer,
+        task, recipe, selection, folds, out.with_name(f"{out.name}-folds"), train_fold, observer
     )
     return cross_validate(work, read_table(data.table))
 

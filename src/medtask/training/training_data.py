@@ -145,8 +145,7 @@ def build_training_data(
         )
     if task.gold_column is None:
         raise InputError(
-            "no gold column is named",
-            fix="name it with --gold, or under `gold:` in the task",
+            "no gold column is named", fix="name it with --gold, or under `gold:` in the task"
         )
     examples, cleaning = _read_examples(task, table, selection, row_limit, seed)
     _check_learnable(task, table, examples, cleaning, selection.min_count)

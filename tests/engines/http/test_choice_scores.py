@@ -221,9 +221,7 @@ def test_a_decorated_answer_has_the_probabilities_at_its_choice() -> None:
 def test_the_probability_of_other_decorations_is_slack() -> None:
     letters = Branch("", ("A", "B", "C"))
     tokens = make_steps(
-        ("**", {"**": 0.7, "A": 0.3}),
-        ("B", {"B": 0.9, "A": 0.1}),
-        ("**", {"**": 1.0}),
+        ("**", {"**": 0.7, "A": 0.3}), ("B", {"B": 0.9, "A": 0.1}), ("**", {"**": 1.0})
     )
     for branch in (letters, replace(letters, weigh="text")):
         scores = read_scores("**B**", tokens, branch)

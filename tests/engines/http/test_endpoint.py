@@ -381,9 +381,7 @@ _PIECES = st.sampled_from(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.one_of(_PIECES, st.text(max_size=6)), max_size=8).map("".join))
-def test_any_address_leads_to_this_machine_or_to_an_error(
-    reference: str,
-) -> None:
+def test_any_address_leads_to_this_machine_or_to_an_error(reference: str) -> None:
     try:
         found = find_endpoint(reference, resolve=lambda host, _port: NAMES.get(host, []))
     except MedtaskError:

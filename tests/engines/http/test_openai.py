@@ -132,11 +132,7 @@ def test_a_whole_answer_is_read() -> None:
         reply.token_logprobs[0].token,
         reply.token_logprobs[0].logprob,
         reply.token_logprobs[0].top_logprobs,
-    ) == (
-        b"yes",
-        -0.1,
-        ((b"no", -2.4),),
-    )
+    ) == (b"yes", -0.1, ((b"no", -2.4),))
 
 
 @pytest.mark.parametrize(

@@ -175,11 +175,7 @@ def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_count
             engine.server_caps.server_type,
             engine.server_caps.hold,
             engine.server_caps.counts,
-        ) == (
-            "llama-cpp-python",
-            "grammar",
-            "text",
-        )
+        ) == ("llama-cpp-python", "grammar", "text")
         rows = [make_row_prompt(row) for row in range(4)]
         assert all(isinstance(result, Scores) for result in engine.score(rows))
         # Its default would make what the prompt says, labels above all, less likely to be said

@@ -168,12 +168,7 @@ def test_each_class_has_a_threshold_or_none() -> None:
     assert found.threshold is None
     assert found.select_accepted(
         np.array([0.99, 0.99, 0.99, np.nan]), np.array([0, 1, 2, 0])
-    ).tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    ).tolist() == [True, False, False, False]
     # A class that gold never saw.
     assert found.select_accepted(np.array([0.99]), np.array([7])).tolist() == [False]
     with pytest.raises(UsageError):

@@ -28,11 +28,7 @@ def test_names_cannot_break_out() -> None:
 
 
 def test_the_promise_and_the_threshold_are_marked() -> None:
-    errors = [
-        Metric(0.0, 20, 0.0, 0.1),
-        Metric(0.04, 50, 0.01, 0.1),
-        Metric(0.1, 100, 0.05, 0.2),
-    ]
+    errors = [Metric(0.0, 20, 0.0, 0.1), Metric(0.04, 50, 0.01, 0.1), Metric(0.1, 100, 0.05, 0.2)]
     drawn = draw_risk([0.2, 0.5, 1.0], errors, "Risk", max_error=0.05, accepted=0.5)
     assert "promised: at most 5 %" in drawn
     tones = [line["class"] for line in find_elements(drawn, "line")]

@@ -133,13 +133,7 @@ def test_values_of_every_kind_are_readable() -> None:
 def test_of_fields_the_least_sure_choice_comes_first() -> None:
     shares = {"stage=I": 0.1, "stage=II": 0.9, "nodes=true": 0.6, "nodes=false": 0.4}
     answer = Answer("1", Status.OK, {"stage": "II", "nodes": True}, 0.5, shares)
-    case = build_report_row(
-        1,
-        answer,
-        "text",
-        {"stage": "I", "nodes": True},
-        style=FIELDS_STYLE,
-    )
+    case = build_report_row(1, answer, "text", {"stage": "I", "nodes": True}, style=FIELDS_STYLE)
     assert case.top == (("nodes=true", 0.6), ("stage=II", 0.9))
     assert (case.tone("nodes=true"), case.tone("stage=II")) == ("blue", "orange")
     assert [(part.field, part.right) for part in case.parts] == [("stage", False), ("nodes", True)]

@@ -73,11 +73,7 @@ def test_a_judge_without_errors_changes_nothing() -> None:
         ((5, 10), (5, 10), (5, 10)),  # a coin
         ((5, 10), (2, 10), (3, 10)),  # worse than a coin
         ((5, 10), (1, 1), (1, 100)),  # above chance before the two are added, not after
-        (
-            (5, 100),
-            (50, 50),
-            (40, 50),
-        ),  # a fifth of bad answers pass, but of all only a twentieth
+        ((5, 100), (50, 50), (40, 50)),  # a fifth of bad answers pass, but of all only a twentieth
     ],
 )
 def test_nothing_is_corrected_where_nothing_can_be_known(

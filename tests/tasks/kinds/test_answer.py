@@ -6,14 +6,8 @@ import pytest
 
 from medtask.records import Record, Status
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.task import (
-    FreeText,
-)
-from support.task_texts import (
-    SECTIONS_YAML,
-    build_row_prompt,
-    make_task_yaml,
-)
+from medtask.tasks.task import FreeText
+from support.task_texts import SECTIONS_YAML, build_row_prompt, make_task_yaml
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,6 @@ def test_any_text_is_read_for_every_kind(text):
 
 GOLDEN = Path(__file__).parent / "prompts"
 
-
 KINDS = {
     "labels": (LABELS_YAML, {"title": "Syncope"}),
     "choice": (

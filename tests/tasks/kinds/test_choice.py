@@ -8,17 +8,8 @@ from medtask.errors import InputError
 from medtask.records import Branch, Description, Fault, Option, Record, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import find_invalid_gold, read_gold
-from medtask.tasks.task import (
-    Example,
-    MultipleChoice,
-    Task,
-)
-from support.task_texts import (
-    CHOICE_YAML,
-    build_row_prompt,
-    make_task,
-    make_task_yaml,
-)
+from medtask.tasks.task import Example, MultipleChoice, Task
+from support.task_texts import CHOICE_YAML, build_row_prompt, make_task, make_task_yaml
 
 
 @pytest.mark.parametrize(
@@ -78,10 +69,7 @@ def test_the_keys_of_a_choice(load_text, keys, form):
             '"normalise" is about the length of texts: it belongs to "readout: text"',
         ),
         ("options: o, readout: name", '"readout" is "name" - it can be letter or text'),
-        (
-            "options: o, at_least_one: true",
-            '"at_least_one" belongs to "several: true"',
-        ),
+        ("options: o, at_least_one: true", '"at_least_one" belongs to "several: true"'),
         (
             "options: o, gold_is: number",
             '"gold_is" is "number" - it can be letter, text, index0 or index1',

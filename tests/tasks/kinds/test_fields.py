@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from medtask.tasks.rows import find_invalid_gold, read_gold
-from medtask.tasks.task import (
-    Fields,
-)
-from support.task_texts import (
-    FIELDS_SCHEMA,
-    make_task,
-)
+from medtask.tasks.task import Fields
+from support.task_texts import FIELDS_SCHEMA, make_task
 
 FIELDS = make_task(Fields(FIELDS_SCHEMA))
 

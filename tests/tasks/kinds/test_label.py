@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from medtask.tasks.rows import read_gold
-from medtask.tasks.task import (
-    FreeText,
-    SingleLabel,
-)
-from support.task_texts import (
-    LABEL_NAMES,
-    make_task,
-)
+from medtask.tasks.task import FreeText, SingleLabel
+from support.task_texts import LABEL_NAMES, make_task
 
 
 def test_one_label_and_free_text_are_stripped_text():

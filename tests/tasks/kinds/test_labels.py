@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 
 from medtask.tables.missing import mark_missing
 from medtask.tasks.rows import read_gold
-from medtask.tasks.task import (
-    MultiLabel,
-)
-from support.task_texts import (
-    HEAD,
-    LABEL_NAMES,
-    LABELS_LINE,
-    make_task,
-    make_task_yaml,
-)
+from medtask.tasks.task import MultiLabel
+from support.task_texts import HEAD, LABEL_NAMES, LABELS_LINE, make_task, make_task_yaml
 
 
 @pytest.mark.parametrize(

@@ -232,9 +232,7 @@ def test_the_same_seed_gives_the_same_model_and_another_another(base: str, tmp_p
     data = make_training_data(make_task(tmp_path / "task"))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fit_encoder(
-            [data],
-            make_recipe(base, epochs=1, seed=seed),
-            make_training_context(tmp_path / name),
+            [data], make_recipe(base, epochs=1, seed=seed), make_training_context(tmp_path / name)
         )
     one, two, three = (
         (tmp_path / name / "draft" / "model.safetensors").read_bytes() for name in "abc"

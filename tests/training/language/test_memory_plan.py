@@ -39,23 +39,14 @@ def test_an_adapters_weights_grow_with_its_rank() -> None:
 
 
 def test_with_room_packs_are_as_large_as_they_are_worth() -> None:
-    plan = plan_memory(
-        SMALL,
-        Recipe(),
-        MemoryLimits("float32", "cpu", 24 * GIGABYTE, 600),
-    )
+    plan = plan_memory(SMALL, Recipe(), MemoryLimits("float32", "cpu", 24 * GIGABYTE, 600))
     assert (plan.pack_tokens, plan.checkpointing, plan.notes) == (2048, False, ())
 
 
 def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -> None:
     sizes = [int(size * GIGABYTE) for size in (24, 6, 4.5, 3.2)]
     plans = [
-        plan_memory(
-            SMALL,
-            Recipe(),
-            MemoryLimits("float32", "cpu", size, 600),
-        )
-        for size in sizes
+        plan_memory(SMALL, Recipe(), MemoryLimits("float32", "cpu", size, 600)) for size in sizes
     ]
     assert [plan.checkpointing for plan in plans] == sorted(plan.checkpointing for plan in plans)
     assert plans[-1].checkpointing
@@ -68,16 +59,12 @@ def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
     with pytest.raises(ModelTooLarge) as refusal:
         plan_memory(
-            LARGE,
-            Recipe(bases=("a/b",)),
-            MemoryLimits("bfloat16", "cuda:0", 24 * GIGABYTE, 1024),
+            LARGE, Recipe(bases=("a/b",)), MemoryLimits("bfloat16", "cuda:0", 24 * GIGABYTE, 1024)
         )
     assert "qlora" in (refusal.value.fix or "")
     assert "--row-tokens 512" in (refusal.value.fix or "")
     plan = plan_memory(
-        LARGE,
-        Recipe(method="qlora"),
-        MemoryLimits("4bit", "cuda:0", 48 * GIGABYTE, 1024),
+        LARGE, Recipe(method="qlora"), MemoryLimits("4bit", "cuda:0", 48 * GIGABYTE, 1024)
     )
     assert plan.checkpointing
     with pytest.raises(ModelTooLarge) as refusal:

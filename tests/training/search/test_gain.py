@@ -76,10 +76,7 @@ def test_each_row_has_its_own_part_of_the_measure(tmp_path: Path) -> None:
     )
     assert score_answers(
         task, training_examples, make_answers(training_examples, ["curative", "curative", None])
-    ) == (
-        pytest.approx(1 / 3),
-        [1.0, 0.0, 0.0],
-    )
+    ) == (pytest.approx(1 / 3), [1.0, 0.0, 0.0])
 
 
 def test_several_labels_are_scored_by_their_f1(tmp_path: Path) -> None:

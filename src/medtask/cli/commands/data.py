@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medtask.cli import console as show
-from medtask.cli.inputs import (
-    AsJson,
-    DataSource,
-    GoldColumn,
-    Quiet,
-    TaskPath,
-    open_table,
-)
+from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Quiet, TaskPath, open_table
 from medtask.cli.table_options import add_read_options
 from medtask.cli.training_options import (
     MaxLabelRows,
@@ -31,10 +24,7 @@ if TYPE_CHECKING:
     from medtask.training.training_data import TrainingData
 
 data = typer.Typer(
-    name="data",
-    help="Prepare training data.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    name="data", help="Prepare training data.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -50,8 +40,7 @@ def prepare(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="DIR",
-            help="Output folder: a new one, or one of an earlier preparation.",
+            metavar="DIR", help="Output folder: a new one, or one of an earlier preparation."
         ),
     ],
     data: DataSource = None,

@@ -27,8 +27,7 @@ def init(
         ),
     ],
     table: Annotated[
-        str,
-        typer.Option("--from", metavar="TABLE", help="Table that the task is written for."),
+        str, typer.Option("--from", metavar="TABLE", help="Table that the task is written for.")
     ],
     *,
     read_options: ReadOptions,

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medtask.cli import console as show
-from medtask.cli.inputs import (
-    AsJson,
-    GroupName,
-    Offline,
-    Quiet,
-    TaskFile,
-    disable_downloads,
-)
+from medtask.cli.inputs import AsJson, GroupName, Offline, Quiet, TaskFile, disable_downloads
 from medtask.cli.model_options import add_load_options, load_shown_engine
 from medtask.cli.table_options import add_read_options
 from medtask.display import format_count
@@ -40,8 +33,7 @@ JudgedPath = Annotated[
 def judge(
     run: JudgedPath,
     model: Annotated[
-        str,
-        typer.Option(metavar="MODEL", help="The judge; not the model that gave the answers."),
+        str, typer.Option(metavar="MODEL", help="The judge; not the model that gave the answers.")
     ],
     rubric: Annotated[
         Path | None,

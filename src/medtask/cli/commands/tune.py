@@ -21,9 +21,7 @@ from medtask.cli.inputs import (
     disable_downloads,
     open_table,
 )
-from medtask.cli.model_options import (
-    add_load_options,
-)
+from medtask.cli.model_options import add_load_options
 from medtask.cli.table_options import add_read_options
 from medtask.cli.training_options import SearchMethod
 from medtask.display import format_count

@@ -13,11 +13,7 @@ from medtask.engines.http.endpoint import Endpoint, find_endpoint
 from medtask.engines.http.engine import HttpEngine
 from medtask.engines.http.ollama import OllamaDialect
 from medtask.engines.http.openai import OpenAIDialect
-from medtask.engines.http.probe import (
-    call_or_none,
-    describe_server_caps,
-    list_limitations,
-)
+from medtask.engines.http.probe import call_or_none, describe_server_caps, list_limitations
 from medtask.engines.http.probe_ollama import probe_ollama
 from medtask.engines.http.probe_openai import probe_openai
 from medtask.engines.http.prompt_logprobs import PromptLogprobScorer

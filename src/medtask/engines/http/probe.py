@@ -96,10 +96,7 @@ def send_request(
     client: HttpClient, dialect: Dialect, server_caps: ServerCaps, request: ChatRequest
 ) -> ChatResponse:
     """Send one request outside a run."""
-    extended = replace(
-        request,
-        max_tokens=request.max_tokens + server_caps.thinking_tokens,
-    )
+    extended = replace(request, max_tokens=request.max_tokens + server_caps.thinking_tokens)
     return client.post(
         dialect.path,
         dialect.build_body(extended, server_caps),

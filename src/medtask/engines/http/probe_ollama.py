@@ -30,11 +30,7 @@ DEFAULT_CONTEXT = 8192  # tokens; a larger context takes more memory even if it 
 SAFE_VERSION = (0, 17, 1)  # earlier ones leak memory to a crafted model file
 LOGPROBS_VERSION = (0, 12, 11)
 # Earlier ones do not know `truncate` and silently truncate long prompts
-NO_TRUNCATION_VERSION = (
-    0,
-    12,
-    6,
-)
+NO_TRUNCATION_VERSION = (0, 12, 6)
 # The variables of an Ollama template that hold the text of a message.
 _MESSAGE_VARIABLE = re.compile(r"\.(?:Prompt|Content)\b")
 

@@ -98,10 +98,7 @@ class LlamaCppEngine(PackedEngine):
         max_running = max(
             1,
             min(
-                MAX_RUNNING,
-                MAX_SEQUENCES - 1,
-                len(seqs),
-                (self.max_cells - len(prefix)) // longest,
+                MAX_RUNNING, MAX_SEQUENCES - 1, len(seqs), (self.max_cells - len(prefix)) // longest
             ),
         )
         seqs[0].tokens_read += self.runner.cache_prefix(prefix, max_running * longest)

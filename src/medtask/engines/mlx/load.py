@@ -168,10 +168,7 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
 
 def _resolve_weights(files: ModelFiles) -> tuple[Path, dict[str, str]]:
     if not files.is_gguf:
-        return files.path, {
-            "weights": hash_weights(files.path),
-            **hash_model_files(files.path),
-        }
+        return files.path, {"weights": hash_weights(files.path), **hash_model_files(files.path)}
     folder, sha256 = dequantize_gguf(files.path)
     return folder, {"file": sha256}
 

@@ -232,10 +232,7 @@ def tokenize_branches(
         pairs, rendered, tokens, strict=True
     ):
         # Prompts of one kind end with the same text, unless they have thoughts or generated text.
-        kind = (
-            branch.prefix,
-            candidates,
-        )
+        kind = (branch.prefix, candidates)
         if kind not in shared_suffixes:
             shared_suffixes[kind] = _find_shared_suffix(chat, prompt, prompt_tokens, candidates)
         shared_suffix = shared_suffixes[kind]

@@ -320,9 +320,7 @@ class _Trial:
         )
 
     def _find_best(
-        self,
-        unseen: Mapping[CalibrationMethod, FloatArray],
-        methods: Sequence[CalibrationMethod],
+        self, unseen: Mapping[CalibrationMethod, FloatArray], methods: Sequence[CalibrationMethod]
     ) -> CalibrationMethod:
         """The simplest method that no later one beats by more than one standard error."""
         best: CalibrationMethod = "none"

@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.calibration.reliability import (
-    compute_proper_scores,
-)
-from medtask.evaluation.calibration.transforms import (
-    Calibration,
-    scale_probabilities,
-)
+from medtask.evaluation.calibration.reliability import compute_proper_scores
+from medtask.evaluation.calibration.transforms import Calibration, scale_probabilities
 from medtask.evaluation.statistics.intervals import MIN_PROBABILITY, FloatArray
 
 GoldArray = NDArray[Any]  # [rows] of int, or [rows, labels] of bool

@@ -309,8 +309,7 @@ def _build_no_rows_error(
             fix="give gold for rows that all have answered",
         )
     return InputError(
-        f"no row of {names} has gold",
-        fix="name the gold with --gold COLUMN or --gold FILE",
+        f"no row of {names} has gold", fix="name the gold with --gold COLUMN or --gold FILE"
     )
 
 

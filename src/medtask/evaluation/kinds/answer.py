@@ -35,15 +35,9 @@ from medtask.evaluation.statistics.free_text import (
     compute_free_text_metrics,
     compute_token_f1_terms,
 )
-from medtask.evaluation.statistics.intervals import (
-    IntArray,
-    Metric,
-)
+from medtask.evaluation.statistics.intervals import IntArray, Metric
 from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
-from medtask.evaluation.statistics.text_overlap import (
-    MAX_WORDS,
-    compute_token_f1,
-)
+from medtask.evaluation.statistics.text_overlap import MAX_WORDS, compute_token_f1
 from medtask.records import Answer, Option, Status, Value
 from medtask.unicode_text import split_words
 

@@ -20,10 +20,7 @@ from medtask.evaluation.kinds.choice_results import (
     MultipleChoiceEvaluation,
     parse_letters,
 )
-from medtask.evaluation.kinds.label import (
-    build_confusion_matrix,
-    find_top_k_index,
-)
+from medtask.evaluation.kinds.label import build_confusion_matrix, find_top_k_index
 from medtask.evaluation.kinds.labels import list_set_metrics
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,

@@ -23,9 +23,7 @@ from medtask.evaluation.presentation.blocks import (
     ReportBlock,
     ReportTable,
 )
-from medtask.evaluation.statistics.classification import (
-    ClassificationMetrics,
-)
+from medtask.evaluation.statistics.classification import ClassificationMetrics
 from medtask.evaluation.statistics.intervals import (
     IntArray,
     Metric,
@@ -36,7 +34,6 @@ from medtask.evaluation.statistics.multilabel import MultiLabelMetrics
 from medtask.records import LETTERS, Answer, Option, Value
 
 MAX_LETTERS_SHOWN = 10  # with more, the confusion table is mostly empty
-
 
 # minimum excess of a letter's share of answers over its share of gold, to be reported as a bias
 MIN_LETTER_BIAS = 0.1

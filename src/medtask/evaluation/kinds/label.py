@@ -39,10 +39,7 @@ from medtask.evaluation.kinds.protocols import (
     KindTexts,
     RowGrade,
 )
-from medtask.evaluation.presentation.blocks import (
-    Paragraph,
-    ReportBlock,
-)
+from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock
 from medtask.evaluation.presentation.report_rows import RowStyle
 from medtask.evaluation.statistics.classification import (
     NOT_IN_TOP_K,

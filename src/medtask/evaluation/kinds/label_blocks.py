@@ -25,7 +25,6 @@ from medtask.evaluation.statistics.intervals import IntArray
 # Maximum number of labels in a table, so that 2,000 labels do not make the page unreadable
 MAX_LABELS_SHOWN = 40
 
-
 MIN_GOLD_ROWS = 10  # gold rows of a label; with fewer, its F1 is mostly chance
 
 

@@ -81,10 +81,7 @@ def find_confused_pairs(cells: PairCells) -> list[LabelConfusion]:
 def count_confusions(cells: PairCells) -> tuple[IntArray, IntArray]:
     """[A, B]: rows with A and not B in gold and B in the answer; rows with A and not B in gold."""
     # Floats, because they multiply faster, and counts are exact.
-    gold, answer = (
-        cells.gold.astype(np.float64),
-        cells.answer.astype(np.float64),
-    )
+    gold, answer = (cells.gold.astype(np.float64), cells.answer.astype(np.float64))
     weighed = (gold * cells.rows[:, None]).T
     return (weighed @ (answer * (1 - gold))).astype(np.int64), (weighed @ (1 - gold)).astype(
         np.int64

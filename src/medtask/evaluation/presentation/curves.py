@@ -90,11 +90,7 @@ def draw_risk(
     if max_error is not None:
         parts.append(
             draw_line(
-                "whisker orange",
-                0,
-                compute_y(max_error / top),
-                100,
-                compute_y(max_error / top),
+                "whisker orange", 0, compute_y(max_error / top), 100, compute_y(max_error / top)
             )
         )
         # right of the axis numbers, left of where the error rises

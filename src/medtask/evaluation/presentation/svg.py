@@ -80,10 +80,7 @@ def draw_interval_row(
         tone: The colour class.
     """
     y = ROW_HEIGHT * position + _ROW_CENTRE
-    parts = [
-        draw_text(0, y - 14, texts[0], ""),
-        draw_text(100, y - 14, texts[1], "figure", "end"),
-    ]
+    parts = [draw_text(0, y - 14, texts[0], ""), draw_text(100, y - 14, texts[1], "figure", "end")]
     if metric.low is not None and metric.high is not None:
         parts.append(draw_line(f"whisker {tone}", to_x(metric.low), y, to_x(metric.high), y))
     return [*parts, draw_dot(tone, to_x(metric.value), y)]

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from medtask.display import format_row_count, shorten
-from medtask.evaluation.presentation.blocks import (
-    ColumnStyle,
-    Paragraph,
-    ReportBlock,
-    ReportTable,
-)
+from medtask.evaluation.presentation.blocks import ColumnStyle, Paragraph, ReportBlock, ReportTable
 from medtask.evaluation.statistics.audit import AuditResult
 
 _LABEL_TABLE_HEAD: tuple[tuple[str, ColumnStyle], ...] = (

@@ -167,10 +167,9 @@ def _(calibration: Calibration) -> str:
             "frequent; do not use it where they are not"
         )
     temperature = f"temperature {calibration.temperature:.2f}"
-    method = {
-        "temperature": temperature,
-        "bias": f"{temperature} and a bias for each label",
-    }.get(calibration.method, "isotonic regression")
+    method = {"temperature": temperature, "bias": f"{temperature} and a bias for each label"}.get(
+        calibration.method, "isotonic regression"
+    )
     return (
         f"calibrated by {method}, fitted on {calibration.rows:,} rows; on held-out rows log loss "
         f"{before.log_loss.value:.3f} -> {after.log_loss}, calibration error {before.ece:.3f} -> "

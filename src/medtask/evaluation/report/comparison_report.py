@@ -33,11 +33,7 @@ from medtask.evaluation.presentation.blocks import (
     TableCell,
 )
 from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
-from medtask.evaluation.presentation.formatting import (
-    MISSING,
-    format_difference,
-    format_p_value,
-)
+from medtask.evaluation.presentation.formatting import MISSING, format_difference, format_p_value
 from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.report.quality_sections import MAX_METRIC_COLUMNS
 from medtask.evaluation.report.run_report import create_template_environment

@@ -153,12 +153,7 @@ class GoldAccumulator:
             self._errors.push(
                 (grade.review_priority, -float(row.row)),
                 lambda: build_report_row(
-                    row.row,
-                    answer,
-                    row.text,
-                    truth,
-                    style=self._kind.row_style,
-                    options=options,
+                    row.row, answer, row.text, truth, style=self._kind.row_style, options=options
                 ),
             )
         return _GOLD_VERDICTS[grade.right]

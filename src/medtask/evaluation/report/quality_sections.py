@@ -25,7 +25,6 @@ from medtask.evaluation.statistics.significance import Baseline
 
 MAX_METRIC_COLUMNS = 2  # with more metrics in one row, a table would not fit on a page
 
-
 # the tolerated difference of mean confidence and accuracy, for any number of rows
 CALIBRATION_MARGIN = 0.05
 

@@ -37,11 +37,7 @@ STATUS_NAMES = {
     Status.FAILED: "failed",
 }
 # Rows that need no review
-_NO_REVIEW_STATUSES = (
-    Status.OK,
-    Status.EMPTY_INPUT,
-    Status.NOT_TEXT,
-)
+_NO_REVIEW_STATUSES = (Status.OK, Status.EMPTY_INPUT, Status.NOT_TEXT)
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 

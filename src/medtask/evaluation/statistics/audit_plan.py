@@ -14,7 +14,6 @@ MIN_LABELLED_ROWS = 30
 IndexArray = NDArray[np.int64]
 MIN_ROWS_PER_STRATUM = 5  # minimum number of sampled rows per stratum
 
-
 # lower bound of the error rate that is assumed of any row when the sample is allocated
 _MIN_ERROR_RATE = 0.1
 

@@ -46,8 +46,7 @@ def check_encoder_base(recipe: Recipe) -> None:
         reason = f"the {spec.name} engine cannot train weights"
     if reason:
         raise UsageError(
-            f"{format_name(name)} cannot be trained by --method encoder: {reason}",
-            fix=_HINT,
+            f"{format_name(name)} cannot be trained by --method encoder: {reason}", fix=_HINT
         )
 
 
@@ -67,8 +66,7 @@ def locate_encoder(reference: str) -> ModelFiles:
     files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
     if files.adapter is not None:
         raise UsageError(
-            f"{format_name(name)} is an adapter of a language model, not an encoder",
-            fix=_HINT,
+            f"{format_name(name)} is an adapter of a language model, not an encoder", fix=_HINT
         )
     kind = str(read_model_json(files.path / "config.json").get("model_type"))
     # Nearly every model type can get a classification head. Types that also have a masked language
@@ -79,8 +77,7 @@ def locate_encoder(reference: str) -> ModelFiles:
     )
     if not all(kind in names for names in known):
         raise UsageError(
-            f"{format_name(name)} is a {format_name(kind)} model, not an encoder",
-            fix=_HINT,
+            f"{format_name(name)} is a {format_name(kind)} model, not an encoder", fix=_HINT
         )
     return files
 

@@ -31,18 +31,14 @@ def check_language_base(recipe: Recipe) -> None:
             "name the model that the file was made from (org/name of the Hub, or a folder with "
             "safetensors)"
         )
-        raise UsageError(
-            f"{name} cannot be trained: a GGUF file holds quantised weights",
-            fix=fix,
-        )
+        raise UsageError(f"{name} cannot be trained: a GGUF file holds quantised weights", fix=fix)
     is_language_model = spec.traits.family in ("language", "none")
     # Without transformers the built-in model has the llamacpp engine: the loader reports the
     # missing package.
     if is_language_model and not spec.traits.trainable and name != BUILT_IN_MODEL:
         fix = "name a model on this machine: org/name, a folder, or smollm2-135m"
         raise UsageError(
-            f"{name} cannot be trained: the {spec.name} engine cannot train weights",
-            fix=fix,
+            f"{name} cannot be trained: the {spec.name} engine cannot train weights", fix=fix
         )
     if not is_language_model:
         fix = (

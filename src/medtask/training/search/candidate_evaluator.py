@@ -26,10 +26,7 @@ from medtask.training.training_data import TrainingExample
 # minimum number of validation and of test rows; with fewer, a search finds only noise
 MIN_EVALUATION_ROWS = 24
 # Rows that are answered before timing starts, and rows that are timed
-_WARMUP_ROWS, _TIMED = (
-    8,
-    16,
-)
+_WARMUP_ROWS, _TIMED = (8, 16)
 # minimum number of candidates in the budget, before more validation rows are used
 _MIN_CANDIDATES = 12
 _MAX_TEST_SHARE = 0.4  # share of the budget for the final test

@@ -76,10 +76,7 @@ def search_with_gepa(evaluator: CandidateEvaluator, proposer: Proposer, *, seed:
     try:
         from gepa.api import optimize
     except ImportError as error:
-        raise MissingExtra(
-            "gepa is not installed",
-            fix="pip install 'medtask[tune]'",
-        ) from error
+        raise MissingExtra("gepa is not installed", fix="pip install 'medtask[tune]'") from error
     start = evaluator.best
     adapter = _GepaAdapter(evaluator, start)
     seed_texts = {"instruction": start.instruction}
