@@ -8,6 +8,7 @@ import csv
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,66 @@ def test_systems_of_one_name_are_distinguished(
         "r1",
     }
     assert found["pairs"][0]["more_rows"] is None
+
+
+def write_systems(count: int, *, texts: bool, change: Callable[[str], str]) -> None:
+    """Two tables of answers, of which the second has changed ids."""
+    with Path("one.csv").open("w") as first, Path("two.csv").open("w") as second:
+        one, other = csv.writer(first), csv.writer(second)
+        one.writerow(["id", "text", "answer", "gold"])
+        other.writerow(["id", "text" if texts else "note", "answer"])
+        for number in range(count):
+            label, name = ("yes", "no")[number % 2], f"{number:04}"
+            one.writerow([name, f"text of case {number}", label, label])
+            other.writerow([change(name), f"text of case {number}" if texts else "", label])
+
+
+def test_ids_that_a_spreadsheet_has_changed_are_the_same_rows(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
+    # Ids from 1000 are equal; before, only these were compared.
+    write_systems(1010, texts=False, change=lambda name: str(int(name)))
+    shown = json.loads(medtask("compare", "one.csv", "two.csv", "--no-baselines", "--json").out)
+    assert shown["n"] == 1010
+    assert any("1,000 ids written differently" in note for note in shown["notes"])
+    write_systems(
+        40, texts=True, change=lambda name: f"{int(name) % 28 + 1}. jan" if "1" in name else name
+    )
+    shown = json.loads(medtask("compare", "one.csv", "two.csv", "--no-baselines", "--json").out)
+    assert shown["n"] == 40
+
+
+def test_ids_that_may_be_changed_in_two_ways_are_refused(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
+    Path("one.csv").write_text("id,answer,gold\n01,a,a\n001,b,b\n7,a,a\n8,b,b\n")
+    Path("two.csv").write_text("id,answer\n1,a\n7,a\n8,b\n")
+    shown = medtask("compare", "one.csv", "two.csv")
+    assert shown.code == 4
+    assert 'the id "1" of two may be "001" of one' in shown.err
+    assert "restore the ids" in shown.err
+
+
+def test_ids_that_only_one_system_has_are_shown(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
+    Path("one.csv").write_text("id,answer,gold\nx1,a,a\nx2,b,b\nx3,a,a\n")
+    Path("two.csv").write_text("id,answer\nx1,a\nx2,b\ny3,b\n")
+    shown = medtask("compare", "one.csv", "two.csv")
+    assert shown.code == 0
+    assert 'two (first: "y3") is not in one, which has 1 row that two lacks (first: "x3")' in (
+        " ".join(shown.out.split())
+    )
+
+
+def test_gold_of_a_file_whose_ids_have_another_name(
+    comparison_folder: Path, medtask: RunCommand
+) -> None:
+    Path("theirs.csv").write_text(Path("theirs.csv").read_text().replace("case_id", "id", 1))
+    Path("gold.csv").write_text("case_id,gold\nA7,staging\nA8,curative\nA9,curative\n")
+    shown = medtask("compare", "r1", "theirs.csv", "--gold", "gold.csv", "--no-baselines", "--json")
+    assert shown.code == 0, shown.err
+    assert json.loads(shown.out)["n"] == 3
 
 
 @pytest.mark.parametrize(

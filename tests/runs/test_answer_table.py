@@ -143,6 +143,35 @@ def test_gold_numbered_from_0_is_refused_for_rows_that_are_numbered_from_1(tmp_p
     assert [row.gold for row in found.rows()] == ["urgent", None, "routine"]
 
 
+def test_gold_of_numbered_rows_is_found_by_their_texts(tmp_path: Path) -> None:
+    out = _write_numbered_run(tmp_path, "text\nfirst\nsecond\nthird\n")
+    gold = tmp_path / "gold.csv"
+    gold.write_text("id,text,gold\n1,third,urgent\n2,first,routine\n")
+    found = open_answers(out, gold=str(gold))
+    assert [row.gold for row in found.rows()] == ["routine", None, "urgent"]
+    gold.write_text("id,text,gold\n1,first,urgent\n2,another text,routine\n")
+    found = open_answers(out, gold=str(gold))
+    assert [row.gold for row in found.rows()] == ["urgent", None, None]
+    assert found.notes == (f"1 of the 2 ids of {gold} are not among the answers",)
+    gold.write_text("id,gold\n1,urgent\n")
+    assert any("no text was there" in note for note in open_answers(out, gold=str(gold)).notes)
+
+
+def test_the_ids_of_a_gold_file_are_found_under_another_name(folder: Path, tmp_path: Path) -> None:
+    gold = tmp_path / "gold.csv"
+    gold.write_text("number,patient,label\nc-7,1,staging\nc-3,2,curative\n")
+    found = open_answers(folder, gold=str(gold))
+    assert {row.answer.record_id: row.gold for row in found.rows() if row.gold} == {
+        "c-3": "curative",
+        "c-7": "staging",
+    }
+    assert found.notes == (f'{gold}: its ids are in the column "number"',)
+    gold.write_text("number,copy,label\nc-7,c-7,staging\nc-3,c-3,curative\n")
+    with pytest.raises(TableError, match='no column "case_id" for the ids') as caught:
+        open_answers(folder, gold=str(gold))
+    assert "rename the column that holds the ids" in caught.value.fix
+
+
 def test_gold_filled_into_a_table_of_ours_meets_ids_that_look_like_formulas(tmp_path: Path) -> None:
     path, gold = tmp_path / "other.csv", tmp_path / "review.csv"
     path.write_text("id,answer\n-1,a\n2,b\n")

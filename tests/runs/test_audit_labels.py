@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
+from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError
 from medtask.evaluation.statistics.audit import AuditResult
 from medtask.runs.answer_table import AnswerTable
@@ -19,8 +20,10 @@ from medtask.runs.audit_sample import (
     draw_audit_sample,
     estimate_from_labels,
 )
+from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
 from medtask.tables.read import read_table
+from medtask.tasks.load import load_task
 
 ROWS = 60
 
@@ -97,3 +100,72 @@ def test_a_sample_of_an_earlier_version_has_the_word_none(tmp_path: Path) -> Non
         for one in estimate_from_labels(answers, folder)[0].prevalences
     }
     assert shares["nausea"] == pytest.approx(0.0, abs=0.02)
+
+
+def draw_numbered_sample(folder: Path, *, rows: int = ROWS, budget: int = 40) -> AnswerTable:
+    """Answers of a task without an id column, and a sample of them: ids are numbers of rows."""
+    (folder / "task.yaml").write_text(
+        "instruction: Is the number even?\ninput: '{{ text }}'\n"
+        "answer: {kind: label, labels: [yes, no]}\n"
+    )
+    table = [{"text": f"the number {row}"} for row in range(1, rows + 1)]
+    run(load_task(folder / "task.yaml"), FakeEngine(), table, out=folder / "run")
+    answers = open_answers(folder / "run")
+    draw_audit_sample(answers, folder / "audit", budget=budget)
+    return answers
+
+
+def write_labels(path: Path, rows: Iterable[Sequence[object]], columns: Sequence[str]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return path
+
+
+def read_sample(folder: Path) -> list[tuple[str, str, str]]:
+    """The id, the text and the right label of each row of the sample."""
+    rows = read_table(folder / "audit" / SAMPLE_FILE).rows()
+    return [
+        (str(row["id"]), str(row["text"]), "no" if int(str(row["id"])) % 2 else "yes")
+        for row in rows
+    ]
+
+
+def test_labels_of_numbered_rows_are_found_in_any_order_and_by_their_texts(tmp_path: Path) -> None:
+    answers = draw_numbered_sample(tmp_path)
+    sample = read_sample(tmp_path)
+    columns = ("id", "text", LABEL_COLUMN)
+    plain = write_labels(tmp_path / "plain.csv", sample, columns)
+    expected = estimate_from_labels(answers, tmp_path / "audit", plain)[0]
+    by_text = sorted(sample, key=lambda row: row[1])
+    moved = write_labels(tmp_path / "moved.csv", by_text, columns)
+    assert estimate_from_labels(answers, tmp_path / "audit", moved)[0] == expected
+    # Sorted with the ids left in their place, and numbered again.
+    for ids in ([row[0] for row in sample], [str(number) for number in range(1, 41)]):
+        rows = [(name, *row[1:]) for name, row in zip(ids, by_text, strict=True)]
+        other = write_labels(tmp_path / "other.csv", rows, columns)
+        result, notes = estimate_from_labels(answers, tmp_path / "audit", other)
+        assert result == expected
+        assert "by text of other columns" in notes[0]
+
+
+def test_texts_that_are_not_those_of_the_sample_are_refused(tmp_path: Path) -> None:
+    answers = draw_numbered_sample(tmp_path)
+    rows = [(name, f"another text, {name}", label) for name, _, label in read_sample(tmp_path)]
+    path = write_labels(tmp_path / "labels.csv", rows, ("id", "text", LABEL_COLUMN))
+    with pytest.raises(InputError, match="other texts than the sample beside its ids: rows 1, 2"):
+        estimate_from_labels(answers, tmp_path / "audit", path)
+
+
+def test_numbers_that_may_be_those_of_the_file_are_refused(tmp_path: Path) -> None:
+    answers = draw_numbered_sample(tmp_path, rows=40)
+    sample = read_sample(tmp_path)
+    in_order = write_labels(
+        tmp_path / "sample.csv", ((one[0], one[2]) for one in sample), ("id", LABEL_COLUMN)
+    )
+    estimate_from_labels(answers, tmp_path / "audit", in_order)
+    rows = [(number, one[2]) for number, one in enumerate(sample, 1)]
+    path = write_labels(tmp_path / "labels.csv", rows, ("id", LABEL_COLUMN))
+    with pytest.raises(InputError, match="may be the numbers of its own rows"):
+        estimate_from_labels(answers, tmp_path / "audit", path)

@@ -94,3 +94,25 @@ def test_text_that_was_read_in_a_wrong_encoding_does_not_hide_the_row(text: str)
     wrong = text.encode("utf-8").decode("latin-1")
     known = {"0007": {"text": text}, "0008": {"text": f"{text} again, and further words"}}
     assert match_changed_ids([("7", {"text": wrong})], known).names == ("0007",)
+
+
+def test_known_ids_count_only_beside_their_own_texts_if_they_are_verified() -> None:
+    known = make_known(["1", "2", "3"])
+    swapped = [("1", known["2"]), ("2", known["1"]), ("3", known["3"])]
+    assert match_changed_ids(swapped, known).names == ("1", "2", "3")
+    assert match_changed_ids(swapped, known, verified=True).names == ("2", "1", "3")
+    other = [("1", {"text": "a text that no row has"}), ("2", {})]
+    assert match_changed_ids(other, known, verified=True).names == (None, "2")
+
+
+def test_an_id_that_may_be_another_one_is_reported() -> None:
+    known = make_known(["01", "001", "x"])
+    assert match_changed_ids([("1", {}), ("y", {})], known).unclear == ("1", "001")
+    assert match_changed_ids([("y", {}), ("x", {})], known).unclear is None
+
+
+def test_a_text_that_a_workbook_has_cut_is_the_same_text() -> None:
+    text = "word " * 10_000
+    cut = f"{text[:32_000]}[cut: 50,000 characters]"
+    known = {"1": {"text": text}}
+    assert match_changed_ids([("1", {"text": cut})], known, verified=True).names == ("1",)

@@ -10,7 +10,7 @@ from medtask.display import format_columns, quote
 from medtask.errors import InputError
 from medtask.records import Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
-from medtask.runs.changed_ids import match_changed_ids
+from medtask.runs.changed_ids import agree, match_changed_ids
 from medtask.tables.cell_values import is_missing, read_cell, read_key, read_present_cell
 from medtask.tables.read import read_table
 from medtask.tables.read_options import ReadOptions
@@ -99,12 +99,16 @@ def match_labels(
         labels: The rows of the filled-in file.
         source: The file, for messages.
 
-    Raises InputError for unknown ids and labels, and for ids that are labelled twice.
+    Raises InputError for unknown ids and labels, for ids that are labelled twice, and for ids that
+    name other rows than the texts beside them, or may do so.
     """
+    if answers.task.id_column is None:
+        _refuse_row_numbers(sample, labels, source)
     matched = match_changed_ids(
         [(labelled.name, labelled.cells) for labelled in labels],
         {name: sampled.cells for name, sampled in sample.items()},
         in_order=True,
+        verified=True,
     )
     truths: dict[int, Value] = {}
     rows_by_name: dict[str, int] = {}
@@ -127,6 +131,8 @@ def match_labels(
             unknown_labels.append(labelled.number)
         elif truth is not None:
             truths[sample[name].place] = truth
+    if moved := [labelled for labelled in unknown_ids if labelled.name in sample]:
+        raise _make_moved_id_error(source, moved)
     if unknown_ids:
         raise _make_unknown_id_error(source, unknown_ids, next(iter(sample)))
     if unknown_labels:
@@ -135,6 +141,43 @@ def match_labels(
             fix=_format_choices(answers.task),
         )
     return truths, matched.notes
+
+
+def _refuse_row_numbers(
+    sample: Mapping[str, SampledRow], labels: Sequence[LabelledRow], source: Path
+) -> None:
+    """Raise InputError if ids may be the numbers of the file's own rows, and nothing shows which.
+
+    The ids of a task without an id column are numbers of rows of its table.
+    """
+    names = [labelled.name for labelled in labels]
+    if (
+        names
+        and names == [str(number) for number in range(1, len(names) + 1)]
+        and names != list(sample)
+        and not any(
+            agree(labelled.cells, sample[labelled.name].cells)
+            for labelled in labels
+            if labelled.name in sample
+        )
+    ):
+        raise InputError(
+            f"the ids of {source} are 1, 2, 3 ...: they may be the numbers of its own rows instead "
+            "of the ids of the sample, and it has no text of the sample to check them by",
+            fix="fill in the sample itself, or keep its columns of texts beside the labels",
+        )
+
+
+def _make_moved_id_error(source: Path, moved: Sequence[LabelledRow]) -> InputError:
+    return InputError(
+        f"{source} has other texts than the sample beside its ids: "
+        f"{_format_rows([labelled.number for labelled in moved])} (the first is the id "
+        f"{quote(moved[0].name)}): the labels would count for wrong rows",
+        fix=(
+            "restore the sample's texts; if only some columns were sorted, fill in the sample "
+            "again, and sort all columns together"
+        ),
+    )
 
 
 def _make_unknown_id_error(

@@ -14,6 +14,7 @@ from medtask.names import normalize_spelling
 from medtask.tables.formula_escapes import unescape_formula
 
 _MIN_SIMILARITY = 0.8  # of texts; a spreadsheet may have saved letters as question marks
+_MAX_COMPARED_LENGTH = 2_000  # characters; XLSX cuts long texts
 _NOT_ASCII_WORD = re.compile("[^0-9A-Za-z]+")
 
 Cells = Mapping[str, object]
@@ -26,14 +27,20 @@ class MatchedIds:
     Attributes:
         names: The known id of each row; None if it was not found.
         notes: How many ids were changed, and how their rows were found.
+        unclear: An id that was not found, and a known id that it may be; None if there is none.
     """
 
     names: tuple[str | None, ...]
     notes: tuple[str, ...]
+    unclear: tuple[str, str] | None = None
 
 
 def match_changed_ids(
-    rows: Sequence[tuple[str, Cells]], known: Mapping[str, Cells], *, in_order: bool = False
+    rows: Sequence[tuple[str, Cells]],
+    known: Mapping[str, Cells],
+    *,
+    in_order: bool = False,
+    verified: bool = False,
 ) -> MatchedIds:
     """Find the known row of each row of a file that may have been saved by a spreadsheet.
 
@@ -45,8 +52,17 @@ def match_changed_ids(
         rows: Ids and cells of the file.
         known: Cells by id, in their order.
         in_order: Whether the file was written with all known rows, in this order.
+        verified: Whether a known id, too, counts only if no text in other columns contradicts it.
     """
+    if not rows:
+        return MatchedIds((), ())
     names = [_find_exact(name, known) for name, _ in rows]
+    texts = _KnownTexts(rows[0][1], known)
+    if verified:
+        names = [
+            None if name is not None and texts.contradict(name, cells) else name
+            for name, (_, cells) in zip(names, rows, strict=True)
+        ]
     found_by: dict[int, str] = {}
 
     def assign(index: int, name: str, how: str) -> None:
@@ -70,11 +86,11 @@ def match_changed_ids(
         counts = Counter(numbers.values())
         for index, number in numbers.items():
             match = by_number.get(number) if number is not None else None
-            if match and counts[number] == 1 and _agree(rows[index][1], known[match]) is not False:
+            if match and counts[number] == 1 and not texts.contradict(match, rows[index][1]):
                 assign(index, match, "value")
     unmatched, left = list_open()
-    by_text = _find_unique((_to_text_key(known[name], rows[0][1]), name) for name in left)
-    keys = {index: _to_text_key(rows[index][1], rows[0][1]) for index in unmatched}
+    by_text = _find_unique((texts.by_name[name], name) for name in left)
+    keys = {index: texts.make_key(rows[index][1]) for index in unmatched}
     key_counts = Counter(keys.values())
     for index, key in keys.items():
         if key and key_counts[key] == 1 and key in by_text:
@@ -83,9 +99,12 @@ def match_changed_ids(
     if in_order and len(rows) == len(known):
         remaining = set(left)
         for index, name in enumerate(known):
-            if names[index] is None and name in remaining and _agree(rows[index][1], known[name]):
+            if names[index] is None and name in remaining and agree(rows[index][1], known[name]):
                 assign(index, name, "place in the file")
-    return MatchedIds(tuple(names), _describe(rows, names, found_by))
+    unclear = _find_unclear(
+        [name for (name, _), found in zip(rows, names, strict=True) if not found], known
+    )
+    return MatchedIds(tuple(names), _describe(rows, names, found_by), unclear)
 
 
 def _find_exact(name: str, known: Mapping[str, Cells]) -> str | None:
@@ -118,6 +137,40 @@ def _to_rounded_number(text: str) -> str | None:
     return f"{value:.5E}" if is_long else None
 
 
+class _KnownTexts:
+    """The texts of known rows in the columns that a file has, too."""
+
+    def __init__(self, first_row: Cells, known: Mapping[str, Cells]) -> None:
+        shared = next(iter(known.values()), {}).keys()
+        self._columns = [column for column in first_row if column in shared]
+        self._known = known
+        self.by_name = {name: self.make_key(cells) for name, cells in known.items()}
+        self._all = set(self.by_name.values())
+
+    def make_key(self, cells: Cells) -> tuple[str, ...]:
+        return tuple(_list_texts(cells, self._columns))
+
+    def contradict(self, name: str, cells: Cells) -> bool:
+        """Whether a row has other texts than the known one, or exactly those of another one."""
+        key = self.make_key(cells)
+        return agree(cells, self._known[name]) is False or (
+            bool(key) and key in self._all and key != self.by_name[name]
+        )
+
+
+def _find_unclear(unmatched: Iterable[str], known: Iterable[str]) -> tuple[str, str] | None:
+    """The first id that was not found although a known one has the same number."""
+    by_number = {number: name for name in known if (number := _to_number(name)) is not None}
+    return next(
+        (
+            (name, by_number[number])
+            for name in unmatched
+            if (number := _to_number(name)) in by_number and number is not None
+        ),
+        None,
+    )
+
+
 def _list_texts(cells: Cells, columns: Iterable[str]) -> list[str]:
     return [
         normalize_spelling(cell)
@@ -126,11 +179,7 @@ def _list_texts(cells: Cells, columns: Iterable[str]) -> list[str]:
     ]
 
 
-def _to_text_key(cells: Cells, columns: Iterable[str]) -> tuple[str, ...]:
-    return tuple(_list_texts(cells, columns))
-
-
-def _agree(first: Cells, second: Cells) -> bool | None:
+def agree(first: Cells, second: Cells) -> bool | None:
     """Whether texts in shared columns are equal or nearly so; None if there are none."""
     compared = [
         _are_similar(one, other)
@@ -147,6 +196,7 @@ def _are_similar(first: str, second: str) -> bool | None:
 
     A spreadsheet that read UTF-8 in another encoding has changed all letters beyond ASCII.
     """
+    first, second = first[:_MAX_COMPARED_LENGTH], second[:_MAX_COMPARED_LENGTH]
     if first == second:
         return True
     if not (first.isascii() and second.isascii()):

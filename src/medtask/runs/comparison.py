@@ -18,6 +18,7 @@ from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.open_answers import open_answers
 from medtask.runs.system_facts import read_system_facts
+from medtask.runs.system_ids import match_system_ids, rename_rows
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tasks.task import Label, Task
 
@@ -213,9 +214,13 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
         if n
     ]
     names = _name_systems(systems)
+    changed_ids, id_notes = match_system_ids(systems, names)
+    notes += id_notes
     sources = [
-        SystemSource(name, answers.rows, read_system_facts(answers.manifest))
-        for name, answers in zip(names, systems, strict=True)
+        SystemSource(
+            name, partial(rename_rows, answers, changed), read_system_facts(answers.manifest)
+        )
+        for name, answers, changed in zip(names, systems, changed_ids, strict=True)
     ]
     labels = [name for name in all_labels if name not in abstentions]
     return align_rows(systems[0].task.kind, labels, next(iter(abstentions), None), sources), notes

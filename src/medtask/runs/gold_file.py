@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,11 +27,7 @@ def read_gold_file(
     Raises TableError or UsageError if its rows or its column cannot be found.
     """
     table = read_table(path, options)
-    id_column = next(
-        (name for name in (answers.task.id_column, "id") if name in table.columns), None
-    )
-    if id_column is None:
-        raise make_missing_column_error("ids", answers.task.id_column or "id", table)
+    id_column = _find_id_column(answers, table, column)
     other_columns = [name for name in table.columns if name != id_column]
     wanted = (
         (column,)
@@ -47,7 +43,7 @@ def read_gold_file(
         fix = f"name its column, as in {path}#COLUMN: it has {format_columns(other_columns)}"
         raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
     validate_table(table, id_column)
-    matched = _match_ids(answers, table, id_column)
+    matched = _match_ids(answers, table, id_column, truth)
     cells = (row[truth] for row in table.rows())
     gold_by_id = {
         name: cell for name, cell in zip(matched.names, cells, strict=True) if name is not None
@@ -64,30 +60,71 @@ def read_gold_file(
             fix=f"the answers' ids are {where}",
         )
     notes = [*table.guess_notes, *(f"{path}: {note}" for note in matched.notes)]
+    if id_column not in (answers.task.id_column, "id"):
+        notes.append(f'{path}: its ids are in the column "{id_column}"')
     if unknown_ids := rows - len(gold_by_id):
         notes.append(f"{unknown_ids:,} of the {rows:,} ids of {path} are not among the answers")
     gold = GoldLocation(f'{path}, column "{truth}"', by_id=gold_by_id)
     return replace(answers, gold=gold, notes=(*answers.notes, *notes))
 
 
-def _match_ids(answers: AnswerTable, table: Table, id_column: str) -> MatchedIds:
-    """The answers' id of each row of another table, also where a spreadsheet has changed it."""
+def _find_id_column(answers: AnswerTable, table: Table, gold_column: str) -> str:
+    """The column of ids: by its name, or else the only one with ids of the answers."""
+    names = [name for name in (answers.task.id_column, "id") if name is not None]
+    if found := next((name for name in names if name in table.columns), None):
+        return found
+    if answers.task.id_column is not None:
+        known: dict[str, Mapping[str, object]] = {
+            read_id(answers.task, row, number): {}
+            for number, row in enumerate(answers.table.rows(), 1)
+        }
+        fitting = [
+            name
+            for name in table.columns
+            if name != gold_column and _has_ids([row[name] for row in table.rows()], known)
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+    raise make_missing_column_error("ids", names[0], table)
+
+
+def _has_ids(cells: Sequence[object], known: Mapping[str, Mapping[str, object]]) -> bool:
+    """Whether cells are different from each other, and at least half of them are known ids."""
+    keys = [key for cell in cells if (key := read_key(cell)) is not None]
+    if not keys or len(set(keys)) < len(keys):
+        return False
+    matched = match_changed_ids([(key, {}) for key in keys], known)
+    return 2 * sum(name is not None for name in matched.names) >= len(keys)
+
+
+def _match_ids(answers: AnswerTable, table: Table, id_column: str, gold_column: str) -> MatchedIds:
+    """The answers' id of each row of another table, also where a spreadsheet has changed it.
+
+    Numbers of rows are compared with the texts that both tables have.
+    """
     known = _find_known_ids(answers, table, id_column)
+    numbered = answers.task.id_column is None and id_column not in answers.source_columns
+    hidden = (id_column, gold_column, answers.task.gold_column, *GOLD_COLUMN_NAMES)
+    shared = [
+        name for name in table.columns if name in answers.source_columns and name not in hidden
+    ]
     rows: list[tuple[str, Mapping[str, object]]] = [
         (read_key(row[id_column]) or "", {}) for row in table.rows()
     ]
     matched = match_changed_ids(rows, {name: {} for name in known})
-    if None in matched.names and len(known) <= _MAX_COMPARED_ROWS:
-        shared = [name for name in table.columns if name in answers.source_columns]
+    if (None in matched.names or numbered) and len(known) <= _MAX_COMPARED_ROWS:
         cells_by_id = {
             name: {column: row[column] for column in shared}
             for name, row in zip(known, answers.table.rows(), strict=True)
         }
         rows = [
-            (name, {column: row[column] for column in shared if column != id_column})
+            (name, {column: row[column] for column in shared})
             for (name, _), row in zip(rows, table.rows(), strict=True)
         ]
-        matched = match_changed_ids(rows, cells_by_id)
+        matched = match_changed_ids(rows, cells_by_id, verified=numbered)
+    if numbered and not shared:
+        note = "rows were found by their numbers from 1, and no text was there to compare"
+        matched = replace(matched, notes=(*matched.notes, note))
     return replace(
         matched, names=tuple(None if name is None else known[name] for name in matched.names)
     )
