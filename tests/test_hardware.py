@@ -3,11 +3,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from medtask.errors import UsageError
-from medtask.hardware import count_usable_cores, inspect_machine, parse_bytes
+from medtask.hardware import (
+    count_usable_cores,
+    inspect_machine,
+    limit_torch_threads,
+    parse_bytes,
+    read_cpu_quotas,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +46,81 @@ def test_this_machine_is_seen() -> None:
     assert machine.processor
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "")])
-def test_waiting_threads_do_not_spin_for_long_unless_the_user_says_so(
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, "")],
+)
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
     given: dict[str, str], expected: str
 ) -> None:
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     others = {name: value for name, value in os.environ.items() if name not in names}
-    script = "import medtask, os; print(os.environ.get('GOMP_SPINCOUNT', ''))"
+    # A child process inherits the setting.
+    script = """
+import medtask, subprocess, sys
+child = "import os; print(os.environ.get('OMP_WAIT_POLICY', ''))"
+subprocess.run([sys.executable, "-c", child], check=True)
+"""
     done = subprocess.run(
         [sys.executable, "-c", script], env=others | given, capture_output=True, text=True
     )
     assert done.stdout.strip() == expected
+
+
+def write_files(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "quotas"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, []),
+        ("0::/", {"cpu.max": "150000 100000"}, [1.5]),
+        (
+            "0::/job/step",
+            {"job/step/cpu.max": "max 100000", "job/cpu.max": "400000 100000"},
+            [4.0],
+        ),
+        # The path is that of the host: in the container its group is the root.
+        ("0::/docker/4f1", {"cpu.max": "50000 100000"}, [0.5]),
+        (
+            "4:memory:/x\n3:cpu,cpuacct:/job",
+            {
+                "cpu,cpuacct/job/cpu.cfs_quota_us": "200000",
+                "cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            [2.0],
+        ),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "", "cpu/cpu.cfs_period_us": "0"}, []),
+    ],
+)
+def test_the_time_quota_of_control_groups_limits_the_cores(
+    tmp_path: Path, groups: str, files: dict[str, str], quotas: list[float]
+) -> None:
+    write_files(tmp_path, {"groups": groups, **files})
+    assert read_cpu_quotas(tmp_path, tmp_path / "groups") == quotas
+
+
+def test_a_quota_of_one_and_a_half_cores_allows_two_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path, {"groups": "0::/", "cpu.max": "150000 100000"})
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("medtask.hardware._CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr("medtask.hardware._CGROUPS_OF_PROCESS", tmp_path / "groups")
+    assert count_usable_cores() == 2
+
+
+def test_a_number_of_threads_is_set_and_the_default_is_at_most_that_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        assert limit_torch_threads(3) == torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        assert limit_torch_threads(None) == 1
+    finally:
+        torch.set_num_threads(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import platform
 import re
@@ -13,6 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from medtask.errors import UsageError
+
+_SPIN_VARIABLES = frozenset({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"})
+_THREAD_VARIABLES = frozenset({"OMP_NUM_THREADS", "MKL_NUM_THREADS"})
+_CGROUP_ROOT, _CGROUPS_OF_PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 _UNIT_BYTES = {
     "": 1,
@@ -28,14 +33,14 @@ _UNIT_BYTES = {
 
 
 def limit_thread_spinning() -> None:
-    """Make OpenMP threads sleep soon when they wait; call it before torch is imported.
+    """Make OpenMP threads sleep when they wait; call it before torch is imported.
 
     By default they spin for milliseconds. If another process uses the cores, the thread that they
-    wait for cannot run, and everything takes several times as long.
+    wait for cannot run, and everything takes several times as long. Variables that the user has
+    set are kept.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # GNU's library: about 50 microseconds
-        os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's and Intel's: milliseconds
+    if not _SPIN_VARIABLES & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # GNU's, LLVM's and Intel's library
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +101,60 @@ def choose_device(requested: str, machine: Machine) -> str:
 
 
 def count_usable_cores() -> int:
-    """Cores that this process may use; fewer than the machine has in Slurm jobs and containers."""
+    """Cores that this process may use; fewer than the machine has in Slurm jobs and containers.
+
+    The smaller one of the cores of the process's affinity and the time quota of its control groups,
+    rounded up.
+    """
+    cores = os.cpu_count() or 1
     with contextlib.suppress(AttributeError):  # macOS has no sched_getaffinity
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    quotas = read_cpu_quotas(_CGROUP_ROOT, _CGROUPS_OF_PROCESS)
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas)]))
+
+
+def read_cpu_quotas(root: Path, groups: Path) -> list[float]:
+    """Cores' worth of time that the control groups of a process allow; empty without a limit.
+
+    Args:
+        root: Where the control groups are mounted.
+        groups: The process's list of control groups, as in /proc/self/cgroup.
+    """
+    quotas = []
+    with contextlib.suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            names = controllers.split(",")
+            if names == [""]:
+                mount, read_quota = root, _read_quota
+            elif "cpu" in names:
+                mount, read_quota = root / controllers, _read_quota_v1
+                mount = mount if mount.is_dir() else root / "cpu"
+            else:
+                continue
+            # A limit of an enclosing group applies too. In a container the group's path may not
+            # exist, because the container's group is mounted as the root.
+            path = Path(group.lstrip("/"))
+            for folder in (path, *path.parents):
+                with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                    quotas.append(read_quota(mount / folder))
+    return [quota for quota in quotas if quota > 0]
+
+
+def limit_torch_threads(threads: int | None) -> int:
+    """Set the number of torch's threads; returns it.
+
+    Args:
+        threads: The number; None for one thread per usable core, but not more than torch has
+            chosen, and not if the user has set an OpenMP variable.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif not _THREAD_VARIABLES & os.environ.keys():
+        torch.set_num_threads(min(torch.get_num_threads(), count_usable_cores()))
+    return int(torch.get_num_threads())
 
 
 def parse_bytes(text: str) -> int:
@@ -149,6 +204,16 @@ def free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _read_quota(folder: Path) -> float:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return int(quota) / int(period)  # ValueError for "max"
+
+
+def _read_quota_v1(folder: Path) -> float:
+    quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1 without a limit
+    return quota / int((folder / "cpu.cfs_period_us").read_text())
 
 
 def _measure_memory() -> tuple[int, int]:

@@ -39,6 +39,12 @@ def _declare_options(
         Literal["4bit", "8bit"] | None, typer.Option(help="Quantize the weights (CUDA only).")
     ] = None,
     memory: MemoryLimit = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Threads on the CPU; default: one for each usable core."
+        ),
+    ] = None,
     allow_remote: Annotated[
         bool,
         typer.Option(
@@ -74,6 +80,7 @@ def _declare_options(
         device=device,
         quantize=quantize,
         memory=parse_bytes(memory) if memory else None,
+        threads=threads,
         allow_remote=allow_remote,
         context_tokens=context_tokens,
         tokenizer=tokenizer,

@@ -142,7 +142,10 @@ class LinearEngine(Engine):
 
 
 def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> LinearEngine:
-    """Load a folder saved by save_linear; InputError if it is incomplete. Supports no options."""
+    """Load a folder saved by save_linear; InputError if it is incomplete.
+
+    A product of sparse and dense matrices uses one thread, whatever ``options`` allow.
+    """
     folder = Path(reference).expanduser()
     metadata = read_model_metadata(folder)
     if metadata.engine != "linear":
@@ -155,6 +158,7 @@ def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Linea
         raise InputError(f"{format_path(folder)} has no file {absent[0]}", fix=_RETRAIN_FIX)
     model = _read_model(folder, metadata)
     details = {
+        "threads": 1,
         "terms": len(model.weights),
         "labels": list(metadata.labels),
         "trained_for": metadata.task_fingerprint,

@@ -28,6 +28,8 @@ class LoadOptions:
         concurrency: Largest number of simultaneous requests; None for the engine's default.
         deadline_s: Seconds after which a request is aborted; None for the engine's default.
         gpus: Number of GPUs over which the model is spread.
+        threads: Largest number of threads on the CPU; None for one per core that this process may
+            use. Answers do not depend on it.
     """
 
     dtype: Dtype = "auto"
@@ -42,6 +44,7 @@ class LoadOptions:
     concurrency: int | None = None
     deadline_s: float | None = None
     gpus: int = 1
+    threads: int | None = None
 
     def list_given(self) -> tuple[str, ...]:
         """Names of the options that differ from their default."""
@@ -70,6 +73,7 @@ class LoadOptionValues(TypedDict, total=False):
     concurrency: int | None
     deadline_s: float | None
     gpus: int
+    threads: int | None
 
 
 DEFAULT_OPTIONS = LoadOptions()

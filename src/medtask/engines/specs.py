@@ -16,7 +16,7 @@ from medtask.errors import EngineError
 
 ENTRY_POINT_GROUP = "medtask.engines"
 
-_LOCAL_OPTIONS = frozenset({"dtype", "device", "memory"})
+_LOCAL_OPTIONS = frozenset({"dtype", "device", "memory", "threads"})
 _SERVER_OPTIONS = frozenset(
     {
         "allow_remote",
@@ -146,6 +146,7 @@ BUILT_IN_ENGINES: Mapping[str, EngineSpec] = MappingProxyType(
             EngineSpec(
                 name="linear",
                 loader="medtask.engines.linear:load_linear",
+                option_fields=frozenset({"threads"}),
                 description="folders of TF-IDF models: the labels that they were trained on",
                 traits=EngineTraits(family="linear", reads_instructions=False),
             ),

@@ -46,7 +46,7 @@ from medtask.errors import (
     ModelTooLarge,
     UsageError,
 )
-from medtask.hardware import choose_device, inspect_machine
+from medtask.hardware import choose_device, inspect_machine, limit_torch_threads
 from medtask.kinds import KINDS
 from medtask.privacy import block_network
 from medtask.records import Branch, Description, Message, Prompt, Scores
@@ -72,8 +72,7 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     Raises the errors of `load_model` in registry.py.
     """
     require_transformers()
-    import torch
-
+    threads = limit_torch_threads(options.threads)
     name = reference.removeprefix(SCHEME)
     files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
     if files.is_gguf or files.adapter is not None:
@@ -97,7 +96,7 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
         device,
         notes=(CALIBRATION_NOTE,) if isinstance(scorer, ZeroShotScorer) else (),
         details={
-            "threads": torch.get_num_threads(),
+            "threads": threads,
             "downloaded": files.downloaded,
             **scorer_details,
         },

@@ -30,7 +30,7 @@ from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import find_trained_engine, read_model_metadata
 from medtask.engines.packed_engine import PROBE_TOLERANCES
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge, UsageError
-from medtask.hardware import Machine, choose_device, inspect_machine
+from medtask.hardware import Machine, choose_device, inspect_machine, limit_torch_threads
 from medtask.model_weights import check_loaded_model, check_weight_values, refuse_weights
 from medtask.privacy import block_network
 
@@ -59,6 +59,7 @@ def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
     Raises the errors of `load_model` in registry.py.
     """
     require_transformers()
+    limit_torch_threads(options.threads)
     files = locate_model(reference)
     if options.adapter is not None:
         files = with_adapter(files, Path(options.adapter))

@@ -68,7 +68,7 @@ def load_llamacpp(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Lla
     plan = plan_llamacpp_load(files.path, weights, machine, options, gpu_supported=gpu_supported)
     with block_network():
         adapter = _check_adapter(options.adapter)
-        return _build_engine(name, files.path, plan, adapter, machine.cores)
+        return _build_engine(name, files.path, plan, adapter, options.threads or machine.cores)
 
 
 @dataclass(frozen=True, slots=True)
