@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import regex
@@ -53,23 +54,26 @@ def compile_keyword(source: str) -> Keyword:
 
 
 def match_keywords(
-    texts: Sequence[str], keywords: Mapping[str, Sequence[str]]
+    texts: Sequence[str],
+    keywords: Mapping[str, Sequence[str]],
+    seconds: float = MATCH_SECONDS,
 ) -> list[tuple[str, ...]]:
     """The labels of each text by their keywords, those with most of them first.
 
     Args:
         texts: The texts.
         keywords: The keywords of each label. Labels with equally many keep this order.
+        seconds: The time for all texts and keywords together.
 
     Raises:
         ValueError: A keyword is not valid.
-        TimeoutError: The keywords take longer than `MATCH_SECONDS`; the message names one.
+        TimeoutError: The keywords take longer; the message names one.
     """
     compiled = {
         label: [compile_keyword(source) for source in sources]
         for label, sources in keywords.items()
     }
-    deadline = time.monotonic() + MATCH_SECONDS
+    deadline = time.monotonic() + seconds
     found = []
     for text in texts:
         words = f" {' '.join(split_words(text))} "
@@ -84,12 +88,10 @@ def match_keywords(
 
 
 def _is_in(keyword: Keyword, words: str, text: str, deadline: float) -> bool:
-    if keyword.pattern is None:
-        return keyword.words in words
     left = deadline - time.monotonic()
-    try:
-        if left > 0:
+    with suppress(TimeoutError):
+        if left > 0 and keyword.pattern is None:
+            return keyword.words in words
+        if left > 0 and keyword.pattern is not None:
             return keyword.pattern.search(text, timeout=left) is not None
-    except TimeoutError:
-        pass
     raise TimeoutError(f"{keyword.source} takes too long")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -20,6 +22,8 @@ from medtask.model_weights import check_loaded_model, check_weight_values
 MINILM_DIMENSIONS = 384  # dimensions of MiniLM's vectors
 DEFAULT_MAX_TOKENS = 512  # for models that do not state a limit
 BATCH_TOKENS = 4096  # per forward pass, including padding
+ROWS_AT_ONCE = 64  # rows that are encoded between two checks of a time limit
+CUT_CHARACTERS = 16  # characters per token after which a text is cut before it is tokenized
 
 # RoBERTa models start position numbers after the padding index.
 _OFFSET_POSITION_MODELS = frozenset(
@@ -148,9 +152,38 @@ def encode_texts(texts: Sequence[str]) -> NDArray[np.float32]:
     minilm = _load_minilm()
     if not texts:
         return np.zeros((0, MINILM_DIMENSIONS), np.float32)
-    return minilm.embed_batched(
-        [_truncate_tokens(row, minilm.max_tokens) for row in minilm.tokenize(texts)]
-    )
+    return minilm.embed_batched(_tokenize_starts(minilm, texts))
+
+
+def encode_rows(
+    rows: Sequence[Sequence[str]],
+    seconds: float = math.inf,
+    on_rows: Callable[[int], None] | None = None,
+) -> list[list[NDArray[np.float32]]]:
+    """Encode the texts of the first rows by MiniLM, as many rows as the time allows.
+
+    Args:
+        rows: The texts of each row. Equal texts are encoded once.
+        seconds: No further rows are started after this time; some rows are always encoded.
+        on_rows: Receives the number of rows that are done.
+
+    Returns:
+        The vectors of each row's texts; of all rows if there is enough time.
+
+    Raises:
+        MissingExtra: The model is not installed.
+    """
+    started = time.monotonic()
+    known: dict[str, NDArray[np.float32]] = {}
+    encoded: list[list[NDArray[np.float32]]] = []
+    while len(encoded) < len(rows) and (not encoded or time.monotonic() - started < seconds):
+        part = rows[len(encoded) : len(encoded) + ROWS_AT_ONCE]
+        new = list(dict.fromkeys(text for row in part for text in row if text not in known))
+        known.update(zip(new, encode_texts(new), strict=True))
+        encoded += [[known[text] for text in row] for row in part]
+        if on_rows is not None:
+            on_rows(len(encoded))
+    return encoded
 
 
 def make_batches(lengths: Sequence[int], budget_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
@@ -304,6 +337,33 @@ def pool_tokens(hidden: Any, mask: Any, pooling: str) -> Any:
             return hidden.masked_fill(mask[..., None] == 0, -torch.inf).amax(dim=1)
     weights = mask[..., None].to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _tokenize_starts(encoder: SentenceEncoder, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each text that the encoder reads.
+
+    Most of a long text is never read. It is cut at a blank, where no token begins or ends, so that
+    the tokens before are those of the whole text.
+    """
+    limit = encoder.max_tokens
+    starts = [_cut_at_blank(text, CUT_CHARACTERS * limit) for text in texts]
+    tokens = encoder.tokenize(starts)
+    too_short = [
+        place
+        for place, start in enumerate(starts)
+        if len(start) < len(texts[place]) and len(tokens[place]) <= limit
+    ]
+    for place, complete in zip(
+        too_short, encoder.tokenize([texts[place] for place in too_short]), strict=True
+    ):
+        tokens[place] = complete
+    return [_truncate_tokens(row, limit) for row in tokens]
+
+
+def _cut_at_blank(text: str, characters: int) -> str:
+    """The text up to the last blank within its first characters; all of it without one."""
+    end = text.rfind(" ", 0, characters) if len(text) > characters else -1
+    return text if end < 0 else text[:end]
 
 
 def _truncate_tokens(tokens: list[int], max_tokens: int) -> list[int]:

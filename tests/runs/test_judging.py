@@ -29,7 +29,7 @@ from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMe
 from medtask.records import BranchScores, Prompt, Scores, Status
 from medtask.runs.judging import JudgeResult, judge
 from medtask.runs.local_run import run
-from medtask.runs.session import NullRunObserver
+from medtask.runs.progress import NullRunObserver
 from medtask.tasks.load import load_task
 from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, RubricGrade
 from medtask.tasks.serialization import make_minimal_task

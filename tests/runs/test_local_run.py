@@ -25,6 +25,7 @@ from medtask.errors import (
 from medtask.records import Prompt, Scores, Status
 from medtask.runs.local_run import Run, run
 from medtask.runs.lock import lock_run
+from medtask.runs.progress import NullRunObserver
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
@@ -43,7 +44,7 @@ class BatchRecordingEngine(FakeEngine):
         return super().score_batch(batch)
 
 
-class RecordingProgress:
+class RecordingProgress(NullRunObserver):
     """Writes down what a run tells about its progress."""
 
     def __init__(self) -> None:
@@ -547,7 +548,7 @@ def test_gold_is_compared_with_answers_and_baselines(
     ) -> None:  # loading MiniLM takes longer than all other tests of this file
         raise MissingExtra("MiniLM is not installed here", fix="install it")
 
-    monkeypatch.setattr("medtask.evaluation.baselines.untrained.encode_texts", refuse)
+    monkeypatch.setattr("medtask.similarity.encode_texts", refuse)
     rows = [
         {
             "case_id": str(row),

@@ -16,7 +16,8 @@ from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError
 from medtask.privacy import EgressError
 from medtask.records import Prompt, Record, Scores
-from medtask.runs.session import NullRunObserver, Session, SessionRequest, open_session
+from medtask.runs.progress import NullRunObserver
+from medtask.runs.session import Session, SessionRequest, open_session
 from medtask.tasks.serialization import make_minimal_task
 
 TASK = replace(make_minimal_task("letters", "label", ["a", "b"]), input="{{ text }}")

@@ -16,6 +16,7 @@ from medtask.errors import MedtaskError
 from medtask.records import Prompt, Scores
 from medtask.runs.ledger import Ledger
 from medtask.runs.local_run import run
+from medtask.runs.progress import NullRunObserver
 from medtask.runs.signals import Interrupted, limit_shutdown
 from medtask.tasks.load import load_task
 
@@ -34,7 +35,7 @@ class ReportingEngine(FakeEngine):
 
 
 @dataclass
-class PipeProgress:
+class PipeProgress(NullRunObserver):
     """``file_limit``: no file may grow beyond so many bytes. ``blocks_commits``: nothing can be
     committed for a minute.
     """

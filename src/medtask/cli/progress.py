@@ -61,6 +61,15 @@ class ProgressDisplay:
     def on_stage(self, text: str) -> None:
         self.print_line(text)
 
+    def on_baseline(self, method: str, done: int, rows: int) -> None:
+        """Print the start of a baseline, and a line if ten seconds have passed since the last."""
+        if done == 0:
+            self._printed_at = time.monotonic()
+            self.print_line(f"Comparing with {method} on {format_count(rows, 'row')} with gold")
+        elif done < rows and time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
+            self._printed_at = time.monotonic()
+            self.print_line(f"{method}: {done:,} of {rows:,} rows")
+
     def print_line(self, *parts: str | tuple[str, str]) -> None:
         """Print a line on standard error, unless the display is quiet."""
         if not self.quiet:

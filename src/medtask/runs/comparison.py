@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from medtask.errors import UsageError
+from medtask.evaluation.baselines.context import BaselineSettings, ProgressListener
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
 from medtask.evaluation.comparison.leaderboard import Leaderboard, rank_systems
 from medtask.evaluation.report.comparison_report import write_comparison
 from medtask.names import Names, merge_spellings
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
+from medtask.runs.baselines import make_baseline_settings
 from medtask.runs.open_answers import open_answers
 from medtask.runs.system_facts import read_system_facts
 from medtask.runs.system_ids import match_system_ids, rename_rows
@@ -58,6 +60,7 @@ def compare(
     baselines: bool = True,
     price_per_hour: float | None = None,
     out: str | Path | None = None,
+    progress: ProgressListener | None = None,
     **read: Unpack[ReadOptionValues],
 ) -> Comparison:
     """Compare systems on the rows that all of them answered.
@@ -72,6 +75,7 @@ def compare(
         baselines: Add simple methods on the same rows.
         price_per_hour: Cost of the machine, for a price per 1,000 rows.
         out: The HTML page to write; its numbers are written to a JSON file next to it.
+        progress: Receives the progress of baselines: the method, its rows that are done, all rows.
         read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
@@ -102,12 +106,24 @@ def compare(
             rows,
             [(label.name, label.definition) for label in task.candidates],
             keywords=task.keywords,
-            baselines=baselines,
+            baselines=_make_settings(answers, progress) if baselines else None,
             price_per_hour=price_per_hour,
         )
         if page is not None:
             write_comparison(page, rows, leaderboard, notes)
     return Comparison(rows, leaderboard, (*notes, *rows.row_coverage.describe()), page)
+
+
+def _make_settings(
+    systems: Sequence[AnswerTable], progress: ProgressListener | None
+) -> BaselineSettings:
+    """Baselines are kept in the run folders; they may take as long as the slowest system."""
+    folders = [answers.folder for answers in systems if answers.folder]
+    timings = [answers.manifest.get("timing", {}) for answers in systems]
+    return max(
+        (make_baseline_settings(folders, timing, progress) for timing in timings),
+        key=lambda settings: settings.seconds,
+    )
 
 
 def _open_systems(

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 from medtask.errors import UsageError
+from medtask.evaluation.baselines.context import ProgressListener
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
+from medtask.runs.baselines import make_baseline_settings
 from medtask.runs.evaluation_report import save_evaluation_calibration, write_evaluation_report
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
@@ -38,6 +40,7 @@ def evaluate(
     baselines: bool = True,
     seed: int = 0,
     formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
+    progress: ProgressListener | None = None,
     **read: Unpack[ReadOptionValues],
 ) -> Evaluation:
     """Evaluate the answers of a run or of any other tool against gold.
@@ -57,9 +60,11 @@ def evaluate(
         kind: The kind of a table's answers: "label", "labels", "answer" or "fields".
         group: The column that identifies dependent rows, such as those of one patient.
         out: The output folder; by default the run folder, or a folder next to the table.
-        baselines: Compare with simple methods on the same rows.
+        baselines: Compare with simple methods on the same rows. They take at most as long as the
+            model was asked, or a minute, and are kept in the output folder.
         seed: Seed of resampling and random draws.
         formats: The formats of accepted, review and sets tables, such as ("csv", "xlsx").
+        progress: Receives the progress of baselines: the method, its rows that are done, all rows.
         read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
     Returns:
@@ -93,8 +98,13 @@ def evaluate(
                 read_options=ReadOptions(**read),
             )
         )
-        evaluation = evaluate_answers(answers, options)
         folder = Path(out) if out else choose_folder(answers, "evaluation")
+        # The run folder is read too if the files are written elsewhere.
+        homes = list(dict.fromkeys(home for home in (folder, answers.folder) if home))
+        settings = make_baseline_settings(
+            homes, answers.manifest.get("timing", {}), progress, options.seed
+        )
+        evaluation = evaluate_answers(answers, options, settings)
         return _write_files(evaluation, folder, formats)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from medtask.engines.base import Engine
 from medtask.errors import RunMismatch
 from medtask.kinds import KINDS
 from medtask.records import LeftOut, Status
+from medtask.runs.baselines import evaluate_baselines, has_baselines, make_baseline_settings
 from medtask.runs.calibration_store import (
     SavedCalibration,
     describe_gold_reuse,
@@ -25,14 +26,11 @@ from medtask.runs.measured_rows import (
     make_record_key,
 )
 from medtask.runs.output_columns import DEFAULT_FORMATS
-from medtask.runs.outputs import (
-    OutputSource,
-    evaluate_baselines,
-    fit_thresholds,
-    write_answer_tables,
-)
+from medtask.runs.outputs import OutputSource, fit_thresholds, write_answer_tables
+from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
-from medtask.runs.session import RunObserver, Session, SessionState, open_session
+from medtask.runs.session import Session, SessionState, open_session
+from medtask.runs.signals import Interrupted
 from medtask.tables.read import read_table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 # Rows with these statuses are errors only if they have no value: text that was cut at a sentence
 # end is an answer.
 ERROR_STATUSES = (Status.FAILED, Status.UNPARSABLE, Status.TRUNCATED, Status.TOO_LONG)
+_NOT_COMPARED = "the run was stopped before (the same command compares, and asks nothing)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +251,7 @@ def _write_outputs(
 ) -> tuple[RunSummary, tuple[Baseline, ...]]:
     """Write the tables and the report."""
     from medtask.evaluation.report.run_report import ReportAdditions, write_report
+    from medtask.evaluation.statistics.significance import Baseline
 
     source = OutputSource(
         setup.gold_task,
@@ -269,7 +269,6 @@ def _write_outputs(
     summary, notes = write_answer_tables(session.folder, source, setup.options.formats, thresholds)
     for note in notes:
         session.add_note(note)
-    baselines = evaluate_baselines(setup.task, summary) if setup.options.baselines else ()
     applied = saved_calibration.to_manifest() if saved_calibration else None
     reuse_warning = describe_gold_reuse(applied, session.folder.name) if summary.gold else ""
     if reuse_warning:
@@ -277,19 +276,40 @@ def _write_outputs(
     used_thresholds = (
         _describe_thresholds(thresholds) if thresholds else _describe_default_thresholds(source)
     )
-    manifest = session.finish(
-        calibration=applied, left_out=left_out_to_json(source.left_out), **used_thresholds
+    facts = {
+        "calibration": applied,
+        "left_out": left_out_to_json(source.left_out),
+        **used_thresholds,
+    }
+    additions = ReportAdditions(
+        notes=[*setup.table.guess_notes, *notes, *([reuse_warning] if reuse_warning else [])]
     )
-    write_report(
-        session.folder / "report.html",
-        summary,
-        manifest,
-        baselines,
-        ReportAdditions(
-            notes=[*setup.table.guess_notes, *notes, *([reuse_warning] if reuse_warning else [])]
-        ),
-    )
+    report, baselines = session.folder / "report.html", tuple[Baseline, ...]()
+    if setup.options.baselines and has_baselines(summary):
+        # Baselines can take a minute. Whatever happens meanwhile, the run is complete.
+        placeholder = Baseline("simple methods", "", note=_NOT_COMPARED)
+        manifest = session.save_final_manifest(**facts)
+        write_report(report, summary, manifest, [placeholder], additions)
+        baselines = _compare_with_baselines(setup.task, session, summary, manifest["timing"])
+    write_report(report, summary, session.finish(**facts), baselines, additions)
     return summary, baselines
+
+
+def _compare_with_baselines(
+    task: Task, session: Session, summary: RunSummary, timing: Mapping[str, Any]
+) -> tuple[Baseline, ...]:
+    """The baselines; after a signal, those that need no time and those that were finished."""
+    settings = make_baseline_settings([session.folder], timing, session.observer.on_baseline)
+    try:
+        return evaluate_baselines(task, summary, settings)
+    except (Interrupted, Exception) as error:
+        if not session.signals.find_exit_code(error):
+            raise
+    session.add_note(
+        "a signal stopped the comparison with simple methods; the run is complete (the same "
+        "command compares again, and asks nothing)"
+    )
+    return evaluate_baselines(task, summary, replace(settings, stopped="stopped by a signal"))
 
 
 def _find_left_out(

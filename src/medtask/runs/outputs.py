@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
     from medtask.evaluation.calibration.transforms import Calibration
     from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
-    from medtask.evaluation.statistics.significance import Baseline
 
 _RecordAnswer = tuple[Record, RowAnswer]
 
@@ -121,20 +120,6 @@ def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> 
 
     return SummaryAccumulator(
         task.kind, [label.name for label in task.labels], task.abstain_name, has_gold, seed
-    )
-
-
-def evaluate_baselines(task: Task, summary: RunSummary) -> tuple[Baseline, ...]:
-    """Simple methods on the rows with gold; empty if gold or texts are missing."""
-    if summary.gold is None or not summary.gold.sample.gold or not any(summary.gold.sample.texts):
-        return ()
-    from medtask.evaluation.comparison.baselines import run_baselines
-
-    return run_baselines(
-        task.kind,
-        summary.gold.sample,
-        [(label.name, label.definition) for label in task.candidates],
-        keywords=task.keywords,
     )
 
 

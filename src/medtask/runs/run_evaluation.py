@@ -11,6 +11,7 @@ import numpy as np
 
 from medtask.display import format_columns, quote
 from medtask.errors import UsageError
+from medtask.evaluation.baselines.context import BaselineSettings
 from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidences, find_acceptance
 from medtask.evaluation.calibration.fitting import LabelSet
 from medtask.evaluation.report.run_summary import RunSummary
@@ -19,10 +20,11 @@ from medtask.evaluation.statistics.refusal import Refusal
 from medtask.kinds import KINDS
 from medtask.records import AnsweredRow, Status, Value, comparable_value
 from medtask.runs.answer_table import AnswerTable
+from medtask.runs.baselines import evaluate_baselines
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.measured_rows import CALIBRATED, make_answered_row_key, select_measured
-from medtask.runs.outputs import create_summary_accumulator, evaluate_baselines
+from medtask.runs.outputs import create_summary_accumulator
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.kinds import get_task_kind
@@ -152,7 +154,9 @@ class Evaluation:
 
 
 def evaluate_answers(
-    answers: AnswerTable, options: EvaluationOptions = _METRICS_ONLY
+    answers: AnswerTable,
+    options: EvaluationOptions = _METRICS_ONLY,
+    baseline_settings: BaselineSettings | None = None,
 ) -> Evaluation:
     """Compute all parts that the options request.
 
@@ -183,7 +187,8 @@ def evaluate_answers(
             f"no row has an answer of both {options.readers[0]} and {options.readers[1]}: readers "
             "are not compared"
         )
-    baselines = evaluate_baselines(answers.task, summary) if options.baselines else ()
+    settings = baseline_settings or BaselineSettings(options.seed)
+    baselines = evaluate_baselines(answers.task, summary, settings) if options.baselines else ()
     prediction_sets = _fit_prediction_sets(answers, options) if options.sets is not None else None
     if isinstance(prediction_sets, Refusal):
         refusals["prediction_sets"], prediction_sets = prediction_sets, None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, MedtaskError, RunMismatch
@@ -39,58 +39,11 @@ from medtask.runs.manifest import (
     sum_timing,
     write_manifest,
 )
+from medtask.runs.progress import NullRunObserver, RunObserver, SessionCost
 from medtask.runs.signals import Interrupted, SignalState, catch_signals
 from medtask.tasks.task import Task
 
 SessionState = Literal["finished", "interrupted"]
-
-
-class RunObserver(Protocol):
-    """Receives the notes and progress of a session."""
-
-    def on_note(self, text: str) -> None:
-        """Receive a fact that the user should know, in one line."""
-
-    def on_start(self, rows: int, done: int) -> None:
-        """Receive the number of rows, and of those answered by earlier sessions."""
-
-    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
-        """Receive the number of rows with committed answers, and this session's token counts."""
-
-    def on_finish(self) -> None:
-        """Called when all rows are answered, before tables and report are written."""
-
-
-class NullRunObserver:
-    """An observer that does nothing."""
-
-    def on_note(self, text: str) -> None: ...
-    def on_start(self, rows: int, done: int) -> None: ...
-    def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None: ...
-    def on_finish(self) -> None: ...
-
-
-@dataclass(slots=True)
-class SessionCost:
-    """The time and tokens of one session.
-
-    Attributes:
-        rows: Rows answered, including copies of earlier answers and faults.
-        tokens_read: Tokens that the models processed.
-        tokens_reused: Tokens taken from a cache.
-        seconds: Time for answering, excluding model loading and writing of tables.
-        first_answer_s: Seconds from the session's start until the first answers were on disk.
-    """
-
-    rows: int = 0
-    tokens_read: int = 0
-    tokens_reused: int = 0
-    seconds: float = 0.0
-    first_answer_s: float | None = None
-
-    @property
-    def rows_per_s(self) -> float:
-        return self.rows / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +175,12 @@ class Session:
         self.state = "finished"
         self.manifest = self._describe_end("finished") | facts
         return self.manifest
+
+    def save_final_manifest(self, **facts: Any) -> dict[str, Any]:
+        """Write the final manifest, before work that the run does not depend on; see `finish`."""
+        manifest = self._describe_end("finished") | facts
+        write_manifest(self.folder, manifest)
+        return manifest
 
     def interrupt(self, **facts: Any) -> None:
         """Keep the answers, and record in the manifest that rows are missing."""

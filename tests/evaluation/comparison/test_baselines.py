@@ -241,7 +241,7 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
         "clots": [0.1, 0.9],
     }
     monkeypatch.setattr(
-        "medtask.evaluation.baselines.untrained.encode_texts",
+        "medtask.similarity.encode_texts",
         lambda texts: np.array([indices[text] for text in texts]),
     )
     gold = (("stone", "clot"), ("clot",))
@@ -255,7 +255,7 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
 def test_minilm_takes_the_option_that_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     indices = {"q": [1.0, 0.0], "near": [0.9, 0.1], "far": [0.0, 1.0]}
     monkeypatch.setattr(
-        "medtask.evaluation.baselines.untrained.encode_texts",
+        "medtask.similarity.encode_texts",
         lambda texts: np.array([indices[text] for text in texts]),
     )
     options = (Option("A", "far"), Option("B", "near"))

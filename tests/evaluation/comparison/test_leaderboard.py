@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from medtask.evaluation.comparison.leaderboard import (
-    describe_leaderboard,
-    format_leaderboard,
-    rank_systems,
-)
+from medtask.evaluation.comparison.leaderboard import rank_systems
+from medtask.evaluation.comparison.leaderboard_text import describe_leaderboard, format_leaderboard
 from support.comparison_rows import LABELS, join_systems, make_comparison, make_rows
 
 DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
@@ -29,7 +26,7 @@ def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) ->
 
 def test_lines_are_ranked_and_their_figures_sklearns() -> None:
     contest = make_comparison()
-    board = rank_systems(contest, baselines=False)
+    board = rank_systems(contest, baselines=None)
     assert [line.name for line in board.entries] == ["good", "fair", "poor"]
     for line in board.entries:
         entrant = next(one for one in contest.systems if one.name == line.name)
@@ -57,14 +54,14 @@ def test_the_order_in_which_systems_are_named_changes_nothing() -> None:
     contest = make_comparison()
     systems = {entrant.name: make_rows(contest.gold, entrant.values) for entrant in contest.systems}
     boards = [
-        rank_systems(join_systems("label", dict(each)), baselines=False)
+        rank_systems(join_systems("label", dict(each)), baselines=None)
         for each in (systems.items(), reversed(systems.items()))
     ]
     assert boards[0].to_json() == boards[1].to_json()
 
 
 def test_what_was_not_measured_is_not_there() -> None:
-    board = rank_systems(make_comparison(), baselines=False, price_per_hour=4)
+    board = rank_systems(make_comparison(), baselines=None, price_per_hour=4)
     for line in board.entries:
         assert (line.rows_per_s, line.memory_bytes, line.accelerator_bytes, line.cost_per_1000) == (
             None,
@@ -86,7 +83,7 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
     contest = make_comparison(
         manifests={"good": output, "fair": make_manifest("linear", seconds=0.0)}
     )
-    board = rank_systems(contest, baselines=False, price_per_hour=3.6)
+    board = rank_systems(contest, baselines=None, price_per_hour=3.6)
     good, fair = board.entries[:2]
     assert good.rows_per_s == 20
     assert good.memory_bytes == 2_500_000_000
@@ -96,7 +93,7 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
     assert "per 1,000 rows" in head
     assert "2.5 GB + 7.0 GB GPU" in first
     assert (
-        rank_systems(make_comparison(manifests={"good": output}), baselines=False)
+        rank_systems(make_comparison(manifests={"good": output}), baselines=None)
         .entries[0]
         .cost_per_1000
         is None
@@ -129,7 +126,7 @@ def test_without_texts_the_simple_methods_say_why_they_are_missing() -> None:
 
 def test_groups_make_wider_intervals() -> None:
     alone, grouped = (
-        rank_systems(make_comparison(groups=each), baselines=False) for each in (False, True)
+        rank_systems(make_comparison(groups=each), baselines=None) for each in (False, True)
     )
     assert [pair.groups for pair in alone.pairs] == [None] * 3
     assert [pair.groups for pair in grouped.pairs] == [50] * 3
@@ -156,7 +153,7 @@ def test_every_kind_has_its_leaderboard(kind: Any) -> None:
         "half": make_rows(truth, [wrong[kind]] * 12 + truth[12:]),
     }
     systems["silent"] = make_rows(truth, [None] * 24)
-    board = rank_systems(join_systems(kind, systems), baselines=False)
+    board = rank_systems(join_systems(kind, systems), baselines=None)
     assert [line.name for line in board.entries] == ["right", "half", "silent"]
     first = board.headline(board.best)
     assert first is not None

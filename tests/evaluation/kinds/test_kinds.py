@@ -323,7 +323,7 @@ def test_similarity_is_never_shown_without_exact_match_and_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "medtask.evaluation.statistics.free_text.encode_texts",
+        "medtask.similarity.encode_texts",
         lambda texts: np.ones((len(texts), 2)) / 2**0.5,
     )
     summary = summarise_rows("answer", ("no fracture", "a fracture"), ("fracture", "a fracture"))

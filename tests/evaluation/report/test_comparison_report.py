@@ -61,7 +61,7 @@ def render_page(**options: Any) -> ReportPage:
     return ReportPage(
         render_comparison(
             contest,
-            rank_systems(contest, baselines=False, price_per_hour=2.0),
+            rank_systems(contest, baselines=None, price_per_hour=2.0),
             ["a note of the reader"],
         )
     )
@@ -87,7 +87,7 @@ def test_the_page_answers_the_questions_in_their_order() -> None:
 
 def test_the_page_needs_nothing_but_itself() -> None:
     contest = make_comparison(60)
-    page = render_comparison(contest, rank_systems(contest, baselines=False))
+    page = render_comparison(contest, rank_systems(contest, baselines=None))
     assert not {"script", "link rel=stylesheet", "img", "iframe"} & set(ReportPage(page).tags)
     assert "default-src 'none'" in page
     assert not re.findall(r"https?://", page)
@@ -100,7 +100,7 @@ def test_texts_names_and_labels_cannot_break_the_page() -> None:
     other = make_rows(gold, [LABELS[0]] * len(gold), texts=HOSTILE_TEXTS * 2)
     contest = join_systems("label", {name: rows, "<b>other": other})
     page = ReportPage(
-        render_comparison(contest, rank_systems(contest, baselines=False), ["<i>note</i>"])
+        render_comparison(contest, rank_systems(contest, baselines=None), ["<i>note</i>"])
     )
     assert "script" not in page.tags
     assert "i" not in page.tags
@@ -109,7 +109,7 @@ def test_texts_names_and_labels_cannot_break_the_page() -> None:
 
 def test_the_numbers_are_beside_the_page_without_text(tmp_path: Path) -> None:
     contest = make_comparison(60)
-    board = rank_systems(contest, baselines=False)
+    board = rank_systems(contest, baselines=None)
     write_comparison(tmp_path / "compared.html", contest, board)
     numbers = json.loads((tmp_path / "compared.json").read_text())
     assert numbers["n"] == 60
@@ -140,7 +140,7 @@ def test_other_kinds_have_their_page(kind: Any) -> None:
         kind,
         {"x": make_rows(gold, gold), "y": make_rows(gold, [gold[0]] * (len(gold) - 1) + [None])},
     )
-    page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=False)))
+    page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=None)))
     assert "x is better than y" in page.text.replace("\n", " ")
     assert ("Where is each system good?" in page.text) is (kind != "answer")
 
@@ -148,7 +148,7 @@ def test_other_kinds_have_their_page(kind: Any) -> None:
 def test_systems_that_are_equal_have_nothing_to_disagree_on() -> None:
     rows = make_rows(["curative"] * 3, ["curative"] * 3)
     contest = join_systems("label", {"x": rows, "y": rows})
-    page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=False)))
+    page = ReportPage(render_comparison(contest, rank_systems(contest, baselines=None)))
     assert "None." in page.text
     assert "so no number of rows can be given" in page.text
 

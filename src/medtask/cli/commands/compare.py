@@ -52,7 +52,11 @@ def compare(
 
     Every pair of systems is tested on the same rows; p values are corrected by Holm's method.
     """
-    from medtask.evaluation.comparison.leaderboard import describe_leaderboard, format_leaderboard
+    from medtask.cli.progress import ProgressDisplay
+    from medtask.evaluation.comparison.leaderboard_text import (
+        describe_leaderboard,
+        format_leaderboard,
+    )
     from medtask.runs.comparison import compare as compare_systems
 
     comparison = compare_systems(
@@ -63,6 +67,7 @@ def compare(
         baselines=baselines,
         price_per_hour=price_per_hour,
         out=out,
+        progress=ProgressDisplay().on_baseline,
         **read_options.to_values(),
     )
     if as_json:

@@ -89,6 +89,7 @@ def evaluate(
     Every metric has a 95 % interval. With --max-error the answers are split into accepted.csv and
     review.csv.
     """
+    from medtask.cli.progress import ProgressDisplay
     from medtask.privacy import block_network
     from medtask.runs.evaluation import evaluate as evaluate_answers
     from medtask.runs.open_answers import open_answers
@@ -117,7 +118,12 @@ def evaluate(
         "seed": seed,
         "formats": split_formats(to),
     }
-    evaluation = evaluate_answers(answers, out=out, **settings)  # type: ignore[arg-type]
+    evaluation = evaluate_answers(
+        answers,
+        out=out,
+        progress=ProgressDisplay().on_baseline,
+        **settings,  # type: ignore[arg-type]
+    )
     document = report_to_tracker(
         tracker, "evaluate", answers.task, home, evaluation.to_json(), settings
     )

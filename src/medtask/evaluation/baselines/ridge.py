@@ -123,7 +123,7 @@ class RidgeCrossValidation:
         best: dict[int, tuple[float, float, SettingsT]] = {}
         # Threads take longer for systems of this size, on a busy machine ten times longer.
         with threadpool_limits(1):
-            for penalty in PENALTIES if targets.shape[1] <= MAX_SEARCH_LABELS else (1.0,):
+            for penalty in _list_penalties(targets.shape[1]):
                 inner = self._score_inner_folds(targets, names, penalty)
                 for fold in names:
                     train = np.flatnonzero(self.folds != fold)
@@ -165,6 +165,18 @@ class RidgeCrossValidation:
         weights = solve(system, targets[train] - mean, assume_a="pos", check_finite=False)
         scores: FloatArray = self.kernel[np.ix_(rows, train)] @ weights + mean
         return scores
+
+
+def estimate_operations(rows: IntArray, n_labels: int) -> FloatArray:
+    """The number of floating-point operations of a cross-validation of each number of rows."""
+    n_fits = FOLDS * (FOLDS - 1) // 2 * len(_list_penalties(n_labels)) + FOLDS
+    train = rows * (FOLDS - 1) / FOLDS
+    operations: FloatArray = n_fits * (train**3 / 3 + 4 * train**2 * n_labels)
+    return operations
+
+
+def _list_penalties(n_labels: int) -> Sequence[float]:
+    return PENALTIES if n_labels <= MAX_SEARCH_LABELS else (1.0,)
 
 
 def compute_text_kernel(texts: Sequence[str]) -> FloatArray:

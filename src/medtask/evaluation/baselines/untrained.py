@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.errors import MissingExtra
+from medtask.evaluation.baselines.context import NO_LIMIT, TimeLimit
 from medtask.records import Option, Value
-from medtask.similarity import encode_texts, format_description
+from medtask.similarity import encode_rows, format_description
 
 MAX_ENCODED_ROWS = 500  # rows whose options MiniLM encodes, about five texts each
 NO_GOLD = "no row has gold"
@@ -24,20 +26,25 @@ def find_most_frequent(gold: Sequence[Any]) -> Any:
     return max(Counter(gold).items(), key=lambda item: (item[1], item[0]))[0] if gold else None
 
 
-def match_definitions(texts: Sequence[str], labels: LabelDefinitions) -> list[str] | str:
+def match_definitions(
+    texts: Sequence[str], labels: LabelDefinitions, limit: TimeLimit = NO_LIMIT
+) -> list[str] | str:
     """The label whose "name: definition" is most similar to each text, or why there is none."""
-    near = _compute_definition_similarities(texts, labels)
+    near = _compute_definition_similarities(texts, labels, limit)
     return near if isinstance(near, str) else [labels[place][0] for place in near.argmax(axis=1)]
 
 
 def match_label_sets(
-    texts: Sequence[str], gold: Sequence[Sequence[str]], labels: LabelDefinitions
+    texts: Sequence[str],
+    gold: Sequence[Sequence[str]],
+    labels: LabelDefinitions,
+    limit: TimeLimit = NO_LIMIT,
 ) -> list[tuple[str, ...]] | str:
     """The labels similar enough to each text, in total as many as in gold, or why not."""
-    near = _compute_definition_similarities(texts, labels)
+    near = _compute_definition_similarities(texts, labels, limit)
     if isinstance(near, str):
         return near
-    bound = _find_similarity_threshold(near.ravel(), sum(map(len, gold)))
+    bound = _find_similarity_threshold(near.ravel(), sum(map(len, gold[: len(near)])))
     return [
         tuple(name for (name, _), share in zip(labels, row, strict=True) if share >= bound)
         for row in near
@@ -45,52 +52,61 @@ def match_label_sets(
 
 
 def match_options(
-    texts: Sequence[str], options: Sequence[Sequence[Option]], n_chosen: int | None = None
+    texts: Sequence[str],
+    options: Sequence[Sequence[Option]],
+    gold: Sequence[Sequence[str]] | None = None,
+    limit: TimeLimit = NO_LIMIT,
 ) -> list[Value] | str:
     """The most similar option of each of the first 500 rows, or why there is none.
 
-    With ``n_chosen``, all options that are similar enough: ``n_chosen`` in total over these rows.
+    With ``gold``, all options that are similar enough: in total as many as in gold.
     """
-    rows = list(zip(texts[:MAX_ENCODED_ROWS], options[:MAX_ENCODED_ROWS], strict=True))
-    if not rows:
+    questions, options = texts[:MAX_ENCODED_ROWS], options[:MAX_ENCODED_ROWS]
+    if not questions:
         return NO_GOLD
-    if any(not row_options for _, row_options in rows):
+    if not all(options):
         return "rows with gold have no readable options"
-    encoded = dict.fromkeys(
-        text
-        for question, row_options in rows
-        for text in (question, *(option.text for option in row_options))
-    )
+    row_texts = [
+        [question, *(option.text for option in row_options)]
+        for question, row_options in zip(questions, options, strict=True)
+    ]
     try:
-        vectors = dict(zip(encoded, encode_texts(list(encoded)), strict=True))
+        encoded = encode_rows(row_texts, limit.seconds, limit.on_rows)
     except MissingExtra as missing:
         return f"{missing} ({missing.fix})"
     near = [
-        {option.letter: float(vectors[question] @ vectors[option.text]) for option in row_options}
-        for question, row_options in rows
+        {
+            option.letter: float(vectors[0] @ vector)
+            for option, vector in zip(row_options, vectors[1:], strict=True)
+        }
+        for row_options, vectors in zip(options, encoded, strict=False)
     ]
-    if n_chosen is None:
+    if gold is None:
         return [max(shares, key=shares.__getitem__) for shares in near]
     bound = _find_similarity_threshold(
         np.array([share for shares in near for share in shares.values()]),
-        n_chosen,
+        sum(map(len, gold[: len(near)])),
     )
     return [tuple(letter for letter, share in shares.items() if share >= bound) for shares in near]
 
 
 def _compute_definition_similarities(
-    texts: Sequence[str], labels: LabelDefinitions
+    texts: Sequence[str], labels: LabelDefinitions, limit: TimeLimit
 ) -> NDArray[np.float32] | str:
-    """Cosine similarities [texts, labels], or the reason why there are none."""
+    """Cosine similarities [first texts, labels], or the reason why there are none."""
     if not texts or not labels:
         return NO_GOLD
+    started = time.monotonic()
     try:
-        meanings = encode_texts(
-            [format_description(name, definition) for name, definition in labels]
-        )
+        described = [[format_description(name, definition)] for name, definition in labels]
+        meanings = encode_rows(described, limit.seconds / 2)
+        if len(meanings) < len(labels):
+            return f"the definitions of {len(labels):,} labels take too long"
+        seconds = limit.seconds - (time.monotonic() - started)
+        encoded = encode_rows([[text] for text in texts], seconds, limit.on_rows)
     except MissingExtra as missing:
         return f"{missing} ({missing.fix})"
-    return np.asarray(encode_texts(texts) @ meanings.T)
+    return np.concatenate(encoded) @ np.concatenate(meanings).T
 
 
 def _find_similarity_threshold(similarities: NDArray[np.float32], count: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from typing import Any
 
 from medtask.display import format_list, format_row_count, quote, shorten
@@ -13,6 +12,7 @@ from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
     EvaluationKind,
     Grader,
+    compute_sample_key,
     get_evaluation_kind,
 )
 from medtask.evaluation.presentation.formatting import (
@@ -185,7 +185,7 @@ def align_rows(
     shared = set.intersection(*(set(rows) for rows in ids))
     graded = shared & gold_by_id.keys()
     left_out = {name: not_new[name] for name in graded & not_new.keys()}
-    eligible = sorted(graded - left_out.keys(), key=_compute_shuffle_key)
+    eligible = sorted(graded - left_out.keys(), key=lambda name: (compute_sample_key(name), name))
     if not shared:
         raise _make_no_shared_ids_error(sources, ids)
     if not eligible:
@@ -347,7 +347,3 @@ def _build_system(
         ),
         invalid_answers=sum(invalid),
     )
-
-
-def _compute_shuffle_key(record_id: str) -> tuple[bytes, str]:
-    return blake2b(record_id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), record_id

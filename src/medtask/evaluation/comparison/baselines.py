@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from medtask.evaluation.baselines.context import (
+    BaselineContext,
+    BaselineSettings,
+    fingerprint_sample,
+)
 from medtask.evaluation.baselines.untrained import NO_GOLD, LabelDefinitions
 from medtask.evaluation.kinds.protocols import (
     BaselineAnswers,
@@ -15,8 +21,11 @@ from medtask.evaluation.kinds.protocols import (
     get_evaluation_kind,
 )
 from medtask.evaluation.statistics.significance import Baseline
-from medtask.keywords import match_keywords
+from medtask.keywords import MATCH_SECONDS, match_keywords
 from medtask.kinds import KindName
+
+DEFAULT_SETTINGS = BaselineSettings()
+MIN_KEYWORD_SECONDS = 5.0  # for keywords, if the other methods have used all of the time
 
 
 def run_baselines(
@@ -25,7 +34,7 @@ def run_baselines(
     labels: LabelDefinitions = (),
     *,
     keywords: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    seed: int = 0,
+    settings: BaselineSettings = DEFAULT_SETTINGS,
 ) -> tuple[Baseline, ...]:
     """Runs simple methods on rows with gold and compares each with the model's answers.
 
@@ -35,12 +44,12 @@ def run_baselines(
         labels: Every allowed answer with its definition ("" for none); not needed for kinds without
             labels.
         keywords: Keywords of labels; without any there is no baseline of keywords.
-        seed: Seed of cross-validation, bootstraps and randomisation tests.
+        settings: Seed, time and kept predictions.
     """
     return tuple(
         baseline
         for baseline, _ in run_baselines_with_answers(
-            kind, sample, labels, keywords=keywords, seed=seed
+            kind, sample, labels, keywords=keywords, settings=settings
         )
     )
 
@@ -51,7 +60,7 @@ def run_baselines_with_answers(
     labels: LabelDefinitions = (),
     *,
     keywords: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    seed: int = 0,
+    settings: BaselineSettings = DEFAULT_SETTINGS,
 ) -> list[tuple[Baseline, Sequence[Any] | None]]:
     """Like `run_baselines`, but with each baseline's answers to the first rows of the sample.
 
@@ -59,31 +68,68 @@ def run_baselines_with_answers(
     """
     methods = get_evaluation_kind(kind).resolve(sample.gold, sample.answers).baselines
     results: list[tuple[Baseline, Sequence[Any] | None]] = []
-    by_keyword = _answer_by_keyword(methods, sample, keywords)
-    for baseline, answers in (*methods.answer(sample, labels, seed), *by_keyword):
+    for baseline, answers in _answer(kind, sample, labels, keywords, settings):
         note = answers if isinstance(answers, str) else "" if sample.gold else NO_GOLD
         if note:
             no_metrics = dict.fromkeys(methods.metrics)
             results.append((replace(baseline, metrics=no_metrics, note=note), None))
             continue
-        metrics, comparison = methods.score(sample, answers, labels, seed)
+        is_guess = isinstance(answers, float)
+        graded = sample if is_guess else sample.take_first(len(answers))
+        metrics, comparison = methods.score(graded, answers, labels, settings.seed)
         results.append(
             (
-                replace(baseline, metrics=metrics, comparison=comparison),
-                None if isinstance(answers, float) else answers,
+                replace(
+                    baseline,
+                    metrics=metrics,
+                    comparison=comparison,
+                    sampled_from=len(sample.gold) if len(graded.gold) < len(sample.gold) else None,
+                ),
+                None if is_guess else answers,
             )
         )
     return results
 
 
+def _answer(
+    kind: KindName,
+    sample: GoldSample,
+    labels: LabelDefinitions,
+    keywords: Mapping[str, Sequence[str]],
+    settings: BaselineSettings,
+) -> list[BaselineAnswers]:
+    """The baselines with their answers to the first rows, some of them kept from earlier."""
+    evaluation_kind = get_evaluation_kind(kind).resolve(sample.gold, sample.answers)
+    methods, store = evaluation_kind.baselines, settings.store
+    context = BaselineContext(settings, deadline=time.monotonic() + settings.seconds)
+    key = ""
+    if store is not None and sample.gold:
+        gold = [evaluation_kind.normalize(truth) for truth in sample.gold]
+        key = fingerprint_sample(
+            (sample.texts, gold, sample.options, sample.groups), kind, settings.seed, labels
+        )
+        context.kept.update(store.read(key))
+    n_kept = len(context.kept)
+    try:
+        answered = methods.answer(sample, labels, context)
+    finally:  # what was finished before a signal is kept too
+        if store is not None and len(context.kept) > n_kept:
+            store.write(key, context.kept)
+    seconds = max(MIN_KEYWORD_SECONDS, context.deadline - time.monotonic())
+    return [*answered, *_answer_by_keyword(methods, sample, keywords, seconds)]
+
+
 def _answer_by_keyword(
-    methods: BaselineMethods, sample: GoldSample, keywords: Mapping[str, Sequence[str]]
+    methods: BaselineMethods,
+    sample: GoldSample,
+    keywords: Mapping[str, Sequence[str]],
+    seconds: float,
 ) -> list[BaselineAnswers]:
     if not keywords or methods.choose_matched is None:
         return []
     baseline = Baseline("keyword search", "labels by the keywords of the task file")
     try:
-        matched = match_keywords(sample.texts, keywords)
+        matched = match_keywords(sample.texts, keywords, min(seconds, MATCH_SECONDS))
     except (TimeoutError, ValueError) as error:
         return [(baseline, f"the keyword {error}")]
     return [(baseline, methods.choose_matched(sample, matched))]

@@ -7,26 +7,28 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from medtask.display import format_bytes, format_row_count, shorten
+from medtask.evaluation.baselines.context import BaselineSettings
 from medtask.evaluation.baselines.untrained import LabelDefinitions
-from medtask.evaluation.comparison.aligned_rows import OTHER_TOOL, ComparisonRows, System
-from medtask.evaluation.comparison.baselines import run_baselines_with_answers
+from medtask.evaluation.comparison.aligned_rows import ComparisonRows, System
+from medtask.evaluation.comparison.baselines import (
+    DEFAULT_SETTINGS,
+    run_baselines_with_answers,
+)
 from medtask.evaluation.comparison.paired import (
     PairedComparison,
     SystemMetrics,
     compare_pairs,
-    describe_pair,
 )
-from medtask.evaluation.kinds.metrics import build_metric_sums, get_metric_title
+from medtask.evaluation.kinds.metrics import build_metric_sums
 from medtask.evaluation.kinds.protocols import (
+    MAX_SAMPLE_CHARACTERS,
     SAMPLE_SIZE,
     GoldSample,
     KindEvaluation,
     get_evaluation_kind,
 )
-from medtask.evaluation.presentation.formatting import format_p_value
+from medtask.evaluation.presentation.report_rows import cut_text
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import ALPHA
 
 _FAMILY_BY_BASELINE = {
     "TF-IDF": "TF-IDF",
@@ -35,7 +37,6 @@ _FAMILY_BY_BASELINE = {
     "keyword search": "keywords",
 }
 PartMetric = tuple[int, Metric | None]  # number of rows with gold, and the metric
-MAX_NAME_LENGTH = 36  # maximum characters of a name on a terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class LeaderboardEntry:
         cost_per_1000: Cost of 1,000 rows.
         parts: Rows with gold, and F1 by label or the share of right values by field.
         note: Why there are no metrics.
+        sampled_from: See `Baseline`.
     """
 
     name: str
@@ -72,6 +74,7 @@ class LeaderboardEntry:
     cost_per_1000: float | None = None
     parts: Mapping[str, PartMetric] = field(default_factory=dict)
     note: str = ""
+    sampled_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def rank_systems(
     definitions: LabelDefinitions = (),
     *,
     keywords: Mapping[str, Sequence[str]] = MappingProxyType({}),
-    baselines: bool = True,
+    baselines: BaselineSettings | None = DEFAULT_SETTINGS,
     price_per_hour: float | None = None,
     seed: int = 0,
 ) -> Leaderboard:
@@ -127,7 +130,7 @@ def rank_systems(
         comparison: The rows and the systems' answers.
         definitions: Every allowed answer with its definition, for the baselines.
         keywords: Keywords of labels, for a baseline.
-        baselines: Whether baselines are computed.
+        baselines: How baselines are computed; None for no baselines.
         price_per_hour: Price of the machine, in any currency; a cost is computed if the speed is
             known.
         seed: Seed of bootstraps and randomisation tests.
@@ -148,9 +151,9 @@ def rank_systems(
         seed=seed,
     )
     baseline_entries: list[tuple[LeaderboardEntry, SystemMetrics | None]] = []
-    if baselines:
+    if baselines is not None:
         best = next(entrant for entrant in comparison.systems if entrant.name == lines[0].name)
-        baseline_entries = _run_baselines(comparison, best, definitions, keywords, seed)
+        baseline_entries = _run_baselines(comparison, best, definitions, keywords, baselines)
     against = [(system, other) for system in named for _, other in baseline_entries if other]
     baseline_pairs = compare_pairs(
         [_order_pair(one, other, metric) for one, other in against], comparison.groups, seed=seed
@@ -166,83 +169,6 @@ def rank_systems(
         baseline_pairs,
         price_per_hour,
     )
-
-
-def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
-    """The leaderboard as lines for a terminal, followed by a sentence on each pair."""
-    head = (
-        "",
-        "family",
-        get_metric_title(leaderboard.metric),
-        "",
-        "rows/s",
-        "memory",
-        "per 1,000 rows",
-        "against the best",
-    )
-    rows = [head]
-    for line in leaderboard.entries:
-        reached = leaderboard.headline(line)
-        value, interval = (
-            (str(reached).split(" ", 1))
-            if reached
-            else ("–", line.note and f"not measured: {line.note}")
-        )
-        cells = format_costs(line)
-        versus = (
-            "best"
-            if line is leaderboard.best
-            else "–"
-            if line.p is None
-            else format_p_value(line.p)
-        )
-        name = f"{shorten(line.name, MAX_NAME_LENGTH)}{' (baseline)' if line.baseline else ''}"
-        model = "" if line.baseline else shorten(get_model_name(line), 24)
-        rows.append(
-            (
-                name,
-                f"{line.family}, {model}" if model else line.family,
-                value,
-                interval,
-                *cells,
-                versus,
-            )
-        )
-    kept = [
-        place
-        for place in range(len(head))
-        if place < 3 or any(row[place] not in ("", "–") for row in rows[1:])
-    ]
-    widths = {place: max(len(row[place]) for row in rows) for place in kept}
-    padded = [
-        [f"{row[place]:{'>' if place in (4, 5, 6) else '<'}{widths[place]}}" for place in kept]
-        for row in rows
-    ]
-    return [
-        *("  ".join(row).rstrip() for row in padded),
-        "",
-        *(describe_pair(pair) for pair in leaderboard.pairs),
-    ]
-
-
-def get_model_name(entry: LeaderboardEntry) -> str:
-    """The model's name without load options; "" for tables of other tools."""
-    return "" if entry.family == OTHER_TOOL else entry.title.partition(",")[0].partition(" (")[0]
-
-
-def format_costs(entry: LeaderboardEntry) -> tuple[str, str, str]:
-    """Rows per second, peak memory and cost per 1,000 rows as text; dashes for None."""
-    speed = "–" if entry.rows_per_s is None else f"{entry.rows_per_s:,.1f}"
-    parts = [format_bytes(entry.memory_bytes)] if entry.memory_bytes else []
-    parts += [f"{format_bytes(entry.accelerator_bytes)} GPU"] if entry.accelerator_bytes else []
-    cost = (
-        "–"
-        if entry.cost_per_1000 is None
-        else f"{entry.cost_per_1000:.2f}"
-        if entry.cost_per_1000 >= 1
-        else f"{entry.cost_per_1000:.2g}"
-    )
-    return speed, " + ".join(parts) or "–", cost
 
 
 def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -> KindEvaluation:
@@ -318,7 +244,7 @@ def _run_baselines(
     best: System,
     definitions: LabelDefinitions,
     keywords: Mapping[str, Sequence[str]],
-    seed: int,
+    settings: BaselineSettings,
 ) -> list[tuple[LeaderboardEntry, SystemMetrics | None]]:
     if not any(comparison.texts) and get_evaluation_kind(comparison.kind).baselines.need_texts:
         note = "the rows have no texts"
@@ -330,12 +256,18 @@ def _run_baselines(
         _take_sample(comparison, best.values),
         definitions,
         keywords=keywords,
-        seed=seed,
+        settings=settings,
     ):
         name = f"{baseline.name} here" if baseline.name in taken else baseline.name
         family = _FAMILY_BY_BASELINE.get(baseline.name, "floor")
         entry = LeaderboardEntry(
-            name, baseline.method, family, True, baseline.metrics, note=baseline.note
+            name,
+            baseline.method,
+            family,
+            True,
+            baseline.metrics,
+            note=baseline.note,
+            sampled_from=baseline.sampled_from,
         )
         found.append(
             (entry, None if answers is None else _compute_metrics(comparison, name, answers))
@@ -346,7 +278,7 @@ def _run_baselines(
 def _take_sample(comparison: ComparisonRows, values: Sequence[Any]) -> GoldSample:
     """The first rows of the comparison, which are in random order."""
     return GoldSample(
-        comparison.texts[:SAMPLE_SIZE],
+        tuple(cut_text(text, MAX_SAMPLE_CHARACTERS) for text in comparison.texts[:SAMPLE_SIZE]),
         comparison.gold[:SAMPLE_SIZE],
         tuple(values[:SAMPLE_SIZE]),
         comparison.options[:SAMPLE_SIZE],
@@ -377,20 +309,3 @@ def _set_p_value(
         None,
     )
     return replace(entry, p=p) if entry is not best else entry
-
-
-def describe_leaderboard(leaderboard: Leaderboard, rows: int) -> str:
-    """One sentence on the best system and on those that are not significantly worse."""
-    reached = leaderboard.headline(leaderboard.best)
-    if reached is None:
-        return "No metric could be computed."
-    sentence = (
-        f"{shorten(leaderboard.best.name)} has the highest {get_metric_title(leaderboard.metric)}, "
-        f"{reached} on {format_row_count(rows)}"
-    )
-    near = [
-        shorten(line.name)
-        for line in leaderboard.entries[1:]
-        if line.p is not None and line.p >= ALPHA
-    ]
-    return f"{sentence}; not clearly worse: {', '.join(near)}." if near else f"{sentence}."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medtask.display import format_count, format_row_count
+from medtask.evaluation.baselines.context import BaselineContext
 from medtask.evaluation.baselines.tfidf import find_nearest_texts
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.metric_report import (
@@ -261,9 +262,12 @@ class FreeTextGrader:
 
 
 def _run_baselines(
-    sample: GoldSample, labels: LabelDefinitions, seed: int
+    sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
-    nearest = find_nearest_texts(sample.texts)
+    # Rows, not texts: kept predictions contain no text of a record.
+    nearest = context.predict(
+        "nearest question", len(sample.texts), lambda limit: find_nearest_texts(sample.texts)
+    )
     answers = nearest if isinstance(nearest, str) else [sample.gold[place] for place in nearest]
     return [
         (

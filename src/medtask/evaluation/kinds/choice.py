@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from medtask.evaluation.baselines.context import BaselineContext
 from medtask.evaluation.baselines.untrained import (
-    MAX_ENCODED_ROWS,
     LabelDefinitions,
     find_most_frequent,
     match_options,
@@ -150,14 +150,18 @@ class MultipleChoiceGrader:
 
 
 def _run_baselines(
-    sample: GoldSample, labels: LabelDefinitions, seed: int
+    sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     chances = [1 / max(1, len(options)) for options in sample.options]
     most = find_most_frequent(sample.gold) or ""
     return [
         (
             Baseline("MiniLM", "the option nearest in meaning to the question"),
-            match_options(sample.texts, sample.options),
+            context.predict(
+                "MiniLM",
+                len(sample.texts),
+                lambda limit: match_options(sample.texts, sample.options, limit=limit),
+            ),
         ),
         (
             Baseline("most frequent letter", f"in gold, for every row: {most}", role="floor"),
@@ -177,22 +181,27 @@ def _score_baseline(
         return {"accuracy": Metric(outcome, len(sample.gold))}, compare_to_guessing(
             outcome, sample.gold, sample.answers
         )
-    gold, answers = sample.gold[: len(outcome)], sample.answers[: len(outcome)]
     quality = compute_classification_metrics(
-        gold, outcome, LETTERS, groups=sample.groups[: len(outcome)], seed=seed
+        sample.gold, outcome, LETTERS, groups=sample.groups, seed=seed
     )
     assert quality is not None
-    return {"accuracy": quality.accuracy}, compare_by_mcnemar(gold, outcome, answers)
+    return {"accuracy": quality.accuracy}, compare_by_mcnemar(sample.gold, outcome, sample.answers)
 
 
 def _run_set_baselines(
-    sample: GoldSample, labels: LabelDefinitions, seed: int
+    sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     most = find_most_frequent(sample.gold) or ()
-    n_chosen = sum(map(len, sample.gold[:MAX_ENCODED_ROWS]))
     near = "options near enough in meaning to the question, as many in all as gold has"
     return [
-        (Baseline("MiniLM", near), match_options(sample.texts, sample.options, n_chosen)),
+        (
+            Baseline("MiniLM", near),
+            context.predict(
+                "MiniLM",
+                len(sample.texts),
+                lambda limit: match_options(sample.texts, sample.options, sample.gold, limit),
+            ),
+        ),
         (
             Baseline(
                 "most frequent letters",
@@ -208,15 +217,13 @@ def _score_set_baseline(
     sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
 ) -> BaselineScores:
     gold, answers = (
-        [parse_letters(value) for value in column[: len(outcome)]]
-        for column in (sample.gold, sample.answers)
+        [parse_letters(value) for value in column] for column in (sample.gold, sample.answers)
     )
-    groups = sample.groups[: len(outcome)]
     quality = compute_multilabel_metrics(
         LETTERS,
         [truth or () for truth in gold],
         [parse_letters(value) for value in outcome],
-        groups,
+        sample.groups,
         seed=seed,
     )
     assert quality is not None

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medtask.display import format_percent, format_row_count
+from medtask.evaluation.baselines.context import BaselineContext
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.label_blocks import MAX_LABELS_SHOWN, sort_by_frequency
 from medtask.evaluation.kinds.metric_report import (
@@ -285,7 +286,7 @@ class FieldsGrader:
 
 
 def _run_baselines(
-    sample: GoldSample, labels: LabelDefinitions, seed: int
+    sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     most = _find_most_frequent_values(sample.gold)
     return [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medtask.display import format_row_count
+from medtask.evaluation.baselines.context import TFIDF_SHARE, BaselineContext
 from medtask.evaluation.baselines.tfidf import cross_validate_labels
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
@@ -294,7 +295,7 @@ def describe_accuracy(quality: ClassificationMetrics, answer_noun: str) -> list[
 
 
 def _run_baselines(
-    sample: GoldSample, labels: LabelDefinitions, seed: int
+    sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     most = find_most_frequent(sample.gold) or ""
     learned = (
@@ -304,11 +305,22 @@ def _run_baselines(
     return [
         (
             Baseline("TF-IDF", learned, role="learned"),
-            cross_validate_labels(sample.texts, sample.gold, sample.groups, seed),
+            context.predict(
+                "TF-IDF",
+                len(sample.texts),
+                lambda limit: cross_validate_labels(
+                    sample.texts, sample.gold, sample.groups, context.settings.seed, limit
+                ),
+                share=TFIDF_SHARE,
+            ),
         ),
         (
             Baseline("MiniLM", "the label whose name and definition are nearest in meaning"),
-            match_definitions(sample.texts, labels),
+            context.predict(
+                "MiniLM",
+                len(sample.texts),
+                lambda limit: match_definitions(sample.texts, labels, limit),
+            ),
         ),
         (
             Baseline(

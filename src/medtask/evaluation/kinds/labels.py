@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medtask.display import format_row_count
+from medtask.evaluation.baselines.context import TFIDF_SHARE, BaselineContext
 from medtask.evaluation.baselines.tfidf import cross_validate_label_sets
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
@@ -269,22 +270,35 @@ def _build_threshold_blocks(manifest: Mapping[str, object]) -> list[ReportBlock]
 
 
 def _run_baselines(
-    sample: GoldSample, labels: LabelDefinitions, seed: int
+    sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     most = find_most_frequent(sample.gold) or ()
     learned = (
         "a linear classifier on words and letters with a fitted threshold for each label, trained "
         f"on these rows' own gold in {FOLDS}-fold cross-validation"
     )
+    names, rows = [name for name, _ in labels], len(sample.texts)
     near = "labels whose name and definition are near enough in meaning, as many in all as gold has"
     return [
         (
             Baseline("TF-IDF", learned, role="learned"),
-            cross_validate_label_sets(
-                sample.texts, sample.gold, [name for name, _ in labels], sample.groups, seed
+            context.predict(
+                "TF-IDF",
+                rows,
+                lambda limit: cross_validate_label_sets(
+                    sample.texts, sample.gold, names, sample.groups, context.settings.seed, limit
+                ),
+                share=TFIDF_SHARE,
             ),
         ),
-        (Baseline("MiniLM", near), match_label_sets(sample.texts, sample.gold, labels)),
+        (
+            Baseline("MiniLM", near),
+            context.predict(
+                "MiniLM",
+                rows,
+                lambda limit: match_label_sets(sample.texts, sample.gold, labels, limit),
+            ),
+        ),
         (
             Baseline(
                 "most frequent set",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, Protocol
 
+from medtask.evaluation.baselines.context import BaselineContext
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.presentation.blocks import ReportBlock
 from medtask.evaluation.presentation.report_rows import RowStyle
@@ -16,7 +18,7 @@ from medtask.kinds import KINDS, KindName
 from medtask.records import Answer, Option, Status, Value
 
 SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are computed on
-
+MAX_SAMPLE_CHARACTERS = 20_000  # maximum characters of one text in the sample
 # A baseline without metrics, and its answers or the reason why it has none.
 BaselineAnswers = tuple[Baseline, Any]
 BaselineScores = tuple[Mapping[str, Metric | None], BaselineComparison | None]
@@ -31,6 +33,25 @@ class GoldSample:
     answers: tuple[Any, ...] = ()
     options: tuple[tuple[Option, ...], ...] = ()
     groups: tuple[str | None, ...] = ()
+
+    def take_first(self, rows: int) -> GoldSample:
+        """The first rows, which are a random sample too."""
+        return GoldSample(
+            self.texts[:rows],
+            self.gold[:rows],
+            self.answers[:rows],
+            self.options[:rows],
+            self.groups[:rows],
+        )
+
+
+def compute_sample_key(record_id: str, seed: int = 0) -> int:
+    """The place of a row in random order: a sample is the rows with the smallest numbers.
+
+    It depends on the id only, so that a run and a comparison of runs draw the same rows.
+    """
+    digest = blake2b(f"{seed}:{record_id}".encode("utf-8", "surrogatepass"), digest_size=6)
+    return int.from_bytes(digest.digest(), "big")
 
 
 class RowGrade(NamedTuple):
@@ -127,15 +148,16 @@ class BaselineMethods:
 
     Attributes:
         metrics: Names of the metrics that are computed, the compared one first.
-        answer: Returns each baseline with its answers to the rows of a sample.
-        score: Returns the metrics of such answers and the comparison with the model.
+        answer: Returns each baseline with its answers to the first rows of a sample.
+        score: Returns the metrics of answers to all rows of a sample, and the comparison with the
+            model.
         need_texts: Whether the baselines read the rows' texts.
         choose_matched: Returns the answers to a sample from the labels whose keywords each row has,
             those with most keywords first; None if answers are not labels.
     """
 
     metrics: tuple[str, ...]
-    answer: Callable[[GoldSample, LabelDefinitions, int], list[BaselineAnswers]]
+    answer: Callable[[GoldSample, LabelDefinitions, BaselineContext], list[BaselineAnswers]]
     score: Callable[[GoldSample, Any, LabelDefinitions, int], BaselineScores]
     need_texts: bool = True
     choose_matched: Callable[[GoldSample, Sequence[tuple[str, ...]]], list[Any]] | None = None

@@ -14,10 +14,10 @@ from medtask.evaluation.comparison.disagreements import (
     find_disagreements,
     list_system_pairs,
 )
-from medtask.evaluation.comparison.leaderboard import (
-    Leaderboard,
-    LeaderboardEntry,
+from medtask.evaluation.comparison.leaderboard import Leaderboard, LeaderboardEntry
+from medtask.evaluation.comparison.leaderboard_text import (
     describe_leaderboard,
+    describe_samples,
     format_costs,
     get_model_name,
 )
@@ -175,7 +175,7 @@ def _build_leaderboard_blocks(
             "cross-validation, as prompted models have not."
         )
         blocks.append(Paragraph(sentence, "quiet small"))
-    return blocks
+    return [*blocks, *(Paragraph(text, "note") for text in describe_samples(leaderboard))]
 
 
 def _list_metrics(leaderboard: Leaderboard) -> list[str]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Literal
 
 from medtask.evaluation.calibration.reliability import Reliability
 from medtask.evaluation.calibration.scored_rows import ScoredRowAccumulator, ScoredRows
 from medtask.evaluation.kinds.protocols import (
+    MAX_SAMPLE_CHARACTERS,
     SAMPLE_SIZE,
     EvaluationKind,
     GoldSample,
     Grader,
     KindEvaluation,
+    compute_sample_key,
 )
 from medtask.evaluation.presentation.formatting import count_left_out, format_value
 from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row, cut_text
@@ -23,7 +24,6 @@ from medtask.records import AnsweredRow, LeftOut, Option, Status, Value
 
 MAX_ERROR_ROWS = 30
 MAX_UNKNOWN_VALUES = 100
-MAX_SAMPLE_CHARACTERS = 20_000  # maximum characters of one text in the sample
 
 GoldVerdict = Literal["right", "wrong", "unknown"]
 _GOLD_VERDICTS: Mapping[bool | None, GoldVerdict] = {True: "right", False: "wrong", None: "unknown"}
@@ -130,12 +130,8 @@ class GoldAccumulator:
         grade = self._grader.add(predicted, truth, answer, group, options)
         if row.left_out is None:
             self._scored_rows.add(row.row, answer, bool(grade.right), truth, group)
-        # The rows with the smallest hashes are a random sample, independent of their order.
-        chance = int.from_bytes(
-            blake2b(f"{self._seed}:{row.row}".encode(), digest_size=6).digest(), "big"
-        )
         self._sample.push(
-            (-float(chance), -float(row.row)),
+            (-float(compute_sample_key(answer.record_id, self._seed)), -float(row.row)),
             lambda: (
                 cut_text(row.text, MAX_SAMPLE_CHARACTERS),
                 _truncate_value(truth),

@@ -21,7 +21,7 @@ from medtask.evaluation.report import calibration_report
 from medtask.evaluation.report.gold_summary import GoldSummary
 from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import Baseline
+from medtask.evaluation.statistics.significance import Baseline, describe_sampling
 
 MAX_METRIC_COLUMNS = 2  # with more metrics in one row, a table would not fit on a page
 
@@ -83,6 +83,8 @@ def _list_baseline_cells(
     one: Baseline, metric_keys: Sequence[str], stack_intervals: bool
 ) -> list[TableCell]:
     how = f"not measured: {one.note}" if one.note else one.method
+    if one.sampled_from and one.headline:
+        how += f"; {describe_sampling(one.headline[1].n, one.sampled_from)}"
     verdict = (
         (one.comparison.verdict, format_p_value(one.comparison.p)) if one.comparison else ("–", "")
     )

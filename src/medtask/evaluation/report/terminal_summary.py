@@ -68,7 +68,9 @@ def _format_metrics(
     reached = {one.name: metric for one in baselines if (metric := one.metrics.get(name))}
     parts += [f"{baseline} {metric.value:.3f}" for baseline, metric in reached.items()]
     sampled = min((metric.n for metric in reached.values()), default=first.n)
-    parts += [f"(baselines on {sampled:,} random rows of them)"] if sampled < first.n else []
+    limited = ", to limit their time" if any(one.sampled_from for one in baselines) else ""
+    if sampled < first.n:
+        parts.append(f"(baselines on {sampled:,} random rows of them{limited})")
     lines = ["   ".join(parts)]
     if further and with_further:
         lines.append(

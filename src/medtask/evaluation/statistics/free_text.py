@@ -20,10 +20,11 @@ from medtask.evaluation.statistics.text_overlap import (
     compute_token_f1,
     is_exact_match,
 )
-from medtask.similarity import encode_texts
+from medtask.similarity import encode_rows
 
 # MiniLM encodes about 30 long texts per second.
 MAX_ENCODED_ROWS = 200
+ENCODING_SECONDS = 30.0  # long texts: after this time no further rows are encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,20 @@ def _score_pairs(
 def _score_similarity(
     pairs: Sequence[tuple[str, str | None]], groups: Sequence[str | None], seed: int
 ) -> tuple[Metric | None, str]:
-    texts = [text for pair in pairs for text in pair if text is not None]
+    texts = [[text for text in pair if text is not None] for pair in pairs]
     try:
-        vectors = dict(zip(texts, encode_texts(texts), strict=True))
+        encoded = encode_rows(texts, ENCODING_SECONDS)
     except MissingExtra as missing:
         return None, f"{missing} ({missing.fix})"
-    near = _score_pairs(
-        pairs, lambda truth, given: max(0.0, float(vectors[truth] @ vectors[given]))
+    near = np.array(
+        [
+            max(0.0, float(vectors[0] @ vectors[1])) if len(vectors) > 1 else 0.0
+            for vectors in encoded
+        ]
     )
     return estimate_ratio(
-        near, np.ones(len(pairs)), build_resampling_units(groups, len(pairs)), seed=seed
+        near,
+        np.ones(len(near)),
+        build_resampling_units(groups[: len(near)], len(near)),
+        seed=seed,
     ), ""

@@ -41,6 +41,8 @@ class Baseline:
         metrics: Metrics by name; the first is compared.
         comparison: Comparison with the model.
         note: Why there are no metrics; "" if there are.
+        sampled_from: The number of rows of which it was computed on some only, because the time for
+            baselines is limited; None if it was computed on all of them.
         role: "floor" if any model must beat it, "learned" if trained on gold, else "untrained".
     """
 
@@ -49,6 +51,7 @@ class Baseline:
     metrics: Mapping[str, Metric | None] = field(default_factory=dict)
     comparison: BaselineComparison | None = None
     note: str = ""
+    sampled_from: int | None = None
     role: Literal["floor", "learned", "untrained"] = "untrained"
 
     @property
@@ -65,7 +68,16 @@ class Baseline:
             **figures,
             "versus": versus,
             "note": self.note,
+            "sampled_from": self.sampled_from,
         }
+
+
+def describe_sampling(rows: int, sampled_from: int) -> str:
+    """Why a baseline was computed on fewer rows, to follow "computed"."""
+    return (
+        f"on {rows:,} of {sampled_from:,} rows, drawn at random: simple methods may take as long "
+        "as the model was asked, and at least a minute"
+    )
 
 
 def compare_by_mcnemar(
