@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medtask.engines.base import Engine as Model
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
+    from medtask.exporting.export import export
     from medtask.records import Answer, Status
     from medtask.runs.audit import audit
     from medtask.runs.comparison import Comparison, compare
@@ -51,6 +52,7 @@ _PUBLIC_MODULES = {
     "audit": "medtask.runs.audit",
     "compare": "medtask.runs.comparison",
     "evaluate": "medtask.runs.evaluation",
+    "export": "medtask.exporting.export",
     "judge": "medtask.runs.judging",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
@@ -77,6 +79,7 @@ __all__ = [
     "audit",
     "compare",
     "evaluate",
+    "export",
     "judge",
     "load_model",
     "load_task",

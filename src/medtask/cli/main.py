@@ -19,6 +19,7 @@ from medtask.cli.commands.compare import compare
 from medtask.cli.commands.data import data
 from medtask.cli.commands.doctor import doctor
 from medtask.cli.commands.evaluate import evaluate
+from medtask.cli.commands.export import export
 from medtask.cli.commands.init import init
 from medtask.cli.commands.judge import judge
 from medtask.cli.commands.models import models
@@ -28,7 +29,21 @@ from medtask.cli.commands.tune import tune
 from medtask.errors import EncodingGuessWarning, MedtaskError
 from medtask.runs.signals import catch_signals, limit_shutdown
 
-COMMANDS = (init, check, run, evaluate, audit, compare, ask, judge, train, tune, models, doctor)
+COMMANDS = (
+    init,
+    check,
+    run,
+    evaluate,
+    audit,
+    compare,
+    ask,
+    judge,
+    train,
+    tune,
+    export,
+    models,
+    doctor,
+)
 
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,

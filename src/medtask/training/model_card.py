@@ -20,7 +20,7 @@ MAX_LISTED_LABELS = 40
 FEW_ROWS = 20  # labels with fewer training rows are reported as hardly learnt
 _MAX_TEXT_CHARACTERS = 1500  # maximum characters of an instruction
 
-_PHI_NOTICES: dict[PhiStatus, str] = {
+PHI_NOTICES: dict[PhiStatus, str] = {
     "yes": (
         "> **Trained on patients’ data.** Weights, vocabularies and calibrations can contain parts "
         "of the texts that they were trained on, and others can extract them. Store this folder "
@@ -75,7 +75,7 @@ def _write_summary(content: CardContent) -> Iterator[str]:
             f"{format_row_count(task.train_rows)} of "
             f"{format_code(task.table)} by the method {format_code(content.method)}{base}."
         )
-    yield _PHI_NOTICES[content.phi]
+    yield PHI_NOTICES[content.phi]
     for task in content.tasks:
         name = f": {escape_markdown(task.name)}" if len(content.tasks) > 1 else ""
         yield f"## Task{name}"

@@ -154,11 +154,16 @@ def hash_model_files(folder: Path) -> dict[str, str]:
 
     The hashes are short: two models may share a tokenizer, and only weights identify a model.
     """
-    paths = [path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()]
     return {
         f"{FILE_FACT}{path.relative_to(folder).as_posix()}": hash_file(path)[:_SHORT_HASH]
-        for path in sorted(set(paths))
+        for path in list_model_files(folder)
     }
+
+
+def list_model_files(folder: Path) -> list[Path]:
+    """The files of config, tokenizer and chat template in a model's folder."""
+    found = (path for pattern in _MODEL_FILES for path in folder.glob(pattern))
+    return sorted({path for path in found if path.is_file()})
 
 
 def hash_text(text: str) -> str:

@@ -1,0 +1,294 @@
+"""`medtask.export`: writes a model for another system, and compares it with its source before."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medtask.atomic_files import make_storage_error, replace_text
+from medtask.display import format_path
+from medtask.engines.files.weights import hash_model_files, hash_weights
+from medtask.engines.registry import load_model
+from medtask.errors import EngineError, UsageError
+from medtask.exporting.export_card import write_export_card
+from medtask.exporting.export_manifest import (
+    ExportManifest,
+    hash_files,
+    locate_card,
+    locate_manifest,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from medtask.exporting.parity import (
+    ModelOutputs,
+    Parity,
+    ParityBounds,
+    collect_outputs,
+    compare_outputs,
+)
+from medtask.exporting.parity_prompts import PARITY_PROMPTS, make_default_prompts, sample_prompts
+from medtask.exporting.source import ExportSource, open_source
+from medtask.exporting.targets import ExportRequest, ExportTarget, ExportWriter, find_target
+from medtask.records import Prompt
+from medtask.runs.lock import lock_run
+from medtask.runs.manifest import get_timestamp
+from medtask.tables.read import read_table
+from medtask.tasks.task import Task
+from medtask.training.model_folder import list_versions
+from medtask.training.trained_model import TrainedModel, read_trained_model
+
+_IGNORED_STEP: Callable[[str], None] = lambda step: None  # noqa: E731 - the default of ``on_step``
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A model that was exported.
+
+    Attributes:
+        path: The folder or file.
+        manifest: What was exported, how it compares with its source, and its hashes.
+        parity: The comparison with the source; None if it was not made.
+        notes: Notes for the user.
+    """
+
+    path: Path
+    manifest: ExportManifest
+    parity: Parity | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> Path:
+        """The card."""
+        return locate_card(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest with the path and the notes."""
+        return {"path": str(self.path), "notes": list(self.notes), **self.manifest.model_dump()}
+
+
+def export(
+    model: str | Path | TrainedModel,
+    *,
+    to: str,
+    out: str | Path,
+    quant: str | None = None,
+    task: Task | None = None,
+    table: object | None = None,
+    check: bool = True,
+    force: bool = False,
+    rows: int = PARITY_PROMPTS,
+    on_step: Callable[[str], None] = _IGNORED_STEP,
+) -> ExportedModel:
+    """Export a model, and publish it only if it answers as its source does.
+
+    Args:
+        model: A model reference, or the result of `medtask.train`.
+        to: The target: "merged".
+        out: The folder or file to write, which must not exist.
+        quant: A quantisation of the target; by default the one that the target recommends.
+        task: The task whose prompts are asked; by default the one that the model was trained for.
+        table: Its rows; by default invented sentences.
+        check: Compare the exported model with its source.
+        force: Publish the model although the comparison failed; the card then says so.
+        rows: The number of prompts to compare.
+        on_step: Called with a description of each step.
+
+    Returns:
+        The exported model.
+
+    Raises:
+        UsageError: The target, its quantisation or the path is not valid for this model.
+        EngineError: The models do not answer alike; nothing is published.
+        InputError: A file of the model is damaged.
+        StorageError: The disk is full, or the folder is not writable.
+    """
+    reference = str(model.path if isinstance(model, TrainedModel) else model)
+    target, path = find_target(to), Path(out).expanduser()
+    source = open_source(reference)
+    request = ExportRequest(source, target.choose_quantization(quant), path.stem)
+    _check_request(request, target, path)
+    prompts = _choose_prompts(source, task, table, rows) if check else []
+    with _open_draft(path, target) as draft:
+        on_step(f"Writing {target.description}")
+        writer = target.import_writer()
+        notes = writer.write(request, draft)
+        bounds = target.bounds[request.quantization]
+        parity = _check_draft(request, writer, draft, prompts, bounds, on_step) if check else None
+        if parity and not parity.passed and not force:
+            raise EngineError(
+                "the exported model is not the same as its source, and was not published:"
+                + "".join(f"\n  {problem}" for problem in parity.problems),
+                fix="choose a finer quantisation if it has one, or publish it with --force",
+            )
+        on_step("Writing the card and the hashes")
+        manifest = _add_hashes(
+            _build_manifest(request, target, parity, forced=bool(parity and not parity.passed)),
+            draft,
+            path.name,
+        )
+        _publish(draft, path, manifest, target)
+    return ExportedModel(path, manifest, parity, notes)
+
+
+def compare_models(
+    first: str,
+    second: str,
+    *,
+    task: Task | None = None,
+    table: object | None = None,
+    bounds: ParityBounds,
+    rows: int = PARITY_PROMPTS,
+) -> Parity:
+    """Compare two models as the parity gate does; ``first`` is the reference."""
+    prompts = _choose_prompts(open_source(first), task, table, rows)
+    return compare_outputs(_load_and_ask(first, prompts), _load_and_ask(second, prompts), bounds)
+
+
+def verify_export(path: Path) -> list[str]:
+    """Each difference between an export and its manifest, as a sentence. Raises InputError."""
+    return verify_files(path, read_manifest(path).files)
+
+
+def _add_hashes(manifest: ExportManifest, draft: Path, name: str) -> ExportManifest:
+    """The manifest with the hashes of the draft's files; a single file gets its final name."""
+    hashes = hash_files(draft)
+    if draft.is_file():
+        hashes = {name: hashes[draft.name]}
+    return manifest.model_copy(update={"files": hashes})
+
+
+def _check_request(request: ExportRequest, target: ExportTarget, path: Path) -> None:
+    if request.source.engine not in target.engines:
+        raise UsageError(
+            f"{request.source.reference} cannot be exported --to {target.name}: it is a model of "
+            f"the {request.source.engine} engine",
+            fix="choose another target: `medtask export --help` lists them",
+        )
+    if path.suffix != target.suffix and target.suffix:
+        raise UsageError(
+            f"--to {target.name} writes a file, and {format_path(path)} does not end in "
+            f"{target.suffix}",
+            fix=f"name it {path.name}{target.suffix}",
+        )
+    if path.exists() or path.is_symlink():
+        raise UsageError(
+            f"{format_path(path)} exists already", fix="name another path, or remove it"
+        )
+
+
+def _choose_prompts(
+    source: ExportSource, task: Task | None, table: object | None, rows: int
+) -> list[Prompt]:
+    if (task is None) != (table is None):
+        raise UsageError("a task needs a table, and a table a task", fix="name both, or neither")
+    if task is None:
+        return make_default_prompts(source, rows)
+    return sample_prompts(task, read_table(table), rows)
+
+
+@contextmanager
+def _open_draft(path: Path, target: ExportTarget) -> Iterator[Path]:
+    """Yield the path of a draft, in a locked folder beside ``path`` that is removed at the end.
+
+    The folder has a fixed name, so that one left by a killed process is replaced.
+    """
+    work = path.with_name(f".{path.name}.export")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise make_storage_error(path, error) from error
+    with lock_run(work):
+        try:
+            draft = work / path.name
+            _remove(draft)
+            if not target.suffix:
+                draft.mkdir(mode=0o700)
+            yield draft
+        except OSError as error:
+            raise make_storage_error(path, error) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _check_draft(
+    request: ExportRequest,
+    writer: ExportWriter,
+    draft: Path,
+    prompts: Sequence[Prompt],
+    bounds: ParityBounds,
+    on_step: Callable[[str], None],
+) -> Parity:
+    on_step(f"Asking {request.source.reference} {len(prompts):,} prompts")
+    expected = _load_and_ask(request.source.reference, prompts, dtype="float32")
+    on_step("Asking the exported model the same prompts")
+    problems = writer.check(request, draft)
+    engine = writer.open_exported(draft)
+    try:
+        found = collect_outputs(engine, prompts)
+    finally:
+        engine.close()
+    parity = compare_outputs(expected, found, bounds)
+    return replace(parity, problems=(*problems, *parity.problems))
+
+
+def _load_and_ask(reference: str, prompts: Sequence[Prompt], **options: Any) -> ModelOutputs:
+    engine = load_model(reference, **options)
+    try:
+        return collect_outputs(engine, prompts)
+    finally:
+        engine.close()
+
+
+def _build_manifest(
+    request: ExportRequest, target: ExportTarget, parity: Parity | None, *, forced: bool
+) -> ExportManifest:
+    source = request.source
+    trained = read_trained_model(source.folder) if source.training and source.folder else None
+    identity = source.training.get("identity", {})
+    hashes = (
+        {"weights": hash_weights(source.folder), **hash_model_files(source.folder)}
+        if source.folder
+        else {}
+    )
+    return ExportManifest(
+        target=target.name,
+        quantization=request.quantization,
+        source={
+            "model": source.name,
+            "base": source.base,
+            "license": source.license,
+            **hashes,
+        },
+        phi=source.phi,
+        tasks=trained.to_json()["tasks"] if trained else [],
+        data={name: value for name, value in identity.items() if name.endswith(".data")},
+        parity=parity.to_json() if parity else None,
+        forced=forced,
+        command=shlex.join(["medtask", *sys.argv[1:]]) if "medtask" in sys.argv[0] else "",
+        created=get_timestamp(),
+        versions=list_versions(),
+    )
+
+
+def _publish(draft: Path, path: Path, manifest: ExportManifest, target: ExportTarget) -> None:
+    """Move the draft to its place, when its card and its manifest are complete."""
+    card = write_export_card(manifest, path.stem, target.description)
+    where = draft if draft.is_dir() else path
+    replace_text(locate_card(where), card)
+    write_manifest(manifest, locate_manifest(where))
+    draft.replace(path)

@@ -1,0 +1,116 @@
+"""The manifest of an export: what was exported, how it compares with its source, and its hashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medtask.atomic_files import replace_text
+from medtask.display import format_path
+from medtask.engines.files.weights import hash_file
+from medtask.engines.model_metadata import PhiStatus
+from medtask.errors import InputError
+
+MANIFEST_FILE = "export.json"
+CARD_FILE = "README.md"
+FORMAT = 1
+_FIX = "export the model again, or copy the whole export again"
+
+
+class ExportManifest(BaseModel):
+    """The content of ``export.json``.
+
+    Attributes:
+        target: The target, such as "gguf".
+        quantization: Its quantisation; "" without one.
+        source: Reference, base, licence and hashes of the model that was exported.
+        phi: Whether the model learnt from texts of patients.
+        tasks: The results of its training, without texts of rows.
+        data: The fingerprints of the tables that it was trained on.
+        parity: The comparison with the source; None if it was not made.
+        forced: Whether it was published although the comparison failed.
+        files: SHA-256 of each file, by its path in the folder.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: int = FORMAT
+    target: str
+    quantization: str = ""
+    source: dict[str, str]
+    phi: PhiStatus = "unknown"
+    tasks: list[dict[str, Any]] = []
+    data: dict[str, str] = {}
+    parity: dict[str, Any] | None = None
+    forced: bool = False
+    command: str = ""
+    created: str = ""
+    versions: dict[str, str] = {}
+    files: dict[str, str] = {}
+
+
+def locate_manifest(path: Path) -> Path:
+    """Where the manifest of an exported folder or file is."""
+    return path / MANIFEST_FILE if path.is_dir() else path.with_name(f"{path.name}.{MANIFEST_FILE}")
+
+
+def locate_card(path: Path) -> Path:
+    """Where the card of an exported folder or file is."""
+    return path / CARD_FILE if path.is_dir() else path.with_name(f"{path.name}.{CARD_FILE}")
+
+
+def hash_files(path: Path) -> dict[str, str]:
+    """SHA-256 of an exported file, or of all files in a folder except the manifest and the card."""
+    if path.is_file():
+        return {path.name: hash_file(path)}
+    found = (file for file in sorted(path.rglob("*")) if file.is_file())
+    names = {file.relative_to(path).as_posix(): file for file in found}
+    return {
+        name: hash_file(file)
+        for name, file in names.items()
+        if name not in (MANIFEST_FILE, CARD_FILE)
+    }
+
+
+def write_manifest(manifest: ExportManifest, path: Path) -> None:
+    """Raises StorageError."""
+    replace_text(path, json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(path: Path) -> ExportManifest:
+    """The manifest of an exported folder or file. Raises InputError."""
+    file = locate_manifest(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        manifest = ExportManifest.model_validate(content)
+    except FileNotFoundError:
+        raise InputError(
+            f"{format_path(path)} is no export: {file.name} is missing", fix=_FIX
+        ) from None
+    except (OSError, ValueError, RecursionError, ValidationError) as error:
+        raise InputError(
+            f"{format_path(file)} cannot be read ({type(error).__name__})", fix=_FIX
+        ) from None
+    if manifest.format != FORMAT:
+        raise InputError(
+            f"{format_path(file)} has the format {manifest.format}; this version of medtask reads "
+            f"format {FORMAT}",
+            fix="use the version that wrote it",
+        )
+    return manifest
+
+
+def verify_files(path: Path, expected: Mapping[str, str]) -> list[str]:
+    """Each difference between an export and the hashes of its manifest, as a sentence."""
+    found = hash_files(path)
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [
+        f"{name} is changed"
+        for name in expected
+        if found.get(name, expected[name]) != expected[name]
+    ]
+    return problems + [f"{name} was added" for name in found if name not in expected]

@@ -1,0 +1,220 @@
+"""Reads a PEFT adapter, and merges it into the weights of its base, one tensor at a time."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import regex
+
+from medtask.display import quote_names
+from medtask.engines.files.model_files import read_model_json
+from medtask.errors import InputError
+from medtask.model_weights import refuse_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAPTER_CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+_PART = re.compile(
+    r"^(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|"
+    r"lora_magnitude_vector)(\.weight)?$"
+)
+# Settings that change how the adapter's tensors enter the model; they are not merged.
+_UNSUPPORTED = ("trainable_token_indices", "lora_bias", "alora_invocation_tokens", "use_qalora")
+_PATTERN_SECONDS = 1.0
+_FIX = "merge it with the library that trained it, and export the merged model"
+
+
+@dataclass(frozen=True, slots=True)
+class _LowRankUpdate:
+    """The tensors of one adapted weight, by name in the adapter's files."""
+
+    a: str
+    b: str
+    scale: float
+    magnitude: str | None = None
+    is_embedding: bool = False
+
+
+class LoraAdapter:
+    """A LoRA, rsLoRA or DoRA adapter as PEFT stores it (Hu et al. 2021; Kalajdzievski 2023; Liu et
+    al. 2024).
+
+    Attributes:
+        folder: The adapter's folder.
+        replaced: Names of weights that the adapter stores whole, such as trained embeddings.
+    """
+
+    def __init__(self, folder: Path, weight_names: Collection[str]) -> None:
+        """Match the tensors of an adapter with the weights of its base.
+
+        Raises:
+            InputError: The adapter is not a kind that can be merged, or its files are damaged.
+            EngineError: A tensor of the adapter has no place in the base.
+        """
+        self.folder = folder
+        config = read_model_json(folder / ADAPTER_CONFIG)
+        _check_config(folder, config)
+        self._transposed = bool(config.get("fan_in_fan_out"))
+        self._files = ExitStack()
+        self._readers = self._open_files()
+        find_weight = _make_weight_finder(weight_names)
+        updates, stored = _group_tensors(self._readers)
+        self.replaced: dict[str, str] = {}
+        self._updates: dict[str, _LowRankUpdate] = {}
+        unmatched = [module for module in (*updates, *stored) if not find_weight(module)]
+        refuse_weights(
+            f"the adapter {folder} does not fit this model",
+            "without a place in this model",
+            unmatched,
+            f"export it with the model {config.get('base_model_name_or_path')}",
+        )
+        for module, parts in updates.items():
+            self._updates[str(find_weight(module))] = _build_update(
+                module, parts, config, self.read_tensor
+            )
+        for name, tensor_name in stored.items():
+            self.replaced[str(find_weight(name))] = tensor_name
+
+    def _open_files(self) -> dict[str, Any]:
+        from safetensors import SafetensorError, safe_open
+
+        readers: dict[str, Any] = {}
+        for path in sorted(self.folder.glob("adapter_model*.safetensors")):
+            try:
+                file = self._files.enter_context(safe_open(path, framework="pt"))
+            except SafetensorError as error:
+                raise InputError(
+                    f"{path} is damaged: {error}", fix="copy the adapter again"
+                ) from None
+            readers |= dict.fromkeys(file.keys(), file)
+        if not readers:
+            raise InputError(
+                f"{self.folder} holds no weights in safetensors; pickled ones are not loaded",
+                fix="save the adapter again with PEFT",
+            )
+        return readers
+
+    def close(self) -> None:
+        self._files.close()
+
+    def read_tensor(self, name: str) -> Tensor:
+        tensor: Tensor = self._readers[name].get_tensor(name)
+        return tensor
+
+    def merge(self, name: str, weight: Tensor) -> Tensor:
+        """The weight with the adapter's change, computed in float32, in the weight's dtype."""
+        if name in self.replaced:
+            weight = self.read_tensor(self.replaced[name]).to(weight.dtype)
+        update = self._updates.get(name)
+        if update is None:
+            return weight
+        a, b = self.read_tensor(update.a).float(), self.read_tensor(update.b).float()
+        change = (b @ a) * update.scale
+        if update.is_embedding or self._transposed:
+            change = change.T
+        merged = weight.float() + change
+        if update.magnitude is not None:
+            magnitude = self.read_tensor(update.magnitude).float()
+            merged *= (magnitude / merged.norm(dim=1)).unsqueeze(1)
+        return merged.to(weight.dtype)
+
+
+def read_base_model(folder: Path) -> str:
+    """The base model that an adapter names; "" if it names none."""
+    base = read_model_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return base if isinstance(base, str) else ""
+
+
+def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    if (kind := config.get("peft_type")) != "LORA":
+        raise InputError(
+            f"{folder} is an adapter of the type {kind}; only LoRA, rsLoRA and DoRA are merged",
+            fix=_FIX,
+        )
+    if unsupported := [name for name in _UNSUPPORTED if config.get(name)]:
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG} sets {quote_names(unsupported)}, which is not merged",
+            fix=_FIX,
+        )
+    if config.get("use_dora") and config.get("fan_in_fan_out"):
+        raise InputError(f"{folder} combines DoRA with transposed weights", fix=_FIX)
+
+
+def _group_tensors(
+    names: Iterable[str],
+) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """The low-rank parts by module, and tensors that are stored whole, by weight name."""
+    updates: dict[str, dict[str, str]] = {}
+    stored: dict[str, str] = {}
+    for tensor_name in names:
+        name = tensor_name.removeprefix(_PREFIX)
+        if match := _PART.match(name):
+            updates.setdefault(match["module"], {})[match["part"]] = tensor_name
+        else:
+            # Stored beside the update of the same weight, such as resized embeddings.
+            stored[name.replace(".base_layer.", ".")] = tensor_name
+    return updates, stored
+
+
+def _build_update(
+    module: str,
+    parts: Mapping[str, str],
+    config: Mapping[str, Any],
+    read_tensor: Callable[[str], Tensor],
+) -> _LowRankUpdate:
+    is_embedding = "lora_embedding_A" in parts
+    kind = "lora_embedding_" if is_embedding else "lora_"
+    try:
+        a, b = parts[f"{kind}A"], parts[f"{kind}B"]
+        rank = int(read_tensor(a).shape[0])
+        alpha = float(_find_by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    except (KeyError, TypeError, ValueError, TimeoutError, regex.error):
+        raise InputError(
+            f"the adapter's tensors of {module} are incomplete", fix="save the adapter again"
+        ) from None
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return _LowRankUpdate(a, b, scale, parts.get("lora_magnitude_vector"), is_embedding)
+
+
+def _find_by_pattern(patterns: object, module: str, default: Any) -> Any:
+    """The value of the first pattern that the end of the module's name matches, as PEFT does."""
+    for pattern, value in (patterns or {}).items() if isinstance(patterns, dict | None) else ():
+        # The pattern comes from a file: its search must end.
+        if regex.match(rf"(.*\.)?({pattern})$", module, timeout=_PATTERN_SECONDS):
+            return value
+    return default
+
+
+def _make_weight_finder(weight_names: Collection[str]) -> Callable[[str], str | None]:
+    """Maps an adapter's name of a module or weight to the weight in the base's files.
+
+    Files of models with several parts name their weights differently from the modules in memory:
+    such a name is found by its part from the layers on, if only one weight has it.
+    """
+    by_tail: dict[str, list[str]] = {}
+    for name in weight_names:
+        by_tail.setdefault(_get_tail(name), []).append(name)
+
+    def find(name: str) -> str | None:
+        for candidate in (name, f"{name}.weight"):
+            if candidate in weight_names:
+                return candidate
+        for candidate in (name, f"{name}.weight"):
+            found = by_tail.get(_get_tail(candidate), [])
+            if len(found) == 1:
+                return found[0]
+        return None
+
+    return find
+
+
+def _get_tail(name: str) -> str:
+    return name[name.rindex("layers.") :] if "layers." in name else name.rpartition("model.")[2]

@@ -1,0 +1,68 @@
+"""Export as a folder in transformers' format, with the adapter merged into the weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from medtask.engines.base import Engine
+from medtask.engines.files.weights import list_model_files
+from medtask.engines.registry import load_model
+from medtask.exporting.source import CausalModel
+from medtask.exporting.targets import ExportRequest
+
+INDEX_FILE = "model.safetensors.index.json"
+LICENCE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+
+
+def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
+    """See `ExportWriter.write`."""
+    with CausalModel(request.source) as model:
+        write_merged(model, draft)
+    return ()
+
+
+def check(request: ExportRequest, draft: Path) -> list[str]:
+    """See `ExportWriter.check`: the comparison of answers reads all that this target writes."""
+    return []
+
+
+def open_exported(draft: Path) -> Engine:
+    """See `ExportWriter.open_exported`."""
+    return load_model(str(draft), dtype="float32")
+
+
+def write_merged(model: CausalModel, folder: Path) -> None:
+    """Write config, tokenizer and merged weights, file by file as the base has them.
+
+    Memory is needed for the largest file of the base, not for the model.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    copy_model_files(model, folder)
+    total, weight_map = 0, dict[str, str]()
+    for file, names in model.weight_files.items():
+        weights = {name: model.read_weight(name).contiguous() for name in names}
+        total += sum(weight.numel() * weight.element_size() for weight in weights.values())
+        weight_map |= dict.fromkeys(names, file)
+        save_file(weights, folder / file, metadata={"format": "pt"})
+        del weights
+    if len(model.weight_files) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_model_files(model: CausalModel, folder: Path) -> None:
+    """Write the config, and copy the tokenizer's files and licences."""
+    paths = list_model_files(model.folder)
+    paths += [path for pattern in LICENCE_PATTERNS for path in model.folder.glob(pattern)]
+    for path in paths:
+        target = folder / path.relative_to(model.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)  # through links, as in the Hub's cache
+    config = json.dumps(model.config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(config, encoding="utf-8")

@@ -1,0 +1,148 @@
+"""The parity gate: an exported model reads the same tokens as its source, and answers alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from medtask.engines.base import Engine, Rendering
+from medtask.errors import EngineError
+from medtask.records import Fault, Prompt, Scores
+
+_MIN_PROBABILITY = 1e-12  # log-probabilities of candidates that an engine did not expand
+
+
+@dataclass(frozen=True, slots=True)
+class ParityBounds:
+    """What is required of an export.
+
+    Attributes:
+        agreement: The least share of questions with the same most probable answer.
+        kl: The largest mean Kullback-Leibler divergence from the source, in nats.
+    """
+
+    agreement: float
+    kl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The comparison of two models on the same prompts.
+
+    Attributes:
+        prompts: The number of prompts.
+        questions: The number of compared distributions: one for each branch of each prompt.
+        agreement: The share of questions with the same most probable answer.
+        mean_kl: The mean Kullback-Leibler divergence from the reference, in nats.
+        max_kl: The largest divergence.
+        bounds: What was required.
+        problems: Each reason why the models are not the same, as a sentence; empty if they are.
+    """
+
+    prompts: int
+    questions: int
+    agreement: float
+    mean_kl: float
+    max_kl: float
+    bounds: ParityBounds
+    problems: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as JSON values, without texts of rows."""
+        return {"passed": self.passed, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutputs:
+    """What a model reads and answers for the prompts of a comparison."""
+
+    renderings: tuple[Rendering | None, ...]
+    scores: Mapping[str, Scores]
+
+
+def collect_outputs(engine: Engine, prompts: Sequence[Prompt]) -> ModelOutputs:
+    """Render and score prompts with branches. Raises EngineError if the model fails."""
+    scores = {one.record_id: one for one in engine.score(prompts) if not isinstance(one, Fault)}
+    return ModelOutputs(tuple(map(engine.render, prompts)), scores)
+
+
+def compare_outputs(
+    reference: ModelOutputs, exported: ModelOutputs, bounds: ParityBounds
+) -> Parity:
+    """Compare the outputs of two models for the same prompts.
+
+    Raises:
+        EngineError: No prompt was answered by both.
+    """
+    total = len(reference.renderings)
+    problems = _compare_renderings(reference.renderings, exported.renderings)
+    common = [name for name in reference.scores if name in exported.scores]
+    pairs = [
+        (np.array(expected.logprobs), np.array(found.logprobs))
+        for name in common
+        for expected, found in zip(
+            reference.scores[name].branches, exported.scores[name].branches, strict=True
+        )
+    ]
+    if unread := len(reference.scores) - len(common):
+        problems.append(f"{unread:,} of {total:,} prompts could not be answered by the export")
+    divergences = np.array([_compute_kl(first, second) for first, second in pairs])
+    if not pairs:
+        raise EngineError(
+            "no prompt was answered by both models, so they cannot be compared",
+            fix="name another table with --task, or leave the comparison out with --no-check",
+        )
+    agreement = float(np.mean([first.argmax() == second.argmax() for first, second in pairs]))
+    mean_kl, max_kl = float(divergences.mean()), float(divergences.max())
+    if agreement < bounds.agreement:
+        problems.append(
+            f"{agreement:.1%} of the answers agree; {bounds.agreement:.1%} are required".replace(
+                "%", " %"
+            )
+        )
+    if not mean_kl <= bounds.kl:
+        problems.append(
+            f"the mean divergence of the probabilities is {mean_kl:.2g} nats; at most "
+            f"{bounds.kl:g} is allowed"
+        )
+    return Parity(total, len(pairs), agreement, mean_kl, max_kl, bounds, tuple(problems))
+
+
+def _compare_renderings(
+    reference: Sequence[Rendering | None], exported: Sequence[Rendering | None]
+) -> list[str]:
+    """Sentences about prompts that the models read differently."""
+    texts = tokens = 0
+    for expected, found in zip(reference, exported, strict=True):
+        if expected is None or found is None:
+            continue
+        if (expected.prompt, expected.candidates) != (found.prompt, found.candidates):
+            texts += 1
+        elif expected != found:
+            tokens += 1
+    problems = []
+    if texts:
+        problems.append(
+            f"{texts:,} of {len(reference):,} prompts have another text: the chat template or the "
+            "end of a turn differs"
+        )
+    if tokens:
+        problems.append(
+            f"{tokens:,} of {len(reference):,} prompts have other tokens: the tokenizer differs"
+        )
+    return problems
+
+
+def _compute_kl(expected: np.ndarray, found: np.ndarray) -> float:
+    """KL(expected || found) of two distributions over the same candidates, renormalised."""
+    first = np.maximum(np.exp(expected), _MIN_PROBABILITY)
+    second = np.maximum(np.exp(found), _MIN_PROBABILITY)
+    first, second = first / first.sum(), second / second.sum()
+    return float(np.sum(first * np.log(first / second)))

@@ -1,0 +1,198 @@
+"""The model that is exported: its files, and its weights with any adapter merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtask.engines.files.model_files import (
+    BUILT_IN_HUB_ID,
+    BUILT_IN_MODEL,
+    ModelFiles,
+    locate_model,
+    read_model_json,
+)
+from medtask.engines.files.weights import dequantize_gguf
+from medtask.engines.model_metadata import (
+    METADATA_FILE,
+    TRAINING_FILE,
+    ModelMetadata,
+    PhiStatus,
+    read_model_metadata,
+)
+from medtask.engines.registry import choose_engine
+from medtask.errors import InputError, UsageError
+from medtask.exporting.lora import ADAPTER_CONFIG, LoraAdapter
+from medtask.training.training_manifest import read_training_manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSource:
+    """A model that is exported.
+
+    Attributes:
+        reference: The model as the user named it.
+        engine: The engine that loads it: "hf", "encoder", "linear" or "hybrid".
+        folder: Its folder, if it is a local one.
+        metadata: What `medtask.train` wrote about it; None for other models.
+        training: The manifest of its training; empty for other models.
+    """
+
+    reference: str
+    engine: str
+    folder: Path | None
+    metadata: ModelMetadata | None
+    training: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return (self.folder.resolve() if self.folder else Path(self.reference)).name
+
+    @property
+    def phi(self) -> PhiStatus:
+        """Whether it learnt from texts of patients; "no" for a model that was not trained here."""
+        return self.metadata.phi if self.metadata else "no"
+
+    @property
+    def base(self) -> str:
+        """The model that its training started from, or the model itself."""
+        if self.metadata and self.metadata.base:
+            return self.metadata.base
+        if self.folder and (self.folder / ADAPTER_CONFIG).is_file():
+            config = read_model_json(self.folder / ADAPTER_CONFIG)
+            return str(config.get("base_model_name_or_path", ""))
+        return self.reference
+
+    @property
+    def license(self) -> str:
+        """The licence of the base, as an id of the Hub; "" if it is not known."""
+        return "apache-2.0" if self.base in (BUILT_IN_MODEL, BUILT_IN_HUB_ID) else ""
+
+
+def open_source(reference: str) -> ExportSource:
+    """Inspect a model without loading it.
+
+    Raises:
+        ModelNotFound: The model does not exist.
+        InputError: A file of the model is damaged.
+        UsageError: The model is not on this machine: a server, or a test engine.
+    """
+    choice = choose_engine(reference)
+    if choice.engine not in ("hf", "llamacpp", "encoder", "linear", "hybrid"):
+        raise UsageError(
+            f"{reference} cannot be exported: its weights are not on this machine",
+            fix="name a folder, a model of the Hub, or a .gguf file",
+        )
+    path = Path(reference).expanduser()
+    folder = path if path.is_dir() else None
+    trained = folder is not None and (folder / METADATA_FILE).is_file()
+    return ExportSource(
+        reference,
+        "hf" if choice.engine == "llamacpp" else choice.engine,
+        folder,
+        read_model_metadata(folder) if folder and trained else None,
+        (read_training_manifest(folder) or {})
+        if folder and (folder / TRAINING_FILE).is_file()
+        else {},
+    )
+
+
+class CausalModel:
+    """A causal language model, read one tensor at a time with its adapter merged.
+
+    Attributes:
+        files: Where its files are.
+        folder: The folder with its config, its tokenizer and the base's weights.
+        config: Its config, changed where the adapter changes the vocabulary.
+        weight_files: The names of the weights in each safetensors file of the base.
+    """
+
+    def __init__(self, source: ExportSource) -> None:
+        """Open the files of a model.
+
+        Raises:
+            UsageError: It is not a causal language model.
+            InputError: A file is damaged, or the adapter cannot be merged.
+            EngineError: The adapter does not fit.
+        """
+        if source.engine != "hf":
+            raise UsageError(
+                f"{source.reference} is no causal language model",
+                fix="export it --to mlflow, or an encoder --to onnx",
+            )
+        self.files: ModelFiles = locate_model(source.reference)
+        self.folder = dequantize_gguf(self.files.path)[0] if self.files.is_gguf else self.files.path
+        self.config = read_model_json(self.folder / "config.json")
+        self._stack = ExitStack()
+        self._readers: dict[str, Any] = {}
+        self.weight_files: dict[str, list[str]] = {}
+        self._open_weights()
+        self.adapter = (
+            LoraAdapter(self.files.adapter, self._readers.keys()) if self.files.adapter else None
+        )
+        if self.adapter:
+            self._stack.callback(self.adapter.close)
+            self._adopt_vocabulary(self.adapter)
+
+    def __enter__(self) -> CausalModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _open_weights(self) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                file = self._stack.enter_context(safe_open(path, framework="pt"))
+            except SafetensorError as error:
+                raise InputError(
+                    f"{path} is damaged: {error}", fix="fetch the model again"
+                ) from None
+            self.weight_files[path.name] = list(file.keys())
+            self._readers |= dict.fromkeys(file.keys(), file)
+
+    @property
+    def weight_names(self) -> list[str]:
+        return list(self._readers)
+
+    @property
+    def has_tied_embeddings(self) -> bool:
+        """Whether the output layer is the embeddings: then no weight of it is stored."""
+        return not any(name.endswith(_HEAD) for name in self._readers)
+
+    def read_weight(self, name: str) -> Tensor:
+        """One weight, with the adapter merged, in the number format of the base's file."""
+        weight: Tensor = self._readers[name].get_tensor(name)
+        return self.adapter.merge(name, weight) if self.adapter else weight
+
+    def iterate_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All weights, file by file: at most one is in memory."""
+        for names in self.weight_files.values():
+            for name in names:
+                yield name, self.read_weight(name)
+
+    def _adopt_vocabulary(self, adapter: LoraAdapter) -> None:
+        """Take the size of the vocabulary from embeddings that the adapter stores."""
+        embeddings = next((name for name in adapter.replaced if name.endswith(_EMBEDDINGS)), None)
+        if embeddings is None:
+            return
+        rows = adapter.read_tensor(adapter.replaced[embeddings]).shape[0]
+        head = next((name for name in adapter.replaced if name.endswith(_HEAD)), None)
+        before = self._readers[embeddings].get_slice(embeddings).get_shape()[0]
+        if rows != before and not self.has_tied_embeddings and head is None:
+            raise InputError(
+                f"{adapter.folder} has embeddings for {rows:,} tokens, but no output layer",
+                fix="save the adapter with both, or export the merged model",
+            )
+        text_config = self.config.get("text_config", self.config)
+        text_config["vocab_size"] = rows

@@ -1,0 +1,111 @@
+"""What a model can be exported to: one `ExportTarget` each, and one module that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, Protocol, cast, get_args
+
+from medtask.display import quote_names, suggest
+from medtask.engines.base import Engine
+from medtask.errors import UsageError
+from medtask.exporting.parity import ParityBounds
+from medtask.exporting.source import ExportSource
+
+TargetName = Literal["merged"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What is exported, to where.
+
+    Attributes:
+        source: The model.
+        quantization: A quantisation of the target; "" for a target that has none.
+        name: The name of the exported model, from the output path.
+    """
+
+    source: ExportSource
+    quantization: str
+    name: str
+
+
+class ExportWriter(Protocol):
+    """The module of a target."""
+
+    def write(self, request: ExportRequest, draft: Path) -> tuple[str, ...]:
+        """Write the export to ``draft``, a folder that exists or a file that does not.
+
+        Returns:
+            Notes for the user.
+        """
+
+    def check(self, request: ExportRequest, draft: Path) -> list[str]:
+        """Each difference between facts of the written files and the source, as a sentence."""
+
+    def open_exported(self, draft: Path) -> Engine:
+        """Load the written files as an engine, for the comparison with the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTarget:
+    """A format or a system that models are exported to.
+
+    Attributes:
+        name: The value of ``--to``.
+        description: What is written, in a few words.
+        module: The module with its `ExportWriter`.
+        engines: The engines whose models can be exported to it.
+        bounds: What the parity gate requires, by quantisation; "" for a target without any.
+        default_quantization: A key of ``bounds``.
+        suffix: The suffix of the file that is written; "" for a target that writes a folder.
+    """
+
+    name: TargetName
+    description: str
+    module: str
+    engines: frozenset[str]
+    bounds: Mapping[str, ParityBounds]
+    default_quantization: str = ""
+    suffix: str = ""
+
+    def import_writer(self) -> ExportWriter:
+        return cast("ExportWriter", import_module(self.module))
+
+    def choose_quantization(self, name: str | None) -> str:
+        """The quantisation to use. Raises UsageError for one that the target does not have."""
+        chosen = self.default_quantization if name is None else name.lower()
+        if chosen in self.bounds:
+            return chosen
+        if not self.default_quantization:
+            raise UsageError(f"--to {self.name} has no quantisation", fix="leave --quant out")
+        raise UsageError(
+            f"{name!r} is not a quantisation of --to {self.name}",
+            fix=suggest(chosen, self.bounds) or f"name one of {quote_names(self.bounds)}",
+        )
+
+
+_EXACT = ParityBounds(agreement=1.0, kl=1e-3)
+
+TARGETS: Mapping[TargetName, ExportTarget] = {
+    target.name: target
+    for target in (
+        ExportTarget(
+            "merged",
+            "a folder in transformers' format, with the adapter merged into the weights",
+            "medtask.exporting.merged",
+            frozenset({"hf"}),
+            {"": _EXACT},
+        ),
+    )
+}
+
+
+def find_target(name: str) -> ExportTarget:
+    """The target of this name. Raises UsageError if there is none."""
+    if name not in get_args(TargetName):
+        fix = suggest(name, TARGETS) or f"name one of {quote_names(TARGETS)}"
+        raise UsageError(f"{name!r} is not a target of export", fix=fix)
+    return TARGETS[cast("TargetName", name)]

@@ -1,0 +1,91 @@
+"""The parity gate sees each way in which two models differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from scipy.special import rel_entr
+
+from medtask.engines.base import Rendering
+from medtask.errors import EngineError
+from medtask.exporting.parity import ModelOutputs, ParityBounds, compare_outputs
+from medtask.records import BranchScores, Scores
+
+RENDERING = Rendering("text", ("a", "b"), (1, 2, 3), ((4,), (5,)))
+BOUNDS = ParityBounds(agreement=0.9, kl=0.05)
+
+
+def make_outputs(*shares: float, rendering: Rendering | None = RENDERING) -> ModelOutputs:
+    """Outputs of a model that gives the first of two candidates these probabilities."""
+    scores = {
+        str(number): Scores(str(number), (BranchScores((math.log(share), math.log1p(-share))),))
+        for number, share in enumerate(shares)
+    }
+    return ModelOutputs((rendering,) * len(shares), scores)
+
+
+def test_equal_outputs_pass_without_divergence() -> None:
+    outputs = make_outputs(0.9, 0.2)
+    parity = compare_outputs(outputs, outputs, BOUNDS)
+    assert (parity.passed, parity.agreement, parity.mean_kl, parity.questions) == (True, 1, 0, 2)
+
+
+def test_the_divergence_is_that_of_kullback_and_leibler() -> None:
+    parity = compare_outputs(make_outputs(0.9, 0.5), make_outputs(0.8, 0.5), BOUNDS)
+    expected = sum(rel_entr([0.9, 0.1], [0.8, 0.2]))
+    assert parity.max_kl == pytest.approx(expected)
+    assert parity.mean_kl == pytest.approx(expected / 2)
+    assert parity.passed
+
+
+def test_other_answers_are_a_problem() -> None:
+    parity = compare_outputs(make_outputs(0.51, 0.9), make_outputs(0.49, 0.9), BOUNDS)
+    assert parity.problems == ("50.0 % of the answers agree; 90.0 % are required",)
+
+
+def test_other_probabilities_are_a_problem() -> None:
+    parity = compare_outputs(make_outputs(0.9), make_outputs(0.6), BOUNDS)
+    assert parity.problems == (
+        "the mean divergence of the probabilities is 0.23 nats; at most 0.05 is allowed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"prompt": "another"}, "chat template"),
+        ({"candidates": ("a", "b</s>")}, "chat template"),
+        ({"prompt_tokens": (1, 1, 2, 3)}, "tokenizer"),
+        ({"candidate_tokens": ((4, 2), (5, 2))}, "tokenizer"),
+    ],
+)
+def test_other_prompts_are_a_problem(change: dict[str, object], cause: str) -> None:
+    other = make_outputs(0.9, rendering=replace(RENDERING, **change))
+    (problem,) = compare_outputs(make_outputs(0.9), other, BOUNDS).problems
+    assert cause in problem
+
+
+def test_unknown_prompts_are_no_problem() -> None:
+    assert compare_outputs(make_outputs(0.9), make_outputs(0.9, rendering=None), BOUNDS).passed
+
+
+def test_a_prompt_that_only_the_export_cannot_answer_is_a_problem() -> None:
+    found = make_outputs(0.9, 0.9)
+    del found.scores["1"]
+    (problem,) = compare_outputs(make_outputs(0.9, 0.9), found, BOUNDS).problems
+    assert problem == "1 of 2 prompts could not be answered by the export"
+    assert compare_outputs(found, make_outputs(0.9, 0.9), BOUNDS).passed
+
+
+def test_numbers_that_are_not_numbers_do_not_pass() -> None:
+    scores = {"0": Scores("0", (BranchScores((math.nan, math.nan)),))}
+    found = ModelOutputs((RENDERING,), scores)
+    assert not compare_outputs(make_outputs(0.9), found, BOUNDS).passed
+
+
+def test_without_any_answer_nothing_is_compared() -> None:
+    nothing = ModelOutputs((RENDERING,), {})
+    with pytest.raises(EngineError, match="no prompt was answered"):
+        compare_outputs(nothing, nothing, BOUNDS)
