@@ -98,30 +98,30 @@ def open_engines(
 def import_model_servers() -> Any:
     """The tests' starter of real servers."""
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-    return importlib.import_module("peers")
+    return importlib.import_module("support.model_servers")
 
 
 def start_llama_server(stack: ExitStack) -> str:
-    peers, built_in = import_model_servers(), find_built_in_model()
-    if missing := peers.find_missing(peers.LLAMA_NEEDS):
+    servers, built_in = import_model_servers(), find_built_in_model()
+    if missing := servers.find_missing_packages(servers.LLAMA_SERVER_PACKAGES):
         raise MissingExtra(
             f"{', '.join(missing)} not installed", fix="pip install 'llama-cpp-python[server]'"
         )
     return str(
         stack.enter_context(
-            peers.serve_llama(built_in, threads=inspect_machine(accelerator=False).cores)
+            servers.run_llama_server(built_in, threads=inspect_machine(accelerator=False).cores)
         )
     )
 
 
 def start_transformers_server(stack: ExitStack) -> str:
-    peers, built_in = import_model_servers(), find_built_in_model()
+    servers, built_in = import_model_servers(), find_built_in_model()
     assert built_in  # prepare() has seen it
-    if missing := peers.find_missing(peers.TRANSFORMERS_NEEDS):
+    if missing := servers.find_missing_packages(servers.TRANSFORMERS_SERVER_PACKAGES):
         raise MissingExtra(
             f"{', '.join(missing)} not installed", fix="pip install 'transformers[serving]'"
         )
-    return str(stack.enter_context(peers.serve_transformers(dequantize_gguf(built_in)[0])))
+    return str(stack.enter_context(servers.run_transformers_server(dequantize_gguf(built_in)[0])))
 
 
 def train_linear_model(folder: Path, task: Task, texts: Sequence[str], gold: Sequence[str]) -> str:

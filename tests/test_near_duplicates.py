@@ -21,7 +21,7 @@ TEXTS = st.lists(st.text(alphabet="ab c-ÄßＡ\ud800\u0301\U0001f600", max_size
 
 
 def list_near_duplicates(texts: list[str]) -> dict[tuple[int, int], float]:
-    """Every pair, compared by hand."""
+    """Every pair, compared one by one."""
     pieces = [list_shingles(text) for text in texts]
     pairs = {
         (i, j): compute_jaccard(pieces[i], pieces[j]) for j in range(len(texts)) for i in range(j)
@@ -30,7 +30,7 @@ def list_near_duplicates(texts: list[str]) -> dict[tuple[int, int], float]:
 
 
 def make_near_duplicate_notes(count: int, words: int, seed: int = 0) -> list[str]:
-    """Notes with many near twins: copies of a few, with a word changed in most."""
+    """Notes with many near duplicates: copies of a few, with a word changed in most."""
     chance = random.Random(seed)
     models = [chance.choices(WORDS, k=words) for _ in range(count // 8)]
     notes = []
@@ -64,8 +64,8 @@ def test_every_pair_of_near_duplicates_is_found_and_no_other(words: int) -> None
 def test_clusters_join_chains_of_near_duplicates() -> None:
     notes = make_near_duplicate_notes(96, 12)
     families = cluster_near_duplicates(sketch_texts(notes))
-    twins = np.array(list(list_near_duplicates(notes)))
-    expected = merge_clusters(np.arange(len(notes)), twins[:, 0], twins[:, 1])
+    pairs = np.array(list(list_near_duplicates(notes)))
+    expected = merge_clusters(np.arange(len(notes)), pairs[:, 0], pairs[:, 1])
     assert families.tolist() == expected.tolist()
     assert len(set(families.tolist())) < len(notes)
 

@@ -21,7 +21,7 @@ ANSWER = "Nobody knows. This was written about 17 characters of text."
 
 
 class ScriptedEngine(FakeEngine):
-    """Writes what it is told to, and remembers what it was asked."""
+    """Writes the given texts, and records the questions."""
 
     def __init__(self, text: str) -> None:
         super().__init__(generated_texts={"question": text})

@@ -27,10 +27,13 @@ def compared_systems(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of the same 60 rows, and a table of another tool that lacks five of them and is
     right in the others.
     """
-    desk = tmp_path_factory.mktemp("desk")
+    folder = tmp_path_factory.mktemp("folder")
     chance = random.Random(0)
     truth = [chance.choice(list(LABELS)) for _ in range(60)]
-    with (desk / "procedures.csv").open("w") as own, (desk / "theirs.csv").open("w") as reference:
+    with (
+        (folder / "procedures.csv").open("w") as own,
+        (folder / "theirs.csv").open("w") as reference,
+    ):
         one, other = csv.writer(own), csv.writer(reference)
         one.writerow(["case_id", "procedure", "purpose", "patient"])
         other.writerow(["case_id", "answer", *(f"p:{label}" for label in LABELS)])
@@ -40,16 +43,16 @@ def compared_systems(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 other.writerow(
                     [f"A{row}", label, *(0.8 if label == name else 0.1 for name in LABELS)]
                 )
-    (desk / "surgery").mkdir()
-    (desk / "surgery/task.yaml").write_text(SURGERY_TASK)
+    (folder / "surgery").mkdir()
+    (folder / "surgery/task.yaml").write_text(SURGERY_TASK)
     for index, seed in enumerate((1, 2), 1):
         run(
-            load_task(desk / "surgery"),
+            load_task(folder / "surgery"),
             FakeEngine(seed=seed),
-            desk / "procedures.csv",
-            out=desk / f"r{index}",
+            folder / "procedures.csv",
+            out=folder / f"r{index}",
         )
-    return desk
+    return folder
 
 
 @pytest.fixture
@@ -57,10 +60,10 @@ def comparison_folder(
     compared_systems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """The same, in the current folder."""
-    desk = tmp_path / "desk"
-    shutil.copytree(compared_systems, desk)
-    monkeypatch.chdir(desk)
-    return desk
+    folder = tmp_path / "folder"
+    shutil.copytree(compared_systems, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def test_runs_and_a_foreign_table_share_one_leaderboard(

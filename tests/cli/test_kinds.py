@@ -1,4 +1,4 @@
-"""Every kind of question, as the shell tells it."""
+"""Every kind of question on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a number per label to the scores of a prompt, whatever the numbers are."""
+"""Scores of a prompt from one number per label, for all numbers."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from mlx_lm.utils import dequantize_model, load_model, quantize_model, save
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
-from medtask.engines.mlx import model_runner as reader_module
+from medtask.engines.mlx import model_runner as runner_module
 from medtask.engines.mlx.engine import MlxEngine
 from medtask.engines.mlx.load import load_mlx, translate_config
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, ModelTooLarge
@@ -138,7 +138,7 @@ def test_how_many_are_read_at_once_changes_nothing(
         row: result.text
         for row, result in generate_texts(engine, make_prompts(), TEXT_LIMITS).items()
     }
-    monkeypatch.setattr(reader_module, "BUDGET_TOKENS", most)
+    monkeypatch.setattr(runner_module, "BUDGET_TOKENS", most)
     engine.runner.prefix_tokens = ()
     assert_scores_match(engine, plain, make_prompts(BRANCHES, TEXTS[:3]))
     assert {

@@ -92,7 +92,7 @@ def test_the_built_in_model_is_read_by_whatever_is_here(installed: dict[str, boo
         (
             {"config.json": {"architectures": ["BertModel"]}},
             "hf",
-        ),  # encoder:FOLDER says that it is no language model
+        ),  # encoder:FOLDER declares an encoder
         (
             {
                 METADATA_FILE: {

@@ -93,8 +93,8 @@ class StructuredOutputsParams:
 
 
 class LLM:
-    """One row at a time, by transformers; tells what vLLM tells, in its form, and refuses what it
-    refuses.
+    """One row at a time, by transformers; returns what vLLM returns, in its format, and refuses
+    what it refuses.
     """
 
     made: ClassVar[list[dict[str, Any]]] = []
@@ -155,10 +155,10 @@ class LLM:
             or (one.logprobs or 0) > self.max_logprobs
         ):
             raise ValueError("what vLLM would refuse, and what stood in the record")
-        tokens, told, prompt_told = list(prompt), [], None
+        tokens, chosen_logprobs, prompt_logprobs = list(prompt), [], None
         if one.prompt_logprobs is not None:
             rows = torch.log_softmax(self.model(torch.tensor([prompt])).logits[0].float(), dim=-1)
-            prompt_told = [
+            prompt_logprobs = [
                 None,
                 *(
                     {token: _logprob(row[token])}
@@ -180,7 +180,7 @@ class LLM:
                 torch.softmax(logits / (one.temperature or 1), -1), 1, generator=chance
             )
             token = int(drawn) if one.temperature else int(logits.argmax())
-            told.append(
+            chosen_logprobs.append(
                 {shown: _logprob(raw[shown]) for shown in (token, *(one.logprob_token_ids or ()))}
             )
             tokens.append(token)
@@ -197,13 +197,13 @@ class LLM:
                 break
         output = SimpleNamespace(
             token_ids=tokens[len(prompt) :],
-            logprobs=told if one.logprobs is not None else None,
+            logprobs=chosen_logprobs if one.logprobs is not None else None,
             finish_reason=finish,
         )
         return SimpleNamespace(
             outputs=[output],
             prompt_token_ids=prompt,
-            prompt_logprobs=prompt_told,
+            prompt_logprobs=prompt_logprobs,
             num_cached_tokens=None,
         )
 
@@ -489,7 +489,7 @@ def test_what_vllm_cannot_load_is_an_error_with_a_way_out(
 @pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None,
-    reason="vLLM is not installed here; it wants an environment of its own",
+    reason="vLLM is not installed here; it needs a separate environment",
 )
 def test_real_vllm_scores_as_plain_passes_do(folder: Path, reference_engine: HfEngine) -> None:
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What the README shows of task files can be loaded as it stands."""
+"""The task files in the README can be loaded as they are."""
 
 from __future__ import annotations
 

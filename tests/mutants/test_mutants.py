@@ -1,7 +1,7 @@
 """Faults planted in the code on which every number rests are found by the fast tests beside it.
 
 A mutant is one replacement of a piece of source that occurs once in the package. The tests of its
-area run against a copy of the package that has it, in a process of their own, and must fail.
+area run against a copy of the package that has it, in a separate process, and must fail.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_it_holds_for_its_own_task_and_model_only(task: Task, tmp_path: Path) ->
 )
 def test_a_damaged_file_is_refused(task: Task, text: str) -> None:
     (task.source.parent / CALIBRATION_FILE).write_text(text)  # type: ignore[union-attr]
-    with pytest.raises(InputError, match="no file of calibrations"):
+    with pytest.raises(InputError, match="not a file of calibrations"):
         find_calibration(task, {})
 
 

@@ -1,5 +1,5 @@
-"""Runs in processes of their own that are killed, interrupted or starved of disk: nothing is lost,
-nothing is asked twice.
+"""Runs in separate processes that are killed, interrupted or run out of disk space: nothing is
+lost, nothing is asked twice.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class BatchRecordingEngine(FakeEngine):
 
 
 class RecordingProgress(NullRunObserver):
-    """Writes down what a run tells about its progress."""
+    """Records the progress that a run reports."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -359,7 +359,7 @@ def test_a_folder_of_something_else_is_left_alone(
 ) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter-1.txt").write_text("It was")
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         run(task, FakeEngine(), write_rows(5), out=tmp_path / "thesis")
     with pytest.raises(UsageError, match="is a file"):
         run(task, FakeEngine(), write_rows(5), out=tmp_path / "rows.csv")

@@ -28,6 +28,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def list_example_texts(name: str) -> list[str]:
-    """What tells the rows apart: the last column that the input names."""
+    """The column that distinguishes rows: the last one that the input names."""
     columns = re.findall(r"\{\{ (\w+) \}\}", read_example_task(name)["input"])
     return [row[columns[-1]] for row in read_example_table(name)]

@@ -86,7 +86,7 @@ class FaultScript:
 
 @dataclass(slots=True)
 class LoggedCall:
-    """One call as the server saw it. ``body_hash`` tells calls with the same body from others;
+    """One call as the server saw it. ``body_hash`` identifies calls with the same body;
     times are time.monotonic().
     """
 

@@ -1,4 +1,4 @@
-"""A disk that is full, as far as this process can tell."""
+"""A full disk, simulated for this process by a limit on file sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fault server and the engine that speaks to it, for tests of every dialect."""
+"""A fault server and the engine that is connected to it, for tests of every dialect."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def run_llama_server(model: Path, *, context: int = 2048, threads: int = 1) -> I
         "model_alias": "smollm2",
         "host": "127.0.0.1",
         "port": port,
-        # without it the server answers a wish for log-probabilities with HTTP 500
+        # without it the server answers a request for log-probabilities with HTTP 500
         "logits_all": "true",
         "n_ctx": context,
         "n_threads": threads,
@@ -78,7 +78,7 @@ def run_transformers_server(folder: Path, *, dtype: str = "float32") -> Iterator
 
 
 def _find_free_port() -> int:
-    """A port that is free now. Both servers want a number, so that another program could take it
+    """A port that is free now. Both servers need a number, so that another program could take it
     before they do.
     """
     with socket.socket() as probe:
@@ -88,7 +88,7 @@ def _find_free_port() -> int:
 
 @contextmanager
 def _start_server(command: Sequence[str], url: str) -> Iterator[None]:
-    """A server in a process of its own that answers at ``url``; RuntimeError, with the end of its
+    """A server in a separate process that answers at ``url``; RuntimeError, with the end of its
     log, where it does not come up.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ def find_gold(text: str) -> str:
 
 
 class ManualClock:
-    """A clock's time, which passes as it is told to: tests of budgets must not depend on how busy
+    """A clock that tests advance: tests of budgets must not depend on how busy
     the machine is.
     """
 

@@ -1,4 +1,4 @@
-"""Scores from whole forward passes over prompt + candidate, and nothing of the engine's own
+"""Scores from whole forward passes over prompt + candidate, without code of the engine
 search.
 """
 

@@ -521,7 +521,7 @@ def _truncate_prompt(
     window: int | None = None,
     drop: Literal["head", "tail"] | None = None,
 ) -> tuple[str, int]:
-    """(what the model reads, the token count that usage tells)."""
+    """(what the model reads, the token count in usage)."""
     tokens = split_tokens(prompt)
     window, drop = window or features.context, drop or features.truncate
     keep = len(tokens)

@@ -88,7 +88,7 @@ def make_training_data(
 
 
 def predict_with_draft(task: Task, folder: Path, texts: Sequence[str]) -> list[medtask.Answer]:
-    """What the model in a desk's draft says."""
+    """The answers of the model in a draft folder."""
     return list(
         medtask.predict(
             task, medtask.load_model(str(folder / "draft")), [{"text": text} for text in texts]

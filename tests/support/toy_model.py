@@ -110,9 +110,7 @@ class ToyModel:
         )[:count]
 
     def compute_text_logprob(self, prompt: str, text: str) -> float:
-        """Log-probability of all tokens of ``text`` behind ``prompt``: what a plain forward pass
-        would tell.
-        """
+        """Log-probability of all tokens of ``text`` after ``prompt``, as from a forward pass."""
         tokens = split_tokens(text)
         return sum(
             self.logprobs(prompt + "".join(tokens[:at]), [token])[0]
@@ -141,7 +139,7 @@ class ToyModel:
         stop: Sequence[str] = (),
     ) -> tuple[list[ToyStep], str]:
         """Write greedily, held to one of the texts ``allowed`` if any; (steps, "stop" | "length").
-        END is no step.
+        END is not a step.
 
         ``renormalize``: log-probabilities after what is not allowed was taken away, not before.
         """

@@ -1,4 +1,4 @@
-"""A training in a process of its own, to be killed: python trainee.py FOLDER BASE [SECONDS A
+"""A training in a separate process, to be killed: python trainee.py FOLDER BASE [SECONDS A
 STEP].
 """
 

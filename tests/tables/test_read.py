@@ -1,4 +1,4 @@
-"""Which files make a table, what is said when they do not, and what a table is."""
+"""Reading of tables: which files are tables, and the errors of those that are not."""
 
 from __future__ import annotations
 

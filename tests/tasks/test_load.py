@@ -1,4 +1,4 @@
-"""Task files: what loads, and how everything that is wrong is told at once."""
+"""Task files: which ones load, and that all faults of a file are reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gold of multiple choice: the letters that cells stand for, and what a column holds."""
+"""Gold of multiple choice: the letters that cells stand for, and the form of a column."""
 
 from __future__ import annotations
 

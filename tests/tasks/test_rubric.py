@@ -43,7 +43,7 @@ def write_rubric(tmp_path: Path, text: str) -> Path:
 def find_faults(tmp_path: Path, text: str) -> dict[int | None, str]:
     with pytest.raises(TaskFaults) as caught:
         load_rubric(write_rubric(tmp_path, text))
-    assert "medtask check" not in caught.value.fix  # a rubric is no task
+    assert "medtask check" not in caught.value.fix  # a rubric is not a task
     return {fault.line: fault.message for fault in caught.value.faults}
 
 

@@ -1,5 +1,5 @@
-"""Fitting a hybrid's weights: the best there are, on rows of their own, and honest about what they
-bring.
+"""Fitting a hybrid's weights: the best ones, on rows that no member was trained on, and an
+estimate of their gain.
 """
 
 from __future__ import annotations

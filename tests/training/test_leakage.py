@@ -43,7 +43,7 @@ def test_equal_and_near_texts_are_distinguished(task: Task) -> None:
     leaks = find_text_leaks(task, TEXTS, [1, 2])
     assert (leaks.validation, leaks.equal, leaks.near) == (2, 1, 1)
     assert leaks.share == 1.0
-    assert [(twin.train_row, twin.validation_row) for twin in leaks.worst] == [(1, 3), (1, 2)]
+    assert [(pair.train_row, pair.validation_row) for pair in leaks.worst] == [(1, 3), (1, 2)]
     assert leaks.worst[0].likeness == 1.0 > leaks.worst[1].likeness >= 0.8
     lines = leaks.describe()
     assert lines[0] == "1 of 2 validation rows ask the same as a training row"

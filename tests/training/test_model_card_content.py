@@ -1,4 +1,4 @@
-"""What a card tells of a task is what was learnt from it."""
+"""A model card describes the task and the training data that the model learned from."""
 
 from __future__ import annotations
 
@@ -64,6 +64,4 @@ def test_a_validation_table_is_named() -> None:
     task = medtask.load_task(EXAMPLE)
     table = medtask.read_table(EXAMPLE / "procedures.csv")
     output = build_card_task(build_training_data(task, table, validation=table), {}, {})
-    assert output.split.startswith(
-        "validation rows come from a table of their own, procedures.csv, "
-    )
+    assert output.split.startswith("validation rows come from a separate table, procedures.csv, ")

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own that are killed, interrupted or starved of disk."""
+"""Trainings in separate processes that are killed, interrupted or run out of disk space."""
 
 from __future__ import annotations
 

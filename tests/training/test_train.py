@@ -213,7 +213,7 @@ def test_an_adapter_is_put_on_no_other_base(trained_model_home: Path, tmp_path: 
             str(save_model(tmp_path / "bloom", "bloom")), adapter=str(trained_model_home / "model")
         )
     assert "llama" in (refusal.value.fix or "")
-    # Another model of the same shape takes it: whoever puts it there is told.
+    # A model of the same shape would accept it: the user is warned.
     engine = medtask.load_model(
         str(save_model(tmp_path / "qwen", "qwen2")), adapter=str(trained_model_home / "model")
     )

@@ -1,4 +1,4 @@
-"""What a training noted down outlives whatever ends it."""
+"""The training log survives every end of a training."""
 
 from __future__ import annotations
 

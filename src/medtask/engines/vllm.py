@@ -136,7 +136,7 @@ def _import_vllm() -> Any:
             "vLLM is not installed here"
             if isinstance(error, ModuleNotFoundError)
             else f"vLLM cannot be imported here ({error})",
-            fix="run it as a server in an environment of its own and name "
+            fix="run it as a server in a separate environment and name "
             "http://127.0.0.1:8000/v1#model as the model; or install vllm"
             " and medtask together into a new environment",
         ) from None

@@ -71,7 +71,7 @@ def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
 
 
 def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
-    """About how many characters of the text fit into the prompt; 0 if the engine cannot tell."""
+    """About how many characters of the text fit into the prompt; 0 if the engine does not know."""
     plan = engine.plan([prompt])
     if plan is None:
         return 0

@@ -44,7 +44,7 @@ from medtask.tasks.task import Task
 SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
 SAMPLE_FILES = (SAMPLE_FILE, "sample.xlsx")  # in a workbook ids are text
 FORMAT = 2
-_FORMAT_WITH_NONE_AS_WORD = 1  # without this column: the word "none" said that no label applies
+_FORMAT_WITH_NONE_AS_WORD = 1  # without this column: the word "none" meant that no label applies
 _FORMATS = (_FORMAT_WITH_NONE_AS_WORD, FORMAT)
 
 

@@ -204,7 +204,7 @@ def _read_file(path: Path) -> list[SavedCalibration]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         fix = "move the file aside; medtask evaluate RUN --calibrate writes it anew"
         raise InputError(
-            f"{path} is no file of calibrations ({type(error).__name__})", fix=fix
+            f"{path} is not a file of calibrations ({type(error).__name__})", fix=fix
         ) from error
 
 

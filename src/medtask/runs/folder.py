@@ -32,7 +32,7 @@ def open_run_folder(out: Path, *, new_run: bool = False) -> Path:
     _make_folder(out)
     if not (out / MANIFEST_FILE).exists() and not _is_empty(out):
         raise UsageError(
-            f"{out} holds files and is no run folder",
+            f"{out} contains files and is not a run folder",
             fix="give an empty or a new folder with --out",
         )
     return out

@@ -166,7 +166,7 @@ def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTa
     except (LookupError, TypeError, ValueError) as error:
         fix = "name the task file with --task"
         raise InputError(
-            f"the manifest of {folder} does not tell what was asked", fix=fix
+            f"the manifest of {folder} does not describe what was asked", fix=fix
         ) from error
     names = rename_columns(task, data["columns"])
     task = replace(task, source=task.source or _find_task_file(folder, facts["source"]))
@@ -259,7 +259,7 @@ def _open_gold(answers: AnswerTable, gold: str | None, options: ReadOptions) -> 
     if not Path(path).is_file():
         fix = f"name a column ({format_columns(columns)}), or a file with the columns id and gold"
         raise UsageError(
-            f"{quote(gold)} is no column of {answers.table.source}, and no "
+            f"{quote(gold)} is not a column of {answers.table.source} or a "
             f"file{format_suggestion(gold, columns)}",
             fix=fix,
         )

@@ -26,8 +26,8 @@ def read_annotations(cell: object) -> list[object] | None:
     Argilla's responses and ``{"value": ...}``. Several annotators must agree.
 
     Returns:
-        The values (an empty list if no value was given); None if the cell is no list or object,
-        has another shape, or holds annotators who disagree.
+        The values (an empty list if no value was given); None if the cell is not a list or an
+        object, has another shape, or holds annotators who disagree.
     """
     container = parse_container(cell)
     if container is None:

@@ -1,4 +1,4 @@
-"""Gold of multiple choice: the letters that a cell stands for, and what a column of cells holds."""
+"""Gold of multiple choice: the letters that cells stand for, and the form of a column of cells."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _describe_split(data: TrainingData) -> str:
         return ""
     if divided.has_own_table:
         return (
-            "validation rows come from a table of their own, "
+            "validation rows come from a separate table, "
             f"{Path(data.validation_source).name}, {data.validation_sha256}"
         )
     description = (

@@ -46,7 +46,7 @@ class SplitReport:
     def describe(self) -> str:
         """A phrase on how the validation rows were chosen."""
         if self.has_own_table:
-            return "the validation rows come from a table of their own"
+            return "the validation rows come from a separate table"
         near_duplicates = (
             f"; {self.near_duplicate_rows:,} rows stay together with their near duplicates"
             if self.near_duplicate_rows
@@ -211,7 +211,7 @@ def split_questions(
         return mask, SplitReport(False, share, seed, near_duplicate_rows=None)
     raise InputError(
         f"the {len(keys):,} training rows cannot be split: {_explain_failed_split(task, examples)}",
-        fix="give the validation rows as a table of their own: --validation TABLE",
+        fix="give the validation rows in a separate table: --validation TABLE",
     )
 
 

@@ -47,7 +47,7 @@ def make_closed_schema(**properties: Any) -> dict[str, Any]:
 
 
 def generate_constrained(constraint: GrammarConstraint, seed: int, max_tokens: int = 4000) -> str:
-    """Write by chance whatever is allowed, until nothing is or the end is drawn; short texts are
+    """Write random allowed tokens, until none is allowed or the end is drawn; short texts are
     likelier than with fair dice.
     """
     chance = random.Random(seed)

@@ -43,8 +43,8 @@ def test_whatever_the_tokens_are_the_text_is_that_of_the_decoder(tokens: list[in
     for token in tokens:
         transcript.add_token(token)
     transcript.flush()
-    # Bytes that make no character may be told as more or fewer marks than by decoding them all at
-    # once.
+    # Bytes that make no character may be decoded to more or fewer replacement characters than
+    # by decoding them all at once.
     assert transcript.text.replace("\ufffd", "") == TOKENIZER.decode(tokens).replace("\ufffd", "")
 
 

@@ -21,7 +21,7 @@ class LetterTokenizer:
 
 
 class FixedMask:
-    """Stands in for llguidance: allows the tokens whose bits are set, for ever."""
+    """Replaces llguidance: always allows the tokens whose bits are set."""
 
     def __init__(self, *tokens: int) -> None:
         self.bits = sum(1 << token for token in tokens)

@@ -171,7 +171,7 @@ def test_a_model_that_cannot_read_a_text_by_itself_is_found_out_at_start(
 ) -> None:
     from transformers import T5Config, T5Model
 
-    # An encoder with a decoder, which wants a text of its own.
+    # An encoder with a decoder, which needs its own input text.
     shape = {
         "d_model": 16,
         "d_kv": 4,

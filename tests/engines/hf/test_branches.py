@@ -1,4 +1,4 @@
-"""Prompts with several branches, with thoughts, with text of their own, and with few-shot turns:
+"""Prompts with several branches, with thoughts, with their own text, and with few-shot turns:
 against plain passes.
 """
 

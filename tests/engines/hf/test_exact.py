@@ -139,7 +139,7 @@ def test_a_record_cannot_end_its_own_turn(chat_engine: HfEngine) -> None:
 
 
 def test_a_merge_across_the_border_is_scored_exactly(tmp_path: Path) -> None:
-    # In the plain format "Answer:" is no border for the tokenizer; labels that begin with other
+    # In the plain format "Answer:" is not a token boundary; labels that begin with other
     # characters may merge into it.
     engine = load_hf(
         str(save_model(tmp_path, "llama", None)), LoadOptions(dtype="float32", device="cpu")

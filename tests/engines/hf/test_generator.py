@@ -16,7 +16,7 @@ import torch
 
 from medtask.engines.base import EngineInfo
 from medtask.engines.decoding.sequence import MIN_LOOP_TOKENS
-from medtask.engines.hf import decoding as desk_module
+from medtask.engines.hf import decoding as decoding_module
 from medtask.engines.hf.attention import ATTENTION
 from medtask.engines.hf.decoding import measure_token_bytes
 from medtask.engines.hf.engine import MAX_RUNNING, HfEngine
@@ -67,7 +67,7 @@ def generate_texts(
 
 
 def generate_reference_tokens(engine: HfEngine, prompt: Prompt, count: int) -> list[int]:
-    """The tokens by transformers' generate, and nothing of the engine's own but the rendered
+    """The tokens by transformers' generate, without any code of the engine but the rendered
     prompt.
     """
     tokens = torch.tensor([engine.render(prompt).prompt_tokens])
@@ -412,16 +412,16 @@ def test_out_of_memory_halves_the_rows_and_loses_no_word(
 ) -> None:
     whole = generate_texts(llama, make_prompts())
     passes = 0
-    run_pass = desk_module.run_forward_pass
+    run_pass = decoding_module.run_forward_pass
 
     def fail_above_limit(decoder, plan):
         nonlocal passes
         passes += 1
-        if isinstance(plan, desk_module.DecodePass) and len(plan.tokens) > 3 and passes > 8:
+        if isinstance(plan, decoding_module.DecodePass) and len(plan.tokens) > 3 and passes > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run_pass(decoder, plan)
 
-    monkeypatch.setattr(desk_module, "run_forward_pass", fail_above_limit)
+    monkeypatch.setattr(decoding_module, "run_forward_pass", fail_above_limit)
     room = llama.kv_budget_bytes
     after = generate_texts(llama, make_prompts())
     assert room
@@ -437,14 +437,14 @@ def test_out_of_memory_halves_the_rows_and_loses_no_word(
 def test_a_row_that_never_fits_fails_alone(
     llama: HfEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_pass = desk_module.run_forward_pass
+    run_pass = decoding_module.run_forward_pass
 
     def fail_on_long_rows(decoder, plan):
         if len(plan.tokens) > 80:
             raise MemoryError
         return run_pass(decoder, plan)
 
-    monkeypatch.setattr(desk_module, "run_forward_pass", fail_on_long_rows)
+    monkeypatch.setattr(decoding_module, "run_forward_pass", fail_on_long_rows)
     room = llama.kv_budget_bytes
     results = {result.record_id: result for result in llama.generate(make_prompts(), LONG_LIMITS)}
     llama.kv_budget_bytes = room
@@ -460,7 +460,7 @@ def test_a_failing_model_is_an_engine_error(
     def fail(decoder, plan):
         raise RuntimeError("some kernel, and what stood in the record")
 
-    monkeypatch.setattr(desk_module, "run_forward_pass", fail)
+    monkeypatch.setattr(decoding_module, "run_forward_pass", fail)
     with pytest.raises(EngineError, match="RuntimeError") as caught:
         list(llama.generate(make_prompts(), LONG_LIMITS))
     assert "record" not in str(caught.value)
@@ -484,11 +484,11 @@ def test_rows_at_once_follow_from_memory(llama: HfEngine, monkeypatch: pytest.Mo
     widths = []
 
     def record_batch_size(decoder, plan):
-        widths.append(len(plan.tokens) if isinstance(plan, desk_module.DecodePass) else 0)
+        widths.append(len(plan.tokens) if isinstance(plan, decoding_module.DecodePass) else 0)
         return run_pass(decoder, plan)
 
-    run_pass = desk_module.run_forward_pass
-    monkeypatch.setattr(desk_module, "run_forward_pass", record_batch_size)
+    run_pass = decoding_module.run_forward_pass
+    monkeypatch.setattr(decoding_module, "run_forward_pass", record_batch_size)
     longest = (
         max(len(llama.render(prompt).prompt_tokens) for prompt in make_prompts())
         + LONG_LIMITS.max_tokens

@@ -339,7 +339,7 @@ def test_offline_a_model_that_is_not_here_is_named_with_the_switches(
 def test_the_hubs_refusals_are_explained(
     status: int, code: str, words: str, tmp_path: Path
 ) -> None:
-    """In a process of its own: huggingface_hub reads HF_ENDPOINT once. The server is ours, on
+    """In a separate process: huggingface_hub reads HF_ENDPOINT once. The server is ours, on
     loopback.
     """
 

@@ -90,8 +90,8 @@ def test_what_the_answer_did_not_follow_is_split_equally_and_reported_as_slack()
 def test_mass_that_was_not_reported_is_slack() -> None:
     output = make_steps(("MRI", {"MRI": 0.6, "The": 0.2}))
     scores = read_scores("MRI", output)
-    # 0.2 was not told, and no token of it is likelier than 0.2: all of it could be a way to write
-    # one of the others.
+    # 0.2 was not reported, and no token of it is likelier than 0.2: all of it could be a way to
+    # write one of the others.
     assert scores.slack == pytest.approx(0.2 / (0.6 + 0.2))
     assert exp_logprobs(scores) == pytest.approx([0, 0, 1])
 

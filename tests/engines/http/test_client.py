@@ -123,7 +123,7 @@ def assert_retry_after_respected(log: Sequence[LoggedCall]) -> None:
     ]
     assert output
     for at, wait_s in output:
-        # Those that were on their way when it was told cannot know of it.
+        # Calls that were sent before the pause cannot respect it.
         assert not [
             entry.started_at - at for entry in log if at + 0.08 < entry.started_at < at + wait_s
         ]
@@ -417,7 +417,7 @@ def test_the_name_that_the_user_wrote_is_the_name_that_the_certificate_must_have
 def test_a_broken_handshake_is_tried_again(
     certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A port behind which every other connection is no TLS at all."""
+    """A port on which every other connection does not speak TLS."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     with (
         serve(FaultServer(), certificate=certificate) as url,
@@ -527,7 +527,7 @@ def count_open_files() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a Path would not be faster to read
 
 
-# Answers at once and in a process of its own: ten thousand calls are to take seconds.
+# Answers at once and in a separate process: ten thousand calls take seconds.
 _QUICK_SERVER = """
 import asyncio
 async def serve(reader, writer):
@@ -606,7 +606,7 @@ BROKEN_ANSWER_FAULTS = [
 def test_half_and_wrong_answers_are_asked_again_and_become_no_label(
     reference_answers: dict[str, str], name: str
 ) -> None:
-    """Of swapped answers a server must tell by its ids: there, and only there, the client can see
+    """Swapped answers can be detected by ids only: there, and only there, the client can see
     it.
     """
     app = FaultServer(script=FaultScript([FaultRule(name, rate=0.1)], seed=13))

@@ -238,7 +238,7 @@ def test_a_prompt_above_the_context_is_too_long_and_no_answer(
 
 
 class UninformativeModel(ToyModel):
-    """Log-probabilities that tell nothing, as from a server that ignores what it was asked for."""
+    """Constant log-probabilities, as from a server that ignores the request for them."""
 
     def logprobs(self, text: str, tokens: Any) -> list[float]:
         return [-3.0 for _ in tokens]

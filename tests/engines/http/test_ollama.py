@@ -165,7 +165,7 @@ def test_versions_that_cut_prompts_in_silence_are_refused(open_engine: EngineOpe
 class StubClient:
     """A client that answers from a table."""
 
-    class endpoint:  # noqa: N801 - stands for an attribute
+    class endpoint:  # noqa: N801 - replaces an attribute
         url = "http://127.0.0.1:11434"
         dialect = "ollama"
 

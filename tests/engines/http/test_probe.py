@@ -144,7 +144,7 @@ class LlamaCppPythonServer:
         body = json.loads(message.get("body") or b"null")
         self.bodies.append(body)
         if scope["path"] == "/extras/tokenize/count":
-            told = json.dumps({"count": 1 + len(self.model.encode(body["input"]))}).encode()
+            body_text = json.dumps({"count": 1 + len(self.model.encode(body["input"]))}).encode()
             await send(
                 {
                     "type": "http.response.start",
@@ -152,7 +152,7 @@ class LlamaCppPythonServer:
                     "headers": [(b"content-type", b"application/json")],
                 }
             )
-            await send({"type": "http.response.body", "body": told})
+            await send({"type": "http.response.body", "body": body_text})
             return
         known = {
             name: value for name, value in (body or {}).items() if name != "structured_outputs"
@@ -178,7 +178,7 @@ def test_llama_cpp_pythons_server_is_held_by_a_grammar_and_its_prompts_are_count
         ) == ("llama-cpp-python", "grammar", "text")
         rows = [make_row_prompt(row) for row in range(4)]
         assert all(isinstance(result, Scores) for result in engine.score(rows))
-        # Its default would make what the prompt says, labels above all, less likely to be said
+        # Its default would make the words of the prompt, labels above all, less likely
         # again.
         assert app.bodies[-1]["repeat_penalty"] == 1.0
         app.cut(3)
@@ -225,7 +225,7 @@ def test_a_server_is_asked_in_the_words_that_it_knows() -> None:
 
 
 class UuidCheckingServer:
-    """A server that refuses, with HTTP 400, calls whose id is no UUID: llama-cpp-python's does."""
+    """A server that refuses calls whose id is not a UUID (HTTP 400), as llama-cpp-python does."""
 
     def __init__(self, server: FaultServer) -> None:
         self._server = server

@@ -100,7 +100,7 @@ def test_a_file_that_is_no_gguf_never_reaches_the_parser_in_c(
     monkeypatch.setattr(
         llama_cpp,
         "llama_model_load_from_file",
-        lambda *_: pytest.fail("the file was handed to llama.cpp"),
+        lambda *_: pytest.fail("the file was passed to llama.cpp"),
     )
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 64)

@@ -26,7 +26,7 @@ LONG = ("Operations on the eye " * 8, "Operations on the ear " * 8, "Operations 
 
 
 def make_requests(*examples: str, text: str = "headache") -> list[PromptRequest]:
-    """One unit for each example that stands before the question."""
+    """One unit for each example before the question."""
     units = []
     for row, example in enumerate(examples):
         turns = (

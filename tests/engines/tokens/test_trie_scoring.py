@@ -74,7 +74,7 @@ def test_questions_read_together_score_as_plain_passes_do(
     for question, found in zip(questions, score_branches(questions, read), strict=True):
         assert_close(found, score_branch_reference(model, question)[0])
     assert len(read.calls) > 1, (
-        "no branching below the first one was read: nothing of the descent is tested"
+        "no branching below the first one was read: the descent is not tested"
     )
 
 

@@ -263,7 +263,7 @@ def test_review_effort_goes_where_it_removes_most_errors() -> None:
     order, worth = rank_for_review(confidence)
     assert order.tolist() == [2, 1, 4, 0, 3, 5]
     assert worth == pytest.approx([1, 0.8, 0.5, 0.1, 0.1, 0.05])
-    # A text that stands in twenty rows is worth twenty looks, and its rows stay together.
+    # A text that occurs in twenty rows counts as twenty labelled rows, which stay together.
     same = np.array([0] * 20 + [1, 2])
     order, worth = rank_for_review(np.array([0.9] * 20 + [0.2, 0.5]), duplicate_codes=same)
     assert order.tolist() == [*range(20), 20, 21]

@@ -123,7 +123,7 @@ def test_tiny_samples_are_refused(n: int) -> None:
     ("gold", "constant", "reason"),
     [
         (np.zeros(200, dtype=int), False, "one class"),
-        (np.arange(200) % 3, True, "same shares"),
+        (np.arange(200) % 3, True, "same probabilities"),
         (np.full(200, -1), False, "no row has gold"),
     ],
 )

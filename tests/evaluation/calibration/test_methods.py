@@ -36,12 +36,12 @@ def test_the_temperature_is_scikit_learns() -> None:
     shares, gold = draw_probabilities(RANDOM, 600, overconfidence=2.5)
     shares = np.clip(shares, 1e-5, None)  # below 1e-6 ours reads them as that
     shares /= shares.sum(axis=1, keepdims=True)
-    peer = CalibratedClassifierCV(
+    reference = CalibratedClassifierCV(
         FrozenEstimator(IdentityClassifier().fit(shares, gold)), method="temperature"
     ).fit(shares, gold)
     found = fit_temperature(shares, gold, PLAIN, prior=0.0)
     assert found.temperature == pytest.approx(2.5, rel=0.15)
-    assert found.apply(shares) == pytest.approx(peer.predict_proba(shares), abs=1e-3)
+    assert found.apply(shares) == pytest.approx(reference.predict_proba(shares), abs=1e-3)
     assert fit_temperature(shares, gold, PLAIN).temperature == pytest.approx(
         found.temperature, rel=0.01
     )
@@ -52,7 +52,7 @@ def test_a_bias_is_found_and_taken_off() -> None:
     found = fit_bias(shares, gold, PLAIN)
     assert found.temperature == pytest.approx(1.5, rel=0.15)
     assert np.subtract(found.bias, found.bias[1]) == pytest.approx([-2 / 1.5, 0, 1 / 1.5], abs=0.3)
-    # No point nearby has less loss: the slope that is handed to the optimiser is right.
+    # No point nearby has less loss: the gradient that the optimiser gets is right.
     best = (
         log_loss(gold, found.apply(shares)) * len(gold)
         + (np.log(found.temperature) ** 2 + np.square(found.bias).sum()) / 2

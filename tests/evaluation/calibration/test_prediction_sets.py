@@ -49,11 +49,11 @@ def test_sets_are_those_of_mapie(miss: float) -> None:
 
     shares, gold = draw_probabilities(300)
     fresh, _ = draw_probabilities(500)
-    peer = SplitConformalClassifier(
+    reference = SplitConformalClassifier(
         IdentityClassifier(), confidence_level=1 - miss, conformity_score="lac", prefit=True
     )
-    peer.conformalize(shares, gold)
-    _, sets = peer.predict_set(fresh)
+    reference.conformalize(shares, gold)
+    _, sets = reference.predict_set(fresh)
     assert np.array_equal(fit_valid_sets(shares, gold, miss=miss).apply(fresh), sets[:, :, 0])
 
 
@@ -64,14 +64,14 @@ def test_crc_is_mapies_on_a_grid() -> None:
 
     shares = RANDOM.random((200, 3))
     truth = RANDOM.random((200, 3)) < shares
-    truth[~truth.any(axis=1), 0] = True  # MAPIE wants a true label in every row
+    truth[~truth.any(axis=1), 0] = True  # MAPIE requires a true label in every row
     grid = np.linspace(0, 1, 501)
-    peer = MultiLabelClassificationController(
+    reference = MultiLabelClassificationController(
         lambda x: x, risk="recall", method="crc", target_level=0.8, predict_params=grid
     )
-    peer.calibrate(shares, truth)
+    reference.calibrate(shares, truth)
     assert fit_valid_sets(shares, truth, miss=0.2).threshold == pytest.approx(
-        float(np.ravel(peer.best_predict_param)[0]), abs=0.004
+        float(np.ravel(reference.best_predict_param)[0]), abs=0.004
     )
 
 

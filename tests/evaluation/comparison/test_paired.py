@@ -1,4 +1,4 @@
-"""Who is better, corrected for how often that was asked, and how many rows would tell."""
+"""Paired tests with Holm's correction, and the number of rows that would show a difference."""
 
 from __future__ import annotations
 

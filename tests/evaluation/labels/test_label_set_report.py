@@ -132,6 +132,10 @@ def test_nothing_at_all_can_be_examined() -> None:
 
 
 def test_answers_without_gold_and_all_abstained_find_no_pairs() -> None:
-    tally = count_label_pairs([*LABELS, "unknown"], [(None, "unknown")] * 30, abstain="unknown")
-    examination = check_label_set(LabelSetInputs(MEANINGS, abstain="unknown", pair_counts=tally))
+    pair_counts = count_label_pairs(
+        [*LABELS, "unknown"], [(None, "unknown")] * 30, abstain="unknown"
+    )
+    examination = check_label_set(
+        LabelSetInputs(MEANINGS, abstain="unknown", pair_counts=pair_counts)
+    )
     assert {finding.topic for finding in examination.findings} == {"never_predicted"}

@@ -1,4 +1,4 @@
-"""Pictures of a comparison are sound SVG, whatever the numbers."""
+"""Plots of a comparison are valid SVG for all numbers."""
 
 from __future__ import annotations
 

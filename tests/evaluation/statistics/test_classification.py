@@ -88,10 +88,10 @@ def test_every_figure_equals_scikit_learns_from_rows(pairs: list[tuple[str, str 
 def test_what_the_bootstrap_measures_on_a_draw_is_what_scikit_learn_measures(
     pairs: list[tuple[str, str | None]],
 ) -> None:
-    tally = CellCounter()
+    counter = CellCounter()
     for truth, answer in pairs:
-        tally.add((CLASSES.index(truth), CLASSES.index(answer) if answer else 4))
-    cells, units = tally.finish()
+        counter.add((CLASSES.index(truth), CLASSES.index(answer) if answer else 4))
+    cells, units = counter.finish()
     measured = _ClassificationSums(*cells.T, units, 4).compute_metrics(units.counts[None])[0]
     quality = grade_answers([truth for truth, _ in pairs], [answer for _, answer in pairs])
     output = [
@@ -264,12 +264,12 @@ def test_a_hundred_thousand_rows_take_seconds(labels: int, size: int) -> None:
     random = np.random.default_rng(0)
     gold = random.integers(0, labels, 100_000)
     answers = np.where(random.random(100_000) < 0.6, gold, random.integers(0, labels, 100_000))
-    tally = CellCounter()
+    counter = CellCounter()
     for row, pair in enumerate(zip(gold.tolist(), answers.tolist(), strict=True)):
-        tally.add(pair, str(row // size) if size > 1 else None)
+        counter.add(pair, str(row // size) if size > 1 else None)
     names = [str(label) for label in range(labels)]
     start = time.perf_counter()
-    quality = compute_metrics_from_cells(*tally.finish(), names)
+    quality = compute_metrics_from_cells(*counter.finish(), names)
     assert quality is not None
     assert quality.groups == (None if size == 1 else 20_000)
     assert time.perf_counter() - start < 30  # some 3 s on two idle cores

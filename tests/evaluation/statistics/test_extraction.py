@@ -85,7 +85,7 @@ def test_each_field_is_right_wrong_missed_or_invented() -> None:
         "side": "left",
     }
     found = {".".join(path): finding for path, finding, _, _ in compare_objects(gold, answer)}
-    # gold says nothing of the side, so nothing can be wrong there
+    # gold has no side, so the side is not graded
     assert found == {
         "stage": "right",
         "size.value": "wrong",

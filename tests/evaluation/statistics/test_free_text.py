@@ -1,4 +1,4 @@
-"""Metrics of generated text, against values computed by hand."""
+"""Metrics of generated text, compared with expected values."""
 
 from __future__ import annotations
 

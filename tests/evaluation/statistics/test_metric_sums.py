@@ -139,7 +139,7 @@ def test_rows_of_one_group_are_drawn_together() -> None:
     )
     assert alone.value == together.value == 0.5
     assert None not in (alone.low, alone.high, together.low, together.high)
-    # Twenty groups tell as much as twenty rows: the interval is wider by the root of ten.
+    # Twenty groups are as informative as twenty rows: the interval is wider by the root of ten.
     assert (together.high - together.low) / (alone.high - alone.low) == pytest.approx(
         10**0.5, rel=0.15
     )  # type: ignore[operator]

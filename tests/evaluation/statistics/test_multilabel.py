@@ -1,4 +1,4 @@
-"""Sets of labels: by hand, and as scikit-learn counts them."""
+"""Metrics of sets of labels, compared with expected values and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_figures_are_the_ones_by_hand() -> None:
     assert get_value(quality.micro_f1) == pytest.approx(2 * 2 / (4 + 2))
     assert get_value(quality.macro_f1) == pytest.approx((1 + 0 + 0) / 3)
     assert quality.sample_f1.value == pytest.approx((2 / 3 + 1 + 1 + 0) / 4)
-    # Wrong of every label where there is no answer.
+    # Without an answer every label is wrong.
     assert get_value(quality.hamming_loss) == pytest.approx((1 / 3 + 0 + 0 + 1) / 4)
     assert (quality.gold_mean, quality.answered_mean) == (1.0, pytest.approx(2 / 3))
     assert [(one.label, one.gold, one.answered) for one in quality.labels] == [

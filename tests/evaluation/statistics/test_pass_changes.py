@@ -16,7 +16,7 @@ def make_is_right(truth: str) -> object:
 def summarise_passes(
     *rows: tuple[list[tuple[str, str | None]], str | None],
 ) -> tuple[PassSummary, ...]:
-    """``rows``: what each pass said, in order, and gold."""
+    """``rows``: the answer of each pass, in order, and gold."""
     gatherer = PassAccumulator()
     for result, gold in rows:
         *steps, (name, value) = result

@@ -1,4 +1,4 @@
-"""Rows by cell and by group, whatever order they come in."""
+"""Counts of rows by cell and by group do not depend on the order of rows."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_units_bring_the_rows_that_were_counted(
     random.Random(seed).shuffle(shuffled)
     found = []
     for order in (rows, shuffled):
-        tally = CellCounter()
+        counter = CellCounter()
         for cell, group in order:
-            tally.add(cell, group)
-        cells, units = tally.finish()
+            counter.add(cell, group)
+        cells, units = counter.finish()
         assert [tuple(cell) for cell in cells.tolist()] == sorted({cell for cell, _ in rows})
         assert units.count_rows_per_cell().tolist() == [
             sum(other == tuple(cell) for other, _ in rows) for cell in cells.tolist()

@@ -1,4 +1,4 @@
-"""Shared words: by hand, and as the reference implementations count them."""
+"""Shared words, compared with expected values and with reference implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in a real MLflow store: what is told, and what is not."""
+"""Runs in a real MLflow store: what is logged, and what is not."""
 
 from __future__ import annotations
 

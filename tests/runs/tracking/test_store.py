@@ -1,4 +1,4 @@
-"""Where a tracking server is, and whether it may be told anything."""
+"""The address of a tracking server, and whether anything may be sent to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a run: facts and figures, and no text of a record."""
+"""What is logged of a run: facts and metrics, and no text of a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs as calls of Weave: told to a server of this machine that speaks as much of its API as one
+"""Runs as calls of Weave, sent to a server of this machine that has as much of its API as one
 call needs.
 """
 
@@ -120,7 +120,7 @@ def test_a_run_is_one_call_with_facts_and_figures(server: type[StubWeaveServer])
     assert call["op_name"].startswith("weave:///team/purpose/op/medtask.run")
     assert call["inputs"]["parameters"]["data.sha256"] == "abc"
     assert call["output"]["figures"] == {"accuracy": 0.5, "accuracy.n": 3.0, "rows": 3.0}
-    assert call["attributes"]["weave"] == {}  # neither machine nor client is told
+    assert call["attributes"]["weave"] == {}  # neither machine nor client is sent
     assert find_unset_variables() == ()
 
 

@@ -109,7 +109,7 @@ def test_two_tasks_are_learnt_by_one_model(tmp_path: Path, base: Path) -> None:
     fitted = fit_language(
         [make_training_data(first), make_training_data(second)], make_recipe(base), context
     )
-    # It stands for one task, and this is a model for two.
+    # A calibration is for one task, and this is a model for two.
     assert fitted.trained_model.task_fingerprint == ""
     assert list_losses(context.log.points)[-1] < list_losses(context.log.points)[0]
 

@@ -161,7 +161,7 @@ def test_packed_gradients_are_those_of_rows_read_one_by_one(
     scale = max(weight.norm().item() for weight in plain.values())
     for name, expected in plain.items():
         gap = (packed[name] - expected).norm().item()
-        # A weight whose gradient is nothing but rounding has no relative error to speak of.
+        # A gradient that is only rounding error has no meaningful relative error.
         assert gap <= 1e-4 * max(expected.norm().item(), 1e-3 * scale), name
 
 

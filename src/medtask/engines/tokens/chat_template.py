@@ -76,7 +76,7 @@ def _compile_template(source: str) -> jinja2.Template:
         ValueError,
     ) as error:
         raise InputError(
-            f"the model's chat template is no usable Jinja ({type(error).__name__})",
+            f"the model's chat template is not valid Jinja ({type(error).__name__})",
             fix="take another model, or repair its template",
         ) from None
 

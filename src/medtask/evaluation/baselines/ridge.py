@@ -201,7 +201,7 @@ def compute_text_kernel(texts: Sequence[str]) -> FloatArray:
 def _weigh_terms(counts: Any) -> Any:
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    # A term of one text tells nothing about another one.
+    # A term that occurs in one text only says nothing about other texts.
     shared = np.bincount(counts.indices, minlength=counts.shape[1]) > 1
     if not shared.any():
         return counts[:, :0].astype(float)

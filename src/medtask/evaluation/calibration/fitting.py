@@ -159,7 +159,7 @@ def fit_batch_calibration(
     seen = known[usable].sum(axis=0)
     if len(labels) < 2 or _is_constant(probabilities[usable]):
         return Refusal(
-            "all rows have the same shares: there is nothing that tells a liking from an answer",
+            "all rows have the same probabilities: a bias cannot be distinguished from an answer",
             rows,
         )
     mean = np.where(known, probabilities, 0.0)[usable].sum(axis=0) / np.maximum(seen, 1)
@@ -223,7 +223,7 @@ def _find_unfit_reason(probabilities: FloatArray, gold: GoldArray, exclusive: bo
     if not exclusive and len(np.unique(gold)) < 2:
         return "gold says the same of every label of every row"
     return (
-        "all rows have the same shares: there is nothing to calibrate"
+        "all rows have the same probabilities: there is nothing to calibrate"
         if _is_constant(probabilities)
         else None
     )

@@ -104,7 +104,7 @@ def fit_prediction_sets(
     )
     if threshold is None:
         return Refusal(
-            f"the truth is no option of its row in more than {100 * miss:g} % of the rows", rows
+            f"gold is not an option of its row in more than {100 * miss:g} % of the rows", rows
         )
     draft = PredictionSets(
         "lac" if single else "crc", threshold, miss, rows, groups is not None, ()

@@ -223,7 +223,7 @@ def align_rows(
             ungraded=len(shared - gold_by_id.keys() - unknown),
             unknown=len(unknown - gold_by_id.keys()),
             left_out=count_left_out(left_out.values()),
-            outside={entrant.name: entrant.invalid_answers for entrant in systems},
+            outside={system.name: system.invalid_answers for system in systems},
         ),
     )
 

@@ -65,7 +65,7 @@ def find_disagreements(
 ) -> tuple[DirectedDisagreements, DirectedDisagreements]:
     """Rows of both directions, sorted by difference, then by confidence of the wrong answer."""
     one, other = (
-        next(entrant for entrant in comparison.systems if entrant.name == name)
+        next(system for system in comparison.systems if system.name == name)
         for name in (first, second)
     )
     gaps = _compute_row_scores(comparison, one) - _compute_row_scores(comparison, other)
@@ -117,18 +117,18 @@ def _build_disagreement(
 ) -> SystemDisagreement:
     cases = [
         build_report_row(
-            entrant.rows[place],
-            entrant.answers[place],
+            system.rows[place],
+            system.answers[place],
             comparison.texts[place],
             comparison.gold[place],
             style=get_evaluation_kind(comparison.kind).row_style,
             options=comparison.options[place],
         )
-        for entrant in (ahead, behind)
+        for system in (ahead, behind)
     ]
     answers = [
-        SystemAnswer(entrant.name, _format_value(case), case.confidence, entrant.right[place])
-        for entrant, case in zip((ahead, behind), cases, strict=True)
+        SystemAnswer(system.name, _format_value(case), case.confidence, system.right[place])
+        for system, case in zip((ahead, behind), cases, strict=True)
     ]
     case = cases[0]
     return SystemDisagreement(

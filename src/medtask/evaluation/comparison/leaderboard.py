@@ -136,11 +136,11 @@ def rank_systems(
         seed: Seed of bootstraps and randomisation tests.
     """
     lines = [
-        _build_system_entry(comparison, entrant, price_per_hour, seed)
-        for entrant in comparison.systems
+        _build_system_entry(comparison, system, price_per_hour, seed)
+        for system in comparison.systems
     ]
     entries = {
-        entrant.name: compute_system_metrics(comparison, entrant) for entrant in comparison.systems
+        system.name: compute_system_metrics(comparison, system) for system in comparison.systems
     }
     metric = next(iter(entries[comparison.systems[0].name].metric_sums))
     lines.sort(key=lambda line: _get_sort_key(line, metric))
@@ -152,7 +152,7 @@ def rank_systems(
     )
     baseline_entries: list[tuple[LeaderboardEntry, SystemMetrics | None]] = []
     if baselines is not None:
-        best = next(entrant for entrant in comparison.systems if entrant.name == lines[0].name)
+        best = next(system for system in comparison.systems if system.name == lines[0].name)
         baseline_entries = _run_baselines(comparison, best, definitions, keywords, baselines)
     against = [(system, other) for system in named for _, other in baseline_entries if other]
     baseline_pairs = compare_pairs(
@@ -249,7 +249,7 @@ def _run_baselines(
     if not any(comparison.texts) and get_evaluation_kind(comparison.kind).baselines.need_texts:
         note = "the rows have no texts"
         return [(LeaderboardEntry("simple methods", "", "–", True, {}, note=note), None)]
-    taken = {entrant.name for entrant in comparison.systems}
+    taken = {system.name for system in comparison.systems}
     found = []
     for baseline, answers in run_baselines_with_answers(
         comparison.kind,

@@ -195,7 +195,7 @@ def find_missing_label(
     unknown_gold = pair_counts.unknown_gold if pair_counts else 0
     if unknown_gold and pair_counts:
         signs.append(
-            f"gold is no label of the set in {unknown_gold:,} of "
+            f"gold is not a label of the task in {unknown_gold:,} of "
             f"{format_row_count(unknown_gold + pair_counts.gold_rows)} with gold"
         )
         figures["strange_gold"] = unknown_gold
@@ -259,7 +259,7 @@ def _advise_on_missing_label(fallback_label: str | None) -> str:
         )
     label = 'a label "other" whose definition says when it applies'
     return (
-        f"{look}: what they have in common may be a label of its own; else add {label}, or "
+        f"{look}: what they have in common may be a new label; else add {label}, or "
         '"abstain: not enough information"'
     )
 

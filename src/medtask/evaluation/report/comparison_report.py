@@ -43,7 +43,7 @@ MAX_PARTS_SHOWN = 40  # maximum number of labels or fields on the page
 
 
 def write_comparison(
-    path: Path, contest: ComparisonRows, leaderboard: Leaderboard, notes: Sequence[str] = ()
+    path: Path, comparison: ComparisonRows, leaderboard: Leaderboard, notes: Sequence[str] = ()
 ) -> None:
     """Writes the report to ``path``, and its numbers to a JSON file in the same folder.
 
@@ -52,25 +52,25 @@ def write_comparison(
     Raises:
         StorageError: If the files cannot be written.
     """
-    disagreements = _find_disagreements(contest, leaderboard)
+    disagreements = _find_disagreements(comparison, leaderboard)
     numbers = {
-        **contest.to_json(),
+        **comparison.to_json(),
         **leaderboard.to_json(),
-        "notes": [*notes, *contest.row_coverage.describe()],
+        "notes": [*notes, *comparison.row_coverage.describe()],
         "disagreements": [one.to_json() for pair in disagreements for one in pair],
     }
     replace_text(path.with_suffix(".json"), json.dumps(numbers, default=str) + "\n")
-    replace_text(path, render_comparison(contest, leaderboard, notes, disagreements))
+    replace_text(path, render_comparison(comparison, leaderboard, notes, disagreements))
 
 
 def render_comparison(
-    contest: ComparisonRows,
+    comparison: ComparisonRows,
     leaderboard: Leaderboard,
     notes: Sequence[str] = (),
     disagreements: Sequence[tuple[DirectedDisagreements, DirectedDisagreements]] | None = None,
 ) -> str:
     """Returns the report as HTML."""
-    names = [entrant.name for entrant in contest.systems]
+    names = [system.name for system in comparison.systems]
     return (
         create_template_environment()
         .get_template("comparison.html.j2")
@@ -78,46 +78,48 @@ def render_comparison(
             name=" against ".join(names)
             if len(names) == 2
             else f"{len(names)} systems, side by side",
-            lead=_describe_comparison(contest),
-            tiles=_list_tiles(contest, leaderboard),
-            warnings=[*notes, *contest.row_coverage.describe()],
-            leaderboard=_build_leaderboard_blocks(contest, leaderboard),
+            lead=_describe_comparison(comparison),
+            tiles=_list_tiles(comparison, leaderboard),
+            warnings=[*notes, *comparison.row_coverage.describe()],
+            leaderboard=_build_leaderboard_blocks(comparison, leaderboard),
             speed=_build_speed_blocks(leaderboard),
             pairs=_build_pair_blocks(leaderboard),
             simple=[_build_pair_table(leaderboard.baseline_pairs, "Systems against simple methods")]
             if leaderboard.baseline_pairs
             else [],
-            disputes=_find_disagreements(contest, leaderboard)
+            disputes=_find_disagreements(comparison, leaderboard)
             if disagreements is None
             else disagreements,
-            parts=_build_part_blocks(contest, leaderboard),
-            systems=_build_system_blocks(contest, leaderboard),
-            methods=_build_method_blocks(contest, leaderboard),
+            parts=_build_part_blocks(comparison, leaderboard),
+            systems=_build_system_blocks(comparison, leaderboard),
+            methods=_build_method_blocks(comparison, leaderboard),
         )
     )
 
 
 def _find_disagreements(
-    contest: ComparisonRows, leaderboard: Leaderboard
+    comparison: ComparisonRows, leaderboard: Leaderboard
 ) -> list[tuple[DirectedDisagreements, DirectedDisagreements]]:
     named = [line.name for line in leaderboard.entries if not line.baseline]
     return [
-        find_disagreements(contest, first, second) for first, second in list_system_pairs(named)
+        find_disagreements(comparison, first, second) for first, second in list_system_pairs(named)
     ]
 
 
-def _describe_comparison(contest: ComparisonRows) -> str:
-    groups = len({group for group in contest.groups if group})
+def _describe_comparison(comparison: ComparisonRows) -> str:
+    groups = len({group for group in comparison.groups if group})
     grouped = f", in {groups:,} groups" if groups else ""
-    both = "both systems" if len(contest.systems) == 2 else f"all {len(contest.systems)} systems"
+    both = (
+        "both systems" if len(comparison.systems) == 2 else f"all {len(comparison.systems)} systems"
+    )
     return (
-        f"{capitalise_first(format_row_count(len(contest.ids)))} with gold{grouped}, which "
+        f"{capitalise_first(format_row_count(len(comparison.ids)))} with gold{grouped}, which "
         f"{both} have."
     )
 
 
-def _list_tiles(contest: ComparisonRows, leaderboard: Leaderboard) -> list[tuple[str, str]]:
-    tiles = [(f"{len(contest.ids):,}", "rows compared")]
+def _list_tiles(comparison: ComparisonRows, leaderboard: Leaderboard) -> list[tuple[str, str]]:
+    tiles = [(f"{len(comparison.ids):,}", "rows compared")]
     for line in [line for line in leaderboard.entries if not line.baseline][:3]:
         reached = leaderboard.headline(line)
         if reached:
@@ -134,7 +136,7 @@ def _list_tiles(contest: ComparisonRows, leaderboard: Leaderboard) -> list[tuple
 
 
 def _build_leaderboard_blocks(
-    contest: ComparisonRows, leaderboard: Leaderboard
+    comparison: ComparisonRows, leaderboard: Leaderboard
 ) -> list[ReportBlock]:
     name = capitalise_first(get_metric_title(leaderboard.metric))
     ranked = [
@@ -157,7 +159,7 @@ def _build_leaderboard_blocks(
         for place, line in enumerate(leaderboard.entries, 1)
     ]
     blocks: list[ReportBlock] = [
-        Paragraph(describe_leaderboard(leaderboard, len(contest.ids))),
+        Paragraph(describe_leaderboard(leaderboard, len(comparison.ids))),
         ReportPlot(
             f"{name} with 95 % intervals, the best first.",
             draw_intervals(reached, f"{name} of all systems"),
@@ -293,16 +295,16 @@ def _describe_verdict(pair: PairedComparison) -> str:
         return "no difference at all"
     return (
         f"no clear difference; about {round_up_rows(pair.more_rows):,} more rows with gold "
-        "would tell"
+        "would show one"
     )
 
 
-def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
+def _build_part_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
     """F1 by label, or share of right values by field, with one column per system."""
     lines = [line for line in leaderboard.entries if line.parts]
     if not lines:
         return []
-    texts = get_evaluation_kind(contest.kind).texts
+    texts = get_evaluation_kind(comparison.kind).texts
     gold: dict[str, int] = {}
     for line in lines:
         gold.update({name: n for name, (n, _) in line.parts.items()})
@@ -337,15 +339,15 @@ def _build_part_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> lis
     ]
 
 
-def _build_system_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
+def _build_system_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
     lines: list[list[TableCell]] = []
     by_name: Mapping[str, LeaderboardEntry] = {line.name: line for line in leaderboard.entries}
-    for system in contest.systems:
+    for system in comparison.systems:
         line = by_name[system.name]
         ran = format_time(system.facts.started) or MISSING
         asked = system.facts.task or MISSING
-        absent = contest.row_coverage.absent[system.name]
-        rows = f"{contest.row_coverage.rows[system.name]:,}"
+        absent = comparison.row_coverage.absent[system.name]
+        rows = f"{comparison.row_coverage.rows[system.name]:,}"
         lines.append(
             [system.name, line.title, asked, ran, rows, f"{absent:,}", f"{line.unanswered or 0:,}"]
         )
@@ -354,18 +356,18 @@ def _build_system_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> l
         *(("Rows", "n"), ("Rows it lacks", "n"), ("Without an answer", "n")),
     )
     sentence = (
-        f"Of {contest.row_coverage.union:,} different rows, {contest.row_coverage.eligible:,} are "
-        "in every system and have gold. "
+        f"Of {comparison.row_coverage.union:,} different rows, "
+        f"{comparison.row_coverage.eligible:,} are in every system and have gold. "
     )
     sentence += "Rows without an answer are not left out: they count as wrong."
     return [Paragraph(sentence), ReportTable("Systems", head, lines)]
 
 
-def _build_method_blocks(contest: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
+def _build_method_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
     tests = " or ".join(
         dict.fromkeys(pair.test for pair in (*leaderboard.pairs, *leaderboard.baseline_pairs))
     )
-    units = "groups" if any(contest.groups) else "rows"
+    units = "groups" if any(comparison.groups) else "rows"
     return [
         Paragraph(
             f"Every pair is tested on the same rows, by {tests}. McNemar’s test looks at the rows "

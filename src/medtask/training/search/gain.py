@@ -109,8 +109,8 @@ def measure_gain(
     one, other = (compute_system_metrics(rows, system) for system in rows.systems)
     (pair,) = compare_pairs([(other, one)], rows.groups, seed=seed)
     measure, units = pair.headline[0], build_resampling_units(rows.groups, len(rows.ids))
-    tell = estimate_proportion_metric if measure == "accuracy" else estimate_metric
-    figures = [tell(side.metric_sums[measure], units, seed=seed) for side in (one, other)]
+    estimate = estimate_proportion_metric if measure == "accuracy" else estimate_metric
+    figures = [estimate(side.metric_sums[measure], units, seed=seed) for side in (one, other)]
     return Gain(measure, figures[0], figures[1], pair)
 
 

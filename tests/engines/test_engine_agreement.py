@@ -1,5 +1,5 @@
-"""The same small task through every engine that can read the built-in model, two of them behind
-servers that others wrote.
+"""All engines that can read the built-in model agree on a small task, two of them behind the
+servers of other projects.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EXAMPLES = (
 )
 TEXTS = [way.format(part) for part, way in itertools.product(PARTS, TEMPLATES)]
 # Worked examples keep the answer of so small a model inside the set: without them next to all of
-# its probability lies elsewhere, and the likeliest tokens that a server tells hold none of the
+# its probability is elsewhere, and the likeliest tokens that a server returns have none of the
 # labels.
 TASK = Task(
     "parts",
@@ -53,7 +53,7 @@ TASK = Task(
     "{{ text }}",
     labels=tuple(Label(part, "", part) for part in PARTS),
     examples=tuple(Example({"text": text}, part) for text, part in EXAMPLES),
-    fingerprint="peers",
+    fingerprint="agreement",
 )
 TEXT_PROMPT = Prompt("bone", (Message("user", "Name a bone of the human body."),), (), "")
 SCHEMA = {
@@ -162,7 +162,7 @@ def test_a_tokenizer_of_ones_own_counts_as_the_server_does(built_in: Path) -> No
 
 
 def test_the_reference_knows_the_answers(hf_probabilities: np.ndarray) -> None:
-    """Agreement on answers at chance would tell nothing. Measured: 27 of 28."""
+    """Agreement on random answers would mean nothing. Measured: 27 of 28."""
     right = [
         PARTS[best] in text
         for best, text in zip(hf_probabilities.argmax(axis=1), TEXTS, strict=True)
