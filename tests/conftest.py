@@ -21,6 +21,15 @@ def no_native_bf16() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_probe_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Results of probes are not kept beyond the tests: their models are not used again."""
+    folder = tmp_path_factory.mktemp("cache") / "probes"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medtask.engines.files.probe_results.find_probe_folder", lambda: folder)
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A run without slow tests is also one without tests of scale."""
     for item in items:

@@ -84,6 +84,11 @@ def inspect_machine(*, accelerator: bool = True) -> Machine:
     )
 
 
+def inspect_processor() -> tuple[str, bool]:
+    """The name of the CPU, and whether it multiplies bfloat16 in hardware."""
+    return _find_processor_name(), _has_native_bf16()
+
+
 def choose_device(requested: str, machine: Machine) -> str:
     """The torch device: ``requested``; for "auto", the accelerator if there is one.
 

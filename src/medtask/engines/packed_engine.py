@@ -14,6 +14,7 @@ from medtask.engines.decoding.constraints import ConstraintFactory
 from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
 from medtask.engines.decoding.scheduler import SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence, StopConditions
+from medtask.engines.files.probe_results import ProbeKey, keep_probe_gap, read_probe_gap
 from medtask.engines.tokens.chat import (
     ChatFormat,
     TokenizedBranch,
@@ -40,8 +41,8 @@ from medtask.records import (
     Status,
 )
 
-# Scored at every start, packed and by the reference. Texts of different lengths and labels with a
-# common prefix detect leaks between rows; two branches detect leaks between branches.
+# Scored packed and by the reference, when a model is first loaded. Texts of different lengths and
+# labels with a common prefix detect leaks between rows; two branches detect leaks between branches.
 _PROBE_BRANCHES = (
     Branch("", ("wrist", "knee", "knee joint")),
     Branch("Side: ", ("left", "right"), weigh="text"),
@@ -103,14 +104,26 @@ class PackedEngine(Engine):
         """Reference scores: a separate forward pass for each label."""
         raise NotImplementedError
 
-    def check_packing(self, tolerance: float) -> None:
-        """Disable packing if a probability differs by more than ``tolerance``."""
-        gap = self.compare_with_reference(PROBE_PROMPTS)
+    def check_packing(self, tolerance: float, key: ProbeKey | None = None) -> None:
+        """Disable packing if a probability differs by more than ``tolerance``.
+
+        With a ``key`` the result is kept, and a kept result is used.
+        """
+        gap = read_probe_gap(key) if key else None
+        if gap is None:
+            gap = self.compare_with_reference(PROBE_PROMPTS)
+            if key:
+                keep_probe_gap(key, gap)
         self.info = replace(self.info, details={**self.info.details, "packed_against_plain": gap})
         if not gap <= tolerance:
             self.disable_packing(
                 f"rows read together and alone differ by {gap:.2g} in a probability"
             )
+
+    @property
+    def packing_failed(self) -> bool:
+        """Whether `check_packing` has disabled packing."""
+        return not self.packed and "packed_against_plain" in self.info.details
 
     def compare_with_reference(self, prompts: Sequence[Prompt]) -> float:
         """The largest difference of a probability between packed and reference scores; inf if

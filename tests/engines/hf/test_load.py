@@ -12,7 +12,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,7 +25,8 @@ import torch
 import medtask
 from medtask.engines.files.model_files import ModelFiles, find_built_in_model, locate_model
 from medtask.engines.files.weights import count_parameters, hash_model_files
-from medtask.engines.hf.load import load_hf, plan_hf_load
+from medtask.engines.hf.engine import HfEngine
+from medtask.engines.hf.load import HfLoadPlan, HfSource, load_hf, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.registry import load_model
 from medtask.errors import (
@@ -154,6 +155,35 @@ def test_a_processor_with_bfloat16_loads_float32_if_only_that_is_packed(
     named = load_model(str(folder), dtype="bfloat16")
     assert not named.packed
     assert named.info.identity["dtype"] == "bfloat16"
+
+
+def test_the_second_load_uses_the_result_of_the_first_probe(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medtask.hardware._has_native_bf16", lambda: True)
+    monkeypatch.setattr(
+        "medtask.engines.hf.load.PROBE_TOLERANCES", {"bfloat16": 0.0, "float32": 1e-4}
+    )
+    first = load_model(str(folder))
+    formats: list[str] = []
+    load = medtask.engines.hf.load._load_model
+
+    def record_load(source: HfSource, plan: HfLoadPlan, torch: Any) -> tuple[Any, Any]:
+        formats.append(plan.dtype)
+        return load(source, plan, torch)
+
+    def refuse_probe(engine: HfEngine, prompts: object) -> float:
+        raise AssertionError("the model is probed again")
+
+    monkeypatch.setattr("medtask.engines.hf.load._load_model", record_load)
+    monkeypatch.setattr(HfEngine, "compare_with_reference", refuse_probe)
+    second = load_model(str(folder))
+    assert formats == ["float32"]
+    assert second.info == first.info
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(AssertionError, match="probed again"):
+        load_model(str(folder))
 
 
 def test_bfloat16_agrees_with_float32_within_what_is_measured(folder: Path) -> None:

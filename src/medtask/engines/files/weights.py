@@ -25,6 +25,7 @@ from medtask.model_weights import check_loaded_model
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
 
 _SHORT_HASH = 16  # characters
+MIN_CACHED_BYTES = 32_000_000  # of files whose hash is cached; reading them takes 20 ms or more
 # Config, tokenizer and chat template, by the names that transformers, sentence-transformers and
 # mlx-lm read.
 _MODEL_FILES = (
@@ -145,8 +146,15 @@ def hash_weights(folder: Path) -> str:
         ]
     ):
         target = path.resolve().name if path.is_symlink() else ""
-        digest.update(f"{path.name}:{target if len(target) == 64 else hash_file(path)}\n".encode())
+        digest.update(
+            f"{path.name}:{target if len(target) == 64 else hash_weight_file(path)}\n".encode()
+        )
     return digest.hexdigest()
+
+
+def hash_weight_file(path: Path) -> str:
+    """A file's SHA-256, cached for large files."""
+    return (hash_file_cached if path.stat().st_size >= MIN_CACHED_BYTES else hash_file)(path)
 
 
 def hash_model_files(folder: Path) -> dict[str, str]:
@@ -172,7 +180,7 @@ def hash_text(text: str) -> str:
 
 
 def hash_file_cached(path: Path) -> str:
-    """A file's SHA-256, cached by path, size and time: reading 40 GB takes longer than loading."""
+    """A file's SHA-256, cached by path, size and times: reading 40 GB takes longer than loading."""
     if cached_hash := read_cached_hash(path):
         return cached_hash
     sha256, cache_file = hash_file(path), _find_hash_file(path)
@@ -198,9 +206,9 @@ def _find_hash_file(path: Path) -> Path:
     import platformdirs
 
     file_stat = path.stat()
-    key = hashlib.sha256(
-        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}".encode()
-    ).hexdigest()
+    # The time of the last change of the inode, unlike that of the content, cannot be set back.
+    stamps = file_stat.st_size, file_stat.st_mtime_ns, file_stat.st_ctime_ns, file_stat.st_ino
+    key = hashlib.sha256("|".join(map(str, (path.resolve(), *stamps))).encode()).hexdigest()
     return Path(platformdirs.user_cache_dir("medtask")) / "hashes-of-checked" / key[:32]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +21,7 @@ from medtask.engines.files.model_files import (
     require_transformers,
     with_adapter,
 )
+from medtask.engines.files.probe_results import ProbeKey, read_probe_gap
 from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
@@ -64,34 +67,99 @@ def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
     if options.adapter is not None:
         files = with_adapter(files, Path(options.adapter))
     _check_trained_model(files)
-    plan = plan_hf_load(files, inspect_machine(), options)
-    engine = _load_planned(files, plan, reference, options)
-    if options.dtype == "auto" and plan.device == "cpu" and plan.dtype != "float32":
-        engine = _prefer_packed(engine, files, reference, options)
+    machine = inspect_machine()
+    plan = plan_hf_load(files, machine, options)
+    source = _prepare_source(files)
+    may_change = options.dtype == "auto" and plan.device == "cpu" and plan.dtype != "float32"
+    if may_change and _is_known_to_fail(source, plan):
+        plan = _plan_float32(plan, files, machine, options)
+    engine = _load_planned(source, plan, reference, options)
+    if may_change and engine.packing_failed:
+        exact_plan = _plan_float32(plan, files, machine, options)
+        if exact_plan is not plan:
+            engine.close()
+            engine = _load_planned(source, exact_plan, reference, options)
     return engine
 
 
-def _prefer_packed(
-    engine: HfEngine, files: ModelFiles, reference: str, options: LoadOptions
-) -> HfEngine:
-    """The engine, or the model in float32 if only that format reads rows together.
+@dataclass(frozen=True, slots=True)
+class HfSource:
+    """The files of a model, ready to be loaded: ``folder`` holds config, weights and tokenizer."""
+
+    files: ModelFiles
+    folder: Path
+    hashes: Mapping[str, str]
+
+    def make_probe_key(self, plan: HfLoadPlan) -> ProbeKey:
+        """What the result of the probe depends on."""
+        facts = {
+            **self.hashes,
+            "dtype": plan.dtype,
+            "quantize": plan.quantize or "no",
+            "device": plan.device,
+        }
+        return ProbeKey(facts, ("torch", "transformers"))
+
+
+def _prepare_source(files: ModelFiles) -> HfSource:
+    """Hash the files of a model; those of a GGUF file are dequantised first."""
+    with block_network(), _convert_load_errors(files):
+        if files.is_gguf:
+            folder, file_hash = dequantize_gguf(files.path)
+            hashes = {"file": file_hash}
+        else:
+            folder = files.path
+            hashes = {"weights": hash_weights(folder), **hash_model_files(folder)}
+        if files.adapter:
+            hashes["adapter"] = hash_weights(files.adapter)
+    return HfSource(files, folder, hashes)
+
+
+@contextmanager
+def _convert_load_errors(files: ModelFiles) -> Iterator[None]:
+    from huggingface_hub.errors import StrictDataclassError  # config values of the wrong types
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # deprecations between libraries
+            yield
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        StrictDataclassError,
+    ) as error:
+        raise make_load_error(files.reference, error) from error
+
+
+def _is_known_to_fail(source: HfSource, plan: HfLoadPlan) -> bool:
+    """Whether an earlier probe has found that rows cannot be read together."""
+    gap = read_probe_gap(source.make_probe_key(plan))
+    return gap is not None and gap > PROBE_TOLERANCES[plan.dtype]
+
+
+def _plan_float32(
+    plan: HfLoadPlan, files: ModelFiles, machine: Machine, options: LoadOptions
+) -> HfLoadPlan:
+    """The plan in float32, for a model that reads rows together only in that format; the given plan
+    if the model does not fit.
 
     Small models differ by more than the tolerance in bfloat16. Reading label by label is slower by
     an order of magnitude than any difference between the formats.
     """
-    if engine.packed or engine.info.details.get("packed_against_plain") is None:
-        return engine
     try:
-        plan = plan_hf_load(files, inspect_machine(), replace(options, dtype="float32"))
+        exact_plan = plan_hf_load(files, machine, replace(options, dtype="float32"))
     except ModelTooLarge:
-        return engine
+        return plan
     note = "float32, because rows cannot be read together in bfloat16"
-    engine.close()
-    return _load_planned(files, replace(plan, notes=(*plan.notes, note)), reference, options)
+    return replace(exact_plan, notes=(*exact_plan.notes, note))
 
 
 def _load_planned(
-    files: ModelFiles, plan: HfLoadPlan, reference: str, options: LoadOptions
+    source: HfSource, plan: HfLoadPlan, reference: str, options: LoadOptions
 ) -> HfEngine:
     import torch
 
@@ -103,10 +171,9 @@ def _load_planned(
                 "not reliable"
             )
             plan = replace(plan, notes=(*plan.notes, note))
-    with block_network(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # deprecations between libraries
-        model, tokenizer, hashes = _load_model(files, plan, torch)
-    return _build_engine(model, tokenizer, files, plan, hashes)
+    with block_network(), _convert_load_errors(source.files):
+        model, tokenizer = _load_model(source, plan, torch)
+    return _build_engine(model, tokenizer, source, plan)
 
 
 def plan_hf_load(files: ModelFiles, machine: Machine, options: LoadOptions) -> HfLoadPlan:
@@ -153,45 +220,25 @@ def plan_hf_load(files: ModelFiles, machine: Machine, options: LoadOptions) -> H
     return HfLoadPlan(chosen_device, chosen_dtype, quantize, budget_tokens, tuple(notes))
 
 
-def _load_model(files: ModelFiles, plan: HfLoadPlan, torch: Any) -> tuple[Any, Any, dict[str, str]]:
-    from huggingface_hub.errors import (
-        StrictDataclassError,
-    )  # a config.json with values of the wrong types
+def _load_model(source: HfSource, plan: HfLoadPlan, torch: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options: dict[str, Any] = {"dtype": getattr(torch, plan.dtype), "trust_remote_code": False}
-    hashes: dict[str, str] = {}
-    try:
-        if files.is_gguf:
-            source, hashes["file"] = dequantize_gguf(files.path)
-        else:
-            source = files.path
-            hashes |= {"weights": hash_weights(source), **hash_model_files(source)}
-        if plan.quantize:
-            options["quantization_config"] = _make_quantization_config(plan, torch)
-            options["device_map"] = plan.device
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, loading_info = AutoModelForCausalLM.from_pretrained(
-            source,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # named by the check
-            output_loading_info=True,
-            **options,
-        )
-        check_loaded_model(model, loading_info, files.reference)
-        if files.adapter:
-            model, hashes["adapter"] = _apply_adapter(model, files.adapter, plan)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        StrictDataclassError,
-    ) as error:
-        raise make_load_error(files.reference, error) from error
-    return model if plan.quantize else model.to(plan.device), tokenizer, hashes
+    if plan.quantize:
+        options["quantization_config"] = _make_quantization_config(plan, torch)
+        options["device_map"] = plan.device
+    tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    model, loading_info = AutoModelForCausalLM.from_pretrained(
+        source.folder,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # named by the check
+        output_loading_info=True,
+        **options,
+    )
+    check_loaded_model(model, loading_info, source.files.reference)
+    if source.files.adapter:
+        model = _apply_adapter(model, source.files.adapter, plan)
+    return model if plan.quantize else model.to(plan.device), tokenizer
 
 
 def _make_quantization_config(plan: HfLoadPlan, torch: Any) -> Any:
@@ -220,7 +267,7 @@ def _check_trained_model(files: ModelFiles) -> None:
         read_model_metadata(folder)
 
 
-def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, str]:
+def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> Any:
     try:
         from peft import PeftModel
     except ImportError:
@@ -253,7 +300,7 @@ def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> tuple[Any, st
         adapted_model.merge_and_unload()
         if plan.dtype == "float32" and not plan.quantize
         else adapted_model.base_model.model
-    ), hash_weights(adapter)
+    )
 
 
 def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
@@ -291,18 +338,17 @@ def _read_base_model(adapter: Path) -> str:
     return base_model if isinstance(base_model, str) else ""
 
 
-def _build_engine(
-    model: Any, tokenizer: Any, files: ModelFiles, plan: HfLoadPlan, hashes: dict[str, str]
-) -> Any:
+def _build_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan) -> HfEngine:
     import torch
 
     from medtask.engines.hf.engine import HfEngine
 
+    files = source.files
     identity = {
         "model": files.reference,
         "dtype": plan.dtype,
         "quantize": plan.quantize or "no",
-        **hashes,
+        **source.hashes,
     }
     if files.revision:
         identity["revision"] = files.revision
@@ -327,7 +373,7 @@ def _build_engine(
         budget_tokens=plan.budget_tokens,
     )
     if engine.packed:
-        engine.check_packing(PROBE_TOLERANCES[plan.dtype])
+        engine.check_packing(PROBE_TOLERANCES[plan.dtype], source.make_probe_key(plan))
     else:
         engine.disable_packing("this architecture does not let its attention be replaced")
     return engine

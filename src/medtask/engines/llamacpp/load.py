@@ -12,6 +12,7 @@ from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
 from medtask.engines.files.model_files import format_title, locate_model
+from medtask.engines.files.probe_results import ProbeKey
 from medtask.engines.files.weights import hash_file_cached, read_cached_hash
 from medtask.engines.llamacpp.log import collect_log_errors, format_log_error
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
@@ -190,7 +191,11 @@ def _build_engine(
         max_cells=max_cells,
     )
     engine.check_packing(
-        PROBE_TOLERANCES["float16"] if plan.dequantize else QUANTIZED_PROBE_TOLERANCE
+        PROBE_TOLERANCES["float16"] if plan.dequantize else QUANTIZED_PROBE_TOLERANCE,
+        ProbeKey(
+            {**engine.info.identity, "device": "gpu" if plan.offload else "cpu"},
+            ("llama-cpp-python",),
+        ),
     )
     return engine
 

@@ -20,6 +20,7 @@ from medtask.engines.files.model_files import (
     make_load_error,
     read_model_json,
 )
+from medtask.engines.files.probe_results import ProbeKey
 from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
     count_parameters,
@@ -162,7 +163,8 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
         max_input_tokens=_find_context_length(config, tokenizer),
         eos_token_ids=list_token_ids(config.get("eos_token_id")),
     )
-    engine.check_packing(PROBE_TOLERANCES[loaded_dtype])
+    key = ProbeKey({**identity, "device": device}, ("mlx", "mlx-lm"))
+    engine.check_packing(PROBE_TOLERANCES[loaded_dtype], key)
     return engine
 
 
