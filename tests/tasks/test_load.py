@@ -437,6 +437,31 @@ def test_faults_of_keywords_have_their_lines(load_faults):
     ]
 
 
+def test_a_cascade_changes_which_model_answers_but_not_the_question(load_text):
+    task = load_text(WITH_LABELS + "cascade: {alpha: 0.05}\n")
+    assert task.cascade_alpha == 0.05
+    assert task.fingerprint == load_text(WITH_LABELS).fingerprint
+    assert load_text(WITH_LABELS + "cascade: {}\n").cascade_alpha == 0.02
+    assert load_text(WITH_LABELS).cascade_alpha is None
+
+
+def test_faults_of_a_cascade_have_their_lines(load_faults):
+    assert load_faults(WITH_LABELS + "cascade:\n  alpha: 2\n") == [
+        (6, '"alpha" must be a number between 0 and 1, such as 0.02')
+    ]
+    ((line, message),) = load_faults(
+        "instruction: Answer.\ninput: '{{ a }}'\nanswer: {kind: answer}\ncascade: {alpha: 0.02}\n"
+    )
+    assert line == 4
+    assert message.startswith("a cascade needs a task with labels")
+
+
+def test_no_pass_has_the_name_of_the_student_of_a_cascade(load_faults):
+    passes = "passes:\n  - {name: student, when: {confidence_below: 0.5}}\n"
+    ((line, message),) = load_faults(WITH_LABELS + "cascade: {}\n" + passes)
+    assert (line, message.split(":")[0]) == (7, '"student" is the pass of the cascade')
+
+
 def test_the_labels_of_a_draft_must_be_filled_in(load_faults):
     ((line, message),) = load_faults(GOOD.replace("curative:", "<first label>:", 1))
     assert line == 5

@@ -58,6 +58,21 @@ class AnswerCache(Protocol):
         """
 
 
+class AnswerMethod(Protocol):
+    """How the rows of a run are answered, as `answer_rows` does it."""
+
+    def __call__(
+        self,
+        task: Task,
+        engine: Engine,
+        records: Iterable[Record],
+        cache: AnswerCache,
+        *,
+        pass_engines: Mapping[str, Engine] | None = None,
+    ) -> Generator[RowAnswer, None, None]:
+        """Yield an answer for every row that is not in ``cache``."""
+
+
 def predict_uncalibrated(
     task: Task,
     model: Engine,

@@ -68,6 +68,7 @@ class Run:
         summary: Statistics of the answers; None unless the run is finished.
         baselines: Simple methods on the same rows; empty without gold.
         notes: What the user should know.
+        cascade: Rows by tier, the promised and the observed difference; None without a cascade.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class Run:
     summary: RunSummary | None = None
     baselines: tuple[Baseline, ...] = ()
     notes: tuple[str, ...] = ()
+    cascade: Mapping[str, Any] | None = None
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
@@ -108,6 +110,7 @@ class Run:
             "gold": self.summary.gold.counts_to_json()
             if self.summary and self.summary.gold
             else None,
+            "cascade": self.cascade,
             "asked": self.new_answers,
             "seconds": round(self.seconds, 3),
             "seconds_to_first_answer": (
@@ -152,6 +155,7 @@ def run(
     allow_remote: bool = False,
     calibrated: bool = True,
     baselines: bool = True,
+    cascade: float | None = None,
     progress: RunObserver | None = None,
 ) -> Run:
     """Answer every row of a table into a run folder, or resume an interrupted run.
@@ -172,6 +176,8 @@ def run(
         allow_remote: Allow models on other machines for further passes.
         calibrated: Apply the calibration of this task and model, if there is one.
         baselines: With gold, compare with simple methods on the same rows.
+        cascade: Let a small classifier answer the rows in which it agrees with the model; in at
+            most this share of all rows its answers may differ. By default the task's.
         progress: Receives notes and progress.
 
     Returns:
@@ -202,6 +208,7 @@ def run(
         allow_remote,
         calibrated,
         baselines,
+        task.cascade_alpha if cascade is None else cascade,
     )
     restored = task if options.out is None or new_run else restore_task(task, options.out)
     setup = prepare_run(restored, read_table(table), options)
@@ -218,11 +225,18 @@ def run_prepared(
 ) -> Run:
     """Answer the rows of a checked run; see `run`."""
     options = setup.options
-    exit_code, summary = 0, None
+    exit_code, summary, cascade = 0, None, None
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
         saved_calibration = _find_calibration(session) if options.calibrated else None
-        session.answer(setup.iter_records())
+        if options.cascade_alpha is None:
+            session.answer(setup.iter_records())
+        else:
+            from medtask.runs.cascade_session import answer_with_cascade
+
+            cascade = answer_with_cascade(
+                session, setup.iter_records, options.cascade_alpha, saved_calibration
+            )
         _check_unchanged(setup, session.request.data_digest)
         exit_code = _choose_exit_code(session, options.max_error_rate)
         summary, baseline_results = _write_outputs(setup, session, saved_calibration)
@@ -243,6 +257,7 @@ def run_prepared(
         summary=summary if finished else None,
         baselines=baseline_results if finished else (),
         notes=tuple(session.notes),
+        cascade=cascade if finished else None,
     )
 
 

@@ -28,7 +28,7 @@ from medtask.tables.write import write_answers
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
-from medtask.tasks.task import Task
+from medtask.tasks.task import STUDENT_PASS, Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.thresholds import FittedThresholds
@@ -68,6 +68,8 @@ class OutputSource:
         """Yield the answers, with calibrated probabilities if there is a calibration."""
         for row_answer in self.ledger.read_answers(self.rows):
             calibration = self.row_calibrations.get(row_answer.row, self.calibration)
+            if row_answer.answer.pass_name == STUDENT_PASS:
+                calibration = None  # it was fitted on the model's probabilities
             yield (
                 replace(
                     row_answer, answer=calibrate_answer(self.task, row_answer.answer, calibration)

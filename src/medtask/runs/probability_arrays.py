@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.errors import UsageError
+from medtask.evaluation.statistics.refusal import Refusal
 from medtask.evaluation.statistics.resampling import assign_singleton_groups
 from medtask.records import AnsweredRow
 from medtask.runs.answer_table import AnswerTable
@@ -25,6 +26,17 @@ def list_outcomes(task: Task) -> tuple[str, ...]:
             fix="leave --calibrate and --sets out",
         )
     return task.outcomes
+
+
+def refuse_student(answers: AnswerTable) -> Refusal | None:
+    """Why no calibration can be fitted; None if no student of a cascade answered the rows."""
+    if not answers.manifest.get("cascade", {}).get("student_rows"):
+        return None
+    reason = (
+        "a student has answered rows of this run, and a calibration is fitted on the model's own "
+        "probabilities: fit it on a run without a cascade"
+    )
+    return Refusal(reason, 0)
 
 
 def collect_probabilities(

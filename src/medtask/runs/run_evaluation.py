@@ -25,7 +25,7 @@ from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse
 from medtask.runs.manifest import get_timestamp
 from medtask.runs.measured_rows import CALIBRATED, make_answered_row_key, select_measured
 from medtask.runs.outputs import create_summary_accumulator
-from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
+from medtask.runs.probability_arrays import collect_probabilities, list_outcomes, refuse_student
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.row_fingerprints import RowFingerprints, fingerprint_rows
@@ -273,6 +273,8 @@ def _fit_calibration(
         fit_calibration,
     )
 
+    if refusal := refuse_student(answers):
+        return refusal, None
     names, exclusive = list_outcomes(answers.task), not answers.task.several
     rows = (
         answers.rows()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtask.errors import InputError, TableError, UsageError
+from medtask.prediction.cascade import check_cascade
 from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
@@ -45,7 +46,8 @@ class RunOptions:
     """The options of a run; see `medtask.run`.
 
     ``row_calibrations``, by row number, replace the calibration of the model, in runs in which rows
-    are answered by different models.
+    are answered by different models. ``cascade_alpha`` is the share of rows that may differ from
+    the model's answers, because a student answers for it.
     """
 
     out: Path | None = None
@@ -58,6 +60,7 @@ class RunOptions:
     allow_remote: bool = False
     calibrated: bool = True
     baselines: bool = True
+    cascade_alpha: float | None = None
     row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
 
 
@@ -94,11 +97,15 @@ class RunSetup:
             "formats": list(self.options.formats),
             "max_error_rate": self.options.max_error_rate,
         }
+        alpha = self.options.cascade_alpha
+        # Another number of rows is another random order.
+        cascade = {"cascade.alpha": f"{alpha:g}", "cascade.rows": str(self.rows)} if alpha else {}
         facts = describe_task_and_table(self.task, self.table, self.table_rows, digest)
         return SessionRequest(
             task=self.task,
             data_digest=digest,
             rows=self.rows,
+            identity_facts=cascade,
             out=self.options.out,
             new_run=self.options.new_run,
             force_lock=self.options.force_lock,
@@ -120,6 +127,8 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
     """
     started = time.monotonic()
     _check_options(options)
+    if options.cascade_alpha is not None:
+        check_cascade(task, options.cascade_alpha)
     refuse_remote_phi(task, allow_remote=options.allow_remote)
     require_columns(task, table, gold_column=options.gold_column)
     table_survey = validate_table(table, task.id_column)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from medtask.engines.base import Engine
 from medtask.errors import EngineError, MedtaskError, RunMismatch
-from medtask.prediction.predictor import answer_rows, check_engines, load_pass_engines
+from medtask.prediction.predictor import AnswerMethod, answer_rows, check_engines, load_pass_engines
 from medtask.privacy import NetworkGuard
 from medtask.records import Record, Status
 from medtask.runs.folder import create_run_folder, find_run, open_run_folder, open_runs_folder
@@ -54,6 +54,7 @@ class SessionRequest:
         task: The task; the ledger stores probabilities of its outcomes.
         data_digest: SHA-256 of all rows.
         rows: How many rows are to be answered.
+        identity_facts: Further facts that must be equal when the run is resumed.
         out: The run folder; None resumes the newest run of the same identity next to the task file,
             or creates a folder there.
         new_run: Whether to start a new run instead of resuming one.
@@ -69,6 +70,7 @@ class SessionRequest:
     task: Task
     data_digest: str
     rows: int
+    identity_facts: Mapping[str, str] = field(default_factory=dict)
     out: Path | None = None
     new_run: bool = False
     force_lock: bool = False
@@ -120,11 +122,12 @@ class Session:
         self.notes.append(text)
         self.observer.on_note(text)
 
-    def answer(self, records: Iterable[Record]) -> None:
+    def answer(self, records: Iterable[Record], method: AnswerMethod = answer_rows) -> None:
         """Answer all records that have no answer in the ledger.
 
         Args:
             records: The rows in order, starting with row 1.
+            method: How they are answered.
 
         Raises:
             Interrupted: A signal requested the process to stop.
@@ -139,7 +142,7 @@ class Session:
             )
         self.observer.on_start(self.request.rows, done)
         started, cost = time.monotonic(), self.cost
-        answers = answer_rows(
+        answers = method(
             self.request.task, self.engine, records, self.ledger, pass_engines=self.pass_engines
         )
         with closing(answers):
@@ -296,7 +299,7 @@ def _open_folder(
     request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
 ) -> tuple[Path, Engine, dict[str, Engine], dict[str, str]]:
     """The locked folder, the models, and the identity that was checked."""
-    identity = identify_task(request.task, request.data_digest)
+    identity = identify_task(request.task, request.data_digest) | dict(request.identity_facts)
     if request.out is not None:
         # Loading a model can take minutes, so the folder is locked and checked first.
         folder = open_run_folder(request.out, new_run=request.new_run)

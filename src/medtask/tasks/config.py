@@ -60,6 +60,12 @@ class BaselinesConfig(ConfigModel):
     keywords: Any = None
 
 
+class CascadeConfig(ConfigModel):
+    alpha: Annotated[
+        float, Field(gt=0, lt=1, description="a number between 0 and 1, such as 0.02")
+    ] = 0.02
+
+
 class PassConditionConfig(ConfigModel):
     confidence_below: Annotated[float | None, FRACTION, NullAsNone] = None
     status: Any = None
@@ -90,6 +96,7 @@ class TaskConfig(ConfigModel):
     reasoning: Any = None
     gate: Any = None
     baselines: Any = None
+    cascade: Any = None
     phi: Annotated[bool | None, BOOLEAN] = None
     passes: Any = None
     review: Any = None

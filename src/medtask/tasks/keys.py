@@ -9,6 +9,7 @@ from typing import Any
 from medtask.display import find_closest, format_suggestion, quote
 from medtask.tasks.config import (
     BaselinesConfig,
+    CascadeConfig,
     ConfigModel,
     ExamplesConfig,
     GateConfig,
@@ -32,6 +33,7 @@ _SECTION_CONFIGS: Mapping[str, type[ConfigModel]] = {
     "examples": ExamplesConfig,
     "when": PassConditionConfig,
     "baselines": BaselinesConfig,
+    "cascade": CascadeConfig,
 }
 
 

@@ -12,6 +12,7 @@ from medtask.errors import InputError, TaskFault, TaskFaults
 from medtask.keywords import compile_keyword
 from medtask.tasks.config import (
     BaselinesConfig,
+    CascadeConfig,
     ConfigModel,
     GateConfig,
     ReviewConfig,
@@ -68,6 +69,7 @@ def load_task(path: str | Path) -> Task:
     )
     task = replace(task, gate=_read_gate(reader, task))
     task = replace(task, keywords=_read_keywords(reader, task))
+    task = replace(task, cascade_alpha=_read_cascade(reader, task))
     few_shot = read_examples(reader, ("examples",), task)
     task = replace(task, examples=few_shot.examples, pool=few_shot.pool)
     check_reasoning(reader, ("reasoning",), task)
@@ -233,6 +235,16 @@ def _read_keywords(reader: TaskReader, task: Task) -> dict[str, tuple[str, ...]]
                 reader.add_fault(f"the keyword {quote(text)} {error}", *place)
         keywords[name] = tuple(str(text) for text in texts)
     return keywords
+
+
+def _read_cascade(reader: TaskReader, task: Task) -> float | None:
+    """The share of rows that may differ; None without a cascade."""
+    if reader.is_missing("cascade"):
+        return None
+    config = reader.read_config(("cascade",), CascadeConfig)
+    if reader.answers_known and (conflict := get_task_kind(task).find_cascade_conflict()):
+        reader.add_fault(conflict, "cascade")
+    return config.alpha if config else None
 
 
 def _read_section(

@@ -12,7 +12,14 @@ from medtask.tasks.fewshot import read_examples
 from medtask.tasks.fingerprint import fingerprint_task
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.reader import TaskReader
-from medtask.tasks.task import ExamplePool, Pass, PassCondition, Reasoning, Task
+from medtask.tasks.task import (
+    STUDENT_PASS,
+    ExamplePool,
+    Pass,
+    PassCondition,
+    Reasoning,
+    Task,
+)
 
 FIRST_PASS = "first"  # noqa: S105 - the name of the pass that asks every row
 # The gate's decision for a row is the same in every pass.
@@ -31,6 +38,9 @@ def derive_passes(reader: TaskReader, task: Task) -> tuple[Pass, ...]:
                 else "is the name of an earlier pass"
             )
             message = f"{quote(config.name)} {what}: give this one another name"
+            reader.add_fault(message, *path, "name")
+        if config.name == STUDENT_PASS and task.cascade_alpha is not None:
+            message = f"{quote(config.name)} is the pass of the cascade: give this one another name"
             reader.add_fault(message, *path, "name")
         names.add(config.name)
         when = _read_pass_condition(reader, (*path, "when"), task)

@@ -15,6 +15,7 @@ from medtask.tasks.document import SourceLines
 # Metadata of fields of specifications. A setting that was added later is in a task's fingerprint
 # only where it is used, so that runs and models of earlier versions still belong to their tasks.
 FINGERPRINTED_IF_SET = {"fingerprinted": "if set"}
+STUDENT_PASS = "student"  # noqa: S105 - the name of the pass of a cascade's student
 NOT_FINGERPRINTED = {"fingerprinted": "never"}  # changes how gold is read, and no answer
 
 
@@ -279,6 +280,8 @@ class Task:
         passes: Further passes, in order.
         review: Which answers are marked for human review.
         keywords: Keywords of labels, for a baseline; see `medtask.keywords`.
+        cascade_alpha: Share of rows in which a run's answer may differ from the model's, because a
+            student answers for it; None for no cascade.
         id_column: The column of ids; None numbers the rows.
         gold_column: The column with the correct answers.
         group_column: Rows with the same value (such as a patient) are not independent.
@@ -307,6 +310,7 @@ class Task:
     passes: tuple[Pass, ...] = ()
     review: Review = field(default_factory=Review)
     keywords: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cascade_alpha: float | None = None
     id_column: str | None = None
     gold_column: str | None = None
     group_column: str | None = None

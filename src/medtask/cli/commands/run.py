@@ -67,6 +67,14 @@ def run(
         bool,
         typer.Option("--uncalibrated", help="Do not apply a stored calibration."),
     ] = False,
+    cascade: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="Let a small classifier answer the rows in which it agrees with the model; at "
+            "most this share of all rows may differ, such as 0.02.",
+        ),
+    ] = None,
     track: TrackingStore = None,
     max_error_rate: Annotated[
         float,
@@ -119,6 +127,7 @@ def run(
             progress=display,
             allow_remote=allow_remote,
             calibrated=not uncalibrated,
+            cascade=cascade,
         )
     document = result.to_json()
     if display.first_answer_s is not None:

@@ -22,6 +22,7 @@ from medtask.evaluation.presentation.formatting import find_manifest_value
 from medtask.evaluation.presentation.plots import draw_bar
 from medtask.evaluation.report import quality_sections, sections
 from medtask.evaluation.report.baseline_text import list_baseline_warnings
+from medtask.evaluation.report.cascade_section import build_cascade_blocks
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import estimate_proportion, metrics_to_json
 from medtask.evaluation.statistics.significance import Baseline
@@ -71,6 +72,7 @@ def write_report(
         **summary.to_json(),
         "metrics": metrics_to_json(summary.metrics),
         "baselines": [baseline.to_json() for baseline in baselines],
+        **({"cascade": manifest["cascade"]} if "cascade" in manifest else {}),
         **added.numbers,
     }
     replace_text(path.with_suffix(".json"), json.dumps(document) + "\n")
@@ -110,6 +112,7 @@ def render_report(
             ),  # an evaluation draws the curve in its own section on acceptance
             further=added.sections,
             passes=sections.build_pass_blocks(summary),
+            cascade=build_cascade_blocks(manifest),
             gaps=quality_sections.build_missing_gold_blocks(summary),
             errors=sections.describe_errors(summary),
             doubtful=sections.describe_doubtful_rows(summary),

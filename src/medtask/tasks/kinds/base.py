@@ -263,6 +263,13 @@ class TaskKind(Generic[SpecT]):
         """Why the task does not allow reasoning; None if it does."""
         return None
 
+    def find_cascade_conflict(self) -> str | None:
+        """Why no student can answer rows for the model; None if one can."""
+        return (
+            f"a cascade needs a task with labels, and this one is of the kind {self.task.kind}: "
+            "its rows do not have the same answers to choose from"
+        )
+
     def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
         """The problems of the names under ``answer_in``."""
         return [

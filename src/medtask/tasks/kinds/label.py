@@ -93,6 +93,9 @@ class LabelKind(TaskKind[SingleLabel]):
     def describe_invalid_answer(self, invalid: str, answer: Value) -> str:
         return describe_unknown_label(self.task, invalid)
 
+    def find_cascade_conflict(self) -> str | None:
+        return None
+
     def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
         return list(find_unknown_labels(self.task, names))
 

@@ -152,6 +152,14 @@ class LabelsKind(TaskKind[MultiLabel]):
     def without_threshold_fit(self) -> Task:
         return replace(self.task, answer_spec=replace(self.spec, fit=None))
 
+    def find_cascade_conflict(self) -> str | None:
+        return (
+            "thresholds are fitted on the model's probabilities of all rows, and the rows of a "
+            "cascade's student do not have them"
+            if self.spec.fit
+            else None
+        )
+
     def find_unknown_answers(self, names: Sequence[str]) -> list[str]:
         return list(find_unknown_labels(self.task, names))
 

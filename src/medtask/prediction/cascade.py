@@ -1,0 +1,341 @@
+"""A cascade: a small classifier answers the rows where it agrees with the model.
+
+    shuffled rows:   | taught, in growing rounds | tested | scored by the student          |
+                     |  the model answers        | model  | student: confident rows        |
+                                                          | model: the others, and a sample|
+
+The student learns the model's answers to the first rows of a random order. The number of these rows
+grows while cross-validation predicts that fewer rows will be left to the model. Then the model
+answers a fresh sample, on which the threshold of the student is found (`table_threshold`): in at
+most ``alpha`` of all rows of the table, the answer differs from the model's, with the probability
+``LEVEL`` over the random order. This sample is tested once, so that the rounds need no correction.
+Some rows of the student are also answered by the model, as an audit.
+
+Rows with the same prompt are answered alike. The taught rows may share groups with the others: the
+promise is about the rows of this table, and the sample shares groups in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.display import format_count
+from medtask.engines.base import Engine
+from medtask.errors import InputError, UsageError
+from medtask.evaluation.calibration.table_threshold import (
+    compute_max_differences,
+    find_table_threshold,
+    plan_sample,
+)
+from medtask.prediction.cascade_report import CascadeDecision, CascadeReport
+from medtask.prediction.cascade_rounds import GROWTH, CascadeRound, RoundTimes, should_grow
+from medtask.prediction.cascade_rows import CascadeRows, IntArray, shuffle_prompts
+from medtask.prediction.predictor import AnswerCache, RowAnswer
+from medtask.prediction.student import (
+    Student,
+    TaughtRows,
+    fit_student,
+    get_student_confidence,
+    measure_agreement,
+    predict_held_out_answers,
+    read_answer_value,
+)
+from medtask.records import Answer, Prompt, Record, Value
+from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.prompt import build_prompt, hash_prompt
+from medtask.tasks.task import STUDENT_PASS, Task
+
+LEVEL = 0.9  # probability of the promise, over the random order
+FIRST_ROWS = 400  # distinct prompts that the first student learns, at most
+FIRST_SHARE = 20  # ... and at most one of this many
+# A student is used only if it answers so many rows that at most this share of its own answers may
+# differ. Without this, one that guesses would answer as many rows as may differ.
+MAX_STUDENT_DIFFERENCES = 0.1
+AUDIT_ROWS, MAX_AUDIT_SHARE = 100, 0.1  # of the rows above the threshold
+TIMED_ROWS = 200  # rows on which the speed of a student is measured
+WINDOW = 1024
+
+
+def check_cascade(task: Task, alpha: float) -> None:
+    """Raise UsageError or InputError if a task cannot be answered by a cascade."""
+    if not 0 < alpha < 1:
+        raise UsageError(
+            f"a cascade with alpha {alpha:g} is not possible: it must lie between 0 and 1",
+            fix="give the share of rows that may differ, such as 0.02",
+        )
+    if conflict := get_task_kind(task).find_cascade_conflict():
+        raise InputError(conflict, fix="leave the cascade out: the model answers every row")
+
+
+@dataclass(slots=True)
+class Cascade:
+    """Answers a table with a model and its student.
+
+    Attributes:
+        alpha: Share of all rows that may differ.
+        seed: Seed of the random order.
+        rows: Number of rows.
+        finish_answer: Returns the answer as it is in the tables, such as a calibrated one.
+        save_decision: Called before the student answers a row.
+        decision: The decision of an earlier session.
+        report: The result; None until all rows are answered.
+    """
+
+    alpha: float
+    seed: int
+    rows: int
+    finish_answer: Callable[[Answer], Answer]
+    save_decision: Callable[[CascadeDecision], None]
+    decision: CascadeDecision | None = None
+    report: CascadeReport | None = None
+    _student_s: float = 0.0
+    _model_s_per_row: float = 0.0
+
+    def answer_rows(
+        self,
+        task: Task,
+        engine: Engine,
+        records: Iterable[Record],
+        cache: AnswerCache,
+        *,
+        pass_engines: Mapping[str, Engine] | None = None,
+    ) -> Generator[RowAnswer, None, None]:
+        """Yield an answer for every row that is not in ``cache``; see `predictor.answer_rows`.
+
+        ``records`` are read several times.
+        """
+        prompts = shuffle_prompts(task, records, self.seed)
+        part = CascadeRows(task, engine, pass_engines or {}, records, cache, prompts)
+        yield from part.ask_model(prompts.find_rows_without_prompt())
+        if self.decision is None:
+            taught, sample = yield from self._teach(part)
+            self.decision = yield from self._test(part, taught, sample)
+            self.save_decision(self.decision)
+        else:
+            yield from part.ask_model(prompts.find_rows(0, self.decision.taught))
+        yield from self._finish(part, self.decision)
+
+    @property
+    def allowed(self) -> int:
+        """Number of rows that may differ."""
+        return int(self.alpha * self.rows + 1e-9)
+
+    @property
+    def min_rows(self) -> float:
+        """The fewest rows that a student must answer."""
+        return self.allowed / MAX_STUDENT_DIFFERENCES
+
+    def _teach(self, part: CascadeRows) -> Generator[RowAnswer, None, tuple[CascadeDecision, int]]:
+        """Let the model answer more and more rows; returns a decision and a sample size."""
+        count = part.prompts.count
+        size, done = min(FIRST_ROWS, math.ceil(count / FIRST_SHARE)), 0
+        rounds: list[CascadeRound] = []
+        while True:
+            yield from part.ask_model(part.prompts.find_rows(done, size))
+            rounds.append(self._predict_round(part, size))
+            if refusal := rounds[-1].find_refusal():
+                return CascadeDecision(size, refusal=refusal), 0
+            if not should_grow(rounds, count):
+                break
+            done, size = size, min(count, math.ceil(size * GROWTH))
+        if rounds[-1].is_promising:
+            return CascadeDecision(size), rounds[-1].plan.size
+        refusal = self._describe_failure(f"by {size:,} answers of the model")
+        return CascadeDecision(size, refusal=refusal), 0
+
+    def _predict_round(self, part: CascadeRows, size: int) -> CascadeRound:
+        """What is predicted if the student learns the first ``size`` prompts."""
+        taught = self._read_taught(part, size)
+        started = time.perf_counter()
+        confidence, differs = predict_held_out_answers(part.task, taught)
+        seconds = time.perf_counter() - started
+        student = fit_student(part.task, taught)
+        started = time.perf_counter()
+        texts = taught.texts[:TIMED_ROWS]
+        if student:
+            student.answer([""] * len(texts), texts)
+        student_s_per_row = (time.perf_counter() - started) / len(texts)
+        self._student_s += time.perf_counter() - started + seconds
+        population = len(part.prompts.find_rows(size, part.prompts.count))
+        plan = plan_sample(confidence, differs, population, self.allowed, 1 - LEVEL)
+        return CascadeRound(
+            size,
+            population,
+            self.min_rows,
+            plan,
+            RoundTimes(seconds, student_s_per_row, self._model_s_per_row),
+        )
+
+    def _test(
+        self, part: CascadeRows, taught: CascadeDecision, size: int
+    ) -> Generator[RowAnswer, None, CascadeDecision]:
+        """Find the threshold of the student on a fresh sample."""
+        if not size:
+            return taught
+        sample = part.prompts.sample_rows(taught.taught, size)
+        yield from part.ask_model(_find_tested_rows(part, taught.taught, size))
+        student = fit_student(part.task, self._read_taught(part, taught.taught))
+        tested = self._read(part, sample)
+        if student is None:
+            return replace(taught, refusal=self._describe_failure("by its answers"))
+        answers = student.answer([""] * len(tested), tested.texts)
+        confidence, differs = measure_agreement(part.task, answers, tested.answers)
+        population = len(part.prompts.find_rows(taught.taught, part.prompts.count))
+        most = compute_max_differences(population, size, self.allowed, 1 - LEVEL)
+        threshold = find_table_threshold(confidence, differs, most)
+        accepted = confidence > (math.inf if threshold is None else threshold)
+        decision = replace(
+            taught,
+            tested=len(tested),
+            max_differences=most,
+            threshold=threshold,
+            accepted=int(accepted.sum()),
+            differences=int((accepted & differs).sum()),
+            by_label=_count_by_label(part.task, answers, tested.answers, accepted),
+        )
+        if accepted.mean() * population < self.min_rows:
+            refusal = self._describe_failure(f"in {size:,} rows that it had not learnt")
+            return replace(decision, threshold=None, refusal=refusal)
+        return decision
+
+    def _finish(
+        self, part: CascadeRows, decision: CascadeDecision
+    ) -> Generator[RowAnswer, None, None]:
+        """Answer the rows that are neither taught nor tested."""
+        prompts = part.prompts
+        tested = _find_tested_rows(part, decision.taught, decision.tested)
+        yield from part.ask_model(tested)
+        first = decision.taught + len(np.unique(prompts.prompt_of[tested - 1]))
+        rest = prompts.find_rows(first, prompts.count)
+        student = None
+        if decision.threshold is not None:
+            student = fit_student(part.task, self._read_taught(part, decision.taught))
+        answered = _StudentRows()
+        if student is None:
+            yield from part.ask_model(rest)
+        else:
+            yield from self._answer_by_student(part, student, rest, answered)
+            yield from part.ask_model(np.array(answered.left, dtype=np.int64))
+        self.report = self._make_report(part, decision, answered)
+
+    def _answer_by_student(
+        self, part: CascadeRows, student: Student, rest: IntArray, answered: _StudentRows
+    ) -> Generator[RowAnswer, None, None]:
+        """Yield the student's answers above the threshold, and collect the other rows."""
+        assert self.decision is not None and self.decision.threshold is not None
+        prompt_of = part.prompts.prompt_of
+        expected = (
+            self.decision.accepted / self.decision.tested * len(np.unique(prompt_of[rest - 1]))
+        )
+        random = np.random.default_rng([self.seed, 1])
+        audited = random.random(part.prompts.count) < min(
+            MAX_AUDIT_SHARE, AUDIT_ROWS / max(1.0, expected)
+        )
+        records = part.select_records(rest)
+        while window := list(islice(records, WINDOW)):
+            started = time.perf_counter()
+            found = [build_prompt(part.task, record) for _, record in window]
+            texts = [prompt.text for prompt in found if isinstance(prompt, Prompt)]
+            answers = student.answer([record.id for _, record in window], texts)
+            self._student_s += time.perf_counter() - started
+            earlier = part.cache.list_answered_rows(window[0][0], window[-1][0])
+            for (row, _), prompt, answer in zip(window, found, answers, strict=True):
+                assert isinstance(prompt, Prompt)  # rows without one have been answered
+                number = int(prompt_of[row - 1])
+                is_accepted = get_student_confidence(answer) > self.decision.threshold
+                if is_accepted and not audited[number]:
+                    answered.rows.append(row)
+                    if row not in earlier:
+                        yield RowAnswer(row, hash_prompt(prompt), answer)
+                    continue
+                answered.left.append(row)
+                if is_accepted:
+                    answered.audited.setdefault(number, (row, answer))
+
+    def _make_report(
+        self, part: CascadeRows, decision: CascadeDecision, answered: _StudentRows
+    ) -> CascadeReport:
+        pairs = list(answered.audited.values())
+        taught = self._read(part, np.array([row for row, _ in pairs], dtype=np.int64))
+        # After a change of versions, an earlier session may have accepted an audited row.
+        compared = [
+            (answer, model)
+            for (_, answer), model in zip(pairs, taught.answers, strict=True)
+            if model.pass_name != STUDENT_PASS
+        ]
+        _, differs = measure_agreement(
+            part.task, [one for one, _ in compared], [model for _, model in compared]
+        )
+        prompt_of = part.prompts.prompt_of
+        student_prompts = len(np.unique(prompt_of[np.array(answered.rows, dtype=np.int64) - 1]))
+        return CascadeReport(
+            alpha=self.alpha,
+            level=LEVEL,
+            rows=self.rows,
+            model_rows=int((prompt_of >= 0).sum()) - len(answered.rows),
+            student_rows=len(answered.rows),
+            audited=len(compared),
+            audit_differences=int(differs.sum()),
+            student_s=self._student_s,
+            saved_s=student_prompts * self._model_s_per_row - self._student_s,
+            decision=decision,
+        )
+
+    def _read_taught(self, part: CascadeRows, size: int) -> TaughtRows:
+        """One row of each taught prompt, in the order of the table."""
+        rows = part.prompts.find_rows(0, size)
+        _, first = np.unique(part.prompts.prompt_of[rows - 1], return_index=True)
+        taught = self._read(part, rows[np.sort(first)])
+        self._model_s_per_row = sum(answer.ms for answer in taught.answers) / 1000 / len(taught)
+        return taught
+
+    def _read(self, part: CascadeRows, rows: IntArray) -> TaughtRows:
+        found = part.read_taught_rows(rows)
+        return replace(found, answers=[self.finish_answer(answer) for answer in found.answers])
+
+    def _describe_failure(self, evidence: str) -> str:
+        return (
+            f"{evidence}, the student agrees with the model too rarely to answer rows for it: at "
+            f"most {self.allowed:,} of {format_count(self.rows, 'row')} may differ"
+        )
+
+
+@dataclass(slots=True)
+class _StudentRows:
+    """Rows of the student, rows left to the model, and audited rows by prompt with an answer."""
+
+    rows: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    audited: dict[int, tuple[int, Answer]] = field(default_factory=dict)
+
+
+def _find_tested_rows(part: CascadeRows, taught: int, size: int) -> IntArray:
+    """The rows of the sample and their copies."""
+    sample = part.prompts.sample_rows(taught, size)
+    last = int(part.prompts.prompt_of[sample - 1].max(initial=-1)) + 1
+    return part.prompts.find_rows(taught, last)
+
+
+def _count_by_label(
+    task: Task, answers: Sequence[Answer], models: Sequence[Answer], accepted: NDArray[np.bool_]
+) -> dict[str, tuple[int, int, int]]:
+    counts: dict[str, list[int]] = {}
+    for answer, model, is_accepted in zip(answers, models, accepted.tolist(), strict=True):
+        given = _list_names(read_answer_value(task, answer))
+        for name in _list_names(read_answer_value(task, model)):
+            tally = counts.setdefault(name, [0, 0, 0])
+            tally[0] += 1
+            tally[1] += is_accepted
+            tally[2] += is_accepted and name not in given
+    return {name: (rows, above, missed) for name, (rows, above, missed) in counts.items()}
+
+
+def _list_names(value: Value | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,177 @@
+"""The student of a cascade: a linear classifier that learns a model's answers to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medtask.prediction.kinds import get_kind_prediction
+from medtask.prediction.probabilities import Probabilities
+from medtask.records import Answer, Value, comparable_value
+from medtask.tasks.task import STUDENT_PASS, Task
+
+# Of these, the ones with the highest chi-squared statistic are kept.
+MAX_TERMS = 50_000
+STRENGTH = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtRows:
+    """Rows that the model has answered.
+
+    Attributes:
+        texts: The bare inputs.
+        answers: The model's answers.
+        groups: The rows' groups.
+    """
+
+    texts: Sequence[str]
+    answers: Sequence[Answer]
+    groups: Sequence[str | None]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A fitted student.
+
+    Attributes:
+        task: The task, with the thresholds of the student.
+        names: The outcomes, in the order of the probabilities.
+        counts: The vectorizers, see `TermCounts`.
+        classifier: The fitted `TextClassifier`.
+    """
+
+    task: Task
+    names: Sequence[str]
+    counts: Any
+    classifier: Any
+
+    def answer(self, record_ids: Sequence[str], texts: Sequence[str]) -> list[Answer]:
+        """The student's answers to texts; their probabilities are those that the model agrees."""
+        rows = self.classifier.predict(self.counts.count_texts(texts))
+        return [
+            _make_answer(self.task, record_id, dict(zip(self.names, row, strict=True)))
+            for record_id, row in zip(record_ids, rows.tolist(), strict=True)
+        ]
+
+
+def fit_student(task: Task, rows: TaughtRows) -> Student | None:
+    """Fit a student on answers; None if they are all the same, or if the texts have no words."""
+    from medtask.evaluation.baselines.text_classifier import count_terms, fit_text_classifier
+
+    names, known, gold = _encode_answers(task, rows)
+    if not _can_be_learnt(gold):
+        return None
+    try:
+        counts = count_terms([rows.texts[row] for row in known])
+        classifier = fit_text_classifier(counts, gold, names, _choose_settings(counts))
+    except ValueError:
+        return None
+    return Student(_drop_thresholds(task), names, replace(counts, counts={}), classifier)
+
+
+def predict_held_out_answers(
+    task: Task, rows: TaughtRows
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Confidence of students in rows that they have not learnt, and whether these answers differ.
+
+    Folds keep equal texts and groups together. Both are empty if no student can be fitted.
+    """
+    from medtask.evaluation.baselines.classifier_search import (
+        HeldOutRows,
+        build_folds,
+        predict_held_out,
+    )
+    from medtask.evaluation.baselines.text_classifier import count_terms
+
+    nothing = np.zeros(0), np.zeros(0, dtype=bool)
+    names, known, gold = _encode_answers(task, rows)
+    if not _can_be_learnt(gold):
+        return nothing
+    texts, groups = [rows.texts[row] for row in known], [rows.groups[row] for row in known]
+    folds = build_folds(texts, gold, groups)
+    try:
+        counts = count_terms(texts)
+        parts = [
+            HeldOutRows(
+                counts.select_rows(train), gold[train], counts.select_rows(other), gold[other]
+            )
+            for train, other in folds
+        ]
+        probabilities = predict_held_out(parts, names, _choose_settings(counts))
+    except ValueError:
+        return nothing
+    held_out = np.concatenate([other for _, other in folds]).tolist()
+    student_task = _drop_thresholds(task)
+    answers = [
+        _make_answer(student_task, "", dict(zip(names, row, strict=True)))
+        for row in probabilities.tolist()
+    ]
+    taught = [rows.answers[known[row]] for row in held_out]
+    return measure_agreement(task, answers, taught)
+
+
+def measure_agreement(
+    task: Task, answers: Sequence[Answer], taught: Sequence[Answer]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The student's confidence in each row, and whether its answer differs from the model's."""
+    confidence = np.array([get_student_confidence(answer) for answer in answers], dtype=float)
+    differs = [
+        read_answer_value(task, one) != read_answer_value(task, other)
+        for one, other in zip(answers, taught, strict=True)
+    ]
+    return confidence, np.array(differs, dtype=bool)
+
+
+def get_student_confidence(answer: Answer) -> float:
+    """The student's probability of its answer, which may be an abstention."""
+    if answer.confidence is not None:
+        return answer.confidence
+    return max((answer.probabilities or {}).values(), default=0.0)
+
+
+def read_answer_value(task: Task, answer: Answer) -> Value | None:
+    """The value that is compared; None without an answer."""
+    return comparable_value(answer.status, answer.value, task.abstain_name)
+
+
+def _encode_answers(
+    task: Task, rows: TaughtRows
+) -> tuple[tuple[str, ...], list[int], NDArray[np.int64]]:
+    """The outcomes, the rows that have an answer, and their answers as indices or as 0 and 1."""
+    names = tuple(label.name for label in (task.labels if task.several else task.candidates))
+    values = [read_answer_value(task, answer) for answer in rows.answers]
+    known = [row for row, value in enumerate(values) if value is not None]
+    if task.several:
+        table = [[name in (values[row] or ()) for name in names] for row in known]
+        return names, known, np.array(table, dtype=np.int64).reshape(len(known), len(names))
+    return names, known, np.array([names.index(str(values[row])) for row in known], dtype=np.int64)
+
+
+def _can_be_learnt(gold: NDArray[np.int64]) -> bool:
+    return len(np.unique(gold, axis=0)) > 1
+
+
+def _choose_settings(counts: Any) -> Any:
+    from medtask.evaluation.baselines.text_classifier import ClassifierSettings
+
+    return ClassifierSettings(counts.list_features()[-1], MAX_TERMS, STRENGTH)
+
+
+def _drop_thresholds(task: Task) -> Task:
+    """The task with the usual thresholds: the student learns which labels the model has given."""
+    return get_kind_prediction(task).replace_thresholds({}) or task
+
+
+def _make_answer(task: Task, record_id: str, probabilities: dict[str, float]) -> Answer:
+    decided = get_kind_prediction(task).decide_from_probabilities(
+        record_id, Probabilities(probabilities, None, 0.0)
+    )
+    return replace(decided, pass_name=STUDENT_PASS)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from medtask.errors import InputError, UsageError
+from medtask.prediction.cascade import Cascade, check_cascade
+from medtask.prediction.cascade_report import CascadeDecision
+from medtask.prediction.cascade_rows import shuffle_prompts
+from medtask.prediction.predictor import RowAnswer, predict_uncalibrated
+from medtask.records import Answer, Record, Status
+from medtask.tasks.task import STUDENT_PASS, Label, MultiLabel, MultipleChoice, Task
+from support.keyword_engine import WORDS, KeywordEngine, write_operations
+
+TASK = Task(
+    name="purpose",
+    instruction="Decide the purpose.",
+    input="{{ text }}",
+    labels=tuple(Label(name, "", name) for name in WORDS),
+)
+
+
+class AnswersByRow:
+    """Answers in memory, looked up as in a ledger."""
+
+    def __init__(self) -> None:
+        self.by_row: dict[int, RowAnswer] = {}
+
+    def list_answered_rows(self, first: int, last: int) -> set[int]:
+        return {row for row in self.by_row if first <= row <= last}
+
+    def find_answers_before(self, row: int, keys: Any) -> dict[bytes, Answer]:
+        rows = sorted(number for number in self.by_row if number < row)
+        found = [self.by_row[number] for number in reversed(rows)]
+        return {one.key: one.answer for one in found if one.key in set(keys) and one.key}
+
+
+def make_records(texts: Sequence[str]) -> list[Record]:
+    return [Record(f"r{row}", {"text": text}) for row, text in enumerate(texts, 1)]
+
+
+def run_cascade(
+    engine: KeywordEngine,
+    records: Sequence[Record],
+    *,
+    alpha: float = 0.05,
+    answers: AnswersByRow | None = None,
+    decision: CascadeDecision | None = None,
+    stop_after: int | None = None,
+    task: Task = TASK,
+) -> tuple[Cascade, AnswersByRow]:
+    answers = answers or AnswersByRow()
+    cascade = Cascade(alpha, 7, len(records), lambda answer: answer, lambda _: None, decision)
+    walk = cascade.answer_rows(task, engine, records, answers)
+    for count, one in enumerate(walk, 1):
+        assert one.row not in answers.by_row
+        answers.by_row[one.row] = one
+        if count == stop_after:
+            walk.close()
+            break
+    return cascade, answers
+
+
+def list_values(answers: AnswersByRow) -> dict[int, Any]:
+    return {row: one.answer.value for row, one in sorted(answers.by_row.items())}
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    return make_records(write_operations(1_500))
+
+
+def test_a_student_answers_most_rows_and_few_of_them_differ(records: list[Record]) -> None:
+    engine = KeywordEngine(noise=0.05)
+    cascade, answers = run_cascade(engine, records)
+    assert list(list_values(answers)) == list(range(1, 1_501))
+    report = cascade.report
+    assert report is not None
+    by_student = [one for one in answers.by_row.values() if one.answer.pass_name == STUDENT_PASS]
+    assert len(by_student) == report.student_rows > 500
+    assert engine.prompt_count < 1_000
+    assert report.model_rows + report.student_rows == 1_500
+    differing = [
+        one
+        for one in by_student
+        if one.answer.value != engine.choose_label(str(records[one.row - 1].fields["text"]))
+    ]
+    assert len(differing) <= 0.05 * 1_500
+    assert all(one.answer.confidence and one.answer.probabilities for one in by_student)
+
+
+def test_rows_with_equal_texts_get_equal_answers(records: list[Record]) -> None:
+    _, answers = run_cascade(KeywordEngine(noise=0.05), records)
+    by_text: dict[object, set[object]] = {}
+    for row, one in answers.by_row.items():
+        assert one.answer.record_id == records[row - 1].id
+        answer = (one.answer.value, one.answer.pass_name)
+        by_text.setdefault(records[row - 1].fields["text"], set()).add(answer)
+    assert all(len(found) == 1 for found in by_text.values())
+
+
+def test_the_model_answers_everything_that_a_student_cannot_learn(records: list[Record]) -> None:
+    cascade, answers = run_cascade(KeywordEngine(noise=1.0), records)
+    assert cascade.report is not None
+    assert cascade.report.student_rows == 0
+    assert "too rarely" in str(cascade.report.decision.refusal)
+    plain = predict_uncalibrated(TASK, KeywordEngine(noise=1.0), records)
+    assert [one.value for one in plain] == list(list_values(answers).values())
+
+
+def test_a_model_that_is_faster_than_a_student_answers_everything(records: list[Record]) -> None:
+    cascade, answers = run_cascade(KeywordEngine(claimed_ms=0.001), records)
+    assert cascade.report is not None
+    assert "longer than the model" in str(cascade.report.decision.refusal)
+    assert len(answers.by_row) == 1_500
+
+
+def test_a_model_with_one_answer_to_all_rows_gets_no_student() -> None:
+    records = make_records([f"resection of the colon {number}" for number in range(600)])
+    cascade, _ = run_cascade(KeywordEngine(), records)
+    assert cascade.report is not None
+    assert cascade.report.student_rows == 0
+
+
+@pytest.mark.parametrize("stop_after", [1, 100, 300, 700, 1_400])
+def test_an_interrupted_cascade_ends_with_the_same_answers(
+    records: list[Record], stop_after: int
+) -> None:
+    whole, expected = run_cascade(KeywordEngine(noise=0.05), records)
+    _, answers = run_cascade(KeywordEngine(noise=0.05), records, stop_after=stop_after)
+    before = dict(answers.by_row)
+    decision = whole.decision if len(before) > 1_000 else None
+    resumed, answers = run_cascade(
+        KeywordEngine(noise=0.05), records, answers=answers, decision=decision
+    )
+    assert list_values(answers) == list_values(expected)
+    assert {row: answers.by_row[row] for row in before} == before
+    assert resumed.decision == whole.decision
+
+
+def test_rows_without_text_are_not_counted_as_answers_of_the_model() -> None:
+    records = make_records(write_operations(900))
+    blank = [replace(record, fields={"text": ""}) for record in records[:50]]
+    cascade, answers = run_cascade(KeywordEngine(), [*blank, *records[50:]])
+    assert answers.by_row[1].answer.status is Status.EMPTY_INPUT
+    assert cascade.report is not None
+    assert cascade.report.model_rows + cascade.report.student_rows == 850
+
+
+def test_audited_texts_have_the_answer_of_the_model(records: list[Record]) -> None:
+    cascade, _ = run_cascade(KeywordEngine(noise=0.05), records)
+    assert cascade.report is not None
+    assert 0 < cascade.report.audited < 0.2 * cascade.report.student_rows
+    assert cascade.report.audit_differences <= cascade.report.audited
+
+
+def test_labels_of_the_tested_rows_are_counted(records: list[Record]) -> None:
+    cascade, _ = run_cascade(KeywordEngine(noise=0.05), records)
+    decision = cascade.decision
+    assert decision is not None
+    assert sum(rows for rows, _, _ in decision.by_label.values()) == decision.tested
+    assert sum(above for _, above, _ in decision.by_label.values()) == decision.accepted
+    assert sum(missed for _, _, missed in decision.by_label.values()) == decision.differences
+
+
+def test_groups_of_equal_answers_do_not_break_the_promise() -> None:
+    # Every patient has 30 rows; the student recognises the patient, in the sample and elsewhere.
+    texts = [
+        f"{list(WORDS.values())[patient % 3][0]} patient{patient} {visit}"
+        for patient in range(50)
+        for visit in range(30)
+    ]
+    records = [
+        replace(record, group=f"p{row // 30}") for row, record in enumerate(make_records(texts))
+    ]
+    engine = KeywordEngine(noise=0.1)
+    cascade, answers = run_cascade(engine, records)
+    differing = sum(
+        one.answer.value != engine.choose_label(texts[row - 1])
+        for row, one in answers.by_row.items()
+    )
+    assert differing <= 0.05 * len(texts)
+    assert cascade.report is not None
+
+
+def test_distinct_prompts_are_numbered_in_the_order_of_the_shuffled_rows() -> None:
+    texts = write_operations(300, repeated=0.4)
+    prompts = shuffle_prompts(TASK, make_records([*texts, ""]), seed=3)
+    assert prompts.count == len(set(texts))
+    assert prompts.prompt_of[300] == -1
+    assert len(prompts.order) == 300
+    numbers = prompts.prompt_of[prompts.order].tolist()
+    seen: Mapping[int, None] = dict.fromkeys(numbers)
+    assert list(seen) == list(range(prompts.count))
+    by_text = {texts[row]: int(prompts.prompt_of[row]) for row in range(300)}
+    assert [by_text[text] for text in texts] == prompts.prompt_of[:300].tolist()
+
+
+def test_only_tasks_with_labels_can_have_a_cascade() -> None:
+    check_cascade(TASK, 0.02)
+    check_cascade(replace(TASK, answer_spec=MultiLabel()), 0.02)
+    with pytest.raises(InputError, match="kind choice"):
+        check_cascade(replace(TASK, answer_spec=MultipleChoice(("a", "b")), labels=()), 0.02)
+    with pytest.raises(InputError, match="thresholds"):
+        check_cascade(replace(TASK, answer_spec=MultiLabel(fit="f1")), 0.02)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        check_cascade(TASK, 1.5)
