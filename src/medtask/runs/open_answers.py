@@ -34,6 +34,7 @@ from medtask.runs.task_inference import (
 from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
+from medtask.tables.trailing_rows import describe_trailing_rows
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict
@@ -79,8 +80,14 @@ def open_answers(
         if group not in answers.table.columns:
             raise make_missing_column_error("groups", group, answers.table)
         answers = replace(answers, task=replace(answers.task, group_column=group))
-    validate_table(answers.table, answers.task.id_column)
-    notes = (*answers.notes, *answers.table.guess_notes, *answers.list_ledger_notes())
+    counts = validate_table(answers.table, answers.task.id_column)
+    trailing = () if folder else counts.trailing_rows
+    notes = (
+        *answers.notes,
+        *answers.table.guess_notes,
+        *filter(None, [describe_trailing_rows(trailing)]),
+        *answers.list_ledger_notes(),
+    )
     answers = replace(answers, notes=notes)
     answers = _open_gold(
         answers, gold, read_options if folder else read_options.for_further_tables()

@@ -18,6 +18,7 @@ from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, re
 from medtask.runs.session import SessionRequest
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
+from medtask.tables.trailing_rows import describe_trailing_rows
 from medtask.tables.write import check_formats
 from medtask.tables.write_excel import check_excel_size
 from medtask.tasks.cell_counts import (
@@ -153,6 +154,8 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
         setup.notes.append(
             f"{table_survey.blank_lines:,} blank line(s) of {table.source} are skipped"
         )
+    if table_survey.trailing_rows and setup.rows == setup.table_rows:
+        setup.notes.append(describe_trailing_rows(table_survey.trailing_rows))
     for column, name in rename_columns(task, table.columns).items():
         if column != name:
             setup.notes.append(

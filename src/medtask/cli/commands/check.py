@@ -127,6 +127,7 @@ def _print_task_check(
 ) -> None:
     from medtask.cli.dataset_statistics import DatasetStatistics, collect_statistics
     from medtask.tables.read import validate_table
+    from medtask.tables.trailing_rows import describe_trailing_rows
     from medtask.tables.write_excel import MAX_CELL_LENGTH
     from medtask.tasks.cell_counts import (
         CellCounts,
@@ -157,6 +158,8 @@ def _print_task_check(
         show.print_fact("gold", line)
     for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
         show.print_warning(warning)
+    if survey.trailing_rows:
+        show.print_warning(describe_trailing_rows(survey.trailing_rows))
     if long_cells := survey.long_cells:
         show.print_warning(
             f"{format_count(long_cells, 'cell')} with more than {MAX_CELL_LENGTH:,} characters, "

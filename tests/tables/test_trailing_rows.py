@@ -1,0 +1,82 @@
+"""Totals and notes below a table are found, and records are not taken for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from medtask.errors import TableError
+from medtask.tables.read import read_table, validate_table
+from medtask.tables.trailing_rows import TrailingRow, describe_trailing_rows
+
+Row = dict[str, object]
+RECORDS: list[Row] = [
+    {"id": f"c{number}", "text": f"total knee replacement {number}", "gold": "", "days": "3"}
+    for number in range(5)
+]
+
+
+def find_trailing(*rows: Row, records: list[Row] = RECORDS) -> tuple[TrailingRow, ...]:
+    return validate_table(read_table([*records, *rows])).trailing_rows
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "Total",
+        "TOTAL:",
+        "Sum",
+        "Totalt",
+        "Gesamt",
+        "Summe (n)",
+        "n = 250",
+        "N=1 250",
+        "Итого",
+        "合计",
+    ],
+)
+def test_a_total_is_found_and_shown(word: str) -> None:
+    row: Row = {"id": word, "text": None, "gold": "", "days": 15}
+    assert find_trailing(row) == (TrailingRow(6, word),)
+    assert word in describe_trailing_rows(find_trailing(row))
+
+
+def test_a_note_is_found_and_its_text_is_not_shown() -> None:
+    note: Row = {"id": "Patients of ward 3, as of 1 May", "text": "", "gold": "", "days": ""}
+    total: Row = {"id": "", "text": "Total", "gold": "", "days": "15"}
+    found = find_trailing(total, note)
+    assert found == (TrailingRow(6, "Total"), TrailingRow(7, ""))
+    assert "ward 3" not in describe_trailing_rows(found)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "c9", "text": "Total", "gold": "", "days": "3"},
+        {"id": "c9", "text": "total knee replacement", "gold": "", "days": ""},
+        {"id": "c9", "text": "number of lesions: 3", "gold": "", "days": ""},
+        {"id": "9", "text": "Total hip", "gold": "", "days": ""},
+        {"id": "c9", "text": "", "gold": "", "days": "3"},
+    ],
+)
+def test_a_record_is_not_a_total(row: Row) -> None:
+    assert find_trailing(row) == ()
+
+
+def test_a_table_with_many_rows_of_one_cell_has_no_note() -> None:
+    records: list[Row] = [{"a": f"text {n}", "b": "", "c": ""} for n in range(5)]
+    assert find_trailing(records=records) == ()
+    assert find_trailing({"a": "n = 5", "b": "", "c": ""}, records=records) == (
+        TrailingRow(6, "n = 5"),
+    )
+
+
+def test_a_total_within_the_table_is_a_record_and_blank_rows_are_ignored() -> None:
+    total: Row = {"id": "Total", "text": "", "gold": "", "days": ""}
+    blank: Row = dict.fromkeys(total, "")
+    assert find_trailing(total, *RECORDS) == ()
+    assert find_trailing(blank, total, blank) == (TrailingRow(7, "Total"),)
+
+
+def test_the_error_on_missing_ids_names_the_total() -> None:
+    with pytest.raises(TableError, match=r'1 row has no id \(row 6\); row 6 \("Total"\)'):
+        validate_table(read_table([*RECORDS, {"id": "", "text": "Total", "days": "15"}]), "id")
