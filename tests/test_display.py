@@ -20,6 +20,7 @@ from medtask.display import (
     format_time,
     join_alternatives,
     quote,
+    suggest,
 )
 
 
@@ -99,3 +100,9 @@ def test_a_clock_and_a_time() -> None:
     assert format_time("2026-11-21T14:12:00+00:00") == "21 November 2026, 14:12 UTC"
     assert format_time("yesterday") == "yesterday"
     assert format_time("") is None
+
+
+def test_a_suggestion_names_letters_that_only_look_the_same() -> None:
+    assert suggest("\u0410ge", ["Age", "sex"]) == 'did you mean "Age"? (yours has Cyrillic letters)'
+    assert suggest("Age", ["\u0391ge"]) == 'did you mean "\u0391ge"? (yours has Latin letters)'
+    assert suggest("Agge", ["Age"]) == 'did you mean "Age"?'

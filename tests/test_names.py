@@ -8,7 +8,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medtask.names import MatchLevel, Names, fold_case, merge_spellings, normalize_spelling
+from medtask.names import (
+    MatchLevel,
+    NameMatch,
+    Names,
+    fold_case,
+    merge_spellings,
+    normalize_spelling,
+)
 
 LABELS = (
     "Parkinson's disease",
@@ -83,7 +90,7 @@ def test_a_looser_comparison_finds_the_only_name_that_fits(
         (("yes", "no"), "1"),  # 1 may be the first of several codes
         (("sao",), "são"),
         (("12",), "1 2"),
-        (("1,5",), "1.5"),
+        (("1,500",), "1.5"),
         (("a part",), "apart"),
         (("stage",), ""),
     ],
@@ -214,3 +221,26 @@ def test_every_merged_text_is_found_again(texts: list[str]) -> None:
     names = Names(merged)
     for text in texts:
         assert names.find(text) is not None or names.match(text).ambiguous
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("1,0", "1"), ("1,5", "1.5"), ("1.5", "1,5"), ("1,50", "1.5"), ("0,12345", ".12345")],
+)
+def test_a_decimal_comma_is_a_decimal_point(text: str, name: str) -> None:
+    assert Names([name, "2"]).match(text) == NameMatch(name, MatchLevel.VALUE)
+
+
+@pytest.mark.parametrize("text", ["1,000", "1,500", "1,5,0", "1, 5", ",5"])
+def test_a_comma_that_may_separate_thousands_or_names_is_not_decimal(text: str) -> None:
+    assert Names(["1", "1.5", "1000", "1500", "5"]).find(text) is None
+
+
+def test_labels_with_a_comma_and_a_point_are_different_if_both_are_names() -> None:
+    names = Names(["1,5", "1.5"])
+    assert (names.find("1,5"), names.find("1.5")) == ("1,5", "1.5")
+    assert names.match("1.50").ambiguous == ("1,5", "1.5")
+
+
+def test_values_with_decimal_commas_are_merged() -> None:
+    assert merge_spellings(["1,0", "1", "1.0", "2,5", "2.5"]) == ("1,0", "2,5")

@@ -95,17 +95,28 @@ def join_alternatives(items: Collection[str]) -> str:
 def find_closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known word that is most similar to ``word``, ignoring case; None if none is similar.
 
+    Letters of different scripts that look alike are equal.
+
     ``cutoff``: the least similarity, from 0 to 1, as `difflib.get_close_matches` measures it.
     """
-    by_fold = {known_word.casefold(): known_word for known_word in known}
-    close = get_close_matches(word.casefold()[:200], by_fold, n=1, cutoff=cutoff)
+    # Imported here because it loads the package regex, which most commands do not need.
+    from medtask.unicode_text import replace_lookalikes
+
+    by_fold = {replace_lookalikes(known_word).casefold(): known_word for known_word in known}
+    folded = replace_lookalikes(word[:200]).casefold()
+    close = get_close_matches(folded, by_fold, n=1, cutoff=cutoff)
     return by_fold[close[0]] if close else None
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """'did you mean "labels"?', or "" if no known word is similar."""
     closest = find_closest(word, known)
-    return f"did you mean {quote(closest)}?" if closest is not None else ""
+    if closest is None:
+        return ""
+    from medtask.unicode_text import describe_lookalike
+
+    difference = describe_lookalike(word, closest)
+    return f"did you mean {quote(closest)}?" + (f" (yours {difference})" if difference else "")
 
 
 def format_suggestion(word: str, known: Iterable[str]) -> str:

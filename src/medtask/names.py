@@ -17,6 +17,8 @@ from medtask.unicode_text import remove_noise
 KeyT = TypeVar("KeyT")
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,30}\.?\d{0,30}|\.\d{1,30})(?:[eE][+-]?\d{1,3})?")
+# With three decimals the comma may separate thousands: 1,000 is 1 or 1000.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d{1,30},(?:\d{1,2}|\d{4,30})")
 
 _HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _APOSTROPHES = "`\u00b4\u2018\u2019\u201a\u201b\u2032\u02b9\u02bc\uff07"
@@ -266,7 +268,9 @@ def _replace_compatible(text: str, tags: frozenset[str]) -> str:
 
 
 def _parse_number(text: str) -> Decimal | None:
-    """The value of a number with digits, a point and an exponent; None for other texts."""
+    """The value of a number with digits, a point or comma, and an exponent; None for others."""
+    if _DECIMAL_COMMA.fullmatch(text):
+        return Decimal(text.replace(",", "."))
     return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 

@@ -30,6 +30,14 @@ _INVISIBLE = (
 _BLACK_FLAG, _HEH = "\U0001f3f4", "\u0647"
 _VIRAMA = 9  # canonical combining class
 
+# Letters that look like Latin ones in most fonts.
+_CYRILLIC = "АВЕЅІЈКМНОРСТУХаеѕіјорсухһԁԛԝ", "ABESIJKMHOPCTYXaesijopcyxhdqw"
+_GREEK = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧοαιν", "ABEZHIKMNOPTYXoaiv"
+_LOOKALIKES = {
+    **str.maketrans(*_CYRILLIC),
+    **str.maketrans(*_GREEK),
+}
+
 
 def _compile_class(members: str) -> regex.Pattern[str]:
     return regex.compile(f"[{members}]", regex.V1)
@@ -159,3 +167,16 @@ def _has_joining_effect(joiner: str, before: str, after: str) -> bool:
         return True  # Persian abbreviations
     between_letters = _LETTER.match(before) and _LETTER.match(after)
     return bool(between_letters and (_JOINING_LETTER.match(before) or _JOINING_LETTER.match(after)))
+
+
+def replace_lookalikes(text: str) -> str:
+    """The text with Latin letters instead of Cyrillic and Greek ones that look like them."""
+    return text if text.isascii() else text.translate(_LOOKALIKES)
+
+
+def describe_lookalike(text: str, name: str) -> str:
+    """How a text differs from a name that looks the same: "has Cyrillic letters"; else ""."""
+    if text == name or replace_lookalikes(text) != replace_lookalikes(name):
+        return ""
+    letter = next(one for one, other in zip(text, name, strict=True) if one != other)
+    return f"has {unicodedata.name(letter).split()[0].title()} letters"

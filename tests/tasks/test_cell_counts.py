@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medtask.tables.missing import mark_missing
 from medtask.tasks.cell_counts import CellCounts
-from medtask.tasks.task import MultiLabel, SingleLabel, Task
+from medtask.tasks.task import MultiLabel, MultipleChoice, SingleLabel, Task
 from support.task_texts import make_task
 
 
@@ -62,3 +62,19 @@ def test_blank_cells_of_several_labels_are_counted_by_their_meaning() -> None:
     )
     none = count_cells(make_task(MultiLabel(blank_gold="none"), ["fever", "cough"]), cells)
     assert none.describe("gold")[0].startswith("blank cells of gold count as no label (2;")
+
+
+def test_texts_of_options_that_match_after_normalisation_are_counted_and_not_shown() -> None:
+    task = make_task(MultipleChoice(("options",)), [])
+    counts = CellCounts()
+    row = {"options": ["Low\u2010grade lesion", "Stent", "Biopsy"]}
+    cells = ["low-grade lesion", "Stent", "b", "C. biopsy", "A) Stent", "Knee", "1"]
+    for cell in cells:
+        counts.add(task, row, cell)
+    assert (counts.values, counts.normalized, counts.examples) == (7, 2, {})
+    assert counts.describe("gold") == ["2 of 7 values of gold match after normalisation only"]
+    several = make_task(MultipleChoice(("options",), several=True), [])
+    listed = CellCounts()
+    for several_cell in (["Stent", "biopsy"], "Stent; Biopsy", "stent; biopsy", "AC"):
+        listed.add(several, row, several_cell)
+    assert (listed.values, listed.normalized) == (4, 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medtask.errors import TableError, TaskFault
+from medtask.records import Record
 from medtask.tables.cell_values import is_missing
 from medtask.tables.missing import mark_missing
 from medtask.tasks.load import load_task
@@ -18,7 +19,7 @@ from medtask.tasks.rows import (
     read_gold,
     read_records,
 )
-from medtask.tasks.task import FreeText, MultipleChoice, SingleLabel, Task
+from medtask.tasks.task import FreeText, MultiLabel, MultipleChoice, SingleLabel, Task
 from support.task_texts import make_task
 
 TASK = """\
@@ -198,3 +199,23 @@ def test_rows_without_a_group_are_not_one_group():
     task = replace(make_task(SingleLabel(), ["a"]), group_column="patient")
     rows = [{"patient": "p1"}, {"patient": "NA"}, {"patient": None}]
     assert [record.group for record in read_records(task, rows)] == ["p1", None, None]
+
+
+def test_letters_of_another_script_that_look_like_a_label_are_named() -> None:
+    task = make_task(SingleLabel(), ["A", "BRCA"])
+    records = [Record("1", {}, "\u0410"), Record("2", {}, "BR\u0421A"), Record("3", {}, "brc")]
+    meanings = [one.describe_meaning() for one in find_unknown_gold(task, records).values()]
+    assert meanings == [
+        'looks like "A", but has Cyrillic letters',
+        'looks like "BRCA", but has Cyrillic letters',
+        'perhaps "BRCA"',
+    ]
+
+
+def test_a_decimal_comma_is_one_number_unless_its_parts_are_labels() -> None:
+    row: dict[str, object] = {}
+    task = make_task(MultiLabel(), ["1", "0", "1.5", "2"])
+    assert read_gold(task, row, "1,5") == ("1.5",)
+    assert read_gold(task, row, "1,0") == ("1", "0")
+    assert read_gold(task, row, "2,0") == ("0", "2")
+    assert read_gold(make_task(SingleLabel(), ["1", "0"]), row, "1,0") == "1"

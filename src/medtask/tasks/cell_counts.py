@@ -68,7 +68,9 @@ class CellCounts:
             if written.match.is_normalized and written.match.name is not None
         }
         self.normalized += bool(found)
-        for written_text, name in found.items():
+        # Texts of options are texts of the row.
+        shown = {} if task.kind_spec.has_options else found
+        for written_text, name in shown.items():
             if len(self.examples) < MAX_EXAMPLES:
                 self.examples.setdefault(written_text, name)
 
@@ -82,8 +84,8 @@ class CellCounts:
             ]
             lines.append(
                 f"{self.normalized:,} of {format_count(self.values, 'value')} of {column} "
-                f"{'matches' if self.normalized == 1 else 'match'} after normalisation only "
-                f"({format_list(shown)})"
+                f"{'matches' if self.normalized == 1 else 'match'} after normalisation only"
+                + (f" ({format_list(shown)})" if shown else "")
             )
         if self.blank and self.blank_meaning:
             lines.append(

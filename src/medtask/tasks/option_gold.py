@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from medtask.display import format_list, format_row_count
-from medtask.names import Names
+from medtask.names import NO_MATCH, NameMatch, Names
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.row_options import RowOptions
@@ -48,6 +48,27 @@ def find_letters(
         return readings.get(form)
     named = {readings[one] for one in ("letter", "text") if one in readings}
     return named.pop() if len(named) == 1 and len(set(readings.values())) == 1 else None
+
+
+def match_option_texts(
+    value: object, options: RowOptions, several: bool, form: GoldForm | None = None
+) -> list[tuple[str, NameMatch]]:
+    """The texts of options in a gold cell, and how they match; without letters and numbers.
+
+    Empty if the cell is not valid.
+    """
+    if find_letters(value, options, several, form) is None:
+        return []
+    finder, listed = _OptionFinder(options), read_annotations(value)
+    text = read_cell(value) or ""
+    if listed is not None:
+        parts = [read_cell(one) or "" for one in listed]
+    elif not several or finder.match_text(text).name is not None:
+        parts = [text]
+    else:
+        parts = next((text.split(one) for one in _SEPARATORS if one in text), [text])
+    found = [(part.strip(), finder.match_text(part.strip())) for part in parts]
+    return [(part, match) for part, match in found if match.name is not None]
 
 
 def find_readings(value: object, options: RowOptions, several: bool) -> dict[GoldForm, Letters]:
@@ -145,6 +166,13 @@ class _OptionFinder:
         if number is None or self._find_mark(text) is not None:
             return None
         return self._options.positions.get(int(number[1]) - (form == "index1"))
+
+    def match_text(self, text: str) -> NameMatch:
+        """The option whose text is written, perhaps after its letter; no match for a letter."""
+        if self._find_mark(text) is not None:
+            return NO_MATCH
+        match, marked = self._texts.match(text), _MARKED.fullmatch(text)
+        return self._texts.match(marked[2]) if match.name is None and marked else match
 
     def _find_mark(self, text: str) -> str | None:
         mark = _LETTER.fullmatch(text)

@@ -17,6 +17,7 @@ from medtask.tasks.annotation_shapes import describe_shape
 from medtask.tasks.input_template import read_template
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
+from medtask.unicode_text import describe_lookalike
 
 MAX_LISTED_GOLD = 20
 _CHECKED_ROWS = 100
@@ -30,6 +31,7 @@ class UnknownGold:
         count: The number of rows with this value.
         first_row: The first such row, from 1.
         suggestion: The most similar label; None without one.
+        difference: How the value differs from a label that looks the same; "" for others.
         ambiguous: The labels that the value fits equally well.
         shape: The shape of a value that is a list or an object; "" for others.
     """
@@ -39,13 +41,16 @@ class UnknownGold:
     suggestion: str | None
     ambiguous: tuple[str, ...] = ()
     shape: str = ""
+    difference: str = ""
 
     def describe_meaning(self) -> str:
-        """'perhaps "curative"', 'fits both "BB" and "Bb"', or ""."""
+        """'perhaps "curative"', 'looks like "A", but has Cyrillic letters', or ""."""
         if self.shape:
             return self.shape
         if self.ambiguous:
             return f"fits {' and '.join(map(quote, self.ambiguous))} equally well"
+        if self.difference:
+            return f"looks like {quote(self.suggestion)}, but {self.difference}"
         return f"perhaps {quote(self.suggestion)}" if self.suggestion else ""
 
 
@@ -215,16 +220,18 @@ def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, Unknow
                 counts[value][0] += 1
             elif len(counts) < MAX_LISTED_GOLD:
                 counts[value] = [1, number]
-    return {
-        value: UnknownGold(
+    found = {}
+    for value, (count, row) in counts.items():
+        closest = find_closest(value, names.names)
+        found[value] = UnknownGold(
             count,
             row,
-            find_closest(value, names.names),
+            closest,
             names.match(value).ambiguous,
             describe_shape(value),
+            describe_lookalike(value, closest) if closest else "",
         )
-        for value, (count, row) in counts.items()
-    }
+    return found
 
 
 def _format_column_use(column: str) -> str:

@@ -26,6 +26,7 @@ from medtask.training.training_example import (
     list_labels,
     shuffle_by_hash,
 )
+from medtask.unicode_text import describe_lookalike
 
 _LISTED_ROWS = 5
 # Values that are less similar to every label are not shown: they may be a patient's text.
@@ -121,6 +122,7 @@ class CleaningReport:
         # A value that resembles no label may be a patient's text from another column.
         shown = [
             f"{quote(value)} is probably {quote(name)}"
+            + (f" ({difference})" if (difference := describe_lookalike(value, name)) else "")
             for value, name in self.label_suggestions.items()
         ]
         return [format_first(shown, _LISTED_ROWS)] if shown else []

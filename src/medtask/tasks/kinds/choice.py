@@ -11,9 +11,14 @@ from medtask.records import LETTERS, Branch, Description, Option, Value
 from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.config import BOOLEAN, ConfigModel, NullAsNone
-from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind
+from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind, WrittenName
 from medtask.tasks.kinds.labels import YES_NO, ask_for_each, write_yes_no_lines
-from medtask.tasks.option_gold import GoldColumn, find_letters, find_readings
+from medtask.tasks.option_gold import (
+    GoldColumn,
+    find_letters,
+    find_readings,
+    match_option_texts,
+)
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.row_options import RowOptions, read_options
 from medtask.tasks.task import GoldForm, MultipleChoice, Task
@@ -110,6 +115,14 @@ class ChoiceKind(TaskKind[MultipleChoice]):
             if isinstance(options, RowOptions) and read_present_cell(cell) is not None:
                 column.add(number, find_readings(cell, options, self.spec.several))
         return self._with_gold_form(column.infer_form()), column.describe()
+
+    def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
+        """The texts of options in a cell; letters, keys and numbers are not names."""
+        options = read_options(self.spec, row)
+        if not isinstance(options, RowOptions):
+            return ()
+        found = match_option_texts(cell, options, self.spec.several, self.spec.gold_is)
+        return tuple(WrittenName(text, match) for text, match in found)
 
     def with_written_values(self) -> Task:
         return self._with_gold_form("letter")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from medtask.display import format_count, format_suggestion, quote
+from medtask.names import MatchLevel
 from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tables.missing import MissingText
@@ -90,9 +91,13 @@ class LabelsKind(TaskKind[MultiLabel]):
         if text is None:
             return ()
         whole = match_label(self.task, text)
-        if whole.match.name is not None or len(text) > MAX_LABEL_LIST_LENGTH:
+        # "1,0" is the label "1" of a table with decimal commas, or the labels "1" and "0".
+        is_number = "," in text and whole.match.level is MatchLevel.VALUE
+        if (whole.match.name is not None and not is_number) or len(text) > MAX_LABEL_LIST_LENGTH:
             return (whole,)
-        return _split_names(self.task, text)
+        split = _split_names(self.task, text)
+        is_list = all(written.match.name is not None for written in split)
+        return split if is_list or whole.match.name is None else (whole,)
 
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         if not isinstance(gold, tuple):
