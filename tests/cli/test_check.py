@@ -6,14 +6,7 @@ from pathlib import Path
 import pytest
 
 from medtask import errors, load_task
-from medtask.cli.dataset_statistics import (
-    LONGEST_PROMPTS,
-    SAMPLE_PROMPTS,
-    DatasetStatistics,
-    collect_statistics,
-)
 from medtask.engines.fake import FakeEngine
-from medtask.records import Record, Status
 from support.command_line import RunCommand
 
 FAKE = ("--model", "fake:")
@@ -226,21 +219,3 @@ def test_hostile_names_are_shown_and_not_obeyed(medtask: RunCommand, project_fol
         assert outcome.code == 0
         assert not set(outcome.out) & {"\x1b", "\x07", "\u202e"}
     assert "[red]id[/red][2J" in outcome.out  # without the invisible characters
-
-
-def test_statistics_count_rows_and_keep_a_bounded_sample(project_folder: Path) -> None:
-    census = DatasetStatistics()
-    lengths = [row % 700 if row % 10 else 0 for row in range(2000)]
-    records = [
-        Record(str(row), {"procedure": "x" * size}, "staging" if row % 2 else None)
-        for row, size in enumerate(lengths)
-    ]
-    assert list(collect_statistics(load_task("surgery"), records, census)) == records
-    assert (census.rows, census.prompt_count, census.gold_rows) == (2000, 1800, 1000)
-    assert census.faults_by_status == {Status.EMPTY_INPUT: 200}
-    assert census.count_distinct_prompts() == len(set(lengths) - {0})
-    assert len(census.sample) == SAMPLE_PROMPTS
-    assert len({prompt.record_id for prompt in census.sample}) == SAMPLE_PROMPTS
-    assert [len(prompt.text) for prompt in census.longest] == sorted(lengths, reverse=True)[
-        :LONGEST_PROMPTS
-    ]

@@ -9,7 +9,13 @@ from contextlib import suppress
 
 import pytest
 
-from medtask.runs.signals import Interrupted, catch_signals, limit_shutdown
+from medtask.runs.signals import (
+    Interrupted,
+    TimeLimitReached,
+    catch_signals,
+    limit_shutdown,
+    limit_time,
+)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +190,32 @@ print("goes on")
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+def test_a_block_ends_at_its_time_limit_even_if_an_exception_is_lost() -> None:
+    before, start = signal.getsignal(signal.SIGALRM), time.monotonic()
+    with pytest.raises(TimeLimitReached), limit_time(0.05):
+        with suppress(BaseException):  # as Python does in finalizers
+            time.sleep(30)
+        time.sleep(30)
+    assert time.monotonic() - start < 10
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_block_within_its_time_limit_is_not_disturbed() -> None:
+    with limit_time(0.2):
+        pass
+    time.sleep(0.3)
+
+
+def test_a_thread_has_no_time_limit() -> None:
+    def work() -> None:
+        with limit_time(0.01):
+            time.sleep(0.05)
+        ended.append(True)
+
+    ended: list[bool] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended

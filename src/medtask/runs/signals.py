@@ -100,6 +100,35 @@ def catch_signals(*, raising: bool = True) -> Iterator[SignalState]:
             signal.signal(number, handler)
 
 
+class TimeLimitReached(BaseException):
+    """Not a subclass of Exception, so that libraries that catch Exception do not swallow it."""
+
+
+@contextmanager
+def limit_time(seconds: float) -> Iterator[None]:
+    """Raise TimeLimitReached in the block after some seconds, unless it has ended.
+
+    The exception can be raised at any place of the block, as after a signal. Outside the main
+    thread and on systems without timers there is no limit.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TimeLimitReached
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        # It is raised again until the block ends: an exception in a finalizer is lost.
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.2)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _list_signals() -> list[int]:
     return [getattr(signal, name) for name in _SIGNAL_NAMES if hasattr(signal, name)]
 

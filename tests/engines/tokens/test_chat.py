@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -186,3 +187,36 @@ def test_a_template_for_a_single_turn_is_accepted() -> None:
         "{% for m in messages %}<|im_start|>{{ m['content'] }}{% endfor %}"
     )
     assert detect_chat_format(HfTokenizer(tokenizer)).has_template
+
+
+@pytest.mark.parametrize("template", ["chatml", "inst", None])
+def test_many_candidates_have_the_tokens_of_the_whole_text(template: str | None) -> None:
+    names = tuple(f"procedure {first}{second}" for first in "abcde" for second in ("", "x", " y"))
+    prompt = replace(PROMPT, branches=(Branch("", names),))
+    chat = load_chat(template)
+    text, tails = render_branch(chat, prompt, prompt.branches[0])
+    rendering = render_prompt(chat, prompt)
+    whole = chat.tokenizer.encode([text + tail for tail in tails])
+    assert [rendering.prompt_tokens + tokens for tokens in rendering.candidate_tokens] == whole
+
+
+def test_a_long_prompt_is_not_tokenised_again_with_every_candidate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat = load_chat("chatml")
+    names = tuple(f"procedure {number}" for number in range(300))
+    prompt = Prompt(
+        "1", (Message("user", "a fall " * 2000),), (Branch("", names),), "a fall " * 2000
+    )
+    characters = 0
+    encode = chat.tokenizer.encode
+
+    def count_and_encode(texts: Sequence[str]) -> list[tuple[int, ...]]:
+        nonlocal characters
+        characters += sum(map(len, texts))
+        return encode(texts)
+
+    monkeypatch.setattr(chat.tokenizer, "encode", count_and_encode)
+    tokenize_branches(chat, [(prompt, prompt.branches[0])])
+    render_prompt(chat, prompt)
+    assert characters < 8 * len(prompt.text)

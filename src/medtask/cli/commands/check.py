@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -28,19 +27,15 @@ from medtask.errors import TableError, TaskFaults
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
-    from medtask.cli.dataset_statistics import DatasetStatistics
     from medtask.engines.base import Engine
-    from medtask.records import Prompt
+    from medtask.runs.run_estimate import PromptTokens
     from medtask.tables.table import Table
+    from medtask.tasks.dataset_statistics import DatasetStatistics
     from medtask.tasks.rows import UnknownGold
     from medtask.tasks.task import Task
 
 _NEIGHBOUR_ROWS = 64  # rows that are read in addition to the shown one, to find their common prefix
-_TIMED_ROWS = (
-    8,
-    32,
-)  # rows that are timed: a few first, because a large model may need minutes for many
-_MAX_TIMING_S = 3.0
+_MAX_WARNINGS = 3  # of one kind
 
 
 @add_read_options
@@ -125,7 +120,7 @@ def _print_prompt_preview(
 def _print_task_check(
     task: Task, table: Table, load_model: Callable[[], Engine], measure: bool
 ) -> None:
-    from medtask.cli.dataset_statistics import DatasetStatistics, collect_statistics
+    from medtask.runs.run_estimate import count_prompt_tokens
     from medtask.tables.read import validate_table
     from medtask.tables.trailing_rows import describe_trailing_rows
     from medtask.tables.write_excel import MAX_CELL_LENGTH
@@ -135,6 +130,7 @@ def _print_task_check(
         describe_input_words,
         select_input_words,
     )
+    from medtask.tasks.dataset_statistics import DatasetStatistics, collect_statistics
     from medtask.tasks.rows import (
         find_unknown_gold,
         read_gold_column,
@@ -146,7 +142,7 @@ def _print_task_check(
     require_extras(task, table)
     gold = task.gold_column or ""
     gold_task, form_notes = read_gold_column(task, ((row, row.get(gold)) for row in table))
-    statistics, gold_cells = DatasetStatistics(), CellCounts(form_notes=form_notes)
+    statistics, gold_cells = DatasetStatistics(survey.rows), CellCounts(form_notes=form_notes)
     records = collect_statistics(task, read_records(gold_task, table), statistics)
     if task.gold_column:
         records = count_gold_cells(task, records, task.gold_column, gold_cells)
@@ -171,8 +167,9 @@ def _print_task_check(
             fix="check the columns that the task's input uses",
         )
     with closing(load_model()) as engine:
-        _print_prompt_cost(task, engine, statistics)
-        _print_time_estimate(task, engine, statistics, measure)
+        tokens = count_prompt_tokens(task, engine, statistics)
+        _print_prompt_cost(task, engine, tokens)
+        _print_time_estimate(task, engine, statistics, tokens, measure)
         if task.gold_column:
             _warn_about_left_out_rows(gold_task, table, engine)
 
@@ -206,17 +203,18 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
         f"{list_input_columns(task)}, {names}"
     )
     show.print_fact("table", describe_table(table, statistics.rows))
+    about = "about " if statistics.is_sampled else ""
     for status, rows in sorted(statistics.faults_by_status.items()):
         show.print_fact(
             status.value.replace("_input", "").replace("_", " "),
-            f"{format_count(rows, 'row')} cannot be asked",
+            f"{about}{format_count(statistics.scale(rows), 'row')} cannot be asked",
         )
     repeats = statistics.prompt_count - statistics.count_distinct_prompts()
     if repeats:
         many = "repeat an earlier text and are" if repeats > 1 else "repeats an earlier text and is"
         show.print_fact(
             "duplicates",
-            f"{repeats:,} of {format_count(statistics.rows, 'row')} {many} answered once",
+            f"{about}{repeats:,} of {format_count(statistics.rows, 'row')} {many} answered once",
         )
     if task.gold_column:
         show.print_fact(
@@ -246,23 +244,13 @@ def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator
         )
 
 
-def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics) -> None:
+def _print_prompt_cost(task: Task, engine: Engine, tokens: PromptTokens | None) -> None:
     """Print the tokens of the sample, and warnings about the longest rows."""
-
-    plan, longest, rendering = (
-        engine.plan(statistics.sample),
-        engine.plan(statistics.longest),
-        engine.render(statistics.longest[0]),
-    )
-    if plan is None or longest is None or rendering is None:
+    if tokens is None:
         show.print_fact("prompt", f"{engine.info.title} does not report token counts")
         return
+    plan = tokens.plan
     row_tokens = sum(plan.own_tokens) / len(plan.own_tokens)
-    sizes = [longest.shared_tokens + tokens for tokens in longest.own_tokens]
-    tokens = (
-        f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens per row (longest "
-        f"{max(sizes):,})"
-    )
     if task.kind_spec.generated:
         more = f"at most {task.answer_spec.max_tokens:,} to write"
     else:
@@ -270,55 +258,77 @@ def _print_prompt_cost(task: Task, engine: Engine, statistics: DatasetStatistics
             f"{plan.mean_label_tokens:.1f} more to tell the "
             f"{'options' if task.kind_spec.has_options else 'labels'} apart"
         )
-    show.print_fact("prompt", f"{tokens}, {more}")
-    for warning in plan.warnings:
+    show.print_fact(
+        "prompt",
+        f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens per row (longest "
+        f"{tokens.longest_tokens:,}), {more}",
+    )
+    for warning in plan.warnings[:_MAX_WARNINGS]:
         show.print_warning(warning)
-    answer = max(map(len, rendering.candidate_tokens), default=1)
-    too_long = sum(size + answer > plan.max_input_tokens for size in sizes)
-    if too_long:
-        least = "at least " if too_long == len(sizes) else ""
+    further = len(plan.warnings) - _MAX_WARNINGS
+    if further > 0:
+        show.print_warning(f"{format_count(further, 'more warning')} of this kind")
+    if tokens.too_long.rows:
+        precision = "" if tokens.too_long.precision == "exact" else f"{tokens.too_long.precision} "
         consequence = {
             "error": "be too long",
             "head_tail": "lose their middle",
             "chunk": "be read in parts",
         }[task.gate.too_long]
         show.print_warning(
-            f"{least}{format_count(too_long, 'row')} will {consequence}: the model reads at "
-            "most "
-            f"{plan.max_input_tokens:,} tokens"
+            f"{precision}{format_count(tokens.too_long.rows, 'row')} will {consequence}: the model "
+            f"reads at most {plan.max_input_tokens:,} tokens"
         )
 
 
 def _print_time_estimate(
-    task: Task, engine: Engine, statistics: DatasetStatistics, measure: bool
+    task: Task,
+    engine: Engine,
+    statistics: DatasetStatistics,
+    tokens: PromptTokens | None,
+    measure: bool,
 ) -> None:
-    distinct = statistics.count_distinct_prompts()
-    if not measure:
-        show.print_fact("plan", f"{engine.info.title}: {format_count(distinct, 'prompt')} to ask")
-        return
-    rows, seconds = _time_rows(task, engine, statistics.sample)
-    expected = format_estimated_duration(distinct * seconds / rows)
-    first = " for the first pass" if task.passes else ""
     show.print_fact(
         "plan",
-        f"{engine.info.title}: {expected} on this machine{first} (measured on "
-        f"{format_count(rows, 'row')})",
+        f"{engine.info.title}: {_describe_plan(task, engine, statistics, tokens, measure)}",
     )
 
 
-def _time_rows(task: Task, engine: Engine, sample: Sequence[Prompt]) -> tuple[int, float]:
-    """The number of distinct prompts that were answered, and the seconds this took."""
-    from medtask.prediction.asking import ask_prompts
-    from medtask.tasks.prompt import hash_prompt
+def _describe_plan(
+    task: Task,
+    engine: Engine,
+    statistics: DatasetStatistics,
+    tokens: PromptTokens | None,
+    measure: bool,
+) -> str:
+    """The time of a run, or the number of its prompts if the time is not known."""
+    from medtask.runs.run_estimate import (
+        MAX_TIMING_S,
+        drop_repeated,
+        estimate_seconds,
+        measure_speed,
+    )
 
-    distinct = list({hash_prompt(prompt): prompt for prompt in sample}.values())
-    rows, seconds = 1, 0.0
-    for size in _TIMED_ROWS:
-        trial = distinct[:size]
-        start = time.perf_counter()
-        for _ in ask_prompts(task, engine, trial):
-            pass
-        rows, seconds = len(trial), time.perf_counter() - start
-        if seconds > _MAX_TIMING_S or len(trial) < size:
-            break
-    return rows, seconds
+    distinct = tokens.prompts if tokens else statistics.count_distinct_prompts()
+    prompts = (
+        tokens.readable if tokens else [(prompt, 0) for prompt in drop_repeated(statistics.sample)]
+    )
+    work = f"{format_count(distinct, 'prompt')} to ask"
+    if not measure:
+        return work
+    if not prompts:
+        parts = " whole" if distinct else ""
+        return f"{work}; the model cannot read a row of the sample{parts}, so no row is timed"
+    speed = measure_speed(task, engine, prompts)
+    if speed is None:
+        return (
+            f"{work}; their time could not be measured within {MAX_TIMING_S:g} seconds "
+            "(medtask bench measures it)"
+        )
+    expected = format_estimated_duration(estimate_seconds(task, speed, distinct, tokens))
+    if tokens and tokens.is_mostly_long:
+        expected = f"at least {expected}"  # a token of a long row takes more time
+    first = " for the first pass" if task.passes else ""
+    rows = "" if distinct == statistics.count_distinct_prompts() else f", {work}"
+    measured = f"measured on {format_count(speed.rows, 'row')}"
+    return f"{expected} on this machine{first} ({measured}{rows})"

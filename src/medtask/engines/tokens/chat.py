@@ -206,10 +206,10 @@ def render_prompt(chat: ChatFormat, prompt: Prompt) -> Rendering:
         return Rendering(text, (), chat.tokenizer.encode([text])[0], ())
     text, candidates = render_branch(chat, prompt, prompt.branches[0])
     base = chat.tokenizer.encode([text])[0]
-    full_sequences = chat.tokenizer.encode([text + candidate for candidate in candidates])
-    shared = count_common_prefix([base, *full_sequences])
+    start, tokens = _tokenize_candidates(chat, text, base, candidates)
+    stem = count_common_prefix([base[start:], *tokens])
     return Rendering(
-        text, candidates, base[:shared], tuple(whole[shared:] for whole in full_sequences)
+        text, candidates, base[: start + stem], tuple(candidate[stem:] for candidate in tokens)
     )
 
 
@@ -247,9 +247,7 @@ def tokenize_branches(
                 shared_suffix.candidates,
             )
         else:
-            full_sequences = chat.tokenizer.encode([prompt + candidate for candidate in candidates])
-            start = count_common_prefix([prompt_tokens, *full_sequences])
-            candidate_tokens = tuple(whole[start:] for whole in full_sequences)
+            start, candidate_tokens = _tokenize_candidates(chat, prompt, prompt_tokens, candidates)
         stem = count_common_prefix([prompt_tokens[start:], *candidate_tokens])
         trie, reads, text_candidates = (
             None,
@@ -300,27 +298,56 @@ def count_common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
 def _find_shared_suffix(
     chat: ChatFormat, prompt: str, prompt_tokens: tuple[int, ...], candidates: Sequence[str]
 ) -> SharedSuffix | None:
-    cut = next(
-        (
-            place + 1
-            for place in range(len(prompt_tokens) - 1, -1, -1)
-            if prompt_tokens[place] in chat.tokenizer.special_token_ids
-        ),
-        0,
-    )
-    if cut == 0:
+    cut, text = _find_last_special_token(chat, prompt, prompt_tokens)
+    if not cut:
         return None
-    special_token = chat.tokenizer.convert_id_to_token(prompt_tokens[cut - 1])
-    full_sequences = chat.tokenizer.encode([prompt + candidate for candidate in candidates])
-    if special_token not in prompt or any(
-        whole[:cut] != prompt_tokens[:cut] for whole in full_sequences
-    ):
+    start, tokens = _tokenize_candidates(chat, prompt, prompt_tokens, candidates)
+    if start < cut:
         return None
+    between = prompt_tokens[cut:start]
     return SharedSuffix(
-        prompt[prompt.rindex(special_token) :],
-        prompt_tokens[cut:],
-        tuple(whole[cut:] for whole in full_sequences),
+        text, prompt_tokens[cut:], tuple(between + candidate for candidate in tokens)
     )
+
+
+def _find_last_special_token(
+    chat: ChatFormat, prompt: str, prompt_tokens: tuple[int, ...]
+) -> tuple[int, str]:
+    """The number of tokens up to the last special token, and the text from it on; 0 without one."""
+    for place in range(len(prompt_tokens) - 1, -1, -1):
+        if prompt_tokens[place] in chat.tokenizer.special_token_ids:
+            special_token = chat.tokenizer.convert_id_to_token(prompt_tokens[place])
+            start = prompt.rfind(special_token)
+            return (place + 1, prompt[start:]) if start >= 0 else (0, "")
+    return 0, ""
+
+
+def _tokenize_candidates(
+    chat: ChatFormat, prompt: str, prompt_tokens: tuple[int, ...], candidates: Sequence[str]
+) -> tuple[int, tuple[tuple[int, ...], ...]]:
+    """Tokenise the prompt with each candidate.
+
+    Tokens do not merge across a special token, so that the text up to the last one is not
+    tokenised again with every candidate. This is verified with the longest candidate.
+
+    Returns:
+        The number of tokens that the prompt shares with all sequences, and the further tokens of
+        each sequence.
+    """
+    cut, text = _find_last_special_token(chat, prompt, prompt_tokens)
+    if cut and candidates:
+        alone, *tails = chat.tokenizer.encode([text, *(text + one for one in candidates)])
+        longest = max(range(len(candidates)), key=lambda place: len(candidates[place]))
+        (whole,) = chat.tokenizer.encode([prompt + candidates[longest]])
+        if (
+            alone == prompt_tokens[cut - 1 :]
+            and all(tail[0] == alone[0] for tail in tails)
+            and whole == prompt_tokens[: cut - 1] + tails[longest]
+        ):
+            return cut, tuple(tail[1:] for tail in tails)
+    sequences = chat.tokenizer.encode([prompt + candidate for candidate in candidates])
+    start = count_common_prefix([prompt_tokens, *sequences])
+    return start, tuple(sequence[start:] for sequence in sequences)
 
 
 def _get_answer_space(chat: ChatFormat, prompt: Prompt) -> str:
