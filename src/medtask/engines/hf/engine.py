@@ -14,6 +14,7 @@ from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.hf.attention import ATTENTION, compute_attention
 from medtask.engines.hf.decoding import HfDecodingBackend, measure_token_bytes, order_by_group
 from medtask.engines.hf.kv_slots import measure_kv_budget_bytes
+from medtask.engines.hf.linear_layers import install_onednn_linear
 from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.model_runner import HfModelRunner
 from medtask.engines.hf.reference import generate_reference, score_branch_reference
@@ -59,6 +60,7 @@ class HfEngine(PackedEngine):
         self.kv_budget_bytes: int | None = None
         self._token_bytes = 0
         self.packed = _install_packed_attention(model)
+        install_onednn_linear(model)
 
     def score_pack(
         self, pack: Sequence[PromptRequest], shared_tokens: int

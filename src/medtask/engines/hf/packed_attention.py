@@ -9,7 +9,8 @@ the branches of the label trie, with the rows as ancestors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,14 @@ from medtask.engines.hf.attention import (
     MaskPair,
     compute_attention_eager,
     compute_attention_fused,
+)
+from medtask.engines.hf.fused_attention import (
+    PartialAttention,
+    attend_masked,
+    attend_prefix,
+    attend_segments,
+    can_fuse,
+    merge,
 )
 from medtask.engines.tokens.token_tree import compute_depths, compute_subtree_ends
 
@@ -87,7 +96,8 @@ class PackedPass:
     ``query_indices`` [segments, longest] are indices into the pass's own tokens, ``key_indices``
     [segments, deepest] into the pack's: a segment's ancestors, then its own tokens. Without
     ``forks`` a key's slot in that row is its distance from the prefix. Slots after a segment's end
-    have index 0 and are False in ``token_mask`` [segments, longest].
+    have index 0 and are False in ``token_mask`` [segments, longest]. ``is_causal``: there are no
+    ancestors and no forks, so that each token attends to all tokens of its segment before it.
     """
 
     prefix_cache: KvCache
@@ -100,8 +110,15 @@ class PackedPass:
     ancestor_counts: Tensor
     last_indices: Tensor
     segment_starts: list[int]
+    is_causal: bool
     forks: ForkIndex | None = None
     _masks: dict[int | None, MaskPair] = field(default_factory=dict)
+    _bias: Tensor | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Token count of each segment."""
+        return [end - start for start, end in itertools.pairwise(self.segment_starts)]
 
     def token_indices(self, segment: int) -> list[int]:
         """Indices of a segment's tokens among the pack's own tokens, which its children use as
@@ -114,40 +131,102 @@ class PackedPass:
         keys, values = self.pack_cache.append(
             call.layer, call.key[0].transpose(0, 1), call.value[0].transpose(0, 1)
         )
+        if not can_fuse(call) or self._reaches_window(call.window):
+            return self._compute_eager(call, keys, values)
+        if self.is_causal:
+            own = attend_segments(call, self.lengths)
+        elif keys.device.type == "cpu":
+            own = self._attend_masked(call, keys, values)
+        else:
+            return self._compute_eager(call, keys, values)
+        prefix_pair = self.prefix_cache.layers.get(call.layer)
+        out = own.output if prefix_pair is None else merge(attend_prefix(call, prefix_pair), own)
+        return out.flatten(1, 2)[None]
+
+    def _reaches_window(self, window: int | None) -> bool:
+        """Whether some token does not attend to all tokens before it."""
+        return window is not None and (
+            self.prefix_cache.tokens + self.key_indices.shape[1] > window
+        )
+
+    def _compute_eager(self, call: AttentionCall, keys: Tensor, values: Tensor) -> Tensor:
+        """Attention of any kind, with the scores of a block in memory."""
         heads = call.query.shape[1]
         queries = (call.query[0].transpose(0, 1) * call.scale)[self.query_indices]
         prefix = self.prefix_cache.layers.get(call.layer)
+        out = values.new_empty(*self.query_indices.shape, heads, values.shape[2])
+        for rows, block, key_count in self._iterate_blocks(heads, self.prefix_cache.tokens):
+            index = self.key_indices[rows, :key_count]
+            own = keys[index], values[index]
+            masked = self.get_masks(call.window, rows, block, key_count)
+            is_long = block.stop - block.start < self.query_indices.shape[1]
+            out[rows, block] = (
+                compute_attention_fused(queries[rows, block], prefix, own, masked)
+                if is_long and call.is_plain
+                else compute_attention_eager(queries[rows, block], prefix, own, masked, call)
+            )
+        return out[self.token_mask][None]
 
+    def _attend_masked(self, call: AttentionCall, keys: Tensor, values: Tensor) -> PartialAttention:
+        """Attention of segments with ancestors or forks to their own keys."""
+        queries = call.query[0].transpose(0, 1)[self.query_indices]
+        segments, longest, heads, size = queries.shape
+        kv_heads = keys.shape[1]
+        shape = segments, longest, kv_heads, heads // kv_heads
+        output, logsumexp = queries.new_empty(*shape, size), torch.empty(shape)
+        for rows, block, key_count in self._iterate_blocks(heads, 0):
+            index = self.key_indices[rows, :key_count]
+            output[rows, block], logsumexp[rows, block] = attend_masked(
+                queries[rows, block],
+                (keys[index], values[index]),
+                self._get_bias(rows, block, key_count),
+                call.scale,
+            )
+        return PartialAttention(output[self.token_mask], logsumexp[self.token_mask])
+
+    def _iterate_blocks(self, heads: int, prefix_tokens: int) -> Iterator[tuple[slice, slice, int]]:
+        """Blocks of queries that are computed at once: segments, their queries, and the number of
+        keys that these may attend to.
+
+        Several whole segments while they are short, single segments in blocks of queries when they
+        are long.
+        """
         segments, longest = self.query_indices.shape
-        width = self.prefix_cache.tokens + self.key_indices.shape[1]
-        out = values.new_empty(segments, longest, heads, values.shape[2])
-        # Several whole segments while they are short, single segments in blocks of queries when
-        # they are long.
+        width = prefix_tokens + self.key_indices.shape[1]
         segments_at_once = max(1, MAX_SCORE_ELEMENTS // (heads * width * longest))
-        block = longest if segments_at_once > 1 else max(1, MAX_SCORE_ELEMENTS // (heads * width))
+        size = longest if segments_at_once > 1 else max(1, MAX_SCORE_ELEMENTS // (heads * width))
         for top in range(0, segments, segments_at_once):
             rows = slice(top, top + segments_at_once)
-            for start in range(0, longest, block):
-                piece = slice(start, start + block)
+            for start in range(0, longest, size):
+                block = slice(start, start + size)
                 # No query of this block attends to a key after its end.
                 key_count = min(
-                    self.key_indices.shape[1], int(self.ancestor_counts[rows].max()) + piece.stop
+                    self.key_indices.shape[1], int(self.ancestor_counts[rows].max()) + block.stop
                 )
-                index = self.key_indices[rows, :key_count]
-                own = keys[index], values[index]
-                masked = self.get_masks(call.window, rows, piece, key_count)
-                out[rows, piece] = (
-                    compute_attention_fused(queries[rows, piece], prefix, own, masked)
-                    if block < longest and call.is_plain
-                    else compute_attention_eager(queries[rows, piece], prefix, own, masked, call)
-                )
-        return out[self.token_mask][None]
+                yield rows, block, key_count
+
+    def _get_bias(self, rows: slice, block: slice, key_count: int) -> Tensor:
+        """The masks of get_masks without a window, as numbers to add to the scores."""
+        whole = self._is_whole(rows, block)
+        if whole and self._bias is not None:
+            return self._bias
+        _, masked = self.get_masks(None, rows, block, key_count)
+        bias = torch.zeros(masked.shape).masked_fill_(masked, -torch.inf)
+        if whole:
+            self._bias = bias
+        return bias
+
+    def _is_whole(self, rows: slice, block: slice) -> bool:
+        segments, longest = self.query_indices.shape
+        return (rows.start, block.start) == (0, 0) and (
+            rows.stop >= segments and block.stop >= longest
+        )
 
     def get_masks(self, window: int | None, rows: slice, block: slice, key_count: int) -> MaskPair:
         """The masks of a block of queries for the prefix and their first ``key_count`` keys. Masks
         of a whole pass are kept for its other layers.
         """
-        whole = rows.stop >= len(self.query_indices) and block.stop >= self.query_indices.shape[1]
+        whole = self._is_whole(rows, block)
         if whole and window in self._masks:
             return self._masks[window]
         step = torch.arange(self.query_indices.shape[1], device=self.query_indices.device)[block]
@@ -211,6 +290,7 @@ def build_pass(
         ancestor_counts=ancestor_counts.to(device),
         last_indices=(starts + lengths - 1).to(device),
         segment_starts=[first_index, *(first_index + starts + lengths).tolist()],
+        is_causal=forks is None and not any(segment.ancestors for segment in segments),
         forks=forks,
     )
 
