@@ -8,6 +8,7 @@ import csv
 import json
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cli.conftest import SURGERY_TASK
 from medtask.engines.fake import FakeEngine
 from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
-from support.command_line import RunCommand
+from support.command_line import RunCommand, time_signal
 
 LABELS = {"curative": "resection", "palliative": "stent", "staging": "biopsy"}
 
@@ -235,3 +236,25 @@ def test_mistakes_are_reported_with_their_remedy(
     assert shown.code == code, shown.err
     assert result in shown.err
     assert "fix: " in shown.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_comparison_within_seconds(
+    comparison_folder: Path, number: signal.Signals
+) -> None:
+    chance = random.Random(3)
+    with Path("one.csv").open("w") as first, Path("two.csv").open("w") as second:
+        one, other = csv.writer(first), csv.writer(second)
+        one.writerow(["id", "text", "answer", "gold"])
+        other.writerow(["id", "answer"])
+        for row in range(2_000):
+            text = " ".join(str(chance.randrange(5_000)) for _ in range(150))
+            one.writerow([row, text, f"label {chance.randrange(24)}", f"label {row % 24}"])
+            other.writerow([row, f"label {row % 24}"])
+    # The fits of the baseline are functions in C, which no signal interrupts.
+    code, seconds = time_signal(
+        ["compare", "one.csv", "two.csv"], "Comparing with TF-IDF", number, delay_s=3
+    )
+    assert code == (130 if number == signal.SIGINT else 143)
+    assert seconds < 8  # the limit is 4 s; the machine may be busy

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from support.command_line import CommandResult, RunCommand
+from support.command_line import CommandResult, RunCommand, time_signal
 
 ROWS = 60
 RUBRIC = """\
@@ -156,3 +157,17 @@ def test_patients_records_are_not_sent_away(medtask: RunCommand, tables: Path) -
     )
     assert outcome.code == 2
     assert "phi: true" in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_judging_within_seconds_and_it_can_be_resumed(
+    medtask: RunCommand, tables: Path, number: signal.Signals
+) -> None:
+    command = ["judge", "ours.csv", "--model", "fake:ms_per_row=100,batch=4"]
+    code, seconds = time_signal(command, "Judging 60 rows", number, delay_s=2)
+    assert code == (130 if number == signal.SIGINT else 143)
+    assert seconds < 5
+    outcome = read_document(medtask(*command, "--json", "--quiet"))
+    assert isinstance(outcome["asked"], int)
+    assert 0 < outcome["asked"] < ROWS

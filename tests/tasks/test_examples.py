@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medtask.errors import TaskFaults
+from medtask.errors import EncodingGuessWarning, TaskFaults
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
@@ -112,3 +112,23 @@ def test_a_table_of_examples_that_is_not_there_is_a_fault_of_the_task(tmp_path):
     (message,) = list_faults(tmp_path, "nowhere.csv")
     assert message.startswith("examples: ")
     assert "nowhere.csv" in message
+
+
+def test_a_table_of_examples_is_read_in_the_named_encoding(tmp_path: Path) -> None:
+    text = "text,answer\nżołądek usunięto,curative\n"
+    (tmp_path / "gold.csv").write_bytes(text.encode("cp1250"))
+    task = load_examples(tmp_path, {"file": "gold.csv", "encoding": "cp1250"})
+    assert task.examples[0].fields == {"text": "żołądek usunięto"}
+    assert list_faults(tmp_path, {"file": "gold.csv", "encoding": "cp99"}) == [
+        'examples: "cp99" is not a known encoding - use a name such as utf-8, cp1252, cp1250, '
+        "iso8859-2, cp850, utf-16"
+    ]
+
+
+def test_a_guessed_encoding_of_examples_is_a_warning_that_names_the_key(tmp_path: Path) -> None:
+    text = "text,answer\nżołądek usunięto w całości,curative\n"
+    (tmp_path / "gold.csv").write_bytes(text.encode("cp1250"))
+    with pytest.warns(EncodingGuessWarning, match=r"examples: \{file: FILE, encoding") as caught:
+        task = load_examples(tmp_path, "gold.csv")
+    assert task.examples[0].fields == {"text": "żołądek usunięto w całości"}
+    assert "--encoding" not in str(caught[0].message)

@@ -54,6 +54,7 @@ class ExamplesConfig(ConfigModel):
     select: Literal["first", "nearest"] = "first"
     k: Annotated[int, Field(ge=1, le=200, description="a whole number from 1 to 200")] = 8
     by: Literal["tfidf", "minilm"] = "tfidf"
+    encoding: OptionalText = None
 
 
 class BaselinesConfig(ConfigModel):

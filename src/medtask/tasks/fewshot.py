@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from medtask.display import format_suggestion, quote
-from medtask.errors import InputError
+from medtask.errors import EncodingGuessWarning, InputError, UsageError
 from medtask.records import Fault, Record
 from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.config import ExamplesConfig
@@ -65,10 +66,10 @@ def read_examples(reader: TaskReader, path: KeyPath, task: Task) -> FewShotExamp
         rows = (
             raw
             if isinstance(raw, list)
-            else _read_table(reader.folder, config.file if config else raw, task, max_rows)
+            else _read_table(reader.folder, config or raw, task, max_rows)
         )
-    except InputError as error:
-        reader.add_fault(f"examples: {error} - {error.fix}", *path)
+    except (InputError, UsageError) as error:
+        reader.add_fault(f"examples: {error} - {_name_encoding_key(error.fix)}", *path)
         return FewShotExamples()
     if config is not None and config.select == "first":
         rows = rows[: config.k]
@@ -99,15 +100,25 @@ def _check_selection(reader: TaskReader, path: KeyPath, config: ExamplesConfig) 
     return True
 
 
-def _read_table(folder: Path, raw: object, task: Task, max_rows: int) -> Sequence[object]:
+def _read_table(
+    folder: Path, source: ExamplesConfig | object, task: Task, max_rows: int
+) -> Sequence[object]:
+    """Read at most ``max_rows + 1`` rows of a table; a guessed encoding is a warning."""
+    encoding = source.encoding if isinstance(source, ExamplesConfig) else None
+    raw = source.file if isinstance(source, ExamplesConfig) else source
     if not isinstance(raw, str) or not raw.strip():
         raise InputError(
             "they are a list of rows, or the path of a table", fix="begin every example with a dash"
         )
     # Imported here because it loads polars, which most tasks do not need.
     from medtask.tables.read import read_table
+    from medtask.tables.read_options import ReadOptions
 
-    table = read_table(folder / raw.strip())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", EncodingGuessWarning)
+        table = read_table(folder / raw.strip(), ReadOptions(encoding=encoding))
+    for one in caught:
+        warnings.warn(_name_encoding_key(str(one.message)), one.category, stacklevel=2)
     answer_columns = [name for name in ("answer", task.gold_column) if name]
     if not set(answer_columns) & set(table.columns):
         raise InputError(
@@ -116,6 +127,11 @@ def _read_table(folder: Path, raw: object, task: Task, max_rows: int) -> Sequenc
             fix="name the column answer, or name it under gold",
         )
     return list(islice(table.rows(), max_rows + 1))
+
+
+def _name_encoding_key(text: str) -> str:
+    """A remedy for a table, changed to one for the table of examples."""
+    return text.replace("with --encoding", "as in `examples: {file: FILE, encoding: cp1250, k: 8}`")
 
 
 def _read_example_rows(
@@ -166,22 +182,22 @@ def _read_pool(
         reason = f": the first one {next(iter(left_out))}" if left_out else ""
         reader.add_fault(f"{file} has no row that can be an example{reason}", *path, "file")
         return FewShotExamples()
-    warnings = []
+    notes = []
     if left_out:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common(3))
         message = (
             f"{left_out.total():,} of {len(rows):,} rows of {file} are not used as examples: "
             f"{reasons}"
         )
-        warnings.append(reader.format_warning(message, *path, "file"))
+        notes.append(reader.format_warning(message, *path, "file"))
     if task.group_column and all(example.group is None for example in examples):
         message = (
             f"{file} has no groups in a column {quote(task.group_column)} - a row may be shown an "
             "example of its own group, which makes its metrics too good"
         )
-        warnings.append(reader.format_warning(message, *path, "file"))
+        notes.append(reader.format_warning(message, *path, "file"))
     pool = ExamplePool(tuple(examples), tuple(texts), config.k, config.by)
-    return FewShotExamples((), pool, tuple(warnings))
+    return FewShotExamples((), pool, tuple(notes))
 
 
 def _check_keys(reader: TaskReader, path: KeyPath, row: _Row, task: Task) -> None:
