@@ -345,9 +345,9 @@ def test_labels_that_differ_in_capital_letters_only_are_reported(tmp_path: Path)
     [
         ("id,result\n1,a\n", 'no column "answer"'),
         ("number,answer\n1,a\n", 'no column "id"'),
-        ("id,answer,confidence\n1,a,7\n", "row 1: .confidence. holds no probability"),
-        ("id,answer,p:a\n1,a,-0.1\n", "row 1: .p:a. holds no probability"),
-        ("id,answer,status\n1,a,fine\n", "row 1: what the column status says is not known"),
+        ("id,answer,confidence\n1,a,7\n", "row 1: .confidence. is not a probability"),
+        ("id,answer,p:a\n1,a,-0.1\n", "row 1: .p:a. is not a probability"),
+        ("id,answer,status\n1,a,fine\n", "row 1: the status is not valid"),
         ("id,answer\n1,a\n1,b\n", "repeats the id"),
     ],
 )

@@ -211,10 +211,10 @@ def test_options_that_need_gold_are_refused_without_it(
     ("text", "reason"),
     [
         ("id,answer,gold\n1,a,a\n2,b,b\n", "no answer has a confidence"),
-        ("id,answer,confidence,gold\n1,a,0.5,\n", "no row has gold that counts"),
+        ("id,answer,confidence,gold\n1,a,0.5,\n", "no row has usable gold"),
         ("id,answer,confidence,gold\n1,a,0.9,a\n2,a,0.8,a\n", "gold rows"),
         ("id,answer,confidence,gold\n1,,,a\n2,,,a\n", "no answer has a confidence"),
-        ("id,answer,confidence,gold\n", "no row has gold that counts"),
+        ("id,answer,confidence,gold\n", "no row has usable gold"),
     ],
 )
 def test_too_little_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
@@ -251,7 +251,7 @@ def test_two_readers_and_the_model(tmp_path: Path) -> None:
         cohen_kappa_score([row["gold"] for row in rows], [row["second"] for row in rows])
     )
     assert found.n_disagreements == sum(row["gold"] != row["second"] for row in rows)
-    with pytest.raises(UsageError, match='no column "third" for a reader'):
+    with pytest.raises(UsageError, match='no column "third" for an annotator'):
         evaluate_answers(open_answers(path), EvaluationOptions(readers=("gold", "third")))
 
 

@@ -183,7 +183,7 @@ def test_a_folder_with_other_answers_is_refused(tmp_path: Path) -> None:
 
 def test_too_many_folds_and_several_tasks_are_refused(tmp_path: Path) -> None:
     task, rows = make_grouped_task(tmp_path / "task"), make_noise(30)
-    with pytest.raises(InputError, match="cannot be shared out to 11 folds"):
+    with pytest.raises(InputError, match="cannot be divided into 11 folds"):
         medtask.train(task, rows, out=tmp_path / "a", method="linear", folds=11)
     with pytest.raises(UsageError, match="not a valid number of folds"):
         medtask.train(task, rows, out=tmp_path / "b", method="linear", folds=1)

@@ -94,9 +94,7 @@ def _read_status(cell: object, number: int) -> Status | None:
         return Status(text.lower())
     except ValueError:
         fix = f"write one of {', '.join(Status)}, or leave the column out"
-        raise TableError(
-            f"row {number}: what the column status says is not known", fix=fix
-        ) from None
+        raise TableError(f"row {number}: the status is not valid", fix=fix) from None
 
 
 def read_probability(cell: object, column: str, row: int) -> float | None:
@@ -113,7 +111,7 @@ def read_probability(cell: object, column: str, row: int) -> float | None:
         probability = math.nan
     if not 0 <= probability <= 1 + 1e-6:
         fix = "write probabilities as numbers from 0 to 1, or leave the cell blank"
-        raise TableError(f"row {row}: {quote(column)} holds no probability", fix=fix)
+        raise TableError(f"row {row}: {quote(column)} is not a probability", fix=fix)
     return min(1.0, probability)
 
 

@@ -24,7 +24,7 @@ from medtask.tasks.rows import find_invalid_gold, read_gold, read_gold_column
 from medtask.tasks.task import Task
 
 GOLD_COLUMN_NAMES = ("gold", "label", "labels", "answer")
-_UNKNOWN_ANSWER_REASON = "the answer is none that the task has"
+_UNKNOWN_ANSWER_REASON = "the answer is not one that the task allows"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,9 @@ def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
     ]
     if evaluation.annotators is not None:
         sections.append(
-            ReportSection("How far do people agree?", build_annotator_blocks(evaluation.annotators))
+            ReportSection(
+                "How well do annotators agree?", build_annotator_blocks(evaluation.annotators)
+            )
         )
     return sections
 

@@ -184,8 +184,8 @@ def evaluate_answers(
     annotators = _compare_annotators(answers, options) if options.readers else None
     if options.readers and annotators is None:
         notes.append(
-            f"no row has an answer of both {options.readers[0]} and {options.readers[1]}: readers "
-            "are not compared"
+            f"no row has an answer of both {options.readers[0]} and {options.readers[1]}: the "
+            "annotators are not compared"
         )
     settings = baseline_settings or BaselineSettings(options.seed)
     baselines = evaluate_baselines(answers.task, summary, settings) if options.baselines else ()
@@ -240,7 +240,7 @@ def _find_acceptance(
 ) -> Acceptance | Refusal:
     scored_rows = summary.gold.scored_rows if summary.gold else None
     if scored_rows is None or not len(scored_rows.rows):
-        return _refuse_without_rows(answers, "no row has gold that counts")
+        return _refuse_without_rows(answers, "no row has usable gold")
     if np.isnan(scored_rows.confidence).all():
         reason = "no answer has a confidence, so answers cannot be ordered by it"
         return Refusal(
@@ -370,7 +370,7 @@ def _compare_annotators(
             f"{format_columns(answers.table.columns)}"
         )
         raise UsageError(
-            f"{answers.table.source} has no column {quote(unknown[0])} for a reader", fix=fix
+            f"{answers.table.source} has no column {quote(unknown[0])} for an annotator", fix=fix
         )
     task, rows = answers.task, [row for row in answers.rows() if row.answer_counts]
     first, second = (_read_annotations(task, rows, name) for name in options.readers)

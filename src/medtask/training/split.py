@@ -237,7 +237,7 @@ def split_folds(
     clusters = joined if keeps_near_duplicates else _gather_clusters(keys, bound, labels, seed)
     if len(clusters) < folds:
         raise InputError(
-            f"the {len(keys):,} rows cannot be shared out to {folds} folds: they are only "
+            f"the {len(keys):,} rows cannot be divided into {folds} folds: they are only "
             f"{len(clusters):,} groups of rows with one group or one text",
             fix="lower --folds",
         )
@@ -296,6 +296,6 @@ def _explain_failed_split(task: Task, examples: Sequence[TrainingExample]) -> st
     if task.group_column and len(groups) < len(examples):
         return (
             f"they belong to {len(groups):,} group{'s' * (len(groups) != 1)} of the column "
-            f"{quote(task.group_column)}, too few to share out"
+            f"{quote(task.group_column)}, too few to divide"
         )
-    return "no label has a row to spare"
+    return "no label has enough rows"

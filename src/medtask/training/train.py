@@ -255,9 +255,7 @@ def _open_folder(folder: Path) -> Path:
     except OSError as error:
         raise make_storage_error(folder, error) from error
     if names - {".lock"} and not names & {WORK_FOLDER, METADATA_FILE, TRAINING_FILE}:
-        raise UsageError(
-            f"{folder} is in use for something else", fix="name a new folder with --out"
-        )
+        raise UsageError(f"{folder} contains something else", fix="name a new folder with --out")
     return folder
 
 

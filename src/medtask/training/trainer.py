@@ -268,7 +268,7 @@ def run_trainer(trainer: MedtaskTrainer) -> None:
         if not is_out_of_memory(error):
             raise
         raise EngineError(
-            "the memory did not suffice for a training step",
+            "a training step needs more memory than is available",
             fix=(
                 "add --checkpointing, lower --row-tokens, or choose a smaller base; the same "
                 "command resumes from the last checkpoint"

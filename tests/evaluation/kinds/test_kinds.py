@@ -80,7 +80,7 @@ def test_labels_are_counted_by_label_and_by_number() -> None:
         "rows_by_number_of_labels": {"0": 1, "1": 1, "2": 1},
         "mean_number_of_labels": 1.0,
     }
-    assert format_summary_lines(summary)[1] == "1.00 labels a row in the mean; 1 row has none"
+    assert format_summary_lines(summary)[1] == "1.00 labels per row on average; 1 row has none"
 
 
 def test_gold_with_a_name_that_is_no_label_is_counted_and_not_graded() -> None:

@@ -350,7 +350,7 @@ def _build_refusal(
         return Refusal(short, rows, max(needed or 0, fewest))
     if largest_class_rows is not None:
         short = (
-            f"no class has gold rows enough, or few enough errors, to show {promise}; the most "
+            f"no class has enough gold rows, or few enough errors, to show {promise}; the most "
             f"frequent has {largest_class_rows:,}"
         )
         return Refusal(
@@ -370,7 +370,10 @@ def _build_refusal(
     hope = (
         ""
         if needed
-        else "; not even the surest answers are right often enough, so more rows would hardly help"
+        else (
+            "; even the most confident answers are not right often enough, so more rows would "
+            "hardly help"
+        )
     )
     return Refusal(f"no threshold can promise {promise} on these rows{hope}", rows, needed)
 

@@ -152,7 +152,7 @@ def fit_batch_calibration(
     rows = int(usable.sum())
     if rows < MIN_ROWS["batch"]:
         return Refusal(
-            f"batch calibration needs the shares of {MIN_ROWS['batch']} rows or more",
+            f"batch calibration needs the probabilities of {MIN_ROWS['batch']} rows or more",
             rows,
             MIN_ROWS["batch"],
         )
@@ -218,10 +218,10 @@ def _find_unfit_reason(probabilities: FloatArray, gold: GoldArray, exclusive: bo
         )
     if exclusive and len(np.unique(gold)) < 2:
         return (
-            "gold has one class only: it cannot show what the probabilities of the others are worth"
+            "gold has one class only: the probabilities of the other classes cannot be calibrated"
         )
     if not exclusive and len(np.unique(gold)) < 2:
-        return "gold says the same of every label of every row"
+        return "gold is the same for every label of every row"
     return (
         "all rows have the same probabilities: there is nothing to calibrate"
         if _is_constant(probabilities)

@@ -264,9 +264,7 @@ def _collect_gold(
                 f"{source.name} has different gold from the systems before it, in "
                 f"{format_row_count(len(differs))} (first: row {differs[0]:,})"
             )
-            raise InputError(
-                message, fix="give the gold that counts, as one file for all, with --gold FILE"
-            )
+            raise InputError(message, fix="give one file with gold for all systems: --gold FILE")
         ids.append(rows)
     return ids, gold_by_id, unknown, left_out
 
@@ -306,7 +304,7 @@ def _build_no_rows_error(
     if gold_by_id:
         return InputError(
             f"none of the rows that are in all of {names} has gold",
-            fix="give gold for rows that all have answered",
+            fix="give gold for rows that all systems have answered",
         )
     return InputError(
         f"no row of {names} has gold", fix="name the gold with --gold COLUMN or --gold FILE"

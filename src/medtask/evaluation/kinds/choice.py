@@ -192,7 +192,7 @@ def _run_set_baselines(
     sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     most = find_most_frequent(sample.gold) or ()
-    near = "options near enough in meaning to the question, as many in all as gold has"
+    near = "the options nearest in meaning to the question, as many in total as gold has"
     return [
         (
             Baseline("MiniLM", near),

@@ -217,9 +217,9 @@ class FieldsEvaluation:
         groups = self.quality.groups
         return (
             f"{describe_intervals('rows and single fields', 'all fields together', groups)} "
-            "Numbers agree within a billionth of their size, text but for case and blanks, lists "
-            "whatever their order. Differences in fields right are tested by approximate "
-            "randomisation (p below 0.05)."
+            "Numbers are equal within a billionth of their size, texts without regard to case and "
+            "spaces, lists without regard to order. Differences in fields right are tested by "
+            "approximate randomisation (p below 0.05)."
         )
 
     def build_blocks(self) -> list[ReportBlock]:

@@ -268,8 +268,8 @@ def describe_metrics(quality: ClassificationMetrics) -> str:
         f"{describe_intervals(shares, 'the others', quality.groups)} Macro-F1 is the mean of F1 "
         "over the labels that occur in gold, weighted F1 the same by how often they do, balanced "
         "accuracy the mean of their recall. Cohen’s kappa and Matthews correlation are 0 where "
-        "answers agree with gold as often as chance would, 1 where always; no answer counts as one "
-        f"of its own.{top}"
+        "answers agree with gold as often as chance would, 1 where always; no answer counts as a "
+        f"further class.{top}"
     )
 
 

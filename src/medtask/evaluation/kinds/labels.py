@@ -93,7 +93,7 @@ class MultiLabelStatistics:
         none = self.rows_by_label_count.get(0, 0)
         return (
             (
-                f"{self.mean_label_count:.2f} labels a row in the mean; {format_row_count(none)} "
+                f"{self.mean_label_count:.2f} labels per row on average; {format_row_count(none)} "
                 f"{'have' if none != 1 else 'has'} none"
             )
             if self.answered
@@ -234,11 +234,11 @@ def describe_set_results(quality: MultiLabelMetrics) -> list[str]:
     without = exact.n - (quality.exact_answered.n if quality.exact_answered else 0)
     if without:
         sentences.append(
-            f"{format_row_count(without)} without an answer count as wrong, and as finding nothing."
+            f"{format_row_count(without)} without an answer count as wrong, with no label found."
         )
     if quality.answered_mean is not None:
         sentences.append(
-            f"Gold has {quality.gold_mean:.2f} a row in the mean, the answers "
+            f"Gold has {quality.gold_mean:.2f} labels per row on average, the answers "
             f"{quality.answered_mean:.2f}."
         )
     return sentences
@@ -278,7 +278,10 @@ def _run_baselines(
         f"on these rows' own gold in {FOLDS}-fold cross-validation"
     )
     names, rows = [name for name, _ in labels], len(sample.texts)
-    near = "labels whose name and definition are near enough in meaning, as many in all as gold has"
+    near = (
+        "the labels whose names and definitions are nearest in meaning, as many in total as gold "
+        "has"
+    )
     return [
         (
             Baseline("TF-IDF", learned, role="learned"),

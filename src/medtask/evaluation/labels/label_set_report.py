@@ -226,8 +226,8 @@ def build_blocks(label_set_report: LabelSetReport) -> list[ReportBlock]:
 
 
 _MERGE_CAVEAT = (
-    "These are the best of the pairs that were tried, on the rows that chose them: expect "
-    "less of new rows."
+    "These are the best of the pairs that were tried, on the rows that chose them: expect a "
+    "smaller gain on new rows."
 )
 
 

@@ -123,7 +123,7 @@ def _find_long_labels(tokens: Mapping[str, Sequence[int]]) -> list[LabelFinding]
             )
             advice = (
                 "a shorter name, or `readout: code`, costs less in every row; what it means "
-                "belongs into the definition"
+                "belongs in the definition"
             )
             found.append(
                 LabelFinding(
@@ -150,7 +150,7 @@ def _find_unusual_case(
                 f"{isolate_name(name)} takes {_format_token_count(own)}, in lower case {plain}: "
                 "the model knows it as pieces rather than as a word"
             )
-            advice = "write it in the case in which texts have it, or as words"
+            advice = "write it in the case that texts use, or as words"
             found.append(
                 LabelFinding(
                     "tokens",

@@ -194,7 +194,7 @@ def _build_finding(merge: LabelMerge, labels: Sequence[str]) -> LabelFinding:
     advice = (
         "merge them only if nobody needs the difference: now it is recognised in "
         f"{merge.distinguished_rows:,} of {merge.rows:,} rows, and that is lost; a merge raises "
-        "these figures by itself, and the texts are no better understood"
+        "these metrics even if answers are no better"
     )
     figures = {
         "macro_f1_change": asdict(f1),

@@ -99,15 +99,15 @@ def _compare_pair(
 def _describe_relation(relation: str | None, one: str, other: str) -> tuple[str, Severity, float]:
     match relation:
         case "variant":
-            return f"{one} and {other} differ in case or punctuation alone", "act", 5.0
+            return f"{one} and {other} differ only in case or punctuation", "act", 5.0
         case "order":
             return f"{one} and {other} are the same words in another order", "act", 4.0
         case "plural":
             return f"{one} and {other} are singular and plural of the same", "act", 4.0
         case "negation":
-            return f"{one} and {other} differ in a yes or a no alone", "look", 2.0
+            return f"{one} and {other} differ only in a yes or a no", "look", 2.0
         case "contained":
-            return f"one name holds the other: {one} and {other}", "look", 1.0
+            return f"one name contains the other: {one} and {other}", "look", 1.0
     return "", "look", 0.0
 
 

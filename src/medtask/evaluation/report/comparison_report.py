@@ -252,7 +252,7 @@ def _build_pair_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
     ]
     caption = (
         f"Differences in {get_metric_title(leaderboard.metric)} with 95 % intervals; those in blue "
-        "leave zero out."
+        "exclude zero."
     )
     blocks.append(ReportPlot(caption, draw_differences(drawn, f"{measure}: differences")))
     return [*blocks, _build_pair_table(leaderboard.pairs, "Systems against each other")]
@@ -371,8 +371,8 @@ def _build_method_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -
     return [
         Paragraph(
             f"Every pair is tested on the same rows, by {tests}. McNemar’s test looks at the rows "
-            "that only one of two has right; randomisation asks how often so large a difference "
-            "comes about where answers change hands by chance (Noreen 1989). Intervals of "
+            "that only one of two has right; randomisation measures how often a difference of this "
+            "size arises if answers are exchanged at random (Noreen 1989). Intervals of "
             f"differences are a paired bootstrap of 1,000 resamples of {units}."
         ),
         Paragraph(
@@ -381,8 +381,8 @@ def _build_method_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -
             "show one. Systems are one family, systems against simple methods another."
         ),
         Paragraph(
-            "How many more rows it takes is for a power of 80 %, were the difference as large as "
-            "it is here (Miettinen 1968, Connor 1987; where the test is not McNemar’s, by the "
-            "width of the interval). It is a rough guide, as the difference itself is uncertain."
+            "The number of further rows is for a power of 80 % and a difference as large as here "
+            "(Miettinen 1968, Connor 1987; where the test is not McNemar’s, by the width of the "
+            "interval). It is a rough guide, as the difference itself is uncertain."
         ),
     ]

@@ -288,7 +288,7 @@ def _refuse_correction(
         kappa_text = "unknown" if kappa is None else f"{kappa.value:.2f}"
         return Refusal(
             f"the judge hardly agrees with people (kappa {kappa_text}, it takes {MIN_KAPPA}): a "
-            "correction would be guesswork",
+            "correction would be unreliable",
             n,
         )
     if kappa.low is not None and kappa.low <= 0:
@@ -333,8 +333,8 @@ def _correct_mean(
     """The corrected mean grade, or why there is none."""
     if len(human_graded) < MIN_GRADES:
         reason = (
-            f"{format_row_count(len(human_graded))} graded by people: it takes {MIN_GRADES} for an "
-            "interval that holds"
+            f"{format_row_count(len(human_graded))} graded by people: it takes {MIN_GRADES} for a "
+            "valid interval"
         )
         return Refusal(reason, len(human_graded), MIN_GRADES)
     if not judge_only:

@@ -275,7 +275,7 @@ def _plan_stages(
 
 def _run_stages(evaluator: CandidateEvaluator, stages: Sequence[SearchStage]) -> tuple[str, bool]:
     """Run all stages; returns why the search ended, and whether a signal ended it."""
-    ended = "nothing better was found any more"
+    ended = "no further improvement was found"
     try:
         evaluator.observer.on_stage("Answering validation rows with the original task")
         evaluator.evaluate_baseline()
