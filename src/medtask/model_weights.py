@@ -1,4 +1,4 @@
-"""Checks of loaded weights: complete, of the right shapes, finite, and not blank.
+"""Loads models, and checks their weights: complete, of the right shapes, finite, and not blank.
 
 Libraries that load models initialise missing weights at random and ignore unexpected ones, with a
 warning at most. The model then answers, and its numbers are different at every start.
@@ -7,7 +7,9 @@ warning at most. The model then answers, and its numbers are different at every 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from medtask.display import format_count
@@ -20,6 +22,29 @@ _FIX = "fetch the model again; its files are incomplete, or its config is of ano
 _STORED_BUFFERS = re.compile(
     r"(^|\.)(inv_freq|masked_bias|position_ids|attn\.bias|attention\.bias)$"
 )
+
+
+def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
+    """Load a model by an Auto class of transformers, and its tokenizer.
+
+    Raises:
+        EngineError: Weights are missing, unexpected, of another shape or invalid.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    with _hide_progress():
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model, loading_info = model_class.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=getattr(torch, dtype),
+            ignore_mismatched_sizes=True,  # named by the check
+            output_loading_info=True,
+        )
+    check_loaded_model(model, loading_info, folder)
+    return model.to(device).eval(), tokenizer
 
 
 def check_loaded_model(
@@ -137,3 +162,19 @@ def _list_unexpected(model: Any, names: Iterable[str]) -> list[str]:
         if name.removeprefix(f"{prefix}.").partition(".")[0] in parts
         and not _STORED_BUFFERS.search(name)
     ]
+
+
+@contextmanager
+def _hide_progress() -> Iterator[None]:
+    """Hide the progress bars and warnings of transformers."""
+    from transformers.utils import logging
+
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.errors import EngineError, MissingExtra
-from medtask.model_weights import check_loaded_model, check_weight_values
+from medtask.model_weights import check_weight_values, load_pretrained
 
 MINILM_DIMENSIONS = 384  # dimensions of MiniLM's vectors
 DEFAULT_MAX_TOKENS = 512  # for models that do not state a limit
@@ -53,8 +53,8 @@ class SentenceEncoder:
     """A sentence encoder: one vector per text.
 
     Attributes:
-        model: The transformers model.
-        tokenizer: Its tokenizer.
+        model: The model: a BertNetwork, or one of transformers.
+        tokenizer: Its tokenizer: a TokenizerFile, or one of transformers.
         pooling: "mean", "max", "cls" or "lasttoken".
         dense_layers: (weights, bias, whether tanh follows) of the layers after pooling.
         max_tokens: Maximum number of tokens per text, including special tokens.
@@ -88,12 +88,13 @@ class SentenceEncoder:
 
         batch = self.tokenizer.pad(
             {"input_ids": [list(row) for row in tokens]}, return_tensors="pt"
-        ).to(self.model.device)
+        )
+        input_ids, mask = (
+            batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")
+        )
         with torch.inference_mode():
-            hidden = self.model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            ).last_hidden_state.float()
-            vectors = pool_tokens(hidden, batch["attention_mask"], self.pooling)
+            hidden = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state.float()
+            vectors = pool_tokens(hidden, mask, self.pooling)
             for weights, offsets, use_tanh in self.dense_layers:
                 vectors = torch.nn.functional.linear(vectors, weights, offsets)
                 vectors = vectors.tanh() if use_tanh else vectors
@@ -197,18 +198,17 @@ def make_batches(lengths: Sequence[int], budget_tokens: int = BATCH_TOKENS) -> I
 
 
 def load_sentence_encoder(
-    folder: Path, *, device: str = "cpu", dtype: str = "float32"
+    folder: Path, *, device: str = "cpu", dtype: str = "float32", trainable: bool = False
 ) -> SentenceEncoder:
     """Load a sentence encoder in the format of sentence-transformers or transformers.
 
     Weights must be safetensors. Classes are not imported by names in the files, as
-    sentence-transformers does. A folder without ``modules.json`` uses mean pooling.
+    sentence-transformers does. A folder without ``modules.json`` uses mean pooling. With
+    ``trainable`` the model is always one of transformers.
 
     Raises:
         EngineError: The model has unsupported parts or lacks weights.
     """
-    from transformers import AutoModel
-
     parts = [
         (str(part.get("type")).rpartition(".")[2], folder / str(part.get("path", "")))
         for part in _read_json(folder / "modules.json", [])
@@ -228,7 +228,12 @@ def load_sentence_encoder(
                 pass
             case _:
                 raise _make_unsupported_error(folder, f"a part of the type {name!r}")
-    model, tokenizer = load_pretrained(AutoModel, folder, device, dtype)
+    found = None if trainable else _load_network(folder, device, dtype)
+    if found is None:
+        from transformers import AutoModel
+
+        found = load_pretrained(AutoModel, folder, device, dtype)
+    model, tokenizer = found
     return SentenceEncoder(
         model,
         tokenizer,
@@ -240,26 +245,17 @@ def load_sentence_encoder(
     )
 
 
-def load_pretrained(model_class: Any, folder: Path, device: str, dtype: str) -> tuple[Any, Any]:
-    """Load a model by an Auto class of transformers, and its tokenizer.
+def _load_network(folder: Path, device: str, dtype: str) -> tuple[Any, Any] | None:
+    """A BERT encoder and its tokenizer, without importing transformers; None for other models."""
+    from medtask.networks.bert import load_bert
+    from medtask.networks.tokenizer_file import read_tokenizer_file
 
-    Raises:
-        EngineError: Weights are missing, unexpected, of another shape or invalid.
-    """
-    import torch
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model, loading_info = model_class.from_pretrained(
-        folder,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=getattr(torch, dtype),
-        ignore_mismatched_sizes=True,  # named by the check
-        output_loading_info=True,
-    )
-    check_loaded_model(model, loading_info, folder)
-    return model.to(device).eval(), tokenizer
+    tokenizer = read_tokenizer_file(folder)
+    network = load_bert(folder, device, dtype) if tokenizer else None
+    if network is None:
+        return None
+    check_weight_values(network.named_parameters(), folder)
+    return network, tokenizer
 
 
 def find_max_tokens(model: Any, tokenizer: Any) -> int:
@@ -373,14 +369,5 @@ def _truncate_tokens(tokens: list[int], max_tokens: int) -> list[int]:
 
 @cache
 def _load_minilm() -> SentenceEncoder:
-    from transformers.utils import logging
-
-    folder = require_minilm()
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        # On the CPU, because the labelling model may fill the memory of the accelerator.
-        return load_sentence_encoder(folder)
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    # On the CPU, because the labelling model may fill the memory of the accelerator.
+    return load_sentence_encoder(require_minilm())

@@ -22,7 +22,7 @@ from medtask.engines.files.model_files import (
     locate_model,
     make_load_error,
     read_model_json,
-    require_transformers,
+    require_torch,
 )
 from medtask.engines.files.weights import (
     BYTES_PER_WEIGHT,
@@ -48,11 +48,11 @@ from medtask.errors import (
 )
 from medtask.hardware import choose_device, inspect_machine, limit_torch_threads
 from medtask.kinds import KINDS
+from medtask.model_weights import load_pretrained
 from medtask.privacy import block_network
 from medtask.records import Branch, Description, Message, Prompt, Scores
 from medtask.similarity import (
     find_max_tokens,
-    load_pretrained,
     load_sentence_encoder,
     require_minilm,
 )
@@ -71,7 +71,7 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
 
     Raises the errors of `load_model` in registry.py.
     """
-    require_transformers()
+    require_torch()
     threads = limit_torch_threads(options.threads)
     name = reference.removeprefix(SCHEME)
     files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)

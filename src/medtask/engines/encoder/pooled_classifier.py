@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from medtask.engines.encoder.classifier import HEAD_FILE
-from medtask.similarity import load_pretrained, pool_tokens
+from medtask.model_weights import load_pretrained
+from medtask.similarity import pool_tokens
 
 
 class PooledClassifier(nn.Module):

@@ -46,15 +46,24 @@ class ModelFiles:
         return self.path.suffix == ".gguf"
 
 
-def require_transformers() -> None:
-    """Import torch and transformers, and silence transformers; raises MissingExtra."""
+def require_torch() -> None:
+    """Import torch, and make sure that transformers is installed; raises MissingExtra."""
+    name: str | None = "transformers"
     try:
         import torch  # noqa: F401 - transformers can be imported without it
-        from transformers.utils import logging
     except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
-        ) from None
+        name = error.name
+    else:
+        if importlib.util.find_spec("transformers"):
+            return
+    raise MissingExtra(f"{name} is not installed here", fix="pip install 'medtask[hf]'")
+
+
+def require_transformers() -> None:
+    """Import torch and transformers, and silence transformers; raises MissingExtra."""
+    require_torch()
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 

@@ -145,7 +145,7 @@ def _load_pooled_classifier(
         trained, tokenizer = load_pooled_classifier(files.path, device, "float32")
         body, pooling = trained.body, trained.pooling
     elif (files.path / "modules.json").is_file():
-        encoder = load_sentence_encoder(files.path, device=device)
+        encoder = load_sentence_encoder(files.path, device=device, trainable=True)
         body, tokenizer, pooling = encoder.model, encoder.tokenizer, encoder.pooling
     else:
         return None
