@@ -95,6 +95,18 @@ def test_the_same_command_again_asks_nothing_twice(
 
 
 @pytest.mark.slow
+def test_a_cache_answers_the_rows_of_a_later_run(medtask: RunCommand, project_folder: Path) -> None:
+    first = medtask("run", "surgery", *FAKE, "--cache-file", "shared.db")
+    assert "from the cache" not in first.out
+    again = medtask("run", "surgery", *FAKE, "--cache-file", "shared.db", "--new-run")
+    assert "4 of 5 rows from the cache" in again.out
+    document = medtask("run", "surgery", *FAKE, "--cache-file", "shared.db", "--new-run", "--json")
+    assert json.loads(document.out)["from_cache"] == 4
+    refused = medtask("run", "surgery", *FAKE, "--cache-file", "procedures.csv")
+    assert refused.code == 2
+    assert "not a valid name for an answer cache" in refused.err
+
+
 def test_gold_gives_metrics_with_intervals_beside_baselines(
     medtask: RunCommand, project_folder: Path
 ) -> None:

@@ -23,14 +23,16 @@ from medtask.runs.sqlite_pages import read_page_records
 FORMAT = 2
 _COLUMNS = 16
 INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_SCHEMA = (
-    """CREATE TABLE answers (
+# The columns of `LedgerRow`. SQLite keeps the statement as it is written, and it is compared.
+ANSWER_COLUMNS = """
         row INTEGER PRIMARY KEY, id TEXT NOT NULL, prompt_key BLOB, status TEXT NOT NULL,
         value TEXT, confidence REAL,
         probabilities BLOB, off_set REAL, slack REAL NOT NULL, reason TEXT,
         pass TEXT NOT NULL, ms REAL NOT NULL,
         tokens_read INTEGER NOT NULL, tokens_reused INTEGER NOT NULL, written TEXT,
-        crc INTEGER NOT NULL)""",
+        crc INTEGER NOT NULL"""
+_SCHEMA = (
+    f"CREATE TABLE answers ({ANSWER_COLUMNS})",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE INDEX answers_by_prompt ON answers (prompt_key) WHERE prompt_key IS NOT NULL",
 )
@@ -182,7 +184,7 @@ def recover_ledger(path: Path, labels: Sequence[str], problem: str) -> LedgerRec
         StorageError: The folder cannot be written; the damaged file is unchanged.
     """
     rows, lost = _salvage_rows(path)
-    saved_as = next(name for name in _list_copy_names(path) if not name.exists())
+    saved_as = find_copy_name(path)
     with replace_file(path) as draft:
         with closing(connect(draft)) as db:
             db.execute("PRAGMA journal_mode = OFF")  # a draft: it is complete or it is not used
@@ -284,6 +286,11 @@ def _salvage_rows(path: Path) -> tuple[dict[int, tuple[Any, ...]], int]:
             ambiguous.add(row)
     kept = {row: stored for row, stored in found.items() if row not in ambiguous}
     return kept, len(mentioned - kept.keys())
+
+
+def find_copy_name(path: Path) -> Path:
+    """An unused name for the copy of a damaged file."""
+    return next(name for name in _list_copy_names(path) if not name.exists())
 
 
 def _list_copy_names(path: Path) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from medtask.engines.base import Engine
 from medtask.errors import RunMismatch
 from medtask.kinds import KINDS
 from medtask.records import LeftOut, Status
+from medtask.runs.answer_cache import locate_cache
 from medtask.runs.baselines import evaluate_baselines, has_baselines, make_baseline_settings
 from medtask.runs.calibration_store import (
     SavedCalibration,
@@ -58,6 +59,7 @@ class Run:
         rows: Number of rows in the run.
         statuses: Number of rows by status.
         new_answers: Number of rows answered by this call.
+        cached_answers: Those that were found in the cache.
         tokens_read: Tokens that the models processed in this call.
         tokens_reused: Tokens taken from a cache in this call.
         seconds: Duration of this call.
@@ -87,6 +89,7 @@ class Run:
     baselines: tuple[Baseline, ...] = ()
     notes: tuple[str, ...] = ()
     cascade: Mapping[str, Any] | None = None
+    cached_answers: int = 0
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
@@ -112,6 +115,7 @@ class Run:
             else None,
             "cascade": self.cascade,
             "asked": self.new_answers,
+            "from_cache": self.cached_answers,
             "seconds": round(self.seconds, 3),
             "seconds_to_first_answer": (
                 None if self.first_answer_s is None else round(self.first_answer_s, 3)
@@ -156,6 +160,7 @@ def run(
     calibrated: bool = True,
     baselines: bool = True,
     cascade: float | None = None,
+    cache: bool | str | Path = False,
     progress: RunObserver | None = None,
 ) -> Run:
     """Answer every row of a table into a run folder, or resume an interrupted run.
@@ -178,6 +183,9 @@ def run(
         baselines: With gold, compare with simple methods on the same rows.
         cascade: Let a small classifier answer the rows in which it agrees with the model; in at
             most this share of all rows its answers may differ. By default the task's.
+        cache: Reuse answers of earlier runs with the same task and model, and keep new ones, in a
+            file in the user's cache folder, or in this SQLite file. It holds hashes and
+            probabilities, no text; generated answers are not kept.
         progress: Receives notes and progress.
 
     Returns:
@@ -209,6 +217,7 @@ def run(
         calibrated,
         baselines,
         task.cascade_alpha if cascade is None else cascade,
+        locate_cache(cache),
     )
     restored = task if options.out is None or new_run else restore_task(task, options.out)
     setup = prepare_run(restored, read_table(table), options)
@@ -258,6 +267,7 @@ def run_prepared(
         baselines=baseline_results if finished else (),
         notes=tuple(session.notes),
         cascade=cascade if finished else None,
+        cached_answers=session.cost.cached_rows,
     )
 
 

@@ -153,7 +153,9 @@ def continue_manifest(manifest: dict[str, Any], before: Mapping[str, Any]) -> No
     manifest["created"] = before["created"]
     manifest["timing"] = {**timing, "sessions": timing["sessions"] + 1}
     manifest["egress"]["connections_attempted"] = before["egress"]["connections_attempted"]
-    manifest |= {name: before[name] for name in ("recoveries", "cascade") if name in before}
+    manifest |= {
+        name: before[name] for name in ("recoveries", "cascade", "cache") if name in before
+    }
 
 
 def sum_timing(

@@ -41,6 +41,7 @@ class SessionCost:
 
     Attributes:
         rows: Rows answered, including copies of earlier answers and faults.
+        cached_rows: Those that were answered by earlier runs.
         tokens_read: Tokens that the models processed.
         tokens_reused: Tokens taken from a cache.
         seconds: Time for answering, excluding model loading and writing of tables.
@@ -48,6 +49,7 @@ class SessionCost:
     """
 
     rows: int = 0
+    cached_rows: int = 0
     tokens_read: int = 0
     tokens_reused: int = 0
     seconds: float = 0.0
@@ -55,4 +57,4 @@ class SessionCost:
 
     @property
     def rows_per_s(self) -> float:
-        return self.rows / self.seconds if self.seconds else 0.0
+        return (self.rows - self.cached_rows) / self.seconds if self.seconds else 0.0

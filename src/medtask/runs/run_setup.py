@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from medtask.evaluation.calibration.transforms import Calibration
 
 
+# A cascade measures the model's time, and its sample must be asked in this run.
+_CACHE_NOTE = "the answer cache is not used: a cascade asks the model in this run"
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """The options of a run; see `medtask.run`.
@@ -62,6 +66,7 @@ class RunOptions:
     calibrated: bool = True
     baselines: bool = True
     cascade_alpha: float | None = None
+    cache: Path | None = None
     row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
 
 
@@ -111,6 +116,7 @@ class RunSetup:
             new_run=self.options.new_run,
             force_lock=self.options.force_lock,
             allow_remote=self.options.allow_remote,
+            cache=None if alpha else self.options.cache,
             manifest_facts={**facts, "settings": settings, "cells": self.cell_counts},
             notes=tuple(self.notes),
             started=self.started,
@@ -146,6 +152,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
         table_rows=table_survey.rows,
         rows=min(table_survey.rows, options.limit or table_survey.rows),
         started=started,
+        notes=[_CACHE_NOTE] if options.cache and options.cascade_alpha else [],
     )
     if "xlsx" in options.formats:
         output_columns = list_output_columns(task, rounded=True, calibrated=True)

@@ -23,6 +23,7 @@ from medtask.errors import EngineError, MedtaskError, RunMismatch
 from medtask.prediction.predictor import AnswerMethod, answer_rows, check_engines, load_pass_engines
 from medtask.privacy import NetworkGuard
 from medtask.records import Record, Status
+from medtask.runs.answer_cache import open_cached_ledger
 from medtask.runs.folder import create_run_folder, find_run, open_run_folder, open_runs_folder
 from medtask.runs.ledger import Ledger
 from medtask.runs.ledger_file import describe_loss
@@ -60,6 +61,7 @@ class SessionRequest:
         new_run: Whether to start a new run instead of resuming one.
         force_lock: Whether to take over a folder locked by a process on another host.
         allow_remote: Whether models of further passes may be on other machines.
+        cache: The file of answers that runs share; None for none.
         check_model: Raises an error if the model is not allowed for this work.
         mismatch_fix: The remedy if the folder belongs to other work; "" for that of runs.
         manifest_facts: Entries to add to the manifest.
@@ -75,6 +77,7 @@ class SessionRequest:
     new_run: bool = False
     force_lock: bool = False
     allow_remote: bool = False
+    cache: Path | None = None
     check_model: Callable[[Engine], None] | None = None
     mismatch_fix: str = ""
     manifest_facts: Mapping[str, Any] = field(default_factory=dict)
@@ -142,12 +145,18 @@ class Session:
             )
         self.observer.on_start(self.request.rows, done)
         started, cost = time.monotonic(), self.cost
-        answers = method(
-            self.request.task, self.engine, records, self.ledger, pass_engines=self.pass_engines
-        )
-        with closing(answers):
+        task, engines = self.request.task, (self.engine, self.pass_engines)
+        with (
+            open_cached_ledger(
+                self.request.cache, self.ledger, task, engines, self.add_note
+            ) as known,
+            closing(
+                method(task, self.engine, records, known, pass_engines=self.pass_engines)
+            ) as answers,
+        ):
             for row_answer in answers:
                 cost.rows += 1
+                cost.cached_rows += known.add(row_answer)
                 cost.tokens_read += row_answer.answer.tokens_read
                 cost.tokens_reused += row_answer.answer.tokens_reused
                 cost.seconds = time.monotonic() - started
@@ -216,13 +225,25 @@ class Session:
             "counts": dict(self.statuses),
             "notes": list(self.notes),
             "timing": sum_timing(
-                self.manifest["timing"], self.cost.rows, self.cost.seconds, self.get_elapsed_s()
+                self.manifest["timing"],
+                self.cost.rows - self.cost.cached_rows,
+                self.cost.seconds,
+                self.get_elapsed_s(),
             ),
+            **self._describe_cache(),
             "egress": {
                 **self.manifest["egress"],
                 "connections_attempted": before + self.guard.attempts,
             },
         }
+
+    def _describe_cache(self) -> dict[str, Any]:
+        """The manifest's entry about the cache; empty without one."""
+        before = self.manifest.get("cache", {}).get("rows", 0)
+        if self.request.cache is None and not before:
+            return {}
+        file = str(self.request.cache) if self.request.cache else self.manifest["cache"]["file"]
+        return {"cache": {"file": file, "rows": before + self.cost.cached_rows}}
 
 
 @contextmanager

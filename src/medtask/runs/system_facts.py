@@ -48,10 +48,15 @@ def infer_system_family(manifest: Mapping[str, object]) -> str:
 
 
 def _read_rows_per_s(manifest: Mapping[str, object]) -> float | None:
-    """Rows answered per second; if not in the manifest, of the whole run including loading."""
+    """Rows answered per second; if not in the manifest, of the whole run including loading.
+
+    Rows from a cache do not count: they say nothing about the model.
+    """
     measured = find_manifest_value(manifest, "timing", "rows_per_s")
     if isinstance(measured, int | float) and measured > 0:
         return float(measured)
+    if find_manifest_value(manifest, "cache", "rows"):
+        return None
     rows = find_manifest_value(manifest, "settings", "rows")
     seconds = find_manifest_value(manifest, "timing", "seconds")
     if isinstance(rows, int) and rows and isinstance(seconds, int | float) and seconds > 0:

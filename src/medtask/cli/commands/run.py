@@ -75,6 +75,14 @@ def run(
             "most this share of all rows may differ, such as 0.02.",
         ),
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="Reuse answers of earlier runs, and keep those of this one."),
+    ] = False,
+    cache_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.db", help="The cache; default: in the user's cache folder."),
+    ] = None,
     track: TrackingStore = None,
     max_error_rate: Annotated[
         float,
@@ -128,6 +136,7 @@ def run(
             allow_remote=allow_remote,
             calibrated=not uncalibrated,
             cascade=cascade,
+            cache=cache_file or cache,
         )
     document = result.to_json()
     if display.first_answer_s is not None:
@@ -176,6 +185,10 @@ def _print_result(result: Run, resume_note: str) -> None:
 
     for line in format_summary_lines(result.summary, result.baselines):
         show.print_line(line)
+    if result.cached_answers:
+        show.print_line(
+            f"{result.cached_answers:,} of {format_count(result.rows, 'row')} from the cache"
+        )
     files = [*sorted(file.name for file in result.folder.glob("answers.*")), "report.html"]
     show.print_line((f"{result.folder}{os.sep}", "bold"), f"   {'  '.join(files)}")
     if result.exit_code == 3:

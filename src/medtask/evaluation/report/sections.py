@@ -290,9 +290,14 @@ def list_costs(summary: RunSummary, manifest: Mapping[str, object]) -> list[tupl
     )
     given = find_manifest_value(manifest, "timing", "rows_per_s")
     speed = given if isinstance(given, int | float) else summary.rows / seconds if seconds else 0.0
-    costs = (
-        [("Time", format_duration(seconds)), ("Speed", f"{speed:,.1f} rows/s")] if seconds else []
-    )
+    cached = find_manifest_value(manifest, "cache", "rows")
+    costs = [("Time", format_duration(seconds))] if seconds else []
+    if seconds and (given or not cached):
+        costs.append(("Speed", f"{speed:,.1f} rows/s"))
+    if isinstance(cached, int) and cached:
+        costs.append(
+            ("From the cache", f"{cached:,} of {summary.rows:,} rows, asked in earlier runs")
+        )
     tokens = summary.tokens_read + summary.tokens_reused
     if summary.rows and tokens:
         share = format_percent(summary.tokens_reused / tokens)
