@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 
 from medtask.engines.fake import FakeEngine
-from medtask.runs.ledger import FLUSH_ROWS
+from medtask.runs.ledger import FLUSH_SECONDS
 from medtask.runs.local_run import run
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
@@ -177,7 +177,8 @@ def test_a_kill_loses_no_more_than_a_flush_and_a_batch(
     start_run: StartRun, write_rows: Rows
 ) -> None:
     write_rows(600)
-    one = start_run(tell_asked=True, ms_per_row=0.2)
+    ms_per_row = 2
+    one = start_run(tell_asked=True, ms_per_row=ms_per_row, flush_s=FLUSH_SECONDS)
     one.receive()
     while one.receive() < 300:
         pass
@@ -185,7 +186,7 @@ def test_a_kill_loses_no_more_than_a_flush_and_a_batch(
     asked = one.wait() or 300
     second = start_run()
     kept = second.receive()
-    assert kept >= asked - FLUSH_ROWS - BATCH
+    assert kept >= asked - FLUSH_SECONDS * 1000 / ms_per_row - BATCH
     assert second.wait()["asked"] == 600 - kept
 
 

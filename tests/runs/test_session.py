@@ -16,6 +16,7 @@ from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError
 from medtask.privacy import EgressError
 from medtask.records import Prompt, Record, Scores
+from medtask.runs import ledger
 from medtask.runs.progress import NullRunObserver
 from medtask.runs.session import Session, SessionRequest, open_session
 from medtask.tasks.serialization import make_minimal_task
@@ -73,7 +74,10 @@ def test_a_manifest_without_timing_is_resumed(tmp_path: Path) -> None:
     assert read_manifest(tmp_path)["timing"]["sessions"] == 2
 
 
-def test_a_signal_ends_the_block_and_the_next_session_resumes(tmp_path: Path) -> None:
+def test_a_signal_ends_the_block_and_the_next_session_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FLUSH_SECONDS", 0)
     session = answer(tmp_path, 100, FakeEngine(batch=16), StoppingObserver())
     assert (session.state, session.exit_code) == ("interrupted", 143)
     assert read_manifest(tmp_path)["state"] == "interrupted"
@@ -112,3 +116,12 @@ def test_an_error_that_a_library_makes_of_a_signal_is_an_interruption(tmp_path: 
     assert session.exit_code == 143
     assert read_manifest(tmp_path)["state"] == "interrupted"
     assert sum(session.statuses.values()) == len(RECORDS)
+
+
+def test_a_session_without_missing_rows_reads_no_record(tmp_path: Path) -> None:
+    answer(tmp_path, 100, FakeEngine())
+    records = iter(RECORDS)
+    with open_session(make_request(tmp_path), FakeEngine()) as session:
+        session.answer(records)
+    assert session.state == "finished" and session.statuses
+    assert next(records) is RECORDS[0]

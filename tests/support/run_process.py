@@ -14,7 +14,7 @@ from typing import Any
 from medtask.engines.fake import FakeEngine
 from medtask.errors import MedtaskError
 from medtask.records import Prompt, Scores
-from medtask.runs.ledger import Ledger
+from medtask.runs import ledger
 from medtask.runs.local_run import run
 from medtask.runs.progress import NullRunObserver
 from medtask.runs.signals import Interrupted, limit_shutdown
@@ -52,7 +52,7 @@ class PipeProgress(NullRunObserver):
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit, self.file_limit))
         self.pipe.send(done)
         if self.blocks_commits:
-            Ledger.flush = self.block_commit  # type: ignore[method-assign, assignment]
+            ledger.Ledger.flush = self.block_commit  # type: ignore[method-assign, assignment]
 
     def block_commit(self, *_: object) -> None:
         self.pipe.send("stuck")
@@ -76,12 +76,15 @@ def run_in_process(
     file_limit: int | None = None,
     stuck: bool = False,
     tell_asked: bool = False,
+    flush_s: float = 0.005,
 ) -> None:
     """Send how many rows are done at the start, "all asked", and last the result or the text of the
     error; exit with its code.
 
-    ``tell_asked``: also send before each batch how many prompts were asked.
+    ``tell_asked``: also send before each batch how many prompts were asked. ``flush_s``: the ledger
+    is committed so often; the default lets kills hit many commits of a short run.
     """
+    ledger.FLUSH_SECONDS = flush_s
     engine = ReportingEngine(ms_per_row=ms_per_row, **FAULTY_RECORDS)
     engine.pipe = pipe if tell_asked else None
     try:

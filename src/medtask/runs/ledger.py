@@ -24,15 +24,16 @@ from medtask.runs.ledger_file import (
 )
 from medtask.runs.ledger_rows import LedgerRow, LedgerRowCodec, is_intact
 
-FLUSH_ROWS = 64
-FLUSH_SECONDS = 1.0
+# A commit waits for the disk several times, and its cost hardly depends on the number of rows.
+FLUSH_SECONDS = 0.25
 
 
 class Ledger:
     """The answers of one run, by row, with one writing process and any number of readers.
 
-    Answers are committed every ``FLUSH_ROWS`` rows or ``FLUSH_SECONDS`` seconds, so a kill loses at
-    most these and the engine's current batch. Each row has a checksum of its content.
+    An answer that comes ``FLUSH_SECONDS`` after the last commit or later is committed at once, with
+    those before it: a kill loses at most the answers of this time and the engine's current batch.
+    Each row has a checksum of its content.
 
     A damaged file is replaced by one with its intact rows when it is opened for writing, see
     ``recovery``; rows without an answer are asked again. Opened for reading, it is an error.
@@ -70,7 +71,7 @@ class Ledger:
     def add(self, row_answer: RowAnswer) -> bool:
         """Add an answer; returns whether it and all earlier ones are committed."""
         self._pending.append(self._codec.encode(row_answer))
-        if len(self._pending) < FLUSH_ROWS and time.monotonic() - self._flushed < FLUSH_SECONDS:
+        if time.monotonic() - self._flushed < FLUSH_SECONDS:
             return False
         self.flush()
         return True

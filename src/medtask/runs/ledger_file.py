@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30
     )
     # A flipped bit can break UTF-8. The checksum finds it, so the decoder must not fail.
-    db.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    db.text_factory = methodcaller("decode", "utf-8", "replace")  # in C: half a second per million
     return db
 
 

@@ -59,15 +59,11 @@ def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def format_cell(name: str, answer: Answer, rounded: bool) -> object:
-    """The cell of an output column; if ``rounded``, with 4 decimals and labels joined as text."""
+def get_cell(name: str, answer: Answer) -> object:
+    """The cell of an output column, with exact numbers."""
     match name:
         case "answer":
-            several = rounded and isinstance(answer.value, tuple)
-            return "; ".join(map(str, answer.value or ())) if several else answer.value
-        case "confidence":
-            exact = answer.confidence is None or not rounded
-            return answer.confidence if exact else round(answer.confidence or 0.0, 4)
+            return answer.value
         case "status":
             return str(answer.status)
         case "pass":
@@ -78,3 +74,10 @@ def format_cell(name: str, answer: Answer, rounded: bool) -> object:
             quotes = {field: asdict(quote) for field, quote in (answer.quotes or {}).items()}
             return format_json_cell(quotes) if quotes else None
     return getattr(answer, name)
+
+
+def round_cell(name: str, cell: object) -> object:
+    """A cell from `get_cell` for people: with 4 decimals, and several labels joined as text."""
+    if name == "answer" and isinstance(cell, tuple):
+        return "; ".join(map(str, cell))
+    return round(cell, 4) if name == "confidence" and isinstance(cell, float) else cell

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from medtask.atomic_files import make_storage_error
 from medtask.errors import RunMismatch
 from medtask.prediction.deciding import apply_thresholds
 from medtask.prediction.predictor import RowAnswer
@@ -19,10 +20,12 @@ from medtask.runs.measured_rows import CALIBRATED
 from medtask.runs.output_columns import (
     DEFAULT_FORMATS,
     ROUNDED_FORMATS,
-    format_cell,
+    get_cell,
     list_output_columns,
     rename_columns,
+    round_cell,
 )
+from medtask.tables.stored_rows import StoredRows, store_rows
 from medtask.tables.table import Column, Table
 from medtask.tables.write import write_answers
 from medtask.tasks.kinds import get_task_kind
@@ -133,28 +136,62 @@ def write_answer_tables(
 ) -> tuple[RunSummary, tuple[str, ...]]:
     """Write answers.csv, answers.parquet and the other formats; returns their summary, and notes.
 
-    Raises RunMismatch if the text of a row has changed since it was answered.
+    Raises RunMismatch if the text of a row has changed since it was answered, and StorageError if
+    the disk is full.
     """
     task, table = source.task, source.table
     accumulator = create_summary_accumulator(task, has_gold=source.gold_column is not None)
-    names = rename_columns(task, table.columns)
+    columns = list_output_columns(task, rounded=False, calibrated=source.is_calibrated)
+    pairs = _apply_fitted_thresholds(source, thresholds) if thresholds else source.iter_pairs()
+    collected = _collect_pairs(source, pairs, accumulator)
+    cells = _list_cells(collected, table.columns, [column.name for column in columns])
+    try:
+        # Table and ledger are read once for all formats: that takes longer than a temporary file.
+        with store_rows(folder, cells) as stored:
+            notes = _write_formats(folder, stored, source, formats)
+    except OSError as error:
+        raise make_storage_error(folder / f"answers.{DEFAULT_FORMATS[0]}", error) from error
+    return accumulator.finish(), notes
+
+
+def _write_formats(
+    folder: Path, cells: StoredRows, source: OutputSource, formats: Sequence[str]
+) -> tuple[str, ...]:
+    """Write rows of input and output cells in all formats; returns notes."""
+    names = rename_columns(source.task, source.table.columns)
+    exact, rounded = (
+        list_output_columns(source.task, rounded=rounded, calibrated=source.is_calibrated)
+        for rounded in (False, True)
+    )
     notes: tuple[str, ...] = ()
-    for place, suffix in enumerate(dict.fromkeys((*DEFAULT_FORMATS, *formats))):
-        pairs = source.iter_pairs()
-        if thresholds:
-            pairs = _apply_fitted_thresholds(source, thresholds)
-        if place == 0:
-            pairs = _collect_pairs(source, pairs, accumulator)
-        output_columns = list_output_columns(
-            task, rounded=suffix in ROUNDED_FORMATS, calibrated=source.is_calibrated
-        )
-        columns = [*(Column(name) for name in names.values()), *output_columns]
+    for suffix in dict.fromkeys((*DEFAULT_FORMATS, *formats)):
+        is_rounded = suffix in ROUNDED_FORMATS
         notes += write_answers(
             folder / f"answers.{suffix}",
-            columns,
-            _list_cells(pairs, table.columns, output_columns, rounded=suffix in ROUNDED_FORMATS),
+            [*map(Column, names.values()), *(rounded if is_rounded else exact)],
+            _RoundedRows(cells, exact, rounded) if is_rounded else cells,
         )
-    return accumulator.finish(), notes
+    return notes
+
+
+@dataclass(frozen=True, slots=True)
+class _RoundedRows:
+    """The rows with the cells of the output columns for people, see `round_cell`."""
+
+    rows: StoredRows
+    exact_columns: Sequence[Column]
+    rounded_columns: Sequence[Column]
+
+    def __iter__(self) -> Iterator[Sequence[object]]:
+        exact_names = [column.name for column in self.exact_columns]
+        names = [column.name for column in self.rounded_columns]
+        places = [exact_names.index(name) - len(exact_names) for name in names]
+        chosen = list(zip(names, places, strict=True))
+        for row in self.rows:
+            yield [
+                *row[: -len(exact_names)],
+                *(round_cell(name, row[place]) for name, place in chosen),
+            ]
 
 
 def _apply_fitted_thresholds(
@@ -203,14 +240,11 @@ def _collect_pairs(
 
 
 def _list_cells(
-    pairs: Iterable[_RecordAnswer],
-    columns: Sequence[str],
-    output_columns: Sequence[Column],
-    *,
-    rounded: bool,
+    pairs: Iterable[_RecordAnswer], columns: Sequence[str], output_names: Sequence[str]
 ) -> Iterator[Sequence[object]]:
     for record, row_answer in pairs:
+        answer = row_answer.answer
         yield [
             *(record.fields[column] for column in columns),
-            *(format_cell(column.name, row_answer.answer, rounded) for column in output_columns),
+            *(get_cell(name, answer) for name in output_names),
         ]

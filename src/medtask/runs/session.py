@@ -144,6 +144,14 @@ class Session:
                 f"resuming {self.folder}: {done:,} of {self.request.rows:,} rows have an answer"
             )
         self.observer.on_start(self.request.rows, done)
+        # Other methods may find out more about complete runs than their answers.
+        if done < self.request.rows or method is not answer_rows:
+            self._answer_missing(records, done, method)
+        self.ledger.flush()
+        self._report_batch(done)
+        self.observer.on_finish()
+
+    def _answer_missing(self, records: Iterable[Record], done: int, method: AnswerMethod) -> None:
         started, cost = time.monotonic(), self.cost
         task, engines = self.request.task, (self.engine, self.pass_engines)
         with (
@@ -163,9 +171,6 @@ class Session:
                 if self.ledger.add(row_answer):
                     self._report_batch(done)
                 self.signals.raise_if_caught()
-        self.ledger.flush()
-        self._report_batch(done)
-        self.observer.on_finish()
 
     def count_statuses(self) -> dict[Status, int]:
         """The number of answered rows by status."""

@@ -13,7 +13,7 @@ from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.records import AnsweredRow
 from medtask.runs.answer_table import AnswerTable
-from medtask.runs.output_columns import ANSWER_COLUMNS, format_cell
+from medtask.runs.output_columns import ANSWER_COLUMNS, get_cell, round_cell
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
@@ -126,5 +126,5 @@ def _fetch_rows(answers: AnswerTable, order: RowNumbers) -> Iterator[AnsweredRow
 def _list_cells(answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str]) -> Sequence[object]:
     return [
         *(row.fields[answers.source_columns[name]] for name in inputs),
-        *(format_cell(name, row.answer, True) for name in ANSWER_COLUMNS),
+        *(round_cell(name, get_cell(name, row.answer)) for name in ANSWER_COLUMNS),
     ]

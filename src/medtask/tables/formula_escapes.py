@@ -8,13 +8,9 @@ as they are.
 
 from __future__ import annotations
 
-import pickle
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from medtask.tables.cell_values import is_blank
 from medtask.tables.table_part import ReadStats, Row, TablePart
@@ -44,36 +40,25 @@ def _needs_escape(text: str) -> bool:
     return bool(text) and text[0] in _FORMULA_CHARACTERS and bool(_FORMULA_START.match(text))
 
 
-@contextmanager
 def mark_escaped_rows(
-    folder: Path, names: Sequence[str], rows: Iterable[Sequence[object]]
-) -> Iterator[tuple[list[str], Iterator[Sequence[object]]]]:
-    """Yield names and rows, with `ESCAPE_COLUMN` if a name or a cell is escaped.
+    names: Sequence[str], rows: Iterable[Sequence[object]]
+) -> tuple[list[str], Iterable[Sequence[object]]]:
+    """The names and rows, with `ESCAPE_COLUMN` if a name or a cell is escaped.
 
-    Rows can be iterated once only and may be many: they are stored in an unnamed file in ``folder``
-    until it is known whether the column is needed.
+    ``rows`` are iterated twice.
     """
-    with tempfile.TemporaryFile(dir=folder, prefix=".rows-") as spool:
-        needed, count = any(map(_needs_escape, names)), 0
-        for row in rows:
-            count += 1
-            needed = needed or _has_escapes(row)
-            pickle.dump(list(row), spool, protocol=pickle.HIGHEST_PROTOCOL)
-        spool.seek(0)
-        stored = (pickle.load(spool) for _ in range(count))  # noqa: S301 - written above
-        if needed:
-            yield (
-                [*names, ESCAPE_COLUMN],
-                ([*row, _MARK if _has_escapes(row) else None] for row in stored),
-            )
-        else:
-            yield list(names), stored
+    if not (any(map(_needs_escape, names)) or any(map(_has_escapes, rows))):
+        return list(names), rows
+    marked = ([*row, _MARK if _has_escapes(row) else None] for row in rows)
+    return [*names, ESCAPE_COLUMN], marked
 
 
 def _has_escapes(row: Sequence[object]) -> bool:
     # Formats drop characters that they cannot store, which may uncover a formula.
     return any(
-        isinstance(cell, str) and _needs_escape(_INVISIBLE_START.sub("", cell) or cell)
+        isinstance(cell, str)
+        and not cell[:1].isalnum()  # most cells: saves the search
+        and _needs_escape(_INVISIBLE_START.sub("", cell) or cell)
         for cell in row
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from medtask.atomic_files import replace_file
@@ -12,6 +13,7 @@ from medtask.display import format_path
 from medtask.errors import UsageError
 from medtask.tables.cell_values import format_cell, format_json_cell, replace_surrogates
 from medtask.tables.formula_escapes import escape_formula, mark_escaped_rows
+from medtask.tables.stored_rows import store_rows
 from medtask.tables.table import Column
 from medtask.tables.write_excel import write_excel
 from medtask.tables.write_parquet import write_parquet
@@ -30,7 +32,8 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[st
     Args:
         path: File; its suffix selects the format.
         columns: Columns of the table.
-        rows: Rows with one value per column.
+        rows: Rows with one value per column. An iterator is stored in a temporary file in the
+            same folder if the format needs the rows twice.
 
     Returns:
         Notes about texts that the format cannot hold in full.
@@ -49,10 +52,15 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[st
         if suffix not in _ESCAPED_FORMATS:
             return _add_name(path, FORMATS[suffix](draft, columns, rows))
         names = [column.name for column in columns]
-        with mark_escaped_rows(path.parent, names, rows) as (marked_names, marked_rows):
+        with _make_repeatable(path.parent, rows) as repeatable:
+            marked_names, marked_rows = mark_escaped_rows(names, repeatable)
             marker = [Column(name, "text") for name in marked_names[len(columns) :]]
             notes = FORMATS[suffix](draft, [*columns, *marker], marked_rows)
     return _add_name(path, notes)
+
+
+def _make_repeatable(folder: Path, rows: Rows) -> AbstractContextManager[Rows]:
+    return store_rows(folder, rows) if isinstance(rows, Iterator) else nullcontext(rows)
 
 
 def check_formats(names: Iterable[str]) -> None:

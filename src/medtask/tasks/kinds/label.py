@@ -78,14 +78,7 @@ class LabelKind(TaskKind[SingleLabel]):
         return {label.name: label.verbalizer for label in self.task.candidates}[str(answer)]
 
     def build_branches(self, options: Sequence[Option]) -> tuple[Branch, ...]:
-        candidates = self.task.candidates
-        return (
-            Branch(
-                "",
-                tuple(label.verbalizer for label in candidates),
-                descriptions=tuple(map(describe_label, candidates)),
-            ),
-        )
+        return (_build_branch(self.task),)
 
     def find_gold_indices(self, options: Sequence[Option], gold: Value) -> list[int]:
         return [[label.name for label in self.task.candidates].index(str(gold))]
@@ -104,6 +97,12 @@ class LabelKind(TaskKind[SingleLabel]):
 
     def describe_answers(self) -> str:
         return format_count(len(self.task.labels), "label")
+
+
+@lru_cache(maxsize=8)  # the same for all rows
+def _build_branch(task: Task) -> Branch:
+    verbalizers = tuple(label.verbalizer for label in task.candidates)
+    return Branch("", verbalizers, descriptions=tuple(map(describe_label, task.candidates)))
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from medtask.display import format_count, format_suggestion, quote
@@ -117,10 +118,7 @@ class LabelsKind(TaskKind[MultiLabel]):
         return write_yes_no_lines([label.name for label in self.task.labels], answer)
 
     def build_branches(self, options: Sequence[Option]) -> tuple[Branch, ...]:
-        return tuple(
-            Branch(f"{label.name}: ", YES_NO, descriptions=(describe_label(label),))
-            for label in self.task.labels
-        )
+        return _build_branches(self.task)
 
     def find_gold_indices(self, options: Sequence[Option], gold: Value) -> list[int]:
         return [0 if label.name in gold else 1 for label in self.task.labels]
@@ -178,6 +176,14 @@ class LabelsKind(TaskKind[MultiLabel]):
 
     def describe_answers(self) -> str:
         return format_count(len(self.task.labels), "label")
+
+
+@lru_cache(maxsize=8)  # the same for all rows
+def _build_branches(task: Task) -> tuple[Branch, ...]:
+    return tuple(
+        Branch(f"{label.name}: ", YES_NO, descriptions=(describe_label(label),))
+        for label in task.labels
+    )
 
 
 def ask_for_each(what: str, name: str) -> str:
