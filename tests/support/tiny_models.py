@@ -108,6 +108,8 @@ def make_model(family: str) -> Any:
     slide = {"sliding_window": 24, "layer_types": layers}
     configs = {
         "llama": lambda: t.LlamaConfig(**_shape()),
+        "mistral": lambda: t.MistralConfig(**_shape(sliding_window=None)),
+        "gemma": lambda: t.GemmaConfig(**_shape()),
         "qwen2": lambda: t.Qwen2Config(**_shape()),
         "qwen3": lambda: t.Qwen3Config(**_shape()),
         "gemma2": lambda: t.Gemma2Config(

@@ -170,6 +170,12 @@ class CausalModel:
         """Whether the output layer is the embeddings: then no weight of it is stored."""
         return not any(name.endswith(_HEAD) for name in self._readers)
 
+    def get_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a weight, without reading it."""
+        if self.adapter and name in self.adapter.replaced:
+            return tuple(self.adapter.read_tensor(self.adapter.replaced[name]).shape)
+        return tuple(self._readers[name].get_slice(name).get_shape())
+
     def read_weight(self, name: str) -> Tensor:
         """One weight, with the adapter merged, in the number format of the base's file."""
         weight: Tensor = self._readers[name].get_tensor(name)

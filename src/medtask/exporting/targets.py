@@ -14,7 +14,7 @@ from medtask.errors import UsageError
 from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
 
-TargetName = Literal["merged"]
+TargetName = Literal["merged", "gguf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,8 @@ class ExportTarget:
 
 
 _EXACT = ParityBounds(agreement=1.0, kl=1e-3)
+_NEARLY_EXACT = ParityBounds(agreement=0.99, kl=0.01)
+_QUANTIZED = ParityBounds(agreement=0.98, kl=0.05)
 
 TARGETS: Mapping[TargetName, ExportTarget] = {
     target.name: target
@@ -98,6 +100,24 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             "medtask.exporting.merged",
             frozenset({"hf"}),
             {"": _EXACT},
+        ),
+        ExportTarget(
+            "gguf",
+            "a GGUF file, which llama.cpp and Ollama read",
+            "medtask.exporting.gguf.writer",
+            frozenset({"hf"}),
+            {
+                "f32": _EXACT,
+                "f16": _NEARLY_EXACT,
+                "bf16": _NEARLY_EXACT,
+                "q8_0": _NEARLY_EXACT,
+                "q6_k": _QUANTIZED,
+                "q5_k_m": _QUANTIZED,
+                "q4_k_m": _QUANTIZED,
+                "q4_0": _QUANTIZED,
+            },
+            default_quantization="q4_k_m",
+            suffix=".gguf",
         ),
     )
 }

@@ -33,7 +33,7 @@ def export(
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option(metavar="TARGET", help="The format or system: merged.")
+        str | None, typer.Option(metavar="TARGET", help="The format or system: merged or gguf.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The folder or file to write.")
@@ -76,7 +76,8 @@ def export(
 ) -> None:
     """Write a model for another system, and publish it only if it answers as its source does.
 
-    --to names what is written: merged, a folder in transformers' format with the adapter merged.
+    --to names what is written: merged, a folder in transformers' format with the adapter merged;
+    gguf, a file for llama.cpp and Ollama.
     Before the export appears at its path, model and export are asked the same prompts: their
     tokens must be equal, and their answers and probabilities alike within the bounds of the target.
     """

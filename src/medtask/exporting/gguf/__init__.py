@@ -1,0 +1,1 @@
+"""GGUF files: how llama.cpp stores models, and their quantisation."""
