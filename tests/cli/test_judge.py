@@ -129,7 +129,7 @@ def test_faults_of_a_rubric_are_reported_with_their_lines(
     [
         (["--against", "theirs.csv", "--human", "people"], 2, "do not apply to comparisons"),
         (["--human", "question"], 4, "are not grades of the rubric"),
-        (["--gold", "nonsense"], 2, "no column"),
+        (["--gold", "nonsense"], 2, "not a column"),
         (["--out", "x.doc"], 2, "no format"),
     ],
 )

@@ -323,7 +323,8 @@ def test_an_answer_that_the_task_does_not_have_is_counted_and_wrong(
 
 
 @pytest.mark.parametrize(
-    ("cells", "is_reported"), [("1,0\n", True), ("2\n", False), ("yes\n", True)]
+    ("cells", "is_reported"),
+    [("1,0\n", False), ("1,5\n", True), ("2\n", False), ("yes\n", True)],
 )
 def test_answers_and_gold_without_a_label_in_common_are_reported(
     cells: str, is_reported: bool, tmp_path: Path

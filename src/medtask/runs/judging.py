@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -19,7 +20,6 @@ from medtask.errors import UsageError
 from medtask.evaluation.statistics.judge_metrics import JudgeMetrics
 from medtask.evaluation.statistics.pairwise_judge_metrics import PairwiseJudgeMetrics
 from medtask.prediction.judgements import check_judge_engine
-from medtask.runs.answer_table import AnswerTable
 from medtask.runs.judgement_tables import write_grade_table, write_pair_table
 from medtask.runs.judging_input import (
     JudgingInput,
@@ -141,34 +141,17 @@ def judge(
         raise UsageError(
             "people's grades do not apply to comparisons", fix="leave --human or --against out"
         )
-
-    def open_one(answers: str | Path, truth: str | None) -> AnswerTable:
-        return open_answers(
-            answers,
-            gold=truth,
-            task=task,
-            kind="answer",
-            group=group,
-            read_options=ReadOptions(**read),
-        )
-
+    options = ReadOptions(**read)
+    open_texts = partial(open_answers, task=task, kind="answer", group=group, read_options=options)
     judging_input = JudgingInput(
-        open_one(source, gold),
-        MEDICAL_RUBRIC
-        if rubric is None
-        else rubric
-        if isinstance(rubric, Rubric)
-        else load_rubric(Path(rubric)),
-        alternative=open_one(against, gold) if against else None,
-        human_grades=open_one(source, human) if human else None,
+        open_texts(source, gold=gold),
+        rubric if isinstance(rubric, Rubric) else _load_rubric(rubric),
+        alternative=open_texts(against, gold=gold) if against else None,
+        human_grades=open_texts(source, gold=human) if human else None,
         limit=limit,
     )
     refuse_remote_phi(judging_input.task, allow_remote=allow_remote)
-    table = Path(out) if out else _choose_table(Path(source), judging_input)
-    if table.suffix.lower() not in FORMATS:
-        raise UsageError(
-            f"{table} has no format for judgements", fix=f"choose one of {', '.join(FORMATS)}"
-        )
+    table = _choose_table(Path(source), out, judging_input)
     human_grades = read_human_grades(judging_input)
     request = _build_request(judging_input, table, allow_self=allow_self, force_lock=force_lock)
     metrics: JudgeMetrics | PairwiseJudgeMetrics | None = None
@@ -196,10 +179,21 @@ def judge(
     )
 
 
-def _choose_table(source: Path, judging_input: JudgingInput) -> Path:
+def _load_rubric(path: str | Path | None) -> Rubric:
+    return MEDICAL_RUBRIC if path is None else load_rubric(Path(path))
+
+
+def _choose_table(source: Path, out: str | Path | None, judging_input: JudgingInput) -> Path:
+    """The table of judgements. Raises UsageError if its format is not known."""
     name = "preferences" if judging_input.alternative else "judgements"
     folder = judging_input.answers.folder
-    return folder / f"{name}.csv" if folder else source.with_name(f"{source.stem}.{name}.csv")
+    default = folder / f"{name}.csv" if folder else source.with_name(f"{source.stem}.{name}.csv")
+    table = Path(out) if out else default
+    if table.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"{table} has no format for judgements", fix=f"choose one of {', '.join(FORMATS)}"
+        )
+    return table
 
 
 def _build_request(

@@ -24,7 +24,9 @@ from medtask.evaluation.kinds.protocols import (
     MAX_SAMPLE_CHARACTERS,
     SAMPLE_SIZE,
     GoldSample,
+    GradedRow,
     KindEvaluation,
+    PartMetric,
     get_evaluation_kind,
 )
 from medtask.evaluation.presentation.report_rows import cut_text
@@ -36,7 +38,6 @@ _FAMILY_BY_BASELINE = {
     "MiniLM": "encoder",
     "keyword search": "keywords",
 }
-PartMetric = tuple[int, Metric | None]  # number of rows with gold, and the metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +177,9 @@ def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -
     grader = get_evaluation_kind(comparison.kind).create_grader(
         comparison.labels, comparison.abstain, seed
     )
-    for given, truth, answer, group in zip(
-        system.values, comparison.gold, system.answers, comparison.groups, strict=True
-    ):
-        grader.add(given, truth, answer, group)
+    columns = (system.values, comparison.gold, system.answers, comparison.groups)
+    for row in zip(*columns, strict=True):
+        grader.add(GradedRow(*row))
     quality = grader.finish(_take_sample(comparison, system.values))
     assert quality is not None
     return quality
@@ -207,15 +207,8 @@ def _build_system_entry(
         memory_bytes=facts.memory_bytes,
         accelerator_bytes=facts.accelerator_bytes,
         cost_per_1000=price * 1000 / 3600 / speed if price is not None and speed else None,
-        parts=_list_part_metrics(quality),
+        parts=quality.part_metrics,
     )
-
-
-def _list_part_metrics(quality: Any) -> dict[str, PartMetric]:
-    """Rows with gold and F1 by label, or share of right values by field; empty for other kinds."""
-    inner = getattr(quality, "quality", None)
-    labels = {one.label: (one.gold, one.f1) for one in getattr(inner, "labels", ()) if one.gold}
-    return labels or {one.field: (one.rows, one.agreement) for one in getattr(inner, "fields", ())}
 
 
 def _compute_metrics(

@@ -25,7 +25,9 @@ from medtask.evaluation.kinds.protocols import (
     ErrorTexts,
     EvaluationKind,
     GoldSample,
+    GradedRow,
     KindTexts,
+    PartMetric,
     RowGrade,
 )
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportTable
@@ -168,6 +170,10 @@ class FreeTextEvaluation:
         return ("token_f1", "rouge_l", "exact_match", "similarity")
 
     @property
+    def part_metrics(self) -> Mapping[str, PartMetric]:
+        return {}
+
+    @property
     def accuracy_answered(self) -> None:
         return None
 
@@ -236,17 +242,11 @@ class FreeTextGrader:
     def is_right(self, predicted: Value | None, truth: Value) -> None:
         return None
 
-    def add(
-        self,
-        predicted: Value | None,
-        truth: Value,
-        answer: Answer,
-        group: str | None = None,
-        options: Sequence[Option] = (),
-    ) -> RowGrade:
+    def add(self, row: GradedRow) -> RowGrade:
         self._rows += 1
-        self._unanswered += predicted is None
-        likeness = compute_token_f1(str(truth), predicted) if isinstance(predicted, str) else 0.0
+        self._unanswered += row.predicted is None
+        is_text = isinstance(row.predicted, str)
+        likeness = compute_token_f1(str(row.truth), str(row.predicted)) if is_text else 0.0
         return RowGrade(True if likeness == 1 else None, 1 - likeness)
 
     def finish(self, sample: GoldSample) -> FreeTextEvaluation | None:

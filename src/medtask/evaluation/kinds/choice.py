@@ -30,6 +30,7 @@ from medtask.evaluation.kinds.protocols import (
     ErrorTexts,
     EvaluationKind,
     GoldSample,
+    GradedRow,
     KindTexts,
     RowGrade,
 )
@@ -52,7 +53,7 @@ from medtask.evaluation.statistics.significance import (
     compare_by_mcnemar,
     compare_to_guessing,
 )
-from medtask.records import LETTERS, Answer, Option, Status, Value
+from medtask.records import LETTERS, Option, Status, Value
 
 
 class MultipleChoiceGrader:
@@ -85,37 +86,32 @@ class MultipleChoiceGrader:
     def is_right(self, predicted: Value | None, truth: Value) -> bool:
         return predicted is not None and set(predicted) == set(truth)
 
-    def add(
-        self,
-        predicted: Value | None,
-        truth: Value,
-        answer: Answer,
-        group: str | None = None,
-        options: Sequence[Option] = (),
-    ) -> RowGrade:
-        gold_letters, predicted_letters = parse_letters(truth) or (), parse_letters(predicted)
-        self._has_several |= isinstance(truth, tuple) or isinstance(predicted, tuple)
+    def add(self, row: GradedRow) -> RowGrade:
+        gold_letters = parse_letters(row.truth) or ()
+        predicted_letters = parse_letters(row.predicted)
+        probabilities = row.answer.probabilities or {}
+        self._has_several |= isinstance(row.truth, tuple) or isinstance(row.predicted, tuple)
         self._sets.add(
             gold_letters,
             predicted_letters,
-            group,
-            n_options=len(options) or len(answer.probabilities or ()),
+            row.group,
+            n_options=len(row.options) or len(probabilities),
         )
-        if answer.probabilities:
-            self._min_options = min(len(answer.probabilities), self._min_options or len(LETTERS))
+        if probabilities:
+            self._min_options = min(len(probabilities), self._min_options or len(LETTERS))
         if gold_letters:
             self._cell_counts.add(
                 (
                     self._index[gold_letters[0]],
                     self._index[predicted_letters[0]] if predicted_letters else len(LETTERS),
-                    find_top_k_index(gold_letters[0], answer.probabilities, self._index),
+                    find_top_k_index(gold_letters[0], probabilities, self._index),
                 ),
-                group,
+                row.group,
             )
         self._answered += predicted_letters is not None
         self._gold.update(gold_letters)
         self._given.update(predicted_letters or ())
-        return RowGrade(self.is_right(predicted, truth), answer.confidence or 0.0)
+        return RowGrade(self.is_right(row.predicted, row.truth), row.answer.confidence or 0.0)
 
     def finish(self, sample: GoldSample) -> MultipleChoiceEvaluation | None:
         letters = {

@@ -8,13 +8,18 @@ from dataclasses import asdict, dataclass
 
 from medtask.display import format_percent
 from medtask.evaluation.kinds.label import describe_accuracy, describe_metrics, list_metrics
-from medtask.evaluation.kinds.label_blocks import build_confusion_table, build_label_table
+from medtask.evaluation.kinds.label_blocks import (
+    build_confusion_table,
+    build_label_table,
+    list_label_metrics,
+)
 from medtask.evaluation.kinds.labels import (
     describe_set_metrics,
     describe_set_results,
     list_set_metrics,
 )
 from medtask.evaluation.kinds.metric_report import build_metric_table, warn_about_few_groups
+from medtask.evaluation.kinds.protocols import PartMetric
 from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
@@ -135,6 +140,10 @@ class MultipleChoiceEvaluation:
     @property
     def headline_metrics(self) -> tuple[str, ...]:
         return ("accuracy",) if isinstance(self.quality, ClassificationMetrics) else SET_METRICS
+
+    @property
+    def part_metrics(self) -> Mapping[str, PartMetric]:
+        return list_label_metrics(self.quality.labels)
 
     @property
     def accuracy_answered(self) -> Metric | None:

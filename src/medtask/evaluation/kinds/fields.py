@@ -24,7 +24,9 @@ from medtask.evaluation.kinds.protocols import (
     ErrorTexts,
     EvaluationKind,
     GoldSample,
+    GradedRow,
     KindTexts,
+    PartMetric,
     RowGrade,
 )
 from medtask.evaluation.presentation.blocks import (
@@ -183,6 +185,10 @@ class FieldsEvaluation:
         return ("fields_right", "rows_right")
 
     @property
+    def part_metrics(self) -> Mapping[str, PartMetric]:
+        return {one.field: (one.rows, one.agreement) for one in self.quality.fields}
+
+    @property
     def accuracy_answered(self) -> None:
         return None  # the confidence covers only some fields, never numbers and texts
 
@@ -266,19 +272,11 @@ class FieldsGrader:
         assert isinstance(truth, Mapping)
         return is_fully_correct(truth, predicted if isinstance(predicted, Mapping) else None)
 
-    def add(
-        self,
-        predicted: Value | None,
-        truth: Value,
-        answer: Answer,
-        group: str | None = None,
-        options: Sequence[Option] = (),
-    ) -> RowGrade:
-        assert isinstance(truth, Mapping)
-        wrong = self._counts.add(
-            truth, predicted if isinstance(predicted, Mapping) else None, group
-        )
-        return RowGrade(predicted is not None and not wrong, wrong)
+    def add(self, row: GradedRow) -> RowGrade:
+        assert isinstance(row.truth, Mapping)
+        predicted = row.predicted if isinstance(row.predicted, Mapping) else None
+        wrong = self._counts.add(row.truth, predicted, row.group)
+        return RowGrade(row.predicted is not None and not wrong, wrong)
 
     def finish(self, sample: GoldSample) -> FieldsEvaluation | None:
         quality = self._counts.compute_metrics(seed=self._seed)

@@ -21,6 +21,7 @@ from medtask.evaluation.kinds.label_blocks import (
     build_confusion_table,
     build_label_bars,
     build_label_table,
+    list_label_metrics,
     sort_by_frequency,
     warn_about_rare_labels,
 )
@@ -37,7 +38,9 @@ from medtask.evaluation.kinds.protocols import (
     ErrorTexts,
     EvaluationKind,
     GoldSample,
+    GradedRow,
     KindTexts,
+    PartMetric,
     RowGrade,
 )
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock
@@ -117,6 +120,10 @@ class SingleLabelEvaluation:
         return ("accuracy", "macro_f1")
 
     @property
+    def part_metrics(self) -> Mapping[str, PartMetric]:
+        return list_label_metrics(self.quality.labels)
+
+    @property
     def accuracy_answered(self) -> Metric | None:
         return self.quality.accuracy_answered
 
@@ -176,23 +183,16 @@ class SingleLabelGrader:
     def is_right(self, predicted: Value | None, truth: Value) -> bool:
         return predicted == truth
 
-    def add(
-        self,
-        predicted: Value | None,
-        truth: Value,
-        answer: Answer,
-        group: str | None = None,
-        options: Sequence[Option] = (),
-    ) -> RowGrade:
-        column = self._index[predicted] if isinstance(predicted, str) else len(self._classes)
+    def add(self, row: GradedRow) -> RowGrade:
+        truth, probabilities = str(row.truth), row.answer.probabilities
+        is_label = isinstance(row.predicted, str)
+        column = self._index[str(row.predicted)] if is_label else len(self._classes)
         top = (
-            find_top_k_index(str(truth), answer.probabilities, self._index)
-            if self._top_sizes
-            else NOT_IN_TOP_K
+            find_top_k_index(truth, probabilities, self._index) if self._top_sizes else NOT_IN_TOP_K
         )
-        self._has_probabilities |= bool(answer.probabilities)
-        self._cell_counts.add((self._index[str(truth)], column, top), group)
-        return RowGrade(self.is_right(predicted, truth), answer.confidence or 0.0)
+        self._has_probabilities |= bool(probabilities)
+        self._cell_counts.add((self._index[truth], column, top), row.group)
+        return RowGrade(self.is_right(row.predicted, truth), row.answer.confidence or 0.0)
 
     def finish(self, sample: GoldSample) -> SingleLabelEvaluation | None:
         cells, units = self._cell_counts.finish()

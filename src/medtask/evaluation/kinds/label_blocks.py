@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medtask.display import capitalise_first, format_percent, isolate_name
+from medtask.evaluation.kinds.protocols import PartMetric
 from medtask.evaluation.presentation.blocks import (
     BarChart,
     BarRow,
@@ -31,6 +32,11 @@ MIN_GOLD_ROWS = 10  # gold rows of a label; with fewer, its F1 is mostly chance
 def sort_by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
     """Sort by frequency, descending; ties are in alphabetical order."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def list_label_metrics(labels: Sequence[PerClassMetrics]) -> dict[str, PartMetric]:
+    """The gold rows and F1 of each label that gold has."""
+    return {one.label: (one.gold, one.f1) for one in labels if one.gold}
 
 
 def build_label_bars(

@@ -19,6 +19,7 @@ from medtask.evaluation.kinds.label_blocks import (
     MAX_LABELS_SHOWN,
     build_label_bars,
     build_label_table,
+    list_label_metrics,
     sort_by_frequency,
     warn_about_rare_labels,
 )
@@ -35,7 +36,9 @@ from medtask.evaluation.kinds.protocols import (
     ErrorTexts,
     EvaluationKind,
     GoldSample,
+    GradedRow,
     KindTexts,
+    PartMetric,
     RowGrade,
 )
 from medtask.evaluation.presentation.blocks import Heading, Paragraph, ReportBlock, ReportTable
@@ -134,6 +137,10 @@ class MultiLabelEvaluation:
         return HEADLINE_METRICS
 
     @property
+    def part_metrics(self) -> Mapping[str, PartMetric]:
+        return list_label_metrics(self.quality.labels)
+
+    @property
     def accuracy_answered(self) -> Metric | None:
         return self.quality.exact_answered
 
@@ -182,16 +189,10 @@ class MultiLabelGrader:
     def is_right(self, predicted: Value | None, truth: Value) -> bool:
         return predicted is not None and set(predicted) == set(truth)
 
-    def add(
-        self,
-        predicted: Value | None,
-        truth: Value,
-        answer: Answer,
-        group: str | None = None,
-        options: Sequence[Option] = (),
-    ) -> RowGrade:
-        self._counts.add(tuple(truth), None if predicted is None else tuple(predicted), group)
-        return RowGrade(self.is_right(predicted, truth), answer.confidence or 0.0)
+    def add(self, row: GradedRow) -> RowGrade:
+        predicted = None if row.predicted is None else tuple(row.predicted)
+        self._counts.add(tuple(row.truth), predicted, row.group)
+        return RowGrade(self.is_right(predicted, row.truth), row.answer.confidence or 0.0)
 
     def finish(self, sample: GoldSample) -> MultiLabelEvaluation | None:
         quality = self._counts.compute_metrics(

@@ -21,6 +21,7 @@ SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are compute
 MAX_SAMPLE_CHARACTERS = 20_000  # maximum characters of one text in the sample
 # A baseline without metrics, and its answers or the reason why it has none.
 BaselineAnswers = tuple[Baseline, Any]
+PartMetric = tuple[int, Metric | None]  # number of rows with gold, and the metric
 BaselineScores = tuple[Mapping[str, Metric | None], BaselineComparison | None]
 
 
@@ -54,6 +55,24 @@ def compute_sample_key(record_id: str, seed: int = 0) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
+class GradedRow(NamedTuple):
+    """An answer and its gold.
+
+    Attributes:
+        predicted: The comparable value of the answer.
+        truth: The valid gold value.
+        answer: The answer.
+        group: The group of the row; rows of one group are not independent.
+        options: The row's options.
+    """
+
+    predicted: Value | None
+    truth: Value
+    answer: Answer
+    group: str | None = None
+    options: Sequence[Option] = ()
+
+
 class RowGrade(NamedTuple):
     """Whether an answer is right (None if not graded so), and its priority for review."""
 
@@ -83,6 +102,10 @@ class KindEvaluation(Protocol):
     @property
     def headline_metrics(self) -> tuple[str, ...]:
         """The metrics that are shown first."""
+
+    @property
+    def part_metrics(self) -> Mapping[str, PartMetric]:
+        """By label, letter or field that gold has: its rows, and its metric."""
 
     @property
     def accuracy_answered(self) -> Metric | None:
@@ -124,19 +147,8 @@ class Grader(Protocol):
     def is_right(self, predicted: Value | None, truth: Value) -> bool | None:
         """Whether the prediction is right; None if the kind is not graded right or wrong."""
 
-    def add(
-        self,
-        predicted: Value | None,
-        truth: Value,
-        answer: Answer,
-        group: str | None = None,
-        options: Sequence[Option] = (),
-    ) -> RowGrade:
-        """Adds one row.
-
-        ``predicted`` is the comparable value of the answer. Rows of one ``group`` are not
-        independent.
-        """
+    def add(self, row: GradedRow) -> RowGrade:
+        """Adds one row."""
 
     def finish(self, sample: GoldSample) -> KindEvaluation | None:
         """The evaluation; None if no row was graded."""

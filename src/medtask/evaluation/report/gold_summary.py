@@ -14,6 +14,7 @@ from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
     EvaluationKind,
     GoldSample,
+    GradedRow,
     Grader,
     KindEvaluation,
     compute_sample_key,
@@ -127,7 +128,7 @@ class GoldAccumulator:
         """Grade one answer; returns "unknown" if the kind is not graded right or wrong."""
         answer, options, group = row.answer, row.options, row.group
         predicted = self._grader.comparable_value(answer.status, answer.value)
-        grade = self._grader.add(predicted, truth, answer, group, options)
+        grade = self._grader.add(GradedRow(predicted, truth, answer, group, options))
         if row.left_out is None:
             self._scored_rows.add(row.row, answer, bool(grade.right), truth, group)
         self._sample.push(
