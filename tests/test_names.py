@@ -244,3 +244,13 @@ def test_labels_with_a_comma_and_a_point_are_different_if_both_are_names() -> No
 
 def test_values_with_decimal_commas_are_merged() -> None:
     assert merge_spellings(["1,0", "1", "1.0", "2,5", "2.5"]) == ("1,0", "2,5")
+
+
+@pytest.mark.parametrize(
+    ("true", "false"), [("ja", "nei"), ("Ja", "Nein"), ("oui", "non"), ("Sí", "No"), ("да", "нет")]
+)
+def test_booleans_are_yes_and_no_of_other_languages(true: str, false: str) -> None:
+    names = Names([true, false])
+    assert (names.find("true"), names.find("FALSE"), names.find("FALSCH")) == (true, false, false)
+    assert Names([true, "x"]).find("true") is None
+    assert names.find("yes") in (None, true)

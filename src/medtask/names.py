@@ -41,12 +41,19 @@ _OPTIONAL_BLANK = re.compile(r" ?([!-/:-@\[-`{-~±×≤≥°]) ?|(?<=\d) (?=[^\W
 _TRUE_AND_FALSE = ("true", "false")
 # Words for true and false in tables, from the closest to the task's names to the least close.
 _BOOLEAN_PAIRS = (_TRUE_AND_FALSE, ("yes", "no"), ("y", "n"), ("1", "0"))
+# Words for yes and no that stand for booleans of JSON and spreadsheets: de, nb, sv, nl, fr, es, pt,
+# pl, fi, cs, ru.
+_TRANSLATED_YES_NO = (
+    *(("ja", no) for no in ("nein", "nei", "nej", "nee")),
+    *(("oui", "non"), ("sí", "no"), ("si", "no"), ("sim", "não"), ("tak", "nie")),
+    *(("kyllä", "ei"), ("ano", "ne"), ("да", "нет")),
+)
 # Booleans as a spreadsheet writes them to CSV: de, fr, es, it, pt, nl, nb, sv, da, pl.
 _SPREADSHEET_TRUE = frozenset(
     ("wahr", "vrai", "verdadero", "vero", "verdadeiro", "waar", "sann", "sant", "sand", "prawda")
 )
 _SPREADSHEET_FALSE = frozenset(
-    ("falsch", "faux", "falso", "onwaar", "usann", "falskt", "falsk", "fałsz")
+    ("falsch", "faux", "falso", "onwaar", "usann", "usant", "falskt", "falsk", "fałsz")
 )
 
 _BOOLEAN_WORDS = frozenset(word for pair in _BOOLEAN_PAIRS[:2] for word in pair)
@@ -282,7 +289,7 @@ def _parse_boolean(
     if word in _SPREADSHEET_TRUE or word in _SPREADSHEET_FALSE:
         word = _TRUE_AND_FALSE[word in _SPREADSHEET_FALSE]
     if word in _TRUE_AND_FALSE:
-        return word == "true", _BOOLEAN_PAIRS
+        return word == "true", (*_BOOLEAN_PAIRS, *_TRANSLATED_YES_NO)
     # "1" can be the first of several codes: it stands for true, but not for yes.
     if number is not None and number in (0, 1):
         return bool(number), (_TRUE_AND_FALSE,)

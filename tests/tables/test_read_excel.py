@@ -119,9 +119,23 @@ def test_error_cells_and_merged_cells_are_reported(save_workbook, tmp_path):
     table = read_table(path)
     assert [row["text"] for row in table] == [None, "a", "b"]
     assert table.notes[1:] == (
-        "merged areas: 1 (only the first cell of each has the value)",
+        "merged areas: 1 (in each of their rows the first cell has the value)",
         "cells with an Excel error such as #N/A, read as missing: 1",
     )
+
+
+def test_a_merged_cell_is_the_value_of_each_of_its_rows(save_workbook):
+    rows = [["P1", "a", 1], [None, "b", 2], [None, "c", 3], ["P2", "d", 4], [None, "e", 5]]
+    path = save_workbook(Export=[["patient", "text", "n"], *rows])
+    book = openpyxl.load_workbook(path)
+    book["Export"].merge_cells("A2:A4")
+    book["Export"].insert_cols(1)  # the table begins in the second column
+    book["Export"].insert_rows(1)
+    book["Export"].unmerge_cells("A2:A4")
+    book["Export"].merge_cells("B3:B5")
+    book["Export"].merge_cells("C7:D7")
+    book.save(path)
+    assert [row["patient"] for row in read_table(path)] == ["P1", "P1", "P1", "P2", None]
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500, -1])

@@ -219,3 +219,9 @@ def test_a_decimal_comma_is_one_number_unless_its_parts_are_labels() -> None:
     assert read_gold(task, row, "1,0") == ("1", "0")
     assert read_gold(task, row, "2,0") == ("0", "2")
     assert read_gold(make_task(SingleLabel(), ["1", "0"]), row, "1,0") == "1"
+
+
+def test_labels_on_lines_of_a_cell_are_several_labels() -> None:
+    task = make_task(MultiLabel(), ["fever", "cough", "pain, abdominal"])
+    assert read_gold(task, {}, "cough\nfever") == ("fever", "cough")
+    assert read_gold(task, {}, "fever\r\npain, abdominal\n") == ("fever", "pain, abdominal")

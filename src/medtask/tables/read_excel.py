@@ -94,7 +94,8 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
         notes.append(f"not read: sheet{'s' if len(others) > 1 else ''} {ignored}")
     if preview.merged_areas:
         notes.append(
-            f"merged areas: {preview.merged_areas:,} (only the first cell of each has the value)"
+            f"merged areas: {preview.merged_areas:,} (in each of their rows the first cell has the "
+            "value)"
         )
     details = _read_sheet_details(path, names.index(name))
     if details.errors:
@@ -106,7 +107,9 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
             selected = workbook.get_sheet_by_name(name)
             # Rows are complete from row 1, but begin in the first column that is used.
             first_column = selected.start[1] if selected.start else 0
+            merged = _MergedCells(selected, header.row, first_column)
             for number, cells in _iter_filled_rows(selected, stats, after_row=header.row):
+                merged.fill(number, cells)
                 for place, cell in enumerate(cells[len(columns) :], len(columns) + 1):
                     if cell is not None and str(cell).strip():
                         raise make_unnamed_column_error(
@@ -121,6 +124,30 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
         sheet="" if filled[:1] == [name] else name,
         header=header,
     )
+
+
+class _MergedCells:
+    """Merged areas below the header: a file has their value in their first row only."""
+
+    def __init__(self, sheet: CalamineSheet, header_row: int, first_column: int) -> None:
+        self._values: dict[int, object] = {}
+        # For each row, from 1, the places of cells in an area, and whether the area begins there.
+        self._areas: dict[int, list[tuple[int, bool]]] = {}
+        for (first, column), (last, _) in sheet.merged_cell_ranges or ():
+            if first >= header_row and column >= first_column:
+                for row in range(first, last + 1):
+                    place = (column - first_column, row == first)
+                    self._areas.setdefault(row + 1, []).append(place)
+
+    def fill(self, row: int, cells: list[object]) -> None:
+        """Write the values of areas that began in an earlier row into a row's cells."""
+        for place, is_first in self._areas.get(row, ()):
+            if place >= len(cells):
+                continue
+            if is_first:
+                self._values[place] = cells[place]
+            elif cells[place] is None:
+                cells[place] = self._values.get(place)
 
 
 def _choose_sheet(

@@ -11,9 +11,9 @@ from medtask.display import format_first, format_name, quote, quote_names, sugge
 from medtask.errors import TableError
 from medtask.tables.cell_values import is_blank, read_key
 from medtask.tables.missing import MissingText
+from medtask.tables.suspect_rows import SuspectRow, SuspectRows, describe_suspect_rows
 from medtask.tables.table import Table
 from medtask.tables.table_part import ReadStats
-from medtask.tables.trailing_rows import TrailingRow, TrailingRows, describe_trailing_rows
 from medtask.tables.write_excel import MAX_CELL_LENGTH, measure_excel_text
 
 _MAX_LISTED = 20
@@ -30,7 +30,7 @@ class TableCounts:
         blank_lines: Skipped lines.
         missing_words: For every column with words for missing values, the number of each word.
         long_cells: Cells with more text than XLSX can hold.
-        trailing_rows: Rows at the end that may be totals or notes instead of records.
+        suspect_rows: Rows that may be totals, notes or repeated headers instead of records.
     """
 
     rows: int
@@ -38,7 +38,7 @@ class TableCounts:
     blank_lines: int
     missing_words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     long_cells: int = 0
-    trailing_rows: tuple[TrailingRow, ...] = ()
+    suspect_rows: tuple[SuspectRow, ...] = ()
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
@@ -57,13 +57,13 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     missing_rows: list[str] = []
     words: dict[str, Counter[str]] = {}
     hashes = array("q")
-    last_rows = TrailingRows()
+    suspects = SuspectRows()
     for rows, row in enumerate(table.rows(stats), 1):
         blanks = sum(map(is_blank, row.values()))
         if blanks == len(row):
             empty += 1
         else:
-            last_rows.add(rows, row, blanks)
+            suspects.add(rows, row, blanks)
         long_cells += sum(map(_is_long, row.values()))
         for column, cell in row.items():
             if isinstance(cell, MissingText):
@@ -77,7 +77,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
             if missing <= _MAX_LISTED + 1:
                 missing_rows.append(str(rows))
     faults = []
-    trailing_rows = last_rows.find()
+    suspect_rows = suspects.find()
     if missing:
         shown = format_first(missing_rows, _MAX_LISTED)
         faults.append(
@@ -88,7 +88,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     if id_column is not None and (repeated := _find_repeated(table, id_column, hashes)):
         faults.append(repeated)
     if faults:
-        faults += filter(None, [describe_trailing_rows(trailing_rows)])
+        faults += filter(None, [describe_suspect_rows(suspect_rows)])
         problem = f"{format_name(table.source)}, id column {quote(id_column)}: {'; '.join(faults)}"
         raise TableError(
             problem,
@@ -96,7 +96,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 "give every row a unique id, or remove `id` from the task: rows are then numbered"
             ),
         )
-    return TableCounts(rows, empty, stats.blank_lines, words, long_cells, trailing_rows)
+    return TableCounts(rows, empty, stats.blank_lines, words, long_cells, suspect_rows)
 
 
 def _is_long(value: object) -> bool:

@@ -28,7 +28,7 @@ from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import MultiLabel, Task
 
 YES_NO = ("yes", "no")
-LABEL_SEPARATORS = (";", "|", ",")
+LABEL_SEPARATORS = (";", "|", ",", "\n")
 MAX_LABEL_LIST_LENGTH = 20_000  # characters: a longer text is not split into labels
 _THRESHOLDS = ("answer", "thresholds")
 

@@ -1,4 +1,4 @@
-"""Rows at the end of a table that may be totals or notes instead of records."""
+"""Rows that may not be records: totals and notes at the end of a table, and repeated headers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from medtask.display import format_list, quote
 from medtask.tables.cell_values import read_cell
 
 _MAX_TRAILING = 3
+_MAX_HEADERS = 5
 _MIN_COLUMNS_FOR_NOTES = 3
 _TOTAL = re.compile(
     r"""(?:
@@ -26,33 +27,40 @@ _TOTAL = re.compile(
 _NUMBER = re.compile(r"[+-]?[\d.,\s]*\d[\d.,\s]*%?")
 
 
-class TrailingRow(NamedTuple):
-    """A row at the end of a table that may not be a record: its number, and its word for a total.
+class SuspectRow(NamedTuple):
+    """A row that may not be a record.
 
-    ``word`` is "" for a possible note, whose text is not shown.
+    Attributes:
+        number: Its number, from 1.
+        word: Its word for a total; "" for others, whose text is not shown.
+        is_header: Whether it repeats the names of the columns.
     """
 
     number: int
-    word: str
+    word: str = ""
+    is_header: bool = False
 
 
 @dataclass(slots=True)
-class TrailingRows:
-    """Finds totals and notes in the last rows of a table while it is read."""
+class SuspectRows:
+    """Finds repeated headers, and totals and notes in the last rows, while a table is read."""
 
     _last: deque[tuple[int, Mapping[str, object]]] = field(
         default_factory=lambda: deque(maxlen=_MAX_TRAILING)
     )
     _single_cells: int = 0
+    _headers: list[SuspectRow] = field(default_factory=list)
 
     def add(self, number: int, row: Mapping[str, object], blanks: int) -> None:
         """Add a row that is not blank; ``blanks`` is the number of its blank cells."""
         self._last.append((number, row))
         self._single_cells += len(row) - blanks == 1
+        if len(self._headers) < _MAX_HEADERS and _is_header(row):
+            self._headers.append(SuspectRow(number, is_header=True))
 
-    def find(self) -> tuple[TrailingRow, ...]:
-        """The totals and notes, in the order of the rows."""
-        found: list[TrailingRow] = []
+    def find(self) -> tuple[SuspectRow, ...]:
+        """The first repeated headers, then the totals and notes, in the order of the rows."""
+        found: list[SuspectRow] = []
         for number, row in reversed(self._last):
             texts = [text for text in map(read_cell, row.values()) if text is not None]
             word = _find_total(texts)
@@ -63,8 +71,15 @@ class TrailingRows:
             )
             if number == 1 or not (word or is_note):
                 break
-            found.append(TrailingRow(number, word))
-        return tuple(reversed(found))
+            found.append(SuspectRow(number, word))
+        return (*self._headers, *reversed(found))
+
+
+def _is_header(row: Mapping[str, object]) -> bool:
+    """Whether all cells are the names of their columns, as in two exports that were joined."""
+    return len(row) > 1 and all(
+        isinstance(cell, str) and cell.strip() == column.strip() for column, cell in row.items()
+    )
 
 
 def _find_total(texts: Sequence[str]) -> str:
@@ -73,13 +88,26 @@ def _find_total(texts: Sequence[str]) -> str:
     return words[0] if len(words) == 1 and _TOTAL.fullmatch(words[0]) else ""
 
 
-def describe_trailing_rows(rows: Sequence[TrailingRow]) -> str:
+def describe_suspect_rows(rows: Sequence[SuspectRow]) -> str:
     """A sentence on the rows; "" without rows."""
-    if not rows:
+    headers = [f"row {one.number:,}" for one in rows if one.is_header]
+    others = [
+        f"row {one.number:,}{f' ({quote(one.word)})' if one.word else ''}"
+        for one in rows
+        if not one.is_header
+    ]
+    parts = []
+    if headers:
+        repeat = "repeat" if len(headers) > 1 else "repeats"
+        parts.append(f"{format_list(headers)} {repeat} the names of the columns")
+    if others:
+        parts.append(
+            f"{format_list(others)} at the end of the table may be a total or a note, not a record"
+        )
+    if not parts:
         return ""
-    listed = [f"row {one.number:,}{f' ({quote(one.word)})' if one.word else ''}" for one in rows]
+    several = len(rows) > 1
     return (
-        f"{format_list(listed)} at the end of the table may be a total or a note, not a record: "
-        f"{'they are' if len(rows) != 1 else 'it is'} read like any other row (delete "
-        f"{'them' if len(rows) != 1 else 'it'} from the table if that is wrong)"
+        f"{'; '.join(parts)}: {'they are' if several else 'it is'} read like any other row (delete "
+        f"{'them' if several else 'it'} from the table if that is wrong)"
     )
