@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medtask.exporting.export import export
     from medtask.records import Answer, Status
     from medtask.runs.audit import audit
+    from medtask.runs.benchmark import Benchmark, benchmark
     from medtask.runs.comparison import Comparison, compare
     from medtask.runs.evaluation import evaluate
     from medtask.runs.judging import judge
@@ -40,6 +41,7 @@ limit_thread_spinning()
 
 _PUBLIC_MODULES = {
     "Answer": "medtask.records",
+    "Benchmark": "medtask.runs.benchmark",
     "Comparison": "medtask.runs.comparison",
     "Evaluation": "medtask.runs.run_evaluation",
     "MedtaskError": "medtask.errors",
@@ -50,6 +52,7 @@ _PUBLIC_MODULES = {
     "Task": "medtask.tasks.task",
     "TrainedModel": "medtask.training.trained_model",
     "audit": "medtask.runs.audit",
+    "benchmark": "medtask.runs.benchmark",
     "compare": "medtask.runs.comparison",
     "evaluate": "medtask.runs.evaluation",
     "export": "medtask.exporting.export",
@@ -66,6 +69,7 @@ _NAMES_IN_MODULES = {"Model": "Engine"}  # public names that differ from those o
 
 __all__ = [
     "Answer",
+    "Benchmark",
     "Comparison",
     "Evaluation",
     "MedtaskError",
@@ -77,6 +81,7 @@ __all__ = [
     "TrainedModel",
     "__version__",
     "audit",
+    "benchmark",
     "compare",
     "evaluate",
     "export",

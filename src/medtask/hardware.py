@@ -194,6 +194,15 @@ def measure_peak_memory() -> dict[str, int]:
     return peaks
 
 
+def reset_peak_memory() -> None:
+    """Let `measure_peak_memory` start anew, where the system supports it (Linux, CUDA)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or torch means that memory ran out."""
     torch = sys.modules.get("torch")

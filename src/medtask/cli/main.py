@@ -14,6 +14,7 @@ import typer
 from medtask.cli import console as show
 from medtask.cli.commands.ask import ask
 from medtask.cli.commands.audit import audit
+from medtask.cli.commands.bench import bench
 from medtask.cli.commands.check import check
 from medtask.cli.commands.compare import compare
 from medtask.cli.commands.data import data
@@ -38,6 +39,7 @@ COMMANDS = (
     compare,
     ask,
     judge,
+    bench,
     train,
     tune,
     export,

@@ -147,6 +147,21 @@ class PromptPlan:
     text_only: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BatchSetting:
+    """How much an engine reads, or generates, together.
+
+    Attributes:
+        unit: What ``size`` counts: tokens of one forward pass, or rows.
+        size: The size in use.
+        sizes: Sizes that are reasonable on some machine, in ascending order.
+    """
+
+    unit: Literal["tokens", "rows"]
+    size: int
+    sizes: tuple[int, ...]
+
+
 class Engine(ABC):
     """A loaded model. It is synchronous and not thread-safe: one thread calls it at a time.
 
@@ -211,6 +226,19 @@ class Engine(ABC):
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan | None:
         """The token counts of the prompts, without running the model; None if not known."""
         return None
+
+    def get_batch_setting(self, *, generates: bool = False) -> BatchSetting | None:
+        """The size of batches; None if there is nothing to choose.
+
+        ``generates``: whether for texts that are generated, instead of scores.
+        """
+        return None
+
+    def set_batch_size(self, size: int, *, generates: bool = False) -> None:
+        """Set the size of `get_batch_setting`. Answers do not depend on it, up to rounding."""
+        raise EngineError(
+            f"{self.info.title} has no batch size to choose", fix="leave the batch size as it is"
+        )
 
     def close(self) -> None:
         """Release memory and connections."""

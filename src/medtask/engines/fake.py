@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal
 
-from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
+from medtask.engines.base import BatchSetting, Caps, Engine, EngineInfo, PromptPlan, Rendering
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import EngineError, UsageError
@@ -178,6 +178,12 @@ class FakeEngine(Engine):
             tuple(text.encode()),
             tuple(tuple(candidate.encode()) for candidate in candidates),
         )
+
+    def get_batch_setting(self, *, generates: bool = False) -> BatchSetting | None:
+        return None if generates else BatchSetting("rows", self.batch, (4, 16, 64))
+
+    def set_batch_size(self, size: int, *, generates: bool = False) -> None:
+        self.batch = size
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
         texts = [_render_prompt(prompt).encode() for prompt in prompts]

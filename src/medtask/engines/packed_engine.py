@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medtask.engines.base import Engine, PromptPlan, Rendering
+from medtask.engines.base import BatchSetting, Engine, PromptPlan, Rendering
 from medtask.engines.decoding.constraints import ConstraintFactory
 from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
 from medtask.engines.decoding.scheduler import SequenceCallback
@@ -155,6 +155,16 @@ class PackedEngine(Engine):
         """Read each row separately from now on; the reason is written to the manifest."""
         self.packed = False
         self.info = replace(self.info, details={**self.info.details, "packing": f"off: {reason}"})
+
+    def get_batch_setting(self, *, generates: bool = False) -> BatchSetting | None:
+        if generates or not self.packed:
+            return None
+        size = self.budget_tokens
+        sizes = tuple(size * eighths // 8 for eighths in (1, 2, 4, 8, 16, 32))
+        return BatchSetting("tokens", size, sizes)
+
+    def set_batch_size(self, size: int, *, generates: bool = False) -> None:
+        self.budget_tokens = size
 
     def render(self, prompt: Prompt) -> Rendering:
         return render_prompt(self.chat, prompt)

@@ -13,6 +13,7 @@ from medtask.engines.base import Engine, PromptPlan
 from medtask.prediction.asking import ask_prompts
 from medtask.prediction.long_records import OVERLAP_DIVISOR
 from medtask.records import Fault, Prompt
+from medtask.runs.batch_sizes import generates
 from medtask.runs.signals import TimeLimitReached, limit_time
 from medtask.tasks.dataset_statistics import DatasetStatistics
 from medtask.tasks.task import Task
@@ -189,7 +190,7 @@ def measure_speed(
         return None
     # Few texts that are generated together take almost as long as many.
     few = speeds[-1].rows < min(len(prompts), TIMED_PARTS[-1][0])
-    return None if few and _is_generated(task) else speeds[-1]
+    return None if few and generates(task) else speeds[-1]
 
 
 def _select_part(prompts: Sequence[tuple[Prompt, int]], rows: int, tokens: int) -> list[Prompt]:
@@ -228,10 +229,6 @@ def estimate_seconds(task: Task, speed: Speed, distinct: int, tokens: PromptToke
     The time of scoring grows with the tokens that are read, of which those of the shared prefix are
     read once; that of generation with the rows.
     """
-    if tokens is None or not speed.tokens or _is_generated(task):
+    if tokens is None or not speed.tokens or generates(task):
         return distinct * speed.seconds / speed.rows
     return tokens.run_tokens * speed.seconds / speed.tokens
-
-
-def _is_generated(task: Task) -> bool:
-    return task.kind_spec.generated or task.reasoning is not None

@@ -24,6 +24,7 @@ from medtask.prediction.predictor import AnswerMethod, answer_rows, check_engine
 from medtask.privacy import NetworkGuard
 from medtask.records import Record, Status
 from medtask.runs.answer_cache import open_cached_ledger
+from medtask.runs.batch_sizes import apply_batch_size, restore_batch_size
 from medtask.runs.folder import create_run_folder, find_run, open_run_folder, open_runs_folder
 from medtask.runs.ledger import Ledger
 from medtask.runs.ledger_file import describe_loss
@@ -281,6 +282,7 @@ def open_session(
         observer.on_note(note)
     with ExitStack() as stack:
         folder, engine, pass_engines, identity = _open_folder(request, model, stack)
+        stack.enter_context(restore_batch_size(request.task, engine))
         manifest, counts_before = _open_manifest(request, folder, (engine, pass_engines), identity)
         session = Session(
             request,
@@ -376,8 +378,9 @@ def _open_manifest(
 
     It is written at once, to mark the folder as belonging to this run.
     """
-    manifest = create_manifest(*engines, identity) | dict(request.manifest_facts)
     before = read_manifest(folder) or {}
+    batch = apply_batch_size(request.task, engines[0], before or None)
+    manifest = create_manifest(*engines, identity) | dict(request.manifest_facts) | batch
     if before:
         continue_manifest(manifest, before)
     write_manifest(folder, manifest)

@@ -7,7 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from medtask.engines.base import Caps, Engine, EngineInfo, PromptPlan, Rendering
+from medtask.engines.base import (
+    BatchSetting,
+    Caps,
+    Engine,
+    EngineInfo,
+    PromptPlan,
+    Rendering,
+)
 from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Fault, Prompt, Scores, Status
 from medtask.similarity import BATCH_TOKENS, make_batches
@@ -93,6 +100,13 @@ class EncoderEngine(Engine):
             max_input_tokens=self.scorer.max_input_tokens,
             text_only=True,
         )
+
+    def get_batch_setting(self, *, generates: bool = False) -> BatchSetting:
+        sizes = tuple(self.budget * eighths // 8 for eighths in (1, 2, 4, 8, 16, 32))
+        return BatchSetting("tokens", self.budget, sizes)
+
+    def set_batch_size(self, size: int, *, generates: bool = False) -> None:
+        self.budget = size
 
     def close(self) -> None:
         del self.scorer

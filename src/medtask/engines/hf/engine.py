@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medtask.engines.base import Caps, EngineInfo
+from medtask.engines.base import BatchSetting, Caps, EngineInfo
 from medtask.engines.decoding.scheduler import Scheduler, SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.hf.attention import ATTENTION, compute_attention
@@ -89,6 +89,17 @@ class HfEngine(PackedEngine):
         finally:
             if backend.max_running < max_running:  # memory ran out
                 self.kv_budget_bytes = backend.max_running * row_bytes
+
+    def get_batch_setting(self, *, generates: bool = False) -> BatchSetting | None:
+        if generates and self.packed:
+            return BatchSetting("rows", self.max_running, (8, 16, 32, MAX_RUNNING))
+        return super().get_batch_setting(generates=generates)
+
+    def set_batch_size(self, size: int, *, generates: bool = False) -> None:
+        if generates:
+            self.max_running = size
+        else:
+            super().set_batch_size(size)
 
     def get_eos_token_ids(self) -> Sequence[int | None]:
         eos = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
