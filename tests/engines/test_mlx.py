@@ -30,6 +30,7 @@ from medtask.engines.mlx.engine import MlxEngine
 from medtask.engines.mlx.load import load_mlx, translate_config
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound, ModelTooLarge
 from medtask.records import Branch, Fault, Limits, Message, Prompt, Status
+from support.branches import BRANCHES
 from support.reference_engine import (
     assert_sampling_depends_on_seed_and_record,
     assert_scores_match,
@@ -46,14 +47,6 @@ TEXTS = (
     "Operations on the eye, Operations on the ear. CT Brain/Neck angiography?",
     "ψ 🙂 مريض",
     "",
-)
-BRANCHES = (
-    Branch(
-        "", ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound of the liver")
-    ),
-    Branch("Side: ", ("left", "right")),
-    Branch("", ("A", "B", "C"), ask="\n\nA: rest\nB: operate\nC: wait", weigh="text"),
-    Branch("", ("Operations on the eye", "Operations on the ear"), weigh="text"),
 )
 HEAD = (
     "Write what is wrong with the patient, in the order in which it was found, and nothing "

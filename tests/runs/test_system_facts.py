@@ -8,18 +8,10 @@ import pytest
 
 from medtask.evaluation.comparison.aligned_rows import SystemFacts
 from medtask.runs.system_facts import infer_system_family, read_system_facts
+from support.comparison_rows import make_manifest
 
 SHOWN: dict[str, Any] = {"task.examples": "6 (sha256 00)"}
 POOL: dict[str, Any] = {"task.pool": "3 by bm25 of 40 (sha256 00)"}
-
-
-def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
-    return {
-        "model": {"name": engine, "title": f"a model of {engine}"},
-        "identity": {"task.examples": "0 (sha256 00)", **facts},
-        "settings": {"rows": 200},
-        "timing": {"sessions": 1, "seconds": seconds},
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Made-up contests: systems of a known quality on the same rows."""
+"""Comparison rows: systems of a known quality on the same rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ from medtask.records import Answer, AnsweredRow, Status
 from medtask.runs.system_facts import read_system_facts
 
 LABELS = ("curative", "palliative", "staging")
+
+
+def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
+    """The manifest of a run that a comparison reads."""
+    return {
+        "model": {"name": engine, "title": f"a model of {engine}"},
+        "identity": {"task.examples": "0 (sha256 00)", **facts},
+        "settings": {"rows": 200},
+        "timing": {"sessions": 1, "seconds": seconds},
+    }
 
 
 def make_answer(name: str, value: Any, confidence: float | None = 0.8) -> Answer:

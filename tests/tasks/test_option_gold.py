@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from medtask.records import LETTERS
 from medtask.tasks.option_gold import GoldColumn, find_letters, find_readings
 from medtask.tasks.row_options import RowOptions, read_options
-from medtask.tasks.task import GOLD_FORMS, MultipleChoice
+from medtask.tasks.task import GOLD_FORMS, GoldForm, MultipleChoice
 
 ONE = MultipleChoice(("options",))
 WORDS = st.text(st.characters(categories=("Ll", "Lu", "Nd")), min_size=1, max_size=6)
@@ -174,17 +174,23 @@ def test_rows_with_two_meanings_are_named():
     )
 
 
+def write_cell(options: RowOptions, index: int, form: GoldForm) -> object:
+    """The option at ``index`` as a gold cell of this form."""
+    cells: dict[GoldForm, object] = {
+        "letter": LETTERS[index],
+        "text": options.options[index].text,
+        "index0": index,
+        "index1": index + 1,
+    }
+    return cells[form]
+
+
 @given(TEXTS, st.data())
 def test_gold_in_any_form_is_never_another_option(texts, data):
     options = make_options(texts)
     index = data.draw(st.integers(0, len(texts) - 1))
     form = data.draw(st.sampled_from(GOLD_FORMS))
-    cell = {
-        "letter": LETTERS[index],
-        "text": options.options[index].text,
-        "index0": index,
-        "index1": index + 1,
-    }[form]
+    cell = write_cell(options, index, form)
     letters = (LETTERS[index],)
     assert find_letters(cell, options, False) in (letters, None)
     readings = find_readings(cell, options, False)
@@ -202,12 +208,7 @@ def test_an_inferred_form_is_the_one_in_which_the_column_was_written(rows, data)
     for number, (texts, place) in enumerate(rows, 1):
         index = place % len(texts)
         options = make_options(texts)
-        cell = {
-            "letter": LETTERS[index],
-            "text": options.options[index].text,
-            "index0": index,
-            "index1": index + 1,
-        }[form]
+        cell = write_cell(options, index, form)
         cells.append((cell, options, (LETTERS[index],)))
         column.add(number, find_readings(cell, options, False))
     inferred = column.infer_form()

@@ -17,17 +17,10 @@ from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format, tok
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie import TOLERANCE
 from medtask.engines.tokens.trie_scoring import Logits, LogprobQuery, score_branches
-from medtask.records import Branch, BranchScores, Message, Prompt
+from medtask.records import BranchScores, Message, Prompt
+from support.branches import BRANCHES
 from support.tiny_models import make_model, make_tokenizer
 
-BRANCHES = (
-    Branch(
-        "", ("CT Brain", "CT Brain/Neck", "MRI knee", "MRI knee joint", "Ultrasound of the liver")
-    ),
-    Branch("Side: ", ("left", "right")),
-    Branch("", ("A", "B", "C"), ask="\n\nA: rest\nB: operate\nC: wait", weigh="text"),
-    Branch("", ("Operations on the eye", "Operations on the ear"), weigh="text"),
-)
 TEXTS = ("headache after a fall", "x", "The patient was seen for pain in the left wrist.")
 
 

@@ -14,17 +14,17 @@ GOLD = ["curative", "staging", "palliative", "curative"]
 def test_rows_are_joined_by_id_wherever_they_are() -> None:
     own = make_rows(GOLD, ["curative", "curative", "palliative", None])
     reference = [row._replace(row=9 - row.row, gold=None, text="") for row in reversed(own)]
-    contest = join_systems("label", {"ours": own, "theirs": reference})
-    assert sorted(contest.ids) == ["c0", "c1", "c2", "c3"]
-    for index, name in enumerate(contest.ids):
+    comparison = join_systems("label", {"ours": own, "theirs": reference})
+    assert sorted(comparison.ids) == ["c0", "c1", "c2", "c3"]
+    for index, name in enumerate(comparison.ids):
         number = int(name[1:])
-        assert contest.gold[index] == GOLD[number]
-        assert contest.texts[index].endswith(f" {number}")
-        one, other = contest.systems
+        assert comparison.gold[index] == GOLD[number]
+        assert comparison.texts[index].endswith(f" {number}")
+        one, other = comparison.systems
         assert one.values[index] == other.values[index]
         assert one.right[index] is (one.values[index] == GOLD[number])
         assert (one.rows[index], other.rows[index]) == (number + 1, 8 - number)
-    assert contest.row_coverage.describe() == []
+    assert comparison.row_coverage.describe() == []
 
 
 def test_the_order_of_rows_depends_on_ids_alone() -> None:
@@ -38,29 +38,29 @@ def test_the_order_of_rows_depends_on_ids_alone() -> None:
 def test_what_only_some_systems_have_is_counted() -> None:
     own = make_rows(GOLD, GOLD)
     extra = AnsweredRow(9, make_answer("other", "curative"), "text")
-    contest = join_systems("label", {"ours": own, "theirs": [*own[:3], extra]})
-    assert len(contest.ids) == 3
-    assert contest.row_coverage.absent == {"ours": 0, "theirs": 1}
-    assert contest.row_coverage.union == 5
-    assert contest.row_coverage.describe() == [
+    comparison = join_systems("label", {"ours": own, "theirs": [*own[:3], extra]})
+    assert len(comparison.ids) == 3
+    assert comparison.row_coverage.absent == {"ours": 0, "theirs": 1}
+    assert comparison.row_coverage.union == 5
+    assert comparison.row_coverage.describe() == [
         "theirs lacks 1 row with gold that another system has: left out of the comparison."
     ]
 
 
 def test_rows_without_gold_or_with_invalid_gold_are_reported() -> None:
     gold = ["curative", None, "", "cure"]
-    contest = join_systems("label", {"x": make_rows(gold, GOLD), "y": make_rows(gold, GOLD)})
-    assert contest.ids == ("c0",)
-    assert (contest.row_coverage.ungraded, contest.row_coverage.unknown) == (2, 1)
-    assert len(contest.row_coverage.describe()) == 2
+    comparison = join_systems("label", {"x": make_rows(gold, GOLD), "y": make_rows(gold, GOLD)})
+    assert comparison.ids == ("c0",)
+    assert (comparison.row_coverage.ungraded, comparison.row_coverage.unknown) == (2, 1)
+    assert len(comparison.row_coverage.describe()) == 2
 
 
 def test_what_the_task_does_not_allow_is_no_answer() -> None:
     rows = make_rows(GOLD, ["curative", "invented", "palliative", "curative"])
-    contest = join_systems("label", {"x": rows, "y": make_rows(GOLD, GOLD)})
-    assert contest.systems[0].invalid_answers == 1
-    assert contest.systems[0].values.count(None) == 1
-    assert any("does not allow" in output for output in contest.row_coverage.describe())
+    comparison = join_systems("label", {"x": rows, "y": make_rows(GOLD, GOLD)})
+    assert comparison.systems[0].invalid_answers == 1
+    assert comparison.systems[0].values.count(None) == 1
+    assert any("does not allow" in output for output in comparison.row_coverage.describe())
 
 
 def test_an_abstention_is_compared_with_gold_that_abstains() -> None:
@@ -70,36 +70,36 @@ def test_an_abstention_is_compared_with_gold_that_abstains() -> None:
         AnsweredRow(1, Answer("a", Status.ABSTAINED), "text", "unclear"),
         AnsweredRow(2, Answer("b", Status.ABSTAINED), "text", "staging"),
     ]
-    contest = align_rows(
+    comparison = align_rows(
         "label", LABELS, "unclear", [SystemSource(name, lambda: rows) for name in "xy"]
     )
-    assert sorted(zip(contest.ids, contest.systems[0].right, strict=True)) == [
+    assert sorted(zip(comparison.ids, comparison.systems[0].right, strict=True)) == [
         ("a", True),
         ("b", False),
     ]
-    assert contest.classes == (*LABELS, "unclear")
+    assert comparison.classes == (*LABELS, "unclear")
 
 
 def test_letters_become_sets_where_any_are() -> None:
     options = tuple(Option(letter, letter) for letter in "ABC")
     one = [AnsweredRow(1, make_answer("q", "A"), "?", ("A", "B"), options)]
-    contest = join_systems(
+    comparison = join_systems(
         "choice",
         {"x": one, "y": [AnsweredRow(1, make_answer("q", ("A", "B")), "?", None, options)]},
         (),
     )
-    assert contest.gold == (("A", "B"),)
-    assert [entrant.values for entrant in contest.systems] == [(("A",),), (("A", "B"),)]
-    assert [entrant.right for entrant in contest.systems] == [(False,), (True,)]
+    assert comparison.gold == (("A", "B"),)
+    assert [system.values for system in comparison.systems] == [(("A",),), (("A", "B"),)]
+    assert [system.right for system in comparison.systems] == [(False,), (True,)]
 
 
 def test_groups_come_from_whoever_knows_them() -> None:
     rows = make_rows(GOLD, GOLD)
-    contest = join_systems(
+    comparison = join_systems(
         "label", {"x": rows, "y": make_rows(GOLD, GOLD, groups=["p", "p", None, "q"])}
     )
-    assert sorted(contest.groups, key=str) == [None, "p", "p", "q"]
-    assert contest.to_json()["groups"] == 2
+    assert sorted(comparison.groups, key=str) == [None, "p", "p", "q"]
+    assert comparison.to_json()["groups"] == 2
 
 
 def test_an_id_that_comes_twice_is_an_error() -> None:

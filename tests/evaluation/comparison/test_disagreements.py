@@ -37,7 +37,7 @@ def test_both_directions_are_found_and_the_surest_mistake_comes_first() -> None:
 
 def test_texts_are_disputed_by_degrees() -> None:
     gold = ["red eye and pain", "dry cough"]
-    contest = join_systems(
+    comparison = join_systems(
         "answer",
         {
             "near": make_rows(gold, ["red eye pain", "cough"]),
@@ -45,17 +45,17 @@ def test_texts_are_disputed_by_degrees() -> None:
         },
         (),
     )
-    ahead, behind = find_disagreements(contest, "near", "far")
+    ahead, behind = find_disagreements(comparison, "near", "far")
     assert (ahead.count, behind.count, behind.shown) == (1, 0, ())
     assert ahead.shown[0].answers[0].right is None
 
 
 def test_only_the_clearest_are_shown() -> None:
     gold = ["curative"] * 40
-    contest = join_systems(
+    comparison = join_systems(
         "label", {"x": make_rows(gold, gold), "y": make_rows(gold, ["staging"] * 40)}
     )
-    ahead, _ = find_disagreements(contest, "x", "y")
+    ahead, _ = find_disagreements(comparison, "x", "y")
     assert (ahead.count, len(ahead.shown)) == (40, MAX_ROWS_PER_DIRECTION)
 
 

@@ -10,33 +10,24 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from medtask.evaluation.comparison.leaderboard import rank_systems
 from medtask.evaluation.comparison.leaderboard_text import describe_leaderboard, format_leaderboard
-from support.comparison_rows import LABELS, join_systems, make_comparison, make_rows
+from support.comparison_rows import LABELS, join_systems, make_comparison, make_manifest, make_rows
 
 DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
 
 
-def make_manifest(engine: str = "hf", *, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
-    return {
-        "model": {"name": engine, "title": f"a model of {engine}"},
-        "identity": {"task.examples": "0 (sha256 00)", **facts},
-        "settings": {"rows": 200},
-        "timing": {"sessions": 1, "seconds": seconds},
-    }
-
-
 def test_lines_are_ranked_and_their_figures_sklearns() -> None:
-    contest = make_comparison()
-    board = rank_systems(contest, baselines=None)
+    comparison = make_comparison()
+    board = rank_systems(comparison, baselines=None)
     assert [line.name for line in board.entries] == ["good", "fair", "poor"]
     for line in board.entries:
-        entrant = next(one for one in contest.systems if one.name == line.name)
-        output = [value or "none" for value in entrant.values]
+        system = next(one for one in comparison.systems if one.name == line.name)
+        output = [value or "none" for value in system.values]
         accuracy, macro_f1 = line.figures["accuracy"], line.figures["macro_f1"]
         assert accuracy is not None
         assert macro_f1 is not None
-        assert accuracy.value == pytest.approx(accuracy_score(contest.gold, output))
+        assert accuracy.value == pytest.approx(accuracy_score(comparison.gold, output))
         assert macro_f1.value == pytest.approx(
-            f1_score(contest.gold, output, labels=LABELS, average="macro", zero_division=0)
+            f1_score(comparison.gold, output, labels=LABELS, average="macro", zero_division=0)
         )
         assert line.unanswered == output.count("none")
         assert set(line.parts) == set(LABELS)
@@ -51,8 +42,10 @@ def test_lines_are_ranked_and_their_figures_sklearns() -> None:
 
 
 def test_the_order_in_which_systems_are_named_changes_nothing() -> None:
-    contest = make_comparison()
-    systems = {entrant.name: make_rows(contest.gold, entrant.values) for entrant in contest.systems}
+    comparison = make_comparison()
+    systems = {
+        system.name: make_rows(comparison.gold, system.values) for system in comparison.systems
+    }
     boards = [
         rank_systems(join_systems("label", dict(each)), baselines=None)
         for each in (systems.items(), reversed(systems.items()))
@@ -80,10 +73,10 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
         "peak_memory_bytes": 2_500_000_000,
         "peak_accelerator_bytes": 7_000_000_000,
     }
-    contest = make_comparison(
+    comparison = make_comparison(
         manifests={"good": output, "fair": make_manifest("linear", seconds=0.0)}
     )
-    board = rank_systems(contest, baselines=None, price_per_hour=3.6)
+    board = rank_systems(comparison, baselines=None, price_per_hour=3.6)
     good, fair = board.entries[:2]
     assert good.rows_per_s == 20
     assert good.memory_bytes == 2_500_000_000
@@ -101,11 +94,11 @@ def test_speed_memory_and_cost_come_from_the_manifest() -> None:
 
 
 def test_simple_methods_are_beside_the_systems_on_the_same_rows() -> None:
-    contest = make_comparison(90)
-    board = rank_systems(contest, DEFINITIONS)
+    comparison = make_comparison(90)
+    board = rank_systems(comparison, DEFINITIONS)
     baselines = {line.name: line for line in board.entries if line.baseline}
     assert {"TF-IDF", "MiniLM", "majority"} == set(baselines)
-    most = max(contest.gold.count(name) for name in LABELS) / 90
+    most = max(comparison.gold.count(name) for name in LABELS) / 90
     majority = baselines["majority"].figures["accuracy"]
     assert majority is not None
     assert majority.value == pytest.approx(most)
