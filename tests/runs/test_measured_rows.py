@@ -24,7 +24,12 @@ from medtask.runs.measured_rows import (
     make_record_key,
 )
 from medtask.tasks.prompt import build_prompt
-from medtask.tasks.row_fingerprints import RowKey, fingerprint_rows, write_training_rows
+from medtask.tasks.row_fingerprints import (
+    TRAINING_ROWS_FILE,
+    RowKey,
+    fingerprint_rows,
+    write_fingerprints,
+)
 from medtask.tasks.task import MultiLabel, Task
 from support.injuries import make_task, write_notes, write_table
 from support.small_trainings import make_rows
@@ -39,7 +44,7 @@ def make_trained_engine(folder: Path, task: Task, rows: Sequence[dict[str, str]]
         make_record_key(task, Record("", row, group=row.get(column) if column else None))
         for row in rows
     ]
-    write_training_rows(folder, [fingerprint_rows(keys, "training", "table")])
+    write_fingerprints(folder / TRAINING_ROWS_FILE, [fingerprint_rows(keys, "training", "table")])
     engine = FakeEngine()
     engine.info = replace(engine.info, trained_folders=(str(folder),))
     return engine

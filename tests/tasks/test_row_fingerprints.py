@@ -21,7 +21,7 @@ from medtask.tasks.row_fingerprints import (
     normalize_group,
     parse_fingerprints,
     read_training_rows,
-    write_training_rows,
+    write_fingerprints,
 )
 from medtask.tasks.task import Label, Task
 
@@ -152,7 +152,7 @@ def test_a_file_contains_neither_texts_nor_groups_and_is_read_back_equal(tmp_pat
         fingerprint_rows(rows[:1], "training", "table 1"),
         fingerprint_rows(rows[1:], "validation", "table 1"),
     ]
-    write_training_rows(tmp_path, parts)
+    write_fingerprints(tmp_path / TRAINING_ROWS_FILE, parts)
     assert read_training_rows(tmp_path) == tuple(parts)
     content = (tmp_path / TRAINING_ROWS_FILE).read_text()
     assert "burn" not in content

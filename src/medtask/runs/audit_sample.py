@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditResult, LabelColumns, estimate_audit
 from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
-from medtask.records import Answer, Value
+from medtask.records import AnsweredRow
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
 from medtask.runs.audit_arrays import (
     AnswerArrays,
@@ -46,6 +46,7 @@ SAMPLE_FILES = (SAMPLE_FILE, "sample.xlsx")  # in a workbook ids are text
 FORMAT = 2
 _FORMAT_WITH_NONE_AS_WORD = 1  # without this column: the word "none" meant that no label applies
 _FORMATS = (_FORMAT_WITH_NONE_AS_WORD, FORMAT)
+_NEW_SAMPLE_FIX = "draw a new sample into another folder with --out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def draw_audit_sample(
     plan = plan_audit(arrays.classes, arrays.confidence, budget, seed)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     filled_in = _list_label_columns(answers.task)
-    sample = _collect_sample(answers, arrays, plan, seed)
+    sample = _build_sample(answers, _collect_rows(answers, arrays, plan), plan)
     columns = [
         Column("id", "text"),
         *map(Column, _name_shown_columns(answers).values()),
@@ -120,19 +121,25 @@ def _name_shown_columns(answers: AnswerTable) -> dict[str, str]:
     }
 
 
-def _collect_sample(
-    answers: AnswerTable, arrays: AnswerArrays, plan: AuditPlan, seed: int
+def _collect_rows(
+    answers: AnswerTable, arrays: AnswerArrays, plan: AuditPlan
+) -> dict[int, AnsweredRow]:
+    """The drawn rows by their index in the plan."""
+    indices = arrays.number_rows(plan)
+    return {indices[row.row]: row for row in answers.rows() if row.row in indices}
+
+
+def _build_sample(
+    answers: AnswerTable, rows: Mapping[int, AnsweredRow], plan: AuditPlan
 ) -> dict[str, SampledRow]:
     """The drawn rows by id, in the random order of the file."""
     shown = _name_shown_columns(answers)
-    indices = arrays.number_rows(plan)
-    found = {indices[row.row]: row for row in answers.rows() if row.row in indices}
-    order = np.random.default_rng([seed, 2]).permutation(plan.sampled_rows).tolist()
+    order = np.random.default_rng([plan.seed, 2]).permutation(plan.sampled_rows).tolist()
     return {
-        found[index].answer.record_id: SampledRow(
+        rows[index].answer.record_id: SampledRow(
             index,
-            found[index].fields,
-            {title: found[index].fields.get(name) for name, title in shown.items()},
+            rows[index].fields,
+            {title: rows[index].fields.get(name) for name, title in shown.items()},
         )
         for index in order
     }
@@ -198,46 +205,24 @@ def estimate_from_labels(
         InputError: Labels are not valid (their rows are named), or there are too few.
     """
     document, arrays = _read_plan(folder), collect_answer_arrays(answers)
-    plan_document = document["plan"]
-    if document["answers"] != arrays.digest:
-        fix = (
-            "audit the run as it was (calibrated since? repeat its `medtask run` with "
-            "--uncalibrated), or draw a new one with --out DIR"
-        )
-        raise RunMismatch(
-            f"the answers of {answers.name} have changed since the sample in {folder} was drawn",
-            fix=fix,
-        )
-    plan = plan_audit(
-        arrays.classes, arrays.confidence, int(plan_document["budget"]), int(plan_document["seed"])
-    )
-    if plan.sampled_rows.tolist() != plan_document["drawn"]:
-        raise InputError(
-            f"{folder / PLAN_FILE} is not the plan of these answers",
-            fix="draw a new sample into another folder with --out",
-        )
+    plan = _restore_plan(answers, arrays, document, folder)
     source = labels or _choose_sample_file(folder) or folder / SAMPLE_FILE
     given = read_labels(
         source, options, none_is_word=document["format"] == _FORMAT_WITH_NONE_AS_WORD
     )
-    sample = _collect_sample(answers, arrays, plan, int(plan_document["seed"]))
+    rows = _collect_rows(answers, arrays, plan)
+    sample = _build_sample(answers, rows, plan)
     truths, notes = match_labels(answers, sample, given, source)
-    rows = _fetch_answers(answers, arrays.number_rows(plan))
-    places = np.array(sorted(truths), dtype=np.int64)
-    right = np.array(
-        [_is_correct(rows[at], truths[at], answers.task) for at in places.tolist()], dtype=bool
-    )
-    has = np.array(
-        [[name in to_label_set(truths[at]) for name in arrays.labels] for at in places.tolist()],
-        dtype=bool,
-    )
-    shaped = has.reshape(len(places), len(arrays.labels))
+    places = sorted(truths)
+    label_sets = [to_label_set(truths[place]) for place in places]
+    answered = [get_answer_labels(rows[place].answer, answers.task) for place in places]
+    has = np.array([[name in names for name in arrays.labels] for names in label_sets], dtype=bool)
     result = estimate_audit(
         plan,
-        places,
-        right,
+        np.array(places, dtype=np.int64),
+        np.array([given == truth for given, truth in zip(answered, label_sets, strict=True)], bool),
         arrays.confidence,
-        LabelColumns(arrays.labels, shaped, arrays.has_label),
+        LabelColumns(arrays.labels, has.reshape(len(places), len(arrays.labels)), arrays.has_label),
     )
     if isinstance(result, Refusal):
         wanted = f", at least {result.needed:,} must" if result.needed else ""
@@ -248,12 +233,26 @@ def estimate_from_labels(
     return result, notes
 
 
-def _fetch_answers(answers: AnswerTable, indices: Mapping[int, int]) -> dict[int, Answer]:
-    return {indices[row.row]: row.answer for row in answers.rows() if row.row in indices}
+def _restore_plan(
+    answers: AnswerTable, arrays: AnswerArrays, document: Mapping[str, Any], folder: Path
+) -> AuditPlan:
+    """The plan of a sample, made again from the answers.
 
-
-def _is_correct(answer: Answer, truth: Value, task: Task) -> bool:
-    return get_answer_labels(answer, task) == to_label_set(truth)
+    Raises RunMismatch or InputError if it is not the plan that the sample was drawn by.
+    """
+    if document["answers"] != arrays.digest:
+        raise RunMismatch(
+            f"the answers of {answers.name} have changed since the sample in {folder} was drawn",
+            fix="audit the run as it was (calibrated since? repeat its `medtask run` with "
+            "--uncalibrated), or draw a new one with --out DIR",
+        )
+    drawn = document["plan"]
+    plan = plan_audit(arrays.classes, arrays.confidence, drawn["budget"], drawn["seed"])
+    if plan.sampled_rows.tolist() != drawn["drawn"]:
+        raise InputError(
+            f"{folder / PLAN_FILE} is not the plan of these answers", fix=_NEW_SAMPLE_FIX
+        )
+    return plan
 
 
 def _list_input_columns(answers: AnswerTable) -> list[str]:
@@ -282,28 +281,19 @@ def _read_plan(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"no sample was drawn into {folder}", fix="draw one: medtask audit RUN --budget 120"
         )
-    found: object = None
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-    plan = (
-        found.get("plan") if isinstance(found, dict) and found.get("format") in _FORMATS else None
-    )
-    numbers = (
-        [plan.get(name) for name in ("rows", "budget", "seed")]
-        if isinstance(plan, dict)
-        else [None]
-    )
-    if (
-        not isinstance(found, dict)
-        or not isinstance(plan, dict)
-        or not isinstance(plan.get("drawn"), list)
-        or not _are_counts(numbers)
-    ):
-        raise InputError(
-            f"{path} cannot be read", fix="draw a new sample into another folder with --out"
-        )
-    return found
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if _is_plan(document):
+            return dict(document)
+    raise InputError(f"{path} cannot be read", fix=_NEW_SAMPLE_FIX)
 
 
-def _are_counts(numbers: Sequence[object]) -> bool:
-    return all(isinstance(number, int) and number >= 0 for number in numbers)
+def _is_plan(document: Any) -> bool:
+    plan = document.get("plan") if isinstance(document, dict) else None
+    return (
+        isinstance(plan, dict)
+        and document.get("format") in _FORMATS
+        and isinstance(plan.get("drawn"), list)
+        and all(isinstance(plan.get(name), int) for name in ("rows", "budget", "seed"))
+        and min(plan[name] for name in ("rows", "budget", "seed")) >= 0
+    )

@@ -165,16 +165,8 @@ def parse_fingerprints(content: Mapping[str, Any]) -> RowFingerprints:
     return RowFingerprints(content["use"], str(content["salt"]), questions, groups)
 
 
-def write_training_rows(folder: Path, fingerprints: Sequence[RowFingerprints]) -> None:
-    """Write the fingerprints of the rows that a model was made from; see `write_fingerprints`.
-
-    A model that was made from trained models also gets the fingerprints of those models' folders.
-    """
-    write_fingerprints(folder / TRAINING_ROWS_FILE, fingerprints)
-
-
 def write_fingerprints(path: Path, fingerprints: Sequence[RowFingerprints]) -> None:
-    """Write fingerprints to a file (mode 0600)."""
+    """Write fingerprints to a file (mode 0600), such as `TRAINING_ROWS_FILE` of a model folder."""
     document = {"format": FORMAT, "rows": [one.to_json() for one in fingerprints]}
     replace_text(path, json.dumps(document) + "\n")
 

@@ -18,12 +18,13 @@ from medtask.engines.registry import find_trained_folders
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.hardware import inspect_machine
 from medtask.tasks.row_fingerprints import (
+    TRAINING_ROWS_FILE,
     RowFingerprints,
     RowUse,
     fingerprint_rows,
     make_row_key,
     read_training_rows,
-    write_training_rows,
+    write_fingerprints,
 )
 from medtask.training.model_validation import TaskValidation, validate_model
 from medtask.training.trained_model import CARD_FILE
@@ -67,7 +68,7 @@ def write_model_folder(
     try:
         _write_reports(training, log, card)
         # Only after the validation: that evaluation is about these rows.
-        write_training_rows(draft, collect_training_rows(training))
+        write_fingerprints(draft / TRAINING_ROWS_FILE, collect_training_rows(training))
         _move_draft(training.folder, final_facts)
         if not result.interrupted:
             shutil.rmtree(training.folder / WORK_FOLDER, ignore_errors=True)
