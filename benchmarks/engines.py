@@ -303,10 +303,8 @@ def main() -> None:
     ]
     models = load_models(options.dtype)
     with ExitStack() as stack:
-        texts, names = (
-            [str(record.fields["text"]) for record in training_records],
-            [gold[record.id] for record in training_records],
-        )
+        texts = [str(record.fields["text"]) for record in training_records]
+        names = [gold[record.id] for record in training_records]
         engine_runs = list(open_engines(stack, models, task, texts, names, options.without))
         time_engines(models, engine_runs, task, prompts, options.rounds)
     labels = [label.name for label in task.labels]

@@ -82,10 +82,8 @@ def predict_set(folder: Path) -> Predictions:
     for split in ("train", "dev"):
         with gzip.open(folder / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
             rows += map(json.loads, lines)
-    texts, labels = (
-        np.array([row["text"] for row in rows], dtype=object),
-        np.array([row["label"] for row in rows]),
-    )
+    texts = np.array([row["text"] for row in rows], dtype=object)
+    labels = np.array([row["label"] for row in rows])
     order = np.random.default_rng(20261120).permutation(len(rows))
     cut = min(len(rows) // 2, 3000)
     words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), max_features=30_000)
@@ -239,18 +237,14 @@ def measure_audit(population: Predictions, draws: int) -> ResultRow:
     """Coverage and width of audits with 120 looks, beside as many rows drawn plainly, whose
     interval is Wilson's.
     """
-    answers, confidence, gold, right = (
-        population.answers,
-        population.confidence,
-        population.gold,
-        population.is_right,
-    )
+    answers = population.answers
+    confidence = population.confidence
+    gold = population.gold
+    right = population.is_right
     labels = range(population.probabilities.shape[1])
     shares = np.bincount(gold, minlength=len(labels)) / len(gold)
-    gold_matrix, answer_matrix = (
-        gold[:, None] == np.array(labels),
-        (answers[:, None] == np.array(labels)).astype(float),
-    )
+    gold_matrix = gold[:, None] == np.array(labels)
+    answer_matrix = (answers[:, None] == np.array(labels)).astype(float)
     hits, values, widths, simple_widths, simple_hits = 0, [], [], [], 0
     covers, narrow = np.zeros(len(labels)), np.zeros((2, len(labels)))
     for seed in range(draws):

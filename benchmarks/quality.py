@@ -156,15 +156,11 @@ def answer_with_tfidf(data: Path, folder: Path, name: str) -> Path:
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.preprocessing import MultiLabelBinarizer
 
-    train, rows = (
-        read_rows(data / name, "train"),
-        read_rows(data / name, "dev")[: SETS[name].dev_rows],
-    )
+    train = read_rows(data / name, "train")
+    rows = read_rows(data / name, "dev")[: SETS[name].dev_rows]
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
-    texts, asked = (
-        words.fit_transform([row["text"] for row in train]),
-        words.transform([row["text"] for row in rows]),
-    )
+    texts = words.fit_transform([row["text"] for row in train])
+    asked = words.transform([row["text"] for row in rows])
     path = folder / "tfidf.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -244,10 +240,8 @@ def train_models(folder: Path, name: str, methods: list[str], rows: int | None) 
     """The folders of the models that the methods make of the train split."""
     model_folders: dict[str, Path] = {}
     for method in methods:
-        folder_out, words = (
-            folder / "models" / method,
-            ["--method", method, *SETS[name].list_training_options(method)],
-        )
+        folder_out = folder / "models" / method
+        words = ["--method", method, *SETS[name].list_training_options(method)]
         if method == "hybrid":
             words += [word for member in model_folders.values() for word in ("--base", str(member))]
         elif method not in ("linear", "encoder"):

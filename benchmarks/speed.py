@@ -170,10 +170,8 @@ def compare_speed(
     size = len(prompts) // rounds
     for number in range(rounds):
         round_rows = slice(number * size, (number + 1) * size)
-        few, some = (
-            slice(round_rows.start, round_rows.start + 4),
-            slice(round_rows.start, round_rows.start + 16),
-        )
+        few = slice(round_rows.start, round_rows.start + 4)
+        some = slice(round_rows.start, round_rows.start + 16)
         models.peak_tokens_per_s = max(models.peak_tokens_per_s, measure_peak(models))
         models.time_call("medtask", size, partial(label_with_medtask, models, prompts[round_rows]))
         models.peak_tokens_per_s = max(models.peak_tokens_per_s, measure_peak(models))

@@ -91,11 +91,9 @@ def sketch_texts(texts: Sequence[str]) -> MinHashSketch:
     """Hash the texts. Takes at most 5 KB of memory per text."""
     from scipy.sparse import csr_array
 
-    counts, shingles, bands = (
-        [np.zeros(1, np.int64)],
-        [np.zeros(0, np.int32)],
-        [np.zeros((_BANDS, 0), np.uint64)],
-    )
+    counts = [np.zeros(1, np.int64)]
+    shingles = [np.zeros(0, np.int32)]
+    bands = [np.zeros((_BANDS, 0), np.uint64)]
     for chunk in _chunk_texts(texts):
         hashes, starts = _hash_shingles(chunk)
         bands.append(_compute_bands(hashes, starts))

@@ -104,10 +104,8 @@ def test_batches_are_sorted_by_length_and_do_not_depend_on_what_is_known() -> No
 
 
 def test_rendering_and_plan_agree_on_lengths() -> None:
-    engine, prompts = (
-        FakeEngine(),
-        [make_prompt("aorta"), make_prompt("appendix"), make_prompt("a")],
-    )
+    engine = FakeEngine()
+    prompts = [make_prompt("aorta"), make_prompt("appendix"), make_prompt("a")]
     plan = engine.plan(prompts)
     for prompt, own in zip(prompts, plan.own_tokens, strict=True):
         assert len(engine.render(prompt).prompt_tokens) == plan.shared_tokens + own

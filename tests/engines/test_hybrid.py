@@ -106,10 +106,8 @@ def test_every_probability_is_the_weighted_mean_of_the_members(
 
 
 def test_bounds_are_weighted_and_unknown_values_stay_unknown() -> None:
-    sure, unsure = (
-        BranchScores((0.0, -math.inf), off_set=0.4, slack=0.001),
-        BranchScores((-1.0, -1.0), slack=0.01),
-    )
+    sure = BranchScores((0.0, -math.inf), off_set=0.4, slack=0.001)
+    unsure = BranchScores((-1.0, -1.0), slack=0.01)
     mixed = average_branch_scores([sure, unsure], [0.25, 0.75])
     assert np.exp(mixed.logprobs) == pytest.approx([0.25 + 0.375, 0.375])
     assert (mixed.off_set, mixed.slack) == (pytest.approx(0.4), pytest.approx(0.00775))

@@ -421,10 +421,8 @@ def test_a_model_that_cannot_be_loaded_names_the_remedy(
 
 @pytest.mark.slow
 def test_the_built_in_model_answers_as_it_does_elsewhere() -> None:
-    engine, plain = (
-        load_mlx("mlx:smollm2-135m"),
-        load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu")),
-    )
+    engine = load_mlx("mlx:smollm2-135m")
+    plain = load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu"))
     prompts = make_prompts(BRANCHES[:1], TEXTS[:2])
     one, other = score_prompts(engine, prompts), score_prompts(plain, prompts)
     for row, result in other.items():

@@ -160,11 +160,9 @@ def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_tw
     task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(1500)
-    full, broken, resumed = (
-        BatchRecordingEngine(),
-        BatchRecordingEngine(fails_after=700),
-        BatchRecordingEngine(),
-    )
+    full = BatchRecordingEngine()
+    broken = BatchRecordingEngine(fails_after=700)
+    resumed = BatchRecordingEngine()
     reference = run(task, full, rows, out=tmp_path / "reference")
     with pytest.raises(EngineError):
         run(task, broken, rows, out=tmp_path / "out")

@@ -140,10 +140,8 @@ def test_the_code_of_a_row_is_in_none_of_its_texts(question: str, answer: str) -
 
 
 def test_equal_questions_are_equal_prompts_whatever_their_rows_are_called() -> None:
-    task, texts = (
-        make_grading_task(MEDICAL_RUBRIC),
-        {"question": "Q?", "context": "", "reference": "Yes.", "answer": "No."},
-    )
+    task = make_grading_task(MEDICAL_RUBRIC)
+    texts = {"question": "Q?", "context": "", "reference": "Yes.", "answer": "No."}
     keys = {
         hash_prompt(build_record_prompt(task, make_grading_record(name, **texts)))
         for name in ("a", "b")
@@ -152,10 +150,8 @@ def test_equal_questions_are_equal_prompts_whatever_their_rows_are_called() -> N
 
 
 def test_a_swapped_pair_differs_in_its_order_alone() -> None:
-    task, shown = (
-        make_comparison_task(MEDICAL_RUBRIC),
-        {"question": "Q?", "context": "c", "reference": "r"},
-    )
+    task = make_comparison_task(MEDICAL_RUBRIC)
+    shown = {"question": "Q?", "context": "c", "reference": "r"}
     plain = build_record_prompt(
         task, make_comparison_record("a", **shown, first="one", second="two")
     ).text

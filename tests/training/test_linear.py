@@ -58,10 +58,8 @@ def test_probabilities_are_those_of_scikit_learns_pipeline(kind: str, tmp_path: 
         LogisticRegression(C=strength, solver="liblinear", dual=True, tol=0.1, random_state=0)
     )
     pipeline = make_pipeline(make_union(*parts), model)
-    texts, gold = (
-        [example.prompt.text for example in data.train],
-        [example.record.gold for example in data.train],
-    )
+    texts = [example.prompt.text for example in data.train]
+    gold = [example.record.gold for example in data.train]
     names = fitted.trained_model.labels
     pipeline.fit(
         texts,

@@ -141,11 +141,9 @@ def test_what_every_division_keeps(
 
 def test_the_seed_decides() -> None:
     labels = ["a"] * 100
-    first, again, other = (
-        draw_held_rows(labels, seed=1),
-        draw_held_rows(labels, seed=1),
-        draw_held_rows(labels, seed=2),
-    )
+    first = draw_held_rows(labels, seed=1)
+    again = draw_held_rows(labels, seed=1)
+    other = draw_held_rows(labels, seed=2)
     assert first is not None and again is not None and other is not None
     assert first.tolist() == again.tolist() != other.tolist()
 

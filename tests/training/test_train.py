@@ -236,10 +236,8 @@ def test_a_disk_that_fills_up_at_a_checkpoint_is_reported_and_the_training_goes_
 
 
 def test_several_tasks_are_measured_each(tmp_path: Path, base: Path) -> None:
-    first, second = (
-        make_task(tmp_path / "one"),
-        make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
-    )
+    first = make_task(tmp_path / "one")
+    second = make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall"))
     task_data = [TaskData(first, make_rows()), TaskData(second, make_rows(kind="labels"))]
     result = train_tasks(task_data, make_recipe(base, epochs=1), out=tmp_path / "out")
     assert [one.headline_metric for one in result.task_results] == ["accuracy", "micro_f1"]

@@ -59,10 +59,8 @@ def read_answer(
     reason = read_present_cell(cells.get("reason"))
     if status in (None, Status.OK, Status.REVIEW) and value is None:
         status, reason = Status.FAILED, reason or "the table has no answer in this row"
-    written, passed = (
-        read_cell(cells.get("written")),
-        read_present_cell(cells.get("pass")) or "first",
-    )
+    written = read_cell(cells.get("written"))
+    passed = read_present_cell(cells.get("pass")) or "first"
     raw = _rename_labels(task, read_probabilities(cells, "uncalibrated", number))
     return Answer(
         name,

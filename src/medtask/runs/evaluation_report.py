@@ -42,10 +42,8 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
         for name, part in evaluation.to_json().items()
         if name not in ("details", "baselines", "gold", "metrics")
     }
-    sections, source = (
-        [*build_report_sections(evaluation), *_build_audit_sections(evaluation.answers)],
-        _describe_answer_source(evaluation.answers),
-    )
+    sections = [*build_report_sections(evaluation), *_build_audit_sections(evaluation.answers)]
+    source = _describe_answer_source(evaluation.answers)
     write_report(
         folder / "report.html",
         evaluation.summary,

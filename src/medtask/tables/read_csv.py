@@ -126,10 +126,8 @@ def _read_records(
             first = start + reader.line_num + 1
     except csv.Error as error:
         if "field limit" in str(error):
-            problem, fix = (
-                f"a cell of more than {MAX_CELL_LENGTH:,} characters",
-                "close the quote that starts here, or split the text",
-            )
+            problem = f"a cell of more than {MAX_CELL_LENGTH:,} characters"
+            fix = "close the quote that starts here, or split the text"
             raise make_table_error(path, problem, fix=fix, line=first) from None
         record = itertools.islice(read_lines(path, encoding), first - 1, start + reader.line_num)
         opened = _find_open_quote(record, first, delimiter)

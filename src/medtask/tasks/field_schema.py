@@ -112,10 +112,8 @@ class _SchemaReader(SchemaFaults):
         types = read_type(self, raw, location)
         if types is None:
             return None
-        json_type, nullable = (
-            types[0],
-            types[1] or may_be_null or optional or read_flag(self, raw, "nullable", location),
-        )
+        json_type = types[0]
+        nullable = types[1] or may_be_null or optional or read_flag(self, raw, "nullable", location)
         check_keywords(self, raw, json_type, location)
         return self._build_schema(raw, json_type, nullable, location)
 

@@ -53,10 +53,8 @@ def draw_losses(
 ) -> Markup:
     """Plot losses in nats over epochs, or over steps if epochs are unknown; the best is marked."""
     axis = _ProgressAxis.from_points(points)
-    raw, checked = (
-        _select_finite_values(points, "loss"),
-        _select_finite_values(points, "validation_loss"),
-    )
+    raw = _select_finite_values(points, "loss")
+    checked = _select_finite_values(points, "validation_loss")
     mean, window = _average(raw)
     top = _find_axis_top(raw, checked)
     drawn = _thin(raw)

@@ -166,10 +166,8 @@ def _list_limitations(content: CardContent) -> Iterator[str]:
             f"It was trained on {format_row_count(task.train_rows)}{where}. Other hospitals, years "
             "and writing styles are covered only if the table has them."
         )
-        none, few = (
-            [label for label in task.labels if label.rows == 0],
-            [label for label in task.labels if label.rows and label.rows < FEW_ROWS],
-        )
+        none = [label for label in task.labels if label.rows == 0]
+        few = [label for label in task.labels if label.rows and label.rows < FEW_ROWS]
         if none:
             yield (
                 f"No training row{where}: {_join_label_names(none)}. The model has not learnt them."

@@ -231,10 +231,8 @@ def test_a_stop_text_ends_the_text_and_is_no_part_of_it(engine: Any) -> None:
 
 def test_chance_is_repeatable_and_belongs_to_the_row(engine: Any) -> None:
     limits = Limits(16, temperature=1.0, top_p=0.9, seed=3)
-    first, again = (
-        generate_by_id(engine, make_text_prompts(*WORDS[:2]), limits),
-        generate_by_id(engine, make_text_prompts(*WORDS[:2]), limits),
-    )
+    first = generate_by_id(engine, make_text_prompts(*WORDS[:2]), limits)
+    again = generate_by_id(engine, make_text_prompts(*WORDS[:2]), limits)
     assert [one.text for one in first.values()] == [one.text for one in again.values()]
     assert (
         generate_by_id(engine, make_text_prompts(WORDS[0]), replace(limits, seed=4))["0"].text

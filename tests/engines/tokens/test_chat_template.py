@@ -26,10 +26,8 @@ def test_templates_read_as_transformers_reads_them(name: str) -> None:
     compiled = pytest.importorskip(
         "transformers.utils.chat_template_utils", reason="transformers is not installed"
     )
-    messages, more = (
-        CHAT["messages"],
-        {key: value for key, value in CHAT.items() if key != "messages"},
-    )
+    messages = CHAT["messages"]
+    more = {key: value for key, value in CHAT.items() if key != "messages"}
     (expected,), _ = compiled.render_jinja_template(
         [messages], chat_template=TEMPLATES[name], **more
     )

@@ -99,10 +99,8 @@ def test_groups_are_kept_together() -> None:
     # Thirty texts, each forty times: by rows the folds know the answers, by groups they do not.
     shares, gold = draw_probabilities(RANDOM, 30)
     many, truths, groups = (np.repeat(one, 40, axis=0) for one in (shares, gold, np.arange(30)))
-    alone, grouped = (
-        fit_probabilities(many, truths, method="isotonic"),
-        fit_probabilities(many, truths, method="isotonic", groups=groups),
-    )
+    alone = fit_probabilities(many, truths, method="isotonic")
+    grouped = fit_probabilities(many, truths, method="isotonic", groups=groups)
     assert alone.after is not None
     assert grouped.after is not None
     assert (alone.method, grouped.method != "isotonic") == ("isotonic", True)

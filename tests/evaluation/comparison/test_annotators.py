@@ -158,10 +158,8 @@ def test_texts_and_objects_are_alike_by_degrees() -> None:
 
 
 def test_disagreements_are_listed_with_what_everybody_said() -> None:
-    first, second = (
-        ["curative", "staging", None, "staging"],
-        ["curative", "palliative", "staging", "staging"],
-    )
+    first = ["curative", "staging", None, "staging"]
+    second = ["curative", "palliative", "staging", "staging"]
     output = {
         "ids": list("wxyz"),
         "rows": [11, 12, 13, 14],

@@ -276,11 +276,9 @@ def test_tfidf_does_not_depend_on_the_order_of_rows() -> None:
     ]
     gold = [text.split()[0] if chance.random() < 0.7 else "other" for text in texts]
     order = chance.sample(range(90), 90)
-    one, other = (
-        cross_validate_labels(texts, gold, (), 0),
-        cross_validate_labels(
-            [texts[index] for index in order], [gold[index] for index in order], (), 0
-        ),
+    one = cross_validate_labels(texts, gold, (), 0)
+    other = cross_validate_labels(
+        [texts[index] for index in order], [gold[index] for index in order], (), 0
     )
     assert len(set(one)) > 1
     again = [

@@ -211,10 +211,8 @@ def test_a_judge_at_chance_gets_no_corrected_share(hits: tuple[int, int], reason
 
 
 def test_a_lucky_judge_gets_no_corrected_share() -> None:
-    good, bad = (
-        [GradedAnswer(4, None, 4)] * 4 + [GradedAnswer(0, None, 4)] * 2,
-        [GradedAnswer(4, None, 0)] * 2 + [GradedAnswer(0, None, 0)] * 4,
-    )
+    good = [GradedAnswer(4, None, 4)] * 4 + [GradedAnswer(0, None, 4)] * 2
+    bad = [GradedAnswer(4, None, 0)] * 2 + [GradedAnswer(0, None, 0)] * 4
     against = get_agreement(compute_judge_metrics(SCALE, [*good, *bad, *[GradedAnswer(4)] * 50]))
     assert against.kappa_acceptable and against.kappa_acceptable.value > MIN_KAPPA
     assert (

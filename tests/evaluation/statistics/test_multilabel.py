@@ -160,10 +160,8 @@ def make_grouped_rows(
 
 def test_groups_widen_every_interval_where_their_rows_agree() -> None:
     gold, answers, groups = make_grouped_rows(60, 6)
-    alone, full = (
-        compute_multilabel_metrics(CLASSES, gold, answers),
-        compute_multilabel_metrics(CLASSES, gold, answers, groups),
-    )
+    alone = compute_multilabel_metrics(CLASSES, gold, answers)
+    full = compute_multilabel_metrics(CLASSES, gold, answers, groups)
     assert alone is not None
     assert full is not None
     assert (alone.groups, full.groups) == (None, 60 + 36)
@@ -238,10 +236,8 @@ def test_without_any_label_there_is_no_f1() -> None:
 
 def test_hamming_loss_is_of_the_names_that_a_row_had_to_choose_from() -> None:
     rows = [("a",), ("a",)], [("b",), ("a", "b")]
-    known, unknown = (
-        compute_multilabel_metrics(CLASSES, *rows, n_options=[2, 4]),
-        compute_multilabel_metrics(CLASSES, *rows, n_options=[2, 0]),
-    )
+    known = compute_multilabel_metrics(CLASSES, *rows, n_options=[2, 4])
+    unknown = compute_multilabel_metrics(CLASSES, *rows, n_options=[2, 0])
     assert known is not None
     assert unknown is not None
     assert get_value(known.hamming_loss) == pytest.approx((2 / 2 + 1 / 4) / 2)

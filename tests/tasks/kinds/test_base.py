@@ -177,10 +177,8 @@ def test_the_row_is_last_and_roles_alternate(load_text, kind):
 
 
 def test_a_part_of_a_record_keeps_what_the_row_brings(load_text):
-    task, row = (
-        load_text(CHOICE_YAML),
-        {"question": "Which organ makes bile?", "options": ["spleen", "liver"]},
-    )
+    task = load_text(CHOICE_YAML)
+    row = {"question": "Which organ makes bile?", "options": ["spleen", "liver"]}
     part = build_prompt(task, Record("7", row), "makes bile?")
     assert part.messages[-1].content == "Question: makes bile?"
     assert (part.text, part.options, part.branches) == (

@@ -134,10 +134,8 @@ def test_a_sentence_encoder_keeps_its_way_to_pool(
         [make_training_data(task)], make_recipe(sentence_encoder, epochs=6), context
     )
     write_model_metadata(context.draft_folder, fitted.trained_model)
-    body, tokenizer = (
-        AutoModel.from_pretrained(context.draft_folder).eval(),
-        AutoTokenizer.from_pretrained(context.draft_folder),
-    )
+    body = AutoModel.from_pretrained(context.draft_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(context.draft_folder)
     head = load_file(context.draft_folder / "head.safetensors")
     for text, answer in zip(NEW_TEXTS, predict_with_draft(task, tmp_path, NEW_TEXTS), strict=True):
         with torch.inference_mode():
@@ -320,10 +318,8 @@ def test_what_is_no_encoder_is_refused_by_its_name(name: str, output: str, tmp_p
 
 
 def test_what_is_no_encoder_is_refused_by_its_files(base: str, tmp_path: Path) -> None:
-    data, context = (
-        make_training_data(make_task(tmp_path / "task")),
-        make_training_context(tmp_path / "context"),
-    )
+    data = make_training_data(make_task(tmp_path / "task"))
+    context = make_training_context(tmp_path / "context")
     write_model_metadata(tmp_path / "task", ModelMetadata("linear", "label", PARTS))
     with pytest.raises(UsageError, match="it is a linear model, not an encoder"):
         fit_encoder([data], make_recipe(str(tmp_path / "task")), context)

@@ -101,10 +101,8 @@ def test_activations_computed_again_give_the_same_losses(tmp_path: Path, base: P
 
 
 def test_two_tasks_are_learnt_by_one_model(tmp_path: Path, base: Path) -> None:
-    first, second = (
-        make_task(tmp_path / "one"),
-        make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall")),
-    )
+    first = make_task(tmp_path / "one")
+    second = make_task(tmp_path / "two", "labels", ("knee", "wrist", "fall"))
     context = make_training_context(tmp_path)
     fitted = fit_language(
         [make_training_data(first), make_training_data(second)], make_recipe(base), context

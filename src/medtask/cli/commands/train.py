@@ -94,10 +94,8 @@ def train(
     with open_table(loaded_task, data, read_options) as table:
         further = read_options.for_further_tables()
         validation_table = read_table(validation, further) if validation is not None else None
-        selection, settings = (
-            RowSelection(share, min_count, cap),
-            options.read_settings(context.params),
-        )
+        selection = RowSelection(share, min_count, cap)
+        settings = options.read_settings(context.params)
         further_tasks = [_open_task_data(argument, further) for argument in also or ()]
         if dry_run:
             tasks = [TaskData(loaded_task, table, gold, validation_table), *further_tasks]

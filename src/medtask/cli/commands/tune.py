@@ -126,10 +126,8 @@ def tune(
 
 def _print_result(document: dict[str, Any]) -> None:
     show.print_line((document["verdict"], "bold"))
-    tried, rows = (
-        format_count(document["trials"], "candidate"),
-        format_count(document["rows"]["validation"], "validation row"),
-    )
+    tried = format_count(document["trials"], "candidate")
+    rows = format_count(document["rows"]["validation"], "validation row")
     show.print_fact("search", f"{tried} on {rows}; {document['ended']}")
     if document["what"] == "training":
         before, after = (document["validation_loss"][side] for side in ("before", "after"))

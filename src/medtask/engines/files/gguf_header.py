@@ -23,13 +23,11 @@ _COUNT_TYPES = frozenset({4, 10})  # unsigned integers of 32 and 64 bits
 _DEFAULT_ALIGNMENT = 32  # bytes
 _CHUNK_BYTES = 1 << 16
 _BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
-MAX_TENSORS, MAX_KEYS, MAX_ARRAY_ITEMS, MAX_STRING_BYTES, MAX_DIMENSIONS = (
-    100_000,
-    10_000,
-    4_000_000,
-    16_000_000,
-    4,
-)
+MAX_TENSORS = 100_000
+MAX_KEYS = 10_000
+MAX_ARRAY_ITEMS = 4_000_000
+MAX_STRING_BYTES = 16_000_000
+MAX_DIMENSIONS = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,17 +139,13 @@ def find_endpoint(
         url, _, model = reference.partition("#")
         api_key_variable: str | None = API_KEY_VARIABLE
     elif scheme == "ollama":
-        url, model, api_key_variable = (
-            _build_ollama_url(os.environ.get("OLLAMA_HOST", "")),
-            rest,
-            None,
-        )
+        url = _build_ollama_url(os.environ.get("OLLAMA_HOST", ""))
+        model = rest
+        api_key_variable = None
     else:
-        url, model, api_key_variable = (
-            os.environ.get(preset.base_url_variable or "", "").strip() or preset.url,
-            rest,
-            preset.api_key_variable,
-        )
+        url = os.environ.get(preset.base_url_variable or "", "").strip() or preset.url
+        model = rest
+        api_key_variable = preset.api_key_variable
     if any(not character.isprintable() for character in model):
         raise UsageError(
             "the model's name holds characters that are not printable",

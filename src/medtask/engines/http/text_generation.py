@@ -29,12 +29,10 @@ class HttpGenerator:
         server_caps: ServerCaps,
         token_counter: PromptTokenCounter,
     ) -> None:
-        self._client, self._dialect, self._server_caps, self._token_counter = (
-            client,
-            dialect,
-            server_caps,
-            token_counter,
-        )
+        self._client = client
+        self._dialect = dialect
+        self._server_caps = server_caps
+        self._token_counter = token_counter
 
     def generate(
         self, prompts: Sequence[Prompt], limits: Limits, on_text: Callable[[str], None] | None

@@ -113,12 +113,10 @@ class LlamaContext:
     def _create_context(self, cells: int) -> None:
         self.close()
         settings = llama_cpp.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch, settings.n_seq_max = (
-            cells,
-            MAX_BATCH_TOKENS,
-            MAX_UBATCH_TOKENS,
-            MAX_SEQUENCES,
-        )
+        settings.n_ctx = cells
+        settings.n_batch = MAX_BATCH_TOKENS
+        settings.n_ubatch = MAX_UBATCH_TOKENS
+        settings.n_seq_max = MAX_SEQUENCES
         settings.n_threads = settings.n_threads_batch = self.threads
         # One buffer for all sequences: only then can a token belong to several sequences without a
         # copy.

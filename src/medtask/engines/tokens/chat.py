@@ -242,26 +242,20 @@ def tokenize_branches(
             and prompt_tokens[len(prompt_tokens) - len(shared_suffix.tokens) :]
             == shared_suffix.tokens
         ):
-            start, candidate_tokens = (
-                len(prompt_tokens) - len(shared_suffix.tokens),
-                shared_suffix.candidates,
-            )
+            start = len(prompt_tokens) - len(shared_suffix.tokens)
+            candidate_tokens = shared_suffix.candidates
         else:
             start, candidate_tokens = _tokenize_candidates(chat, prompt, prompt_tokens, candidates)
         stem = count_common_prefix([prompt_tokens[start:], *candidate_tokens])
-        trie, reads, text_candidates = (
-            None,
-            candidate_tokens[0][:stem],
-            tuple(candidate[stem:] for candidate in candidate_tokens),
-        )
+        trie = None
+        reads = candidate_tokens[0][:stem]
+        text_candidates = tuple(candidate[stem:] for candidate in candidate_tokens)
         if branch.weigh == "set":
             if candidate_tokens not in tries:
                 tries[candidate_tokens] = build_trie(candidate_tokens, stem)
-            trie, reads, text_candidates = (
-                tries[candidate_tokens],
-                tries[candidate_tokens].edge_tokens,
-                (),
-            )
+            trie = tries[candidate_tokens]
+            reads = tries[candidate_tokens].edge_tokens
+            text_candidates = ()
         first = tuple(
             dict.fromkeys(
                 candidate[stem] for candidate in candidate_tokens if len(candidate) > stem

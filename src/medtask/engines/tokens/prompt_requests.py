@@ -112,11 +112,9 @@ def split_into_packs(
             tokens > budget_tokens or (max_sequences is not None and paths > max_sequences)
         ):
             yield pack
-            pack, tokens, paths = (
-                [],
-                request.count_own_tokens(group.shared_tokens),
-                len(request.paths),
-            )
+            pack = []
+            tokens = request.count_own_tokens(group.shared_tokens)
+            paths = len(request.paths)
         pack.append(request)
     if pack:
         yield pack

@@ -54,11 +54,9 @@ def build_token_tree(
         path, at = paths[index], max(0, shared - prefix_length)
         new = path[prefix_length + at :]
         if new:
-            root, start, size = (
-                (chain[at - 1] if at else -1),
-                tree.chunk_starts[-1],
-                len(tree.tokens),
-            )
+            root = chain[at - 1] if at else -1
+            start = tree.chunk_starts[-1]
+            size = len(tree.tokens)
             elsewhere = root < start and size > start and root != tree.parents[start]
             if elsewhere or (size > start and size - start + len(new) > max_chunk_tokens):
                 tree.chunk_starts.append(size)

@@ -176,10 +176,8 @@ def find_acceptance(
         if gold.groups is None
         else sample_one_per_group(gold.groups, seed)
     )
-    sure, correct = (
-        np.asarray(gold.confidence, dtype=np.float64)[chosen],
-        np.asarray(gold.right, dtype=bool)[chosen],
-    )
+    sure = np.asarray(gold.confidence, dtype=np.float64)[chosen]
+    correct = np.asarray(gold.right, dtype=bool)[chosen]
     given = None if gold.classes is None else np.asarray(gold.classes)[chosen]
     known = ~np.isnan(sure)
     risk = 1 - level

@@ -46,16 +46,12 @@ def fit_bias(probabilities: FloatArray, gold: GoldArray, uncalibrated: Calibrati
 
     known = ~np.isnan(probabilities)
     if uncalibrated.exclusive:
-        truth, base = (
-            _one_hot(gold, probabilities.shape),
-            np.log(np.clip(np.where(known, probabilities, 1.0), MIN_PROBABILITY, 1.0)),
-        )
+        truth = _one_hot(gold, probabilities.shape)
+        base = np.log(np.clip(np.where(known, probabilities, 1.0), MIN_PROBABILITY, 1.0))
     else:
-        truth, base = (
-            gold & known,
-            logit(
-                np.clip(np.where(known, probabilities, 0.5), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-            ),
+        truth = gold & known
+        base = logit(
+            np.clip(np.where(known, probabilities, 0.5), MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         )
 
     def loss(point: FloatArray) -> tuple[float, FloatArray]:

@@ -86,10 +86,8 @@ def fit_prediction_sets(
     known = ~np.isnan(probabilities[drawn]).all(axis=1)
     if single:
         known &= (gold[drawn] >= 0) & (gold[drawn] < probabilities.shape[1])
-    used, truth = (
-        np.asarray(probabilities, dtype=np.float64)[drawn][known],
-        np.asarray(gold)[drawn][known],
-    )
+    used = np.asarray(probabilities, dtype=np.float64)[drawn][known]
+    truth = np.asarray(gold)[drawn][known]
     rows, fewest = len(used), math.ceil(1 / miss - 1 - 1e-9)
     if rows < fewest:
         return Refusal(

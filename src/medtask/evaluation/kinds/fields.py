@@ -201,10 +201,8 @@ class FieldsEvaluation:
         without = rows.n - (answered.n if answered else 0)
         right = round(rows.value * rows.n)
         sentences = [
-            (
-                f"Of {format_row_count(rows.n)} with gold, {right:,} have every field right: "
-                f"{rows}. Of all fields, {quality.fields_right} are right."
-            )
+            f"Of {format_row_count(rows.n)} with gold, {right:,} have every field right: "
+            f"{rows}. Of all fields, {quality.fields_right} are right."
         ]
         if without:
             sentences.append(

@@ -278,10 +278,8 @@ def describe_accuracy(quality: ClassificationMetrics, answer_noun: str) -> list[
     without = accuracy.n - (answered.n if answered else 0)
     right = round(accuracy.value * accuracy.n)
     sentences = [
-        (
-            f"Of {format_row_count(accuracy.n)} with gold, {right:,} have the right answer: "
-            f"accuracy {accuracy}."
-        )
+        f"Of {format_row_count(accuracy.n)} with gold, {right:,} have the right answer: "
+        f"accuracy {accuracy}."
     ]
     if without:
         agreed = right - (round(answered.value * answered.n) if answered else 0)

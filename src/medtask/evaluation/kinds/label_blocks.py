@@ -81,10 +81,8 @@ def warn_about_rare_labels(labels: Sequence[PerClassMetrics], class_count: int) 
     ] * bool(few)
     those = "it" if never + few == 1 else "these"
     return [
-        (
-            f"Of {class_count:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 is "
-            f"unreliable for {those}."
-        )
+        f"Of {class_count:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 is "
+        f"unreliable for {those}."
     ]
 
 

@@ -51,8 +51,6 @@ def warn_about_few_groups(groups: int | None) -> list[str]:
         return []
     one = groups == 1
     return [
-        (
-            f"The rows come from {groups} group{'s' * (not one)} only: the intervals are rough and "
-            "probably too narrow."
-        )
+        f"The rows come from {groups} group{'s' * (not one)} only: the intervals are rough and "
+        "probably too narrow."
     ]

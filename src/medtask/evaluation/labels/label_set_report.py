@@ -234,11 +234,9 @@ _MERGE_CAVEAT = (
 def summarise_findings(label_set_report: LabelSetReport) -> str:
     """One sentence on what was checked and the number of findings."""
     checked = [
-        (
-            f"{format_count(label_set_report.label_count)} "
-            f"{label_set_report.bias.noun if label_set_report.bias else 'label'}"
-            f"{'s' * (label_set_report.label_count != 1)}"
-        )
+        f"{format_count(label_set_report.label_count)} "
+        f"{label_set_report.bias.noun if label_set_report.bias else 'label'}"
+        f"{'s' * (label_set_report.label_count != 1)}"
     ]
     if label_set_report.answered:
         checked.append(

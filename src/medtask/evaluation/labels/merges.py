@@ -103,10 +103,8 @@ def _evaluate_merge(
     cells: PairCells, pair: LabelPair, median_change: float, totals: F1Terms, seed: int
 ) -> LabelMerge:
     change = _make_change_function(cells, pair, totals)
-    before, after = (
-        (cells.gold, cells.answer),
-        (_merge_flags(cells.gold, pair), _merge_flags(cells.answer, pair)),
-    )
+    before = (cells.gold, cells.answer)
+    after = (_merge_flags(cells.gold, pair), _merge_flags(cells.answer, pair))
     value = float(change(cells.rows[None, :])[0])
     interval = bootstrap_interval(cells.rows, change, width=cells.gold.shape[1], seed=seed) or (
         None,

@@ -127,10 +127,8 @@ def _describe_calibration(confidence: float | None, accuracy_answered: Metric | 
     elif confidence < min(accuracy_answered.low, accuracy_answered.value - CALIBRATION_MARGIN):
         verdict = "so it is underconfident"
     return [
-        (
-            f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
-            f"{accuracy_answered.value:.2f} of them, {verdict}."
-        )
+        f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
+        f"{accuracy_answered.value:.2f} of them, {verdict}."
     ]
 
 

@@ -55,10 +55,8 @@ _VERDICT_LAYERS = {
 
 
 def describe_run(summary: RunSummary, manifest: Mapping[str, object]) -> str:
-    model, source = (
-        find_manifest_value(manifest, "model", "title"),
-        find_manifest_value(manifest, "data", "source"),
-    )
+    model = find_manifest_value(manifest, "model", "title")
+    source = find_manifest_value(manifest, "data", "source")
     of_source = f" of {source}" if source else ""
     by_model = f", answered by {model}" if model else ""
     return f"{format_row_count(summary.rows)}{of_source}{by_model}."
@@ -89,19 +87,15 @@ def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
 
 def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
     """Facts of the run: model, machine, time, and whether data left the machine."""
-    rows, columns = (
-        find_manifest_value(manifest, "data", "rows"),
-        find_manifest_value(manifest, "data", "columns"),
-    )
+    rows = find_manifest_value(manifest, "data", "rows")
+    columns = find_manifest_value(manifest, "data", "columns")
     table = [
         find_manifest_value(manifest, "data", "source"),
         format_row_count(rows) if isinstance(rows, int) else None,
         _describe_columns(columns) if isinstance(columns, Sequence) else None,
     ]
-    cores, memory = (
-        find_manifest_value(manifest, "hardware", "cores"),
-        find_manifest_value(manifest, "hardware", "memory_bytes"),
-    )
+    cores = find_manifest_value(manifest, "hardware", "cores")
+    memory = find_manifest_value(manifest, "hardware", "memory_bytes")
     machine = [
         find_manifest_value(manifest, "hardware", "processor"),
         f"{cores} cores" if cores else None,

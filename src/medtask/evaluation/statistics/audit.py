@@ -189,10 +189,8 @@ class _StratifiedEstimator:
         self, truth: FloatArray, predicted: FloatArray, power: float | None = None
     ) -> tuple[Metric, float]:
         """The mean of ``truth`` [m], given predictions for all rows [n], and the power used."""
-        weight, at = (
-            self.stratum_sizes / self.stratum_sizes.sum(),
-            self.row_strata[self.labelled_rows],
-        )
+        weight = self.stratum_sizes / self.stratum_sizes.sum()
+        at = self.row_strata[self.labelled_rows]
         # The variance of each stratum's term per unit variance of its rows; 0 if all its rows are
         # labelled.
         part = weight**2 / self.labelled_counts * (1 - self.labelled_counts / self.stratum_sizes)
@@ -201,12 +199,10 @@ class _StratifiedEstimator:
             np.bincount(self.row_strata, predicted, minlength=len(self.stratum_sizes))
             / self.stratum_sizes
         )
-        off_truth, off_belief = (
-            truth - means[at],
-            (
-                predicted[self.labelled_rows]
-                - self._compute_stratum_means(predicted[self.labelled_rows])[at]
-            ),
+        off_truth = truth - means[at]
+        off_belief = (
+            predicted[self.labelled_rows]
+            - self._compute_stratum_means(predicted[self.labelled_rows])[at]
         )
         if power is None:
             power = self._tune_power(

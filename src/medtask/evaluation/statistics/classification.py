@@ -226,11 +226,9 @@ class _ClassificationSums:
             np.asarray(drawn @ one, dtype=np.float64) for one in (self.both, self.gold, self.given)
         )
         n = gold.sum(axis=1)
-        recall, precision, f1 = (
-            divide_or_nan(both, gold),
-            divide_or_nan(both, given),
-            divide_or_nan(2 * both, gold + given),
-        )
+        recall = divide_or_nan(both, gold)
+        precision = divide_or_nan(both, given)
+        f1 = divide_or_nan(2 * both, gold + given)
         occurs = gold > 0
         several = occurs.sum(axis=1)
         known = np.where(occurs, f1, 0)

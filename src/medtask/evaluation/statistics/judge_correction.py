@@ -46,10 +46,8 @@ def correct_proportion(
     z = Z_VALUE
     # "Add successes and failures" (Agresti and Coull 1998); without it the interval has the poor
     # coverage of Wald's.
-    p, n = (
-        (judged_acceptable[0] + z**2 / 2) / (judged_acceptable[1] + z**2),
-        judged_acceptable[1] + z**2,
-    )
+    p = (judged_acceptable[0] + z**2 / 2) / (judged_acceptable[1] + z**2)
+    n = judged_acceptable[1] + z**2
     (se, n_se), (sp, n_sp) = (
         ((hits + 1) / (rows + 2), rows + 2) for hits, rows in (human_acceptable, human_unacceptable)
     )

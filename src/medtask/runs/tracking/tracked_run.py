@@ -142,11 +142,9 @@ def build_tracked_run(
 def _list_parameters(manifest: Mapping[str, Any], metrics_only: bool) -> dict[str, str]:
     if not manifest:
         return {}
-    identity, task, model = (
-        manifest.get("identity", {}),
-        manifest.get("task", {}),
-        manifest.get("model", {}),
-    )
+    identity = manifest.get("identity", {})
+    task = manifest.get("task", {})
+    model = manifest.get("model", {})
     facts: dict[str, object] = {
         "medtask": manifest.get("medtask"),
         "task.fingerprint": task.get("fingerprint"),

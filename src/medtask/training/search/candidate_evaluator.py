@@ -105,18 +105,14 @@ class CandidateEvaluator:
         observer: SearchObserver,
         signals: SignalState,
     ) -> None:
-        self.task, self.engine, self.budget, self.observer, self.signals = (
-            task,
-            engine,
-            budget,
-            observer,
-            signals,
-        )
-        self.train, self.validation, self.test_rows = (
-            search_data.train,
-            search_data.validation,
-            len(search_data.test),
-        )
+        self.task = task
+        self.engine = engine
+        self.budget = budget
+        self.observer = observer
+        self.signals = signals
+        self.train = search_data.train
+        self.validation = search_data.validation
+        self.test_rows = len(search_data.test)
         self.seconds_per_row = 0.0
         self._trial_count = 0
         self.best, self.value, self.baseline_value = extract_candidate(task), -1.0, -1.0

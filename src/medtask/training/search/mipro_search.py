@@ -147,10 +147,10 @@ def _make_program(
     def answer(candidate: PromptCandidate, row: str) -> Any:
         if row in indices:
             # All validation rows are answered at once and cached, so that they share prefixes.
-            evaluation, index = (
-                evaluator.evaluate(candidate, evaluator.validation, "instruction and examples"),
-                indices[row],
+            evaluation = evaluator.evaluate(
+                candidate, evaluator.validation, "instruction and examples"
             )
+            index = indices[row]
         else:
             evaluation, index = evaluator.evaluate(candidate, [train[int(row)]]), 0
         return dspy.Prediction(

@@ -76,10 +76,8 @@ def build_search_data(
     whole = build_training_data(task, table, selection=RowSelection(test_share), seed=seed)
     rest = read_table([example.record.fields for example in whole.train]) if whole.train else table
     inner = build_training_data(task, rest, selection=RowSelection(validation_share), seed=seed + 1)
-    train, validation = (
-        _shuffle_examples(inner.train, seed),
-        _shuffle_examples(inner.validation, seed),
-    )
+    train = _shuffle_examples(inner.train, seed)
+    validation = _shuffle_examples(inner.validation, seed)
     search_data = SearchData(
         task,
         train,
