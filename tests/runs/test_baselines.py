@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +189,49 @@ def test_a_signal_during_baselines_leaves_a_complete_run_that_says_so(
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["state"], manifest["timing"]["sessions"]) == ("finished", 1)
     assert "stopped by a signal" in (out / "report.html").read_text()
+
+
+_STUCK_RUN = """
+import hashlib, signal, sys
+from medtask import similarity
+from medtask.cli.main import main
+
+def encode(texts):
+    print("encoding", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+
+similarity.encode_texts = encode
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["medtask", "run", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_during_a_computation_that_does_not_return_leaves_a_complete_run(
+    task_folder: Path, tmp_path: Path
+) -> None:
+    table, out = tmp_path / "rows.csv", tmp_path / "out"
+    lines = [",".join(row.values()) for row in make_rows()]
+    table.write_text("\n".join(["case_id,procedure,purpose", *lines]) + "\n")
+    options = ["--model", "fake:", "--gold", "purpose", "--out", out]
+    with subprocess.Popen(
+        [sys.executable, "-c", _STUCK_RUN, task_folder, table, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert any("encoding" in line for line in process.stderr)
+        time.sleep(1)  # until it is inside the function
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+    assert time.monotonic() - began < 10  # 4 seconds, and room for a busy machine
+    assert process.returncode == 130
+    assert json.loads((out / "manifest.json").read_text())["state"] == "finished"
+    assert "the run was stopped before" in (out / "report.html").read_text()
+    assert evaluate(out, baselines=False).n == 90
 
 
 def test_progress_is_reported_and_baselines_can_be_left_out(

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from medtask.engines.base import Engine
 from medtask.errors import InputError, MissingExtra, UsageError
 from medtask.evaluation.labels.content_free_bias import ContentFreeBias
@@ -23,7 +25,7 @@ from medtask.evaluation.labels.usage import OffSetCounts
 from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.prediction.label_prior import CONTENT_FREE_INPUTS, OPTION_COUNT, measure_prior
 from medtask.records import Description, Fault, Record, Value, comparable_value
-from medtask.similarity import encode_texts, format_description
+from medtask.similarity import encode_rows, format_description
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Task
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from medtask.records import AnsweredRow
     from medtask.runs.answer_table import AnswerTable
 
+ENCODING_SECONDS = 60.0  # for the names and definitions of all labels
 _GAP_NO_RUN = "answers: name a run with --run to find unused and confused labels"
 _GAP_NO_GOLD = "gold: name its column with --gold to find confused labels and possible merges"
 _GAP_GROUPS = (
@@ -218,13 +221,19 @@ def _estimate_prevalence(
 
 
 def _encode_labels(task: Task, gaps: list[str]) -> NDArray[np.float32] | None:
+    described = [[format_description(label.name, label.definition)] for label in task.labels]
     try:
-        return encode_texts(
-            [format_description(label.name, label.definition) for label in task.labels]
-        )
+        vectors = encode_rows(described, ENCODING_SECONDS)
     except MissingExtra as error:
         gaps.append(f"meanings: {error} ({error.fix})")
         return None
+    if len(vectors) < len(described):
+        gaps.append(
+            f"meanings: MiniLM read {len(vectors):,} of the {len(described):,} labels in "
+            f"{ENCODING_SECONDS:g} seconds"
+        )
+        return None
+    return np.concatenate(vectors) if vectors else None
 
 
 def _find_changed_labels(task: Task, answers: AnswerTable) -> list[str]:

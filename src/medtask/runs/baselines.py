@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from medtask.evaluation.baselines.context import (
     Predictions,
     ProgressListener,
 )
+from medtask.runs.session import Session
+from medtask.runs.signals import Interrupted
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -104,6 +106,26 @@ def evaluate_baselines(
         keywords=task.keywords,
         settings=settings,
     )
+
+
+def compare_with_baselines(
+    task: Task, session: Session, summary: RunSummary, timing: Mapping[str, Any]
+) -> tuple[Baseline, ...]:
+    """The baselines of a run whose answers are complete.
+
+    After a signal these are the ones that were finished or take no time.
+    """
+    settings = make_baseline_settings([session.folder], timing, session.observer.on_baseline)
+    try:
+        return evaluate_baselines(task, summary, settings)
+    except (Interrupted, Exception) as error:
+        if not session.signals.find_exit_code(error):
+            raise
+    session.add_note(
+        "a signal stopped the comparison with simple methods; the run is complete (the same "
+        "command compares again, and asks nothing)"
+    )
+    return evaluate_baselines(task, summary, replace(settings, stopped="stopped by a signal"))
 
 
 def _read_samples(folder: Path) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from medtask.errors import RunMismatch
 from medtask.kinds import KINDS
 from medtask.records import LeftOut, Status
 from medtask.runs.answer_cache import locate_cache
-from medtask.runs.baselines import evaluate_baselines, has_baselines, make_baseline_settings
+from medtask.runs.baselines import compare_with_baselines, has_baselines
 from medtask.runs.calibration_store import (
     SavedCalibration,
     describe_gold_reuse,
@@ -31,7 +31,6 @@ from medtask.runs.outputs import OutputSource, fit_thresholds, write_answer_tabl
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
 from medtask.runs.session import Session, SessionState, open_session
-from medtask.runs.signals import Interrupted
 from medtask.tables.read import read_table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
@@ -315,26 +314,9 @@ def _write_outputs(
         placeholder = Baseline("simple methods", "", note=_NOT_COMPARED)
         manifest = session.save_final_manifest(**facts)
         write_report(report, summary, manifest, [placeholder], additions)
-        baselines = _compare_with_baselines(setup.task, session, summary, manifest["timing"])
+        baselines = compare_with_baselines(setup.task, session, summary, manifest["timing"])
     write_report(report, summary, session.finish(**facts), baselines, additions)
     return summary, baselines
-
-
-def _compare_with_baselines(
-    task: Task, session: Session, summary: RunSummary, timing: Mapping[str, Any]
-) -> tuple[Baseline, ...]:
-    """The baselines; after a signal, those that need no time and those that were finished."""
-    settings = make_baseline_settings([session.folder], timing, session.observer.on_baseline)
-    try:
-        return evaluate_baselines(task, summary, settings)
-    except (Interrupted, Exception) as error:
-        if not session.signals.find_exit_code(error):
-            raise
-    session.add_note(
-        "a signal stopped the comparison with simple methods; the run is complete (the same "
-        "command compares again, and asks nothing)"
-    )
-    return evaluate_baselines(task, summary, replace(settings, stopped="stopped by a signal"))
 
 
 def _find_left_out(
