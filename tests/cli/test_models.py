@@ -38,7 +38,7 @@ def test_an_engine_that_is_not_installed_explains_how_to_install_it(
 def test_a_model_that_does_not_fit_reports_what_it_needs(
     medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medtask.engines.hf.load.count_parameters", lambda files: 10**13)
+    monkeypatch.setattr("medtask.engines.hf.load_plan.count_parameters", lambda files: 10**13)
     outcome = medtask("models")
     assert outcome.code == 0
     assert "  no    smollm2-135m needs about " in outcome.out

@@ -104,14 +104,20 @@ class PackedEngine(Engine):
         """Reference scores: a separate forward pass for each label."""
         raise NotImplementedError
 
-    def check_packing(self, tolerance: float, key: ProbeKey | None = None) -> None:
+    def check_packing(
+        self,
+        tolerance: float,
+        key: ProbeKey | None = None,
+        reference: Sequence[BranchScores] | None = None,
+    ) -> None:
         """Disable packing if a probability differs by more than ``tolerance``.
 
-        With a ``key`` the result is kept, and a kept result is used.
+        With a ``key`` the result is kept, and a kept result is used. ``reference``: the scores of
+        the probe by another implementation of the model; None for those of this engine.
         """
         gap = read_probe_gap(key) if key else None
         if gap is None:
-            gap = self.compare_with_reference(PROBE_PROMPTS)
+            gap = self.compare_with_reference(PROBE_PROMPTS, reference)
             if key:
                 keep_probe_gap(key, gap)
         self.info = replace(self.info, details={**self.info.details, "packed_against_plain": gap})
@@ -125,9 +131,18 @@ class PackedEngine(Engine):
         """Whether `check_packing` has disabled packing."""
         return not self.packed and "packed_against_plain" in self.info.details
 
-    def compare_with_reference(self, prompts: Sequence[Prompt]) -> float:
+    def compute_reference(self, prompts: Sequence[Prompt]) -> list[BranchScores]:
+        """The reference scores of all branches of the prompts."""
+        requests = self.tokenize_prompts(prompts)
+        return self.score_reference(
+            [tokenized for request in requests for tokenized in request.tokenized_branches]
+        )
+
+    def compare_with_reference(
+        self, prompts: Sequence[Prompt], reference: Sequence[BranchScores] | None = None
+    ) -> float:
         """The largest difference of a probability between packed and reference scores; inf if
-        packing fails.
+        packing fails. ``reference``: None for those of this engine.
         """
         requests = self.tokenize_prompts(prompts)
         try:
@@ -143,12 +158,9 @@ class PackedEngine(Engine):
         }
         if len(branches) < len(prompts):
             return float("inf")
-        reference = self.score_reference(
-            [tokenized for request in requests for tokenized in request.tokenized_branches]
-        )
         return compute_max_gap(
             [branch for request in requests for branch in branches[request.prompt.record_id]],
-            reference,
+            self.compute_reference(prompts) if reference is None else reference,
         )
 
     def disable_packing(self, reason: str) -> None:

@@ -66,13 +66,19 @@ def read_config(folder: Path, known: frozenset[str], fixed: Mapping[str, Any]) -
         known: Keys whose values the network uses.
         fixed: Keys with the only value that the network computes.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(config, dict) or set(config) - known - fixed.keys() - DESCRIPTIVE_KEYS:
+    config = read_json(folder / "config.json")
+    if set(config) - known - fixed.keys() - DESCRIPTIVE_KEYS:
         return {}
     return config if all(config.get(key, value) == value for key, value in fixed.items()) else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def fill_network(
@@ -93,10 +99,16 @@ def fill_network(
     for path in sorted(folder.glob("*.safetensors")):
         weights |= load_file(path)
     weights = {name: value for name, value in weights.items() if not name.startswith(ignored)}
-    expected = {name: value.shape for name, value in network.state_dict().items()}
-    if {name: value.shape for name, value in weights.items()} != expected:
+    parameters = dict(network.named_parameters())  # tied ones once, by their first name
+    if {name: value.shape for name, value in weights.items()} != {
+        name: value.shape for name, value in parameters.items()
+    }:
         return False
-    converted = {name: value.to(dtype) for name, value in weights.items()}
-    network.load_state_dict(converted, assign=True)
-    network.requires_grad_(requires_grad=False)
+    filled = {
+        parameter: nn.Parameter(weights[name].to(dtype), requires_grad=False)
+        for name, parameter in parameters.items()
+    }
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, filled[parameter])
     return True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medtask.networks.loading import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
 # Classes that use tokenizer.json as it is. Others rebuild parts of it.
 _PLAIN_CLASSES = frozenset({"TokenizersBackend", "PreTrainedTokenizerFast"})
 _BERT_CLASSES = frozenset({"BertTokenizer", "BertTokenizerFast"})
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+_ROLES = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
 _KNOWN_KEYS = frozenset(
     {
-        *_SPECIAL_TOKENS,
+        *_ROLES,
         "backend",
         "chat_template",
         "is_local",
         "local_files_only",
-        "mask_token",
         "model_max_length",
         "name_or_path",
         "tokenizer_class",
@@ -67,6 +75,17 @@ class TokenizerFile:
         text = self.get_token(role)
         return None if text is None else self.tokenizer.token_to_id(text)
 
+    def get_special_roles(self) -> dict[str, str]:
+        """The special tokens that the config names, by role, as chat templates use them."""
+        return {role: self.config[role] for role in _ROLES if self.config.get(role)}
+
+    def read_chat_template(self) -> str:
+        """The chat template, in a file of its own or in the config; "" without one."""
+        file = self.folder / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        return self.config.get("chat_template") or ""
+
     def __call__(self, texts: Sequence[str], **unused: Any) -> dict[str, list[list[int]]]:
         """The token ids of texts with the special tokens of the model, without truncation.
 
@@ -98,9 +117,9 @@ def read_tokenizer_file(folder: Path) -> TokenizerFile | None:
     from tokenizers import Tokenizer
 
     try:
-        config = _read_json(folder / "tokenizer_config.json")
-        stored = _read_json(folder / "tokenizer.json")
-        if any((folder / name).exists() for name in _OTHER_FILES) or not _is_plain(config, stored):
+        config = read_json(folder / "tokenizer_config.json")
+        others = any((folder / name).exists() for name in _OTHER_FILES)
+        if others or not _is_plain(config, folder / "tokenizer.json"):
             return None
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     except Exception:  # the library raises plain exceptions; transformers reports the cause
@@ -112,23 +131,24 @@ def read_tokenizer_file(folder: Path) -> TokenizerFile | None:
         for number, token in tokenizer.get_added_tokens_decoder().items()
         if token.special
     }
-    named = {config[role] for role in (*_SPECIAL_TOKENS, "mask_token") if config.get(role)}
+    named = {config[role] for role in _ROLES if config.get(role)}
     if not named <= set(special.values()):
         return None
     limit = int(config.get("model_max_length") or NO_LIMIT)
     return TokenizerFile(folder, tokenizer, config, special, limit)
 
 
-def _is_plain(config: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+def _is_plain(config: Mapping[str, Any], file: Path) -> bool:
     """Whether transformers uses the stored tokenizer as it is."""
     name, keys = config.get("tokenizer_class"), set(config)
-    roles = (*_SPECIAL_TOKENS, "mask_token", "chat_template")
+    roles = (*_ROLES, "chat_template")
     if not all(isinstance(config.get(role), str | None) for role in roles):
         return False
     if name in _PLAIN_CLASSES:
         return keys <= _KNOWN_KEYS
     if name not in _BERT_CLASSES or not keys <= _KNOWN_KEYS | _BERT_KEYS:
         return False
+    stored = read_json(file)
     normalizer = stored.get("normalizer") or {}
     return (
         normalizer.get("type") == "BertNormalizer"
@@ -139,10 +159,3 @@ def _is_plain(config: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
             for key, (own, default) in _BERT_SETTINGS.items()
         )
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise TypeError
-    return content

@@ -26,7 +26,8 @@ import medtask
 from medtask.engines.files.model_files import ModelFiles, find_built_in_model, locate_model
 from medtask.engines.files.weights import count_parameters, hash_model_files
 from medtask.engines.hf.engine import HfEngine
-from medtask.engines.hf.load import HfLoadPlan, HfSource, load_hf, plan_hf_load
+from medtask.engines.hf.load import HfSource, load_hf
+from medtask.engines.hf.load_plan import HfLoadPlan, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.registry import load_model
 from medtask.errors import (
@@ -172,7 +173,7 @@ def test_the_second_load_uses_the_result_of_the_first_probe(
         formats.append(plan.dtype)
         return load(source, plan, torch)
 
-    def refuse_probe(engine: HfEngine, prompts: object) -> float:
+    def refuse_probe(engine: HfEngine, *unused: object) -> float:
         raise AssertionError("the model is probed again")
 
     monkeypatch.setattr("medtask.engines.hf.load._load_model", record_load)
@@ -443,7 +444,7 @@ def test_the_plan_reports_what_does_not_fit(folder: Path) -> None:
 def test_less_memory_is_answered_by_a_shorter_number_format_that_is_reported(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    monkeypatch.setattr("medtask.engines.hf.load.count_parameters", lambda files: 10**9)
+    monkeypatch.setattr("medtask.engines.hf.load_plan.count_parameters", lambda files: 10**9)
     assert (
         plan_hf_load(
             ModelFiles("m", folder),

@@ -149,7 +149,7 @@ def _find_local_models() -> Iterator[tuple[ModelFiles, int]]:
 
 def _check_fit(files: ModelFiles, size: int, machine: Machine) -> LocalModel:
     from medtask.engines.files.model_files import check_model_folder
-    from medtask.engines.hf.load import plan_hf_load
+    from medtask.engines.hf.load_plan import plan_hf_load
     from medtask.engines.load_options import DEFAULT_OPTIONS
 
     try:

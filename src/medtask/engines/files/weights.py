@@ -17,7 +17,7 @@ from typing import Any
 from medtask.atomic_files import replace_file
 from medtask.engines.base import FILE_FACT
 from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
-from medtask.engines.files.model_files import ModelFiles, read_model_json
+from medtask.engines.files.model_files import ModelFiles, read_model_json, require_transformers
 from medtask.errors import InputError, StorageError
 from medtask.model_weights import check_loaded_model
 
@@ -118,6 +118,7 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
 
 def _convert_gguf(path: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file as transformers saves them."""
+    require_transformers()
     check_gguf_tensors(path)  # transformers ignores tensors that its mapping does not name
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

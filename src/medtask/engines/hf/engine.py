@@ -17,13 +17,15 @@ from medtask.engines.hf.kv_slots import measure_kv_budget_bytes
 from medtask.engines.hf.linear_layers import install_onednn_linear
 from medtask.engines.hf.lm_head import get_lm_head
 from medtask.engines.hf.model_runner import HfModelRunner
+from medtask.engines.hf.network_model import find_decoder
 from medtask.engines.hf.reference import generate_reference, score_branch_reference
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
-from medtask.engines.tokens.tokenizer import HfTokenizer
+from medtask.engines.tokens.tokenizer import FileTokenizer, HfTokenizer
 from medtask.errors import EngineError
 from medtask.hardware import free_memory, is_out_of_memory
+from medtask.networks.llama import LlamaNetwork
 from medtask.records import BranchScores, Fault, Limits, Scores, Status
 
 MIN_BUDGET_TOKENS = 64
@@ -36,8 +38,8 @@ class HfEngine(PackedEngine):
     """Scores and generates with a causal language model of transformers.
 
     Args:
-        model: The model as loaded by transformers.
-        tokenizer: The tokenizer as loaded by transformers.
+        model: The model as loaded by transformers, or a LlamaNetwork.
+        tokenizer: The tokenizer as loaded by transformers, or a FileTokenizer.
         info: Name, revision and further facts about the model.
         budget_tokens: Maximum number of tokens of one forward pass.
     """
@@ -46,7 +48,9 @@ class HfEngine(PackedEngine):
         self.model = model.eval()
         self.info = info
         self.budget_tokens = budget_tokens
-        self.chat = detect_chat_format(HfTokenizer(tokenizer))
+        self.chat = detect_chat_format(
+            tokenizer if isinstance(tokenizer, FileTokenizer) else HfTokenizer(tokenizer)
+        )
         self.max_input_tokens = self.context_tokens = _find_context_length(model, tokenizer)
         self.caps = Caps(
             score="exact",
@@ -55,7 +59,7 @@ class HfEngine(PackedEngine):
             thinking_markers=self.chat.thinking.is_native,
             batch_invariant=model.dtype == torch.float32,
         )
-        self.runner = HfModelRunner(model.get_decoder(), get_lm_head(model), model.device)
+        self.runner = HfModelRunner(find_decoder(model), get_lm_head(model), model.device)
         self.max_running = MAX_RUNNING
         self.kv_budget_bytes: int | None = None
         self._token_bytes = 0
@@ -215,6 +219,8 @@ class HfEngine(PackedEngine):
 
 def _install_packed_attention(model: Any) -> bool:
     """Install packed attention; False if the model's code does not let attention be replaced."""
+    if isinstance(model, LlamaNetwork):
+        return True
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION, compute_attention)

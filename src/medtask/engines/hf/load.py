@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from medtask.display import format_bytes, shorten
+from medtask.display import shorten
 from medtask.engines.base import EngineInfo
 from medtask.engines.files.model_files import (
     ModelFiles,
@@ -18,22 +18,22 @@ from medtask.engines.files.model_files import (
     locate_model,
     make_load_error,
     read_model_json,
+    require_torch,
     require_transformers,
     with_adapter,
 )
 from medtask.engines.files.probe_results import ProbeKey, read_probe_gap
 from medtask.engines.files.weights import (
-    BYTES_PER_WEIGHT,
-    count_parameters,
     dequantize_gguf,
     hash_model_files,
     hash_weights,
 )
+from medtask.engines.hf.load_plan import HfLoadPlan, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import find_trained_engine, read_model_metadata
-from medtask.engines.packed_engine import PROBE_TOLERANCES
-from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge, UsageError
-from medtask.hardware import Machine, choose_device, inspect_machine, limit_torch_threads
+from medtask.engines.packed_engine import PROBE_PROMPTS, PROBE_TOLERANCES
+from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
+from medtask.hardware import Machine, inspect_machine, limit_torch_threads
 from medtask.model_weights import check_loaded_model, check_weight_values, refuse_weights
 from medtask.privacy import block_network
 
@@ -41,27 +41,16 @@ if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
 
 _LORA = ".lora_"
-WORKING_MEMORY_BYTES = 600_000_000  # Python, torch and intermediate results of one pack
-CPU_BUDGET_TOKENS, ACCELERATOR_BUDGET_TOKENS = 1024, 8192
 
 
-@dataclass(frozen=True, slots=True)
-class HfLoadPlan:
-    """How a model will be loaded. ``notes`` explain the choices made for the user."""
-
-    device: str
-    dtype: Literal["float32", "bfloat16", "float16"]
-    quantize: Literal["4bit", "8bit"] | None
-    budget_tokens: int
-    notes: tuple[str, ...]
-
-
-def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
-    """Load a model with transformers.
+def load_hf(
+    reference: str, options: LoadOptions = DEFAULT_OPTIONS, *, trainable: bool = False
+) -> HfEngine:
+    """Load a causal language model; with ``trainable`` always as a model of transformers.
 
     Raises the errors of `load_model` in registry.py.
     """
-    require_transformers()
+    require_torch()
     limit_torch_threads(options.threads)
     files = locate_model(reference)
     if options.adapter is not None:
@@ -69,16 +58,17 @@ def load_hf(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> HfEngine:
     _check_trained_model(files)
     machine = inspect_machine()
     plan = plan_hf_load(files, machine, options)
+    plan = replace(plan, notes=(*plan.notes, *_list_adapter_notes(reference, options)))
     source = _prepare_source(files)
     may_change = options.dtype == "auto" and plan.device == "cpu" and plan.dtype != "float32"
     if may_change and _is_known_to_fail(source, plan):
         plan = _plan_float32(plan, files, machine, options)
-    engine = _load_planned(source, plan, reference, options)
+    engine = _load_planned(source, plan, trainable=trainable)
     if may_change and engine.packing_failed:
         exact_plan = _plan_float32(plan, files, machine, options)
         if exact_plan is not plan:
             engine.close()
-            engine = _load_planned(source, exact_plan, reference, options)
+            engine = _load_planned(source, exact_plan, trainable=trainable)
     return engine
 
 
@@ -90,10 +80,11 @@ class HfSource:
     folder: Path
     hashes: Mapping[str, str]
 
-    def make_probe_key(self, plan: HfLoadPlan) -> ProbeKey:
-        """What the result of the probe depends on."""
+    def make_probe_key(self, plan: HfLoadPlan, implementation: str = "transformers") -> ProbeKey:
+        """What the result of the probe depends on; ``implementation``: whose code the model is."""
         facts = {
             **self.hashes,
+            "implementation": implementation,
             "dtype": plan.dtype,
             "quantize": plan.quantize or "no",
             "device": plan.device,
@@ -158,66 +149,60 @@ def _plan_float32(
     return replace(exact_plan, notes=(*exact_plan.notes, note))
 
 
-def _load_planned(
-    source: HfSource, plan: HfLoadPlan, reference: str, options: LoadOptions
-) -> HfEngine:
+def _list_adapter_notes(reference: str, options: LoadOptions) -> tuple[str, ...]:
+    """A note if the adapter was trained on another model."""
+    adapter_base = _read_base_model(Path(options.adapter)) if options.adapter else ""
+    if adapter_base in ("", reference):
+        return ()
+    return (
+        f"the adapter was trained on {adapter_base}: its answers on another model are not reliable",
+    )
+
+
+def _load_planned(source: HfSource, plan: HfLoadPlan, *, trainable: bool) -> HfEngine:
+    with block_network(), _convert_load_errors(source.files):
+        if not trainable and (engine := _load_network(source, plan)):
+            return engine
+        engine = _load_transformers(source, plan)
+    if engine.packed:
+        engine.check_packing(PROBE_TOLERANCES[plan.dtype], source.make_probe_key(plan))
+    else:
+        engine.disable_packing("this architecture does not let its attention be replaced")
+    return engine
+
+
+def _load_network(source: HfSource, plan: HfLoadPlan) -> HfEngine | None:
+    """Load a model that medtask computes itself; None for others.
+
+    Importing transformers takes several times as long as loading a small model. When a model is
+    first loaded, its probe compares it with the model of transformers.
+    """
+    from medtask.engines.hf.network_model import is_known_network, load_network_model
+
+    is_plain = plan.device == "cpu" and plan.quantize is None
+    if not is_plain or source.files.adapter or not is_known_network(source.folder):
+        return None
+    key, reference = source.make_probe_key(plan, implementation="medtask"), None
+    gap = read_probe_gap(key)
+    if gap is None:
+        with closing(_load_transformers(source, plan)) as other:
+            reference = other.compute_reference(PROBE_PROMPTS)
+    loaded = load_network_model(source.folder, source.files.reference, plan.dtype)
+    if loaded is None:
+        return None
+    engine = _make_engine(*loaded, source, plan)
+    details = {**engine.info.details, "implementation": "medtask"}
+    engine.info = replace(engine.info, details=details)
+    engine.check_packing(PROBE_TOLERANCES[plan.dtype], key, reference)
+    return engine if engine.packed else None
+
+
+def _load_transformers(source: HfSource, plan: HfLoadPlan) -> HfEngine:
     import torch
 
-    if options.adapter is not None:
-        adapter_base = _read_base_model(Path(options.adapter))
-        if adapter_base not in ("", reference):
-            note = (
-                f"the adapter was trained on {adapter_base}: its answers on another model are "
-                "not reliable"
-            )
-            plan = replace(plan, notes=(*plan.notes, note))
-    with block_network(), _convert_load_errors(source.files):
-        model, tokenizer = _load_model(source, plan, torch)
-    return _build_engine(model, tokenizer, source, plan)
-
-
-def plan_hf_load(files: ModelFiles, machine: Machine, options: LoadOptions) -> HfLoadPlan:
-    """Choose device, dtype and token budget; raises ModelTooLarge if no allowed choice fits."""
-    dtype, quantize, memory = options.dtype, options.quantize, options.memory
-    if dtype == "file":
-        raise UsageError(
-            "--dtype file is for GGUF files that llama.cpp reads",
-            fix="leave --dtype out, or name a number format",
-        )
-    chosen_device = choose_device(options.device, machine)
-    device_type = chosen_device.partition(":")[0]
-    if quantize and device_type != "cuda":
-        raise UsageError(
-            "4-bit and 8-bit weights need a CUDA GPU",
-            fix="leave --quantize out, or name a quantised .gguf file as the model",
-        )
-    default_dtype: Literal["float32", "bfloat16"] = (
-        "bfloat16" if device_type != "cpu" or machine.native_bf16 else "float32"
-    )
-    chosen_dtype = default_dtype if dtype == "auto" else dtype
-    free = machine.accelerator_bytes if device_type == "cuda" else machine.available_bytes
-    allowed = min(free, memory) if memory is not None else free
-    weights = count_parameters(files)
-    notes: list[str] = []
-    needed = weights * BYTES_PER_WEIGHT[quantize or chosen_dtype] + WORKING_MEMORY_BYTES
-    if needed > allowed and dtype == "auto" and chosen_dtype == "float32" and not quantize:
-        smaller = weights * BYTES_PER_WEIGHT["bfloat16"] + WORKING_MEMORY_BYTES
-        if smaller <= allowed:
-            notes.append(
-                f"--dtype bfloat16, to stay below {format_bytes(allowed)} (slower and a little "
-                "less exact on this processor)"
-            )
-            chosen_dtype, needed = "bfloat16", smaller
-    if needed > allowed:
-        raise ModelTooLarge(
-            f"{files.reference} needs about {format_bytes(needed)} in {quantize or chosen_dtype}; "
-            f"{format_bytes(allowed)} may be used here",
-            fix="take a smaller model or a quantised .gguf file"
-            + (", or raise --memory" if memory is not None else "")
-            + (", or add --quantize 4bit" if device_type == "cuda" and quantize != "4bit" else ""),
-        )
-    budget_tokens = CPU_BUDGET_TOKENS if device_type == "cpu" else ACCELERATOR_BUDGET_TOKENS
-    return HfLoadPlan(chosen_device, chosen_dtype, quantize, budget_tokens, tuple(notes))
+    require_transformers()
+    model, tokenizer = _load_model(source, plan, torch)
+    return _make_engine(model, tokenizer, source, plan)
 
 
 def _load_model(source: HfSource, plan: HfLoadPlan, torch: Any) -> tuple[Any, Any]:
@@ -338,7 +323,7 @@ def _read_base_model(adapter: Path) -> str:
     return base_model if isinstance(base_model, str) else ""
 
 
-def _build_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan) -> HfEngine:
+def _make_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan) -> HfEngine:
     import torch
 
     from medtask.engines.hf.engine import HfEngine
@@ -352,7 +337,7 @@ def _build_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan
     }
     if files.revision:
         identity["revision"] = files.revision
-    details = {
+    details: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "token_budget": plan.budget_tokens,
         "downloaded": files.downloaded,
@@ -366,14 +351,9 @@ def _build_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan
         plan.quantize or plan.dtype,
         plan.device,
     )
-    engine = HfEngine(
+    return HfEngine(
         model,
         tokenizer,
         EngineInfo("hf", title, identity, device=plan.device, notes=plan.notes, details=details),
         budget_tokens=plan.budget_tokens,
     )
-    if engine.packed:
-        engine.check_packing(PROBE_TOLERANCES[plan.dtype], source.make_probe_key(plan))
-    else:
-        engine.disable_packing("this architecture does not let its attention be replaced")
-    return engine

@@ -1,10 +1,13 @@
-"""The tokenizer protocol and its implementation for transformers' tokenizers."""
+"""The tokenizer protocol, and its implementations with transformers and with tokenizers alone."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
+
+from medtask.engines.tokens.chat_template import render_chat_template
+from medtask.networks.tokenizer_file import TokenizerFile
 
 
 class Tokenizer(Protocol):
@@ -141,4 +144,68 @@ class HfTokenizer:
 
         return from_tokenizer(
             self.tokenizer, n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
+        )
+
+
+class FileTokenizer:
+    """A tokenizer read from tokenizer.json without transformers."""
+
+    is_fast = True
+
+    def __init__(self, file: TokenizerFile) -> None:
+        self.file = file
+        self.name = str(file.folder)
+        self.chat_template = file.read_chat_template()
+        self.special_tokens = tuple(sorted(file.special.values(), key=len, reverse=True))
+        self.special_token_ids = frozenset(file.special)
+        self.eos_token = file.get_token("eos_token")
+        self.eos_token_id = file.get_token_id("eos_token")
+        self.model_max_length = file.model_max_length
+        bos = file.get_token_id("bos_token")
+        starts = bos is not None and file(["a"])["input_ids"][0][:1] == [bos]
+        self.bos_text = (file.get_token("bos_token") or "") if starts else ""
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.file.tokenizer.get_vocab_size()
+
+    @cached_property
+    def vocabulary(self) -> Container[str]:
+        return self.file.tokenizer.get_vocab().keys()
+
+    def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        encodings = self.file.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [tuple(encoding.ids) for encoding in encodings]
+
+    def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
+        return self.file.tokenizer.decode(list(tokens), skip_special_tokens=not keep_special_tokens)
+
+    def convert_id_to_token(self, token: int) -> str:
+        return str(self.file.tokenizer.id_to_token(token))
+
+    def apply_chat_template(
+        self,
+        turns: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool,
+        enable_thinking: bool,
+    ) -> str:
+        return render_chat_template(
+            self.chat_template,
+            {
+                **self.file.get_special_roles(),
+                "messages": [dict(turn) for turn in turns],
+                "tools": None,
+                "documents": None,
+                "add_generation_prompt": add_generation_prompt,
+                "enable_thinking": enable_thinking,
+                "thinking": enable_thinking,
+            },
+        )
+
+    def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
+        from llguidance import LLTokenizer
+
+        return LLTokenizer(
+            self.file.tokenizer.to_str(), n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.engines.load_options import LoadOptions
-from medtask.engines.registry import choose_engine
+from medtask.engines.registry import choose_engine, find_trained_folders
 from medtask.errors import UsageError
 from medtask.hardware import inspect_machine
 from medtask.training.recipe import Recipe
@@ -57,7 +58,7 @@ def check_language_base(recipe: Recipe) -> None:
 
 def load_language_base(recipe: Recipe) -> HfEngine:
     """Load the base with the hf engine, which training and scoring share."""
-    from medtask.engines.registry import load_model
+    from medtask.engines.hf.load import load_hf
 
     options = LoadOptions(
         dtype=recipe.dtype,
@@ -65,7 +66,9 @@ def load_language_base(recipe: Recipe) -> HfEngine:
         quantize=recipe.spec.quantize,
         memory=recipe.memory,
     )
-    return cast("HfEngine", load_model(recipe.base, options))
+    engine = load_hf(recipe.base.removeprefix("hf:"), options, trainable=True)
+    engine.info = replace(engine.info, trained_folders=find_trained_folders(recipe.base))
+    return engine
 
 
 def _choose_device(recipe: Recipe) -> str:
