@@ -5,7 +5,8 @@
 The rows are answered by the `fake` engine, so what is measured is medtask's own work: reading the
 table, prompts, decisions, the ledger, the tables and the report. Every run and every resumed run is
 a separate process. Times are user and system time of that process: on a shared machine they vary
-less than elapsed time, which is shown beside them.
+less than elapsed time, which is shown beside them. Baselines, which have a time limit, are left
+out.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def measure_run(folder: Path, table: Path, gold: str | None) -> dict[str, object
         table,
         out=folder / "run",
         gold=gold,
+        baselines=False,
         progress=clock,
     )
     clock.end_phase("tables and report")
