@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from medtask.engines.base import Engine
 from medtask.records import Answer, Status
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SETS = [
-    "ade_sentences",
-    "covidq_categories",
-    "icd9_procedures",
-    "medical_abstracts",
-    "mts_dialog_sections",
-    "symptom2disease",
-]
+# The first three rows of short and of long records; all sets with twelve rows in the full tests.
+FEW, MANY = 3, 12
+
+
+def list_cases(quick: Sequence[object], others: Sequence[object] = ()) -> list[Any]:
+    """Parameters with a number of rows: few of the ``quick`` ones, and many of all."""
+    return [
+        *((case, FEW) for case in quick),
+        *(pytest.param(case, MANY, marks=pytest.mark.scale) for case in (*quick, *others)),
+    ]
+
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,11 +36,6 @@ pytestmark = [
         not DATA.is_dir(), reason="the public sets are not beside the project (../shared/data)"
     ),
 ]
-
-
-@pytest.fixture(params=[3, pytest.param(12, marks=pytest.mark.scale)])
-def rows(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,13 @@ def predict_set(
     return list(zip(table, answers, strict=True))
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    list_cases(
+        ["covidq_categories", "mts_dialog_sections"],
+        ["ade_sentences", "icd9_procedures", "medical_abstracts", "symptom2disease"],
+    ),
+)
 def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
     name: str, rows: int, model: Engine, tmp_path: Path
 ) -> None:
@@ -80,7 +85,7 @@ def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
         assert answer.confidence == max(answer.probabilities.values())
 
 
-@pytest.mark.parametrize("name", ["hallmarks_of_cancer", "medlit_domains"])
+@pytest.mark.parametrize(("name", "rows"), list_cases(["medlit_domains"], ["hallmarks_of_cancer"]))
 def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
     name: str, rows: int, model: Engine, tmp_path: Path
 ) -> None:
@@ -104,24 +109,26 @@ def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("medmcqa_dev", {}),
-        ("medmcqa_dev", {"readout": "text"}),
-        ("medgpt_usmle", {"debias": "permute"}),
-        ("pubmedqa", {}),
-        ("frenchmedmcqa", {"several": True}),
-    ],
+    ("question_set", "rows"),
+    list_cases(
+        [
+            ("medmcqa_dev", {}),
+            ("medmcqa_dev", {"readout": "text"}),
+            ("frenchmedmcqa", {"several": True}),
+            ("medmcqa_dev", {"debias": "permute"}),
+        ],
+        [("medgpt_usmle", {"debias": "permute"}), ("pubmedqa", {})],
+    ),
 )
 @pytest.mark.parametrize("budget", [None, 24])
 def test_every_real_question_is_answered_with_its_own_options(
-    name: str,
-    settings: dict[str, Any],
-    budget: int | None,
+    question_set: tuple[str, dict[str, Any]],
     rows: int,
+    budget: int | None,
     model: Engine,
     tmp_path: Path,
 ) -> None:
+    name, settings = question_set
     source = "{{ context }}\n{{ question }}" if name == "pubmedqa" else "{{ question }}"
     if budget and "debias" in settings:
         settings = {}
@@ -143,7 +150,7 @@ def test_every_real_question_is_answered_with_its_own_options(
         assert (answer.thoughts is not None) == (budget is not None)
 
 
-@pytest.mark.parametrize("sections", [False, True])
+@pytest.mark.parametrize(("sections", "rows"), list_cases([False, True]))
 def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
     sections: bool, rows: int, model: Engine, tmp_path: Path
 ) -> None:
@@ -165,7 +172,10 @@ def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
     assert sum(answer.value is not None for _, answer in answered) >= rows // 2
 
 
-def test_fields_of_real_abstracts_satisfy_their_schema(model: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, pytest.param(4, marks=pytest.mark.scale)])
+def test_fields_of_real_abstracts_satisfy_their_schema(
+    rows: int, model: Engine, tmp_path: Path
+) -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -179,7 +189,7 @@ def test_fields_of_real_abstracts_satisfy_their_schema(model: Engine, tmp_path: 
         "input": "{{ context }}",
         "answer": {"kind": "fields", "schema": schema},
     }
-    for row, answer in predict_set("pubmedqa", 4, model, tmp_path, **task):
+    for row, answer in predict_set("pubmedqa", rows, model, tmp_path, **task):
         assert answer.status in (Status.OK, Status.REVIEW)
         assert isinstance(answer.value, dict)
         assert set(answer.value) == {"patients", "design", "randomised"}

@@ -423,12 +423,13 @@ def test_a_model_that_cannot_be_loaded_names_the_remedy(
 def test_the_built_in_model_answers_as_it_does_elsewhere() -> None:
     engine = load_mlx("mlx:smollm2-135m")
     plain = load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu"))
-    prompts = make_prompts(BRANCHES[:1], TEXTS[:2])
+    # Text of few tokens: on processors, mlx needs a second for each.
+    prompts = make_prompts(BRANCHES[:1], TEXTS[:1])
     one, other = score_prompts(engine, prompts), score_prompts(plain, prompts)
     for row, result in other.items():
         for fast, slow in zip(one[row].branches, result.branches, strict=True):
             assert np.exp(fast.logprobs) == pytest.approx(np.exp(slow.logprobs), abs=2e-4)
     assert (
-        generate_texts(engine, prompts[:1], Limits(12))["0"].text
-        == generate_texts(plain, prompts[:1], Limits(12))["0"].text
+        generate_texts(engine, prompts, Limits(3))["0"].text
+        == generate_texts(plain, prompts, Limits(3))["0"].text
     )
