@@ -81,3 +81,34 @@ def test_memory_is_at_most_20_bytes_a_row(write_file):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * rows + 100_000
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("på høyre side", "cp1252"),
+        ("Åpning og Ödem", "cp1252"),
+        ("żołądek", "latin-1"),
+        ("Опухоль", "latin-1"),
+        ("胃癌", "latin-1"),
+        ("5 µg – 10 °C", "cp1252"),
+    ],
+)
+def test_text_that_was_read_in_a_wrong_encoding_is_reported(text: str, encoding: str) -> None:
+    garbled = text.encode("utf-8").decode(encoding)
+    counts = validate_table(read_table([{"text": garbled}, {"text": text}, {"text": "plain"}]))
+    assert counts.garbled_cells == 1
+    assert counts.garbled_letter is not None
+    wrong, letter = counts.garbled_letter
+    assert wrong in garbled
+    assert letter in text
+    assert f'"{letter}"' in counts.describe_suspects()[0]
+    assert garbled not in counts.describe_suspects()[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["på høyre side", "stadium “Å” – “Ö”", "SÃO … ‘É’", "5 µg ± 1 °C", "Ménière’s – à …", "naïve"],
+)
+def test_text_with_accents_and_quotes_is_not_garbled(text: str) -> None:
+    assert validate_table(read_table([{"text": text}])).describe_suspects() == []

@@ -142,6 +142,17 @@ def test_whatever_the_groups_no_row_is_shown_its_own_group_or_text(groups, k):
         assert not own_texts & {texts[place] for place in shown}
 
 
+@pytest.mark.parametrize("group", ["p1", " P1 ", "P\u200b1", "P 1"])
+def test_a_group_that_is_written_differently_is_the_same_group(group):
+    texts = ("stent in the bile duct", "stent of the bile duct", "resection of the colon")
+    names = ("P1", "P2", "P3")
+    examples = tuple(
+        Example({"text": text}, "x", name) for text, name in zip(texts, names, strict=True)
+    )
+    shown = select_examples(ExamplePool(examples, texts, 2), "a stent, bile duct", group)
+    assert {examples[place].group for place in shown} == {"P2", "P3"}
+
+
 def test_the_prompt_of_a_row_is_selected_by_its_group():
     pool = make_visits()
     task = Task("visits", "Name it.", "{{ text }}", labels=(Label("x", "", "x"),), pool=pool)

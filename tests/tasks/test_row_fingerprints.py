@@ -18,12 +18,12 @@ from medtask.tasks.row_fingerprints import (
     RowKey,
     fingerprint_rows,
     make_row_key,
-    normalize_group,
     parse_fingerprints,
     read_training_rows,
     write_fingerprints,
 )
 from medtask.tasks.task import Label, Task
+from medtask.tasks.text_cleaning import normalize_group
 
 TASK = Task("wounds", "Name it.", "{{ note }}", labels=(Label("a", "", "a"), Label("b", "", "b")))
 

@@ -24,11 +24,11 @@ from medtask.tasks.row_fingerprints import (
     RowUse,
     fingerprint_rows,
     make_row_key,
-    normalize_group,
     read_fingerprints,
     read_training_rows,
 )
 from medtask.tasks.task import Gate, Task
+from medtask.tasks.text_cleaning import normalize_group
 
 # The reasons for a row that was used, and for another row of its group.
 _REASONS: Mapping[RowUse, tuple[LeftOut, LeftOut]] = {

@@ -34,7 +34,6 @@ from medtask.runs.task_inference import (
 from medtask.tables.cell_values import read_cell
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
-from medtask.tables.suspect_rows import describe_suspect_rows
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict
@@ -81,11 +80,10 @@ def open_answers(
             raise make_missing_column_error("groups", group, answers.table)
         answers = replace(answers, task=replace(answers.task, group_column=group))
     counts = validate_table(answers.table, answers.task.id_column)
-    suspects = () if folder else counts.suspect_rows
     notes = (
         *answers.notes,
         *answers.table.guess_notes,
-        *filter(None, [describe_suspect_rows(suspects)]),
+        *(() if folder else counts.describe_suspects()),
         *answers.list_ledger_notes(),
     )
     answers = replace(answers, notes=notes)

@@ -17,7 +17,6 @@ from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
 from medtask.runs.session import SessionRequest
 from medtask.tables.read import validate_table
-from medtask.tables.suspect_rows import describe_suspect_rows
 from medtask.tables.table import Table
 from medtask.tables.write import check_formats
 from medtask.tables.write_excel import check_excel_size
@@ -161,8 +160,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
         setup.notes.append(
             f"{table_survey.blank_lines:,} blank line(s) of {table.source} are skipped"
         )
-    if table_survey.suspect_rows and setup.rows == setup.table_rows:
-        setup.notes.append(describe_suspect_rows(table_survey.suspect_rows))
+    setup.notes += table_survey.describe_suspects()
     for column, name in rename_columns(task, table.columns).items():
         if column != name:
             setup.notes.append(

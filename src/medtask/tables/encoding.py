@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -106,6 +107,16 @@ class TextEncoding:
     name: str
     note: str
     is_guess: bool = False
+
+
+# The two or three bytes of a letter in UTF-8, as Windows-1252 shows them. Dashes and quotes are
+# such bytes, too, but they also follow a capital letter at the end of a quotation.
+_CONTINUATION = r"[\x80-\xbf€ƒ†‡ˆ‰Š‹ŒŽ•˜™š›œžŸ]"
+_PUNCTUATION = r"[‚„…‘’“”–—]"
+_GARBLED = re.compile(
+    rf"[\xc3-\xdf]{_CONTINUATION}|[\xc3-\xc5]{_PUNCTUATION}(?=[^\W\d_])"
+    rf"|[\xe0-\xef](?:{_CONTINUATION}|{_PUNCTUATION}){{2}}"
+)
 
 
 def detect_encoding(path: Path, named: str | None = None) -> TextEncoding:
@@ -222,3 +233,20 @@ def _iter_byte_lines(stream: IO[bytes]) -> Iterator[bytes]:
     """The lines, also of files with old Mac line ends; a very long one in pieces."""
     while line := stream.readline(_CHUNK_BYTES):
         yield from line.splitlines()
+
+
+def find_garbled_letter(text: str) -> tuple[str, str] | None:
+    """A letter that was read in a wrong encoding before the text was saved: ("Ã¸", "ø")."""
+    for found in _GARBLED.finditer(text):
+        try:
+            letter = "".join(map(_to_cp1252_byte, found[0])).encode("latin-1").decode("utf-8")
+        except (UnicodeError, ValueError):
+            continue
+        return found[0], letter
+    return None
+
+
+def _to_cp1252_byte(character: str) -> str:
+    """The character with the number of its byte in Windows-1252."""
+    # Five bytes have no character there, and are read as control characters.
+    return character if ord(character) < 0xA0 else chr(character.encode("cp1252")[0])

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from medtask.display import format_first, format_name, quote, quote_names, suggest
+from medtask.display import format_count, format_first, format_name, quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.tables.cell_values import is_blank, read_key
+from medtask.tables.encoding import find_garbled_letter
 from medtask.tables.missing import MissingText
 from medtask.tables.suspect_rows import SuspectRow, SuspectRows, describe_suspect_rows
 from medtask.tables.table import Table
@@ -30,6 +31,8 @@ class TableCounts:
         blank_lines: Skipped lines.
         missing_words: For every column with words for missing values, the number of each word.
         long_cells: Cells with more text than XLSX can hold.
+        garbled_cells: Cells with letters that were read in a wrong encoding before.
+        garbled_letter: The first of these letters as it is written, and as it was.
         suspect_rows: Rows that may be totals, notes or repeated headers instead of records.
     """
 
@@ -39,6 +42,48 @@ class TableCounts:
     missing_words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     long_cells: int = 0
     suspect_rows: tuple[SuspectRow, ...] = ()
+    garbled_cells: int = 0
+    garbled_letter: tuple[str, str] | None = None
+
+    def describe_suspects(self) -> list[str]:
+        """Sentences on rows that may not be records, and on garbled letters."""
+        notes = [describe_suspect_rows(self.suspect_rows)] if self.suspect_rows else []
+        if self.garbled_letter:
+            wrong, right = map(quote, self.garbled_letter)
+            notes.append(
+                f"{format_count(self.garbled_cells, 'cell')} with letters that were read in a "
+                f"wrong encoding before the table was saved ({wrong} for {right}): export it "
+                "again from its source, as UTF-8"
+            )
+        return notes
+
+
+@dataclass(slots=True)
+class _CellSurvey:
+    """What the cells of a table hold, collected row by row; see `TableCounts`."""
+
+    empty_rows: int = 0
+    missing_words: dict[str, Counter[str]] = field(default_factory=dict)
+    long_cells: int = 0
+    garbled_cells: int = 0
+    garbled_letter: tuple[str, str] | None = None
+    suspects: SuspectRows = field(default_factory=SuspectRows)
+
+    def add(self, number: int, row: Mapping[str, object]) -> None:
+        """Add a row, numbered from 1."""
+        blanks = sum(map(is_blank, row.values()))
+        if blanks == len(row):
+            self.empty_rows += 1
+        else:
+            self.suspects.add(number, row, blanks)
+        self.long_cells += sum(map(_is_long, row.values()))
+        for column, cell in row.items():
+            if isinstance(cell, MissingText):
+                self.missing_words.setdefault(column, Counter())[cell.strip()] += 1
+            elif isinstance(cell, str) and not cell.isascii():
+                garbled = find_garbled_letter(cell)
+                self.garbled_cells += garbled is not None
+                self.garbled_letter = self.garbled_letter or garbled
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
@@ -53,21 +98,12 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         fix = suggest(id_column, table.columns) or f"it has {quote_names(table.columns)}"
         raise TableError(f"{format_name(table.source)} has no column {quote(id_column)}", fix=fix)
     stats = ReadStats()
-    rows = empty = missing = long_cells = 0
+    rows = missing = 0
     missing_rows: list[str] = []
-    words: dict[str, Counter[str]] = {}
     hashes = array("q")
-    suspects = SuspectRows()
+    survey = _CellSurvey()
     for rows, row in enumerate(table.rows(stats), 1):
-        blanks = sum(map(is_blank, row.values()))
-        if blanks == len(row):
-            empty += 1
-        else:
-            suspects.add(rows, row, blanks)
-        long_cells += sum(map(_is_long, row.values()))
-        for column, cell in row.items():
-            if isinstance(cell, MissingText):
-                words.setdefault(column, Counter())[cell.strip()] += 1
+        survey.add(rows, row)
         if id_column is None:
             continue
         if text := read_key(row[id_column]):
@@ -77,7 +113,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
             if missing <= _MAX_LISTED + 1:
                 missing_rows.append(str(rows))
     faults = []
-    suspect_rows = suspects.find()
+    suspect_rows = survey.suspects.find()
     if missing:
         shown = format_first(missing_rows, _MAX_LISTED)
         faults.append(
@@ -96,7 +132,16 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 "give every row a unique id, or remove `id` from the task: rows are then numbered"
             ),
         )
-    return TableCounts(rows, empty, stats.blank_lines, words, long_cells, suspect_rows)
+    return TableCounts(
+        rows,
+        survey.empty_rows,
+        stats.blank_lines,
+        survey.missing_words,
+        survey.long_cells,
+        suspect_rows,
+        survey.garbled_cells,
+        survey.garbled_letter,
+    )
 
 
 def _is_long(value: object) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from medtask.near_duplicates import compute_similarity, list_shingles
 from medtask.tasks.task import ExamplePool
-from medtask.tasks.text_cleaning import make_text_key
+from medtask.tasks.text_cleaning import make_text_key, normalize_group
 from medtask.unicode_text import split_words
 
 MAX_CLUSTERS = 64
@@ -37,7 +37,8 @@ class _ExampleIndex:
     """The groups of a pool.
 
     ``ranking`` holds for each group the pool's distinct texts, nearest to its centre first.
-    ``row_groups`` are the groups (such as patients) of the examples with each of these texts.
+    ``row_groups`` are the normalised groups (such as patients) of the examples with each of these
+    texts.
     """
 
     encode: _EncodeFunction
@@ -60,12 +61,13 @@ def select_examples(
     # Text that shares no word with the pool is equally near to all centres; it gets the first
     # group.
     cluster = int((index.encode([text]) @ index.centres.T).argmax())
+    own_group = None if group is None else normalize_group(group)
     own_name, own_shingles = _normalize_example(text if whole_text is None else whole_text)
 
     def is_related(place: int) -> bool:
         name, shingles = _normalize_example(pool.texts[place])
         return (
-            group in index.row_groups[place]
+            own_group in index.row_groups[place]
             or name == own_name
             or compute_similarity(shingles, own_shingles) >= _SAME_RECORD_SIMILARITY
         )
@@ -102,7 +104,9 @@ def _build_index(pool: ExamplePool) -> _ExampleIndex:
     distinct = [same[0] for same in places.values()]
     row_groups = {
         same[0]: frozenset(
-            group for place in same if (group := pool.examples[place].group) is not None
+            normalize_group(group)
+            for place in same
+            if (group := pool.examples[place].group) is not None
         )
         for same in places.values()
     }

@@ -33,14 +33,10 @@ from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.task import Task
-from medtask.tasks.text_cleaning import make_text_key
+from medtask.tasks.text_cleaning import make_text_key, normalize_copy, normalize_group
 
-# Differences between copies of a row. They are part of the file's format.
-_IGNORED = regex.compile(r"[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}'\"`]")
-# Before a digit these can be part of a number: 1.5 and 15 are different.
+# Part of the file's format. Before a digit these can be part of a number: 1.5 and 15 are different.
 _PUNCTUATION = regex.compile(r"[.,:\u00b7](?!\d)|[;!?()\[\]{}\u00a1\u00bf\u2022\u3001\u3002]")
-_DASH = regex.compile(r"[\p{Pd}\u2212]")
-_WHOLE_NUMBER = regex.compile(r"0*(\d+?)(?:\.0+)?")
 
 TRAINING_ROWS_FILE = "training_rows.json"
 FORMAT = 1
@@ -119,7 +115,7 @@ def make_row_key(task: Task, record: Record, prompt: Prompt) -> RowKey:
     cells = [record.fields.get(column) for column in find_prompt_columns(task)]
     parts = [
         part
-        for normalize in (_normalize, _remove_punctuation)
+        for normalize in (normalize_copy, _remove_punctuation)
         for part in (
             ("question", *(normalize(part) for part in (prompt.text, context, *options))),
             ("cells", *sorted(_normalize_cell(cell, normalize) for cell in cells)),
@@ -128,13 +124,6 @@ def make_row_key(task: Task, record: Record, prompt: Prompt) -> RowKey:
     ]
     hashes = (blake2b(json.dumps(part).encode(), digest_size=16).digest() for part in parts)
     return RowKey(tuple(dict.fromkeys(hashes)), record.group)
-
-
-def normalize_group(group: str) -> str:
-    """A group's name without case, blanks and the leading and decimal zeros of whole numbers."""
-    name = _normalize(group)
-    number = _WHOLE_NUMBER.fullmatch(name)
-    return number[1] if number else name
 
 
 def fingerprint_rows(keys: Iterable[RowKey], use: RowUse, salt: str) -> RowFingerprints:
@@ -231,15 +220,9 @@ def _normalize_cell(cell: object, normalize: Callable[[str], str]) -> str:
     return normalize(read_cell(cell) or "")
 
 
-def _normalize(text: str) -> str:
-    """A text without case, blanks, invisible characters, quotes and punctuation at its ends."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return _DASH.sub("-", _IGNORED.sub("", folded)).strip(".,;:!?")
-
-
 def _remove_punctuation(text: str) -> str:
-    """`_normalize`, also without punctuation outside numbers."""
-    return _normalize(_PUNCTUATION.sub("", unicodedata.normalize("NFKC", text)))
+    """`normalize_copy`, also without punctuation outside numbers."""
+    return normalize_copy(_PUNCTUATION.sub("", unicodedata.normalize("NFKC", text)))
 
 
 def _encode_group(group: str) -> bytes:

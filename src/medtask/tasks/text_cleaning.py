@@ -5,12 +5,19 @@ from __future__ import annotations
 import re
 import unicodedata
 
+import regex
+
+from medtask.records import Record
 from medtask.tables.cell_values import is_missing
 from medtask.unicode_text import find_noise, remove_noise
 
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 _CRLF = re.compile("\r\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Differences between copies of a text. They are part of the format of stored fingerprints.
+_IGNORED_IN_COPIES = regex.compile(r"[\s\p{Cc}\p{Cf}\p{Pi}\p{Pf}'\"`]")
+_DASH = regex.compile(r"[\p{Pd}\u2212]")
+_WHOLE_NUMBER = re.compile(r"0*(\d+?)(?:\.0+)?")
 
 
 def clean_text(text: str) -> str:
@@ -77,3 +84,21 @@ def make_text_key(text: str) -> str:
     Trained models store hashes of these keys. Labels and options are compared by `names`.
     """
     return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def normalize_copy(text: str) -> str:
+    """A text without case, blanks, invisible characters, quotes and punctuation at its ends."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return _DASH.sub("-", _IGNORED_IN_COPIES.sub("", folded)).strip(".,;:!?")
+
+
+def normalize_group(group: str) -> str:
+    """A group's name without case, blanks and the leading and decimal zeros of whole numbers."""
+    name = normalize_copy(group)
+    number = _WHOLE_NUMBER.fullmatch(name)
+    return number[1] if number else name
+
+
+def normalize_record_group(record: Record) -> str | None:
+    """The name of a record's group by `normalize_group`; None without a group."""
+    return None if record.group is None else normalize_group(record.group)

@@ -17,6 +17,7 @@ from medtask.near_duplicates import (
 )
 from medtask.tasks.row_fingerprints import hash_question
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import normalize_record_group
 from medtask.training.training_example import TrainingExample, format_question
 
 _WORST = 10
@@ -166,8 +167,8 @@ def find_leakage(question_index: QuestionIndex, is_validation: NDArray[np.bool_]
     )
     sides: tuple[list[str], list[str]] = ([], [])
     for example, apart in zip(question_index.examples, validation_flags, strict=True):
-        if example.record.group is not None:
-            sides[apart].append(example.record.group)
+        if (group := normalize_record_group(example.record)) is not None:
+            sides[apart].append(group)
     both = set(sides[0]) & set(sides[1])
     return LeakageReport(
         sum(validation_flags),

@@ -20,6 +20,7 @@ from medtask.display import quote
 from medtask.errors import InputError
 from medtask.near_duplicates import IndexArray, cluster_near_duplicates, merge_clusters
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import normalize_record_group
 from medtask.training.leakage import QuestionIndex
 from medtask.training.training_example import TrainingExample, list_labels, shuffle_by_hash
 
@@ -280,7 +281,7 @@ def _gather_clusters(
 def _cluster_questions(question_index: QuestionIndex) -> tuple[IndexArray, IndexArray]:
     """Clusters of equal questions and of rows of one group, and clusters of near duplicates."""
     keys = question_index.keys
-    groups = [example.record.group for example in question_index.examples]
+    groups = [normalize_record_group(example.record) for example in question_index.examples]
     bound = merge_equal_rows(merge_equal_rows(np.arange(len(keys)), keys), groups)
     return bound, cluster_near_duplicates(question_index.sketches)
 
@@ -292,7 +293,7 @@ def _count_near_duplicates(clusters: IndexArray) -> int:
 
 
 def _explain_failed_split(task: Task, examples: Sequence[TrainingExample]) -> str:
-    groups = {example.record.group for example in examples}
+    groups = {normalize_record_group(example.record) for example in examples}
     if task.group_column and len(groups) < len(examples):
         return (
             f"they belong to {len(groups):,} group{'s' * (len(groups) != 1)} of the column "

@@ -12,6 +12,7 @@ from medtask.display import quote_names
 from medtask.engines.model_metadata import EngineName, ModelMetadata
 from medtask.errors import InputError, UsageError
 from medtask.tasks.task import Task
+from medtask.tasks.text_cleaning import normalize_record_group
 from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
 
 
@@ -165,5 +166,5 @@ def _encode_gold(
     return LabelledTexts(
         tuple(example.prompt.text for example in examples),
         gold,
-        tuple(example.record.group for example in examples),
+        tuple(normalize_record_group(example.record) for example in examples),
     )

@@ -122,7 +122,6 @@ def _print_task_check(
 ) -> None:
     from medtask.runs.run_estimate import count_prompt_tokens
     from medtask.tables.read import validate_table
-    from medtask.tables.suspect_rows import describe_suspect_rows
     from medtask.tables.write_excel import MAX_CELL_LENGTH
     from medtask.tasks.cell_counts import (
         CellCounts,
@@ -154,8 +153,8 @@ def _print_task_check(
         show.print_fact("gold", line)
     for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
         show.print_warning(warning)
-    if survey.suspect_rows:
-        show.print_warning(describe_suspect_rows(survey.suspect_rows))
+    for warning in survey.describe_suspects():
+        show.print_warning(warning)
     if long_cells := survey.long_cells:
         show.print_warning(
             f"{format_count(long_cells, 'cell')} with more than {MAX_CELL_LENGTH:,} characters, "
