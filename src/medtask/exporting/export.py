@@ -90,7 +90,7 @@ def export(
 
     Args:
         model: A model reference, or the result of `medtask.train`.
-        to: The target: "merged" or "gguf".
+        to: The target: "merged", "gguf" or "ollama".
         out: The folder or file to write, which must not exist.
         quant: A quantisation of the target; by default the one that the target recommends.
         task: The task whose prompts are asked; by default the one that the model was trained for.
@@ -134,6 +134,7 @@ def export(
             path.name,
         )
         _publish(draft, path, manifest, target)
+    notes += writer.finish(request, path)
     return ExportedModel(path, manifest, parity, notes)
 
 

@@ -33,6 +33,11 @@ def open_exported(draft: Path) -> Engine:
     return load_model(str(draft), dtype="float32")
 
 
+def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:
+    """See `ExportWriter.finish`: there is nothing to do."""
+    return ()
+
+
 def write_merged(model: CausalModel, folder: Path) -> None:
     """Write config, tokenizer and merged weights, file by file as the base has them.
 

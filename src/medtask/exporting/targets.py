@@ -14,7 +14,7 @@ from medtask.errors import UsageError
 from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
 
-TargetName = Literal["merged", "gguf"]
+TargetName = Literal["merged", "gguf", "ollama"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,9 @@ class ExportWriter(Protocol):
 
     def open_exported(self, draft: Path) -> Engine:
         """Load the written files as an engine, for the comparison with the source."""
+
+    def finish(self, request: ExportRequest, path: Path) -> tuple[str, ...]:
+        """Register the published export with its system; returns notes for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,16 @@ class ExportTarget:
 _EXACT = ParityBounds(agreement=1.0, kl=1e-3)
 _NEARLY_EXACT = ParityBounds(agreement=0.99, kl=0.01)
 _QUANTIZED = ParityBounds(agreement=0.98, kl=0.05)
+_GGUF_BOUNDS: Mapping[str, ParityBounds] = {
+    "f32": _EXACT,
+    "f16": _NEARLY_EXACT,
+    "bf16": _NEARLY_EXACT,
+    "q8_0": _NEARLY_EXACT,
+    "q6_k": _QUANTIZED,
+    "q5_k_m": _QUANTIZED,
+    "q4_k_m": _QUANTIZED,
+    "q4_0": _QUANTIZED,
+}
 
 TARGETS: Mapping[TargetName, ExportTarget] = {
     target.name: target
@@ -106,18 +119,17 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             "a GGUF file, which llama.cpp and Ollama read",
             "medtask.exporting.gguf.writer",
             frozenset({"hf"}),
-            {
-                "f32": _EXACT,
-                "f16": _NEARLY_EXACT,
-                "bf16": _NEARLY_EXACT,
-                "q8_0": _NEARLY_EXACT,
-                "q6_k": _QUANTIZED,
-                "q5_k_m": _QUANTIZED,
-                "q4_k_m": _QUANTIZED,
-                "q4_0": _QUANTIZED,
-            },
+            _GGUF_BOUNDS,
             default_quantization="q4_k_m",
             suffix=".gguf",
+        ),
+        ExportTarget(
+            "ollama",
+            "a folder for Ollama: a GGUF file and a Modelfile",
+            "medtask.exporting.ollama",
+            frozenset({"hf"}),
+            _GGUF_BOUNDS,
+            default_quantization="q4_k_m",
         ),
     )
 }

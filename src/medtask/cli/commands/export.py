@@ -33,7 +33,8 @@ def export(
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option(metavar="TARGET", help="The format or system: merged or gguf.")
+        str | None,
+        typer.Option(metavar="TARGET", help="The format or system: merged, gguf or ollama."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The folder or file to write.")
@@ -77,7 +78,7 @@ def export(
     """Write a model for another system, and publish it only if it answers as its source does.
 
     --to names what is written: merged, a folder in transformers' format with the adapter merged;
-    gguf, a file for llama.cpp and Ollama.
+    gguf, a file for llama.cpp; ollama, a folder with such a file and a Modelfile.
     Before the export appears at its path, model and export are asked the same prompts: their
     tokens must be equal, and their answers and probabilities alike within the bounds of the target.
     """

@@ -83,6 +83,11 @@ def open_exported(draft: Path) -> Engine:
     return load_model(str(draft), dtype="file")
 
 
+def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:
+    """See `ExportWriter.finish`: there is nothing to do."""
+    return ()
+
+
 def write_gguf(model: CausalModel, path: Path, float_type: str, name: str) -> None:
     """Write a model, one tensor at a time.
 
