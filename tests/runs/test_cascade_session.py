@@ -60,7 +60,7 @@ def test_tables_manifest_and_report_name_the_rows_of_each_tier(finished: Run) ->
     assert json.loads((finished.folder / "report.json").read_text())["cascade"] is not None
     page = (finished.folder / "report.html").read_text()
     assert "Who answered the rows?" in page
-    assert "With 90 % probability, at most 5 % of" in page
+    assert "With 95 % probability, at most 5 % of" in page
     assert any("a student answers" in note for note in finished.notes)
 
 

@@ -52,7 +52,7 @@ from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.task import STUDENT_PASS, Task
 
-LEVEL = 0.9  # probability of the promise, over the random order
+LEVEL = 0.95  # probability of the promise, over the random order
 FIRST_ROWS = 400  # distinct prompts that the first student learns, at most
 FIRST_SHARE = 20  # ... and at most one of this many
 # A student is used only if it answers so many rows that at most this share of its own answers may
@@ -153,10 +153,10 @@ class Cascade:
     def _predict_round(self, part: CascadeRows, size: int) -> CascadeRound:
         """What is predicted if the student learns the first ``size`` prompts."""
         taught = self._read_taught(part, size)
+        student = fit_student(part.task, taught)  # before the clock starts: it imports packages
         started = time.perf_counter()
         confidence, differs = predict_held_out_answers(part.task, taught)
         seconds = time.perf_counter() - started
-        student = fit_student(part.task, taught)
         started = time.perf_counter()
         texts = taught.texts[:TIMED_ROWS]
         if student:

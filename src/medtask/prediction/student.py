@@ -16,7 +16,7 @@ from medtask.tasks.task import STUDENT_PASS, Task
 
 # Of these, the ones with the highest chi-squared statistic are kept.
 MAX_TERMS = 50_000
-STRENGTH = 10.0
+STRENGTH = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Student:
     classifier: Any
 
     def answer(self, record_ids: Sequence[str], texts: Sequence[str]) -> list[Answer]:
-        """The student's answers to texts; their probabilities are those that the model agrees."""
-        rows = self.classifier.predict(self.counts.count_texts(texts))
+        """The student's answers to texts; their probabilities estimate those of the model."""
+        rows = _normalize(self.task, self.classifier.predict(self.counts.count_texts(texts)))
         return [
             _make_answer(self.task, record_id, dict(zip(self.names, row, strict=True)))
             for record_id, row in zip(record_ids, rows.tolist(), strict=True)
@@ -67,7 +67,7 @@ def fit_student(task: Task, rows: TaughtRows) -> Student | None:
     from medtask.evaluation.baselines.text_classifier import count_terms, fit_text_classifier
 
     names, known, gold = _encode_answers(task, rows)
-    if not _can_be_learnt(gold):
+    if not len(known) or not _can_be_learnt(task, gold):
         return None
     try:
         counts = count_terms([rows.texts[row] for row in known])
@@ -93,7 +93,7 @@ def predict_held_out_answers(
 
     nothing = np.zeros(0), np.zeros(0, dtype=bool)
     names, known, gold = _encode_answers(task, rows)
-    if not _can_be_learnt(gold):
+    if not len(known) or not _can_be_learnt(task, gold):
         return nothing
     texts, groups = [rows.texts[row] for row in known], [rows.groups[row] for row in known]
     folds = build_folds(texts, gold, groups)
@@ -105,7 +105,7 @@ def predict_held_out_answers(
             )
             for train, other in folds
         ]
-        probabilities = predict_held_out(parts, names, _choose_settings(counts))
+        probabilities = _normalize(task, predict_held_out(parts, names, _choose_settings(counts)))
     except ValueError:
         return nothing
     held_out = np.concatenate([other for _, other in folds]).tolist()
@@ -144,19 +144,40 @@ def read_answer_value(task: Task, answer: Answer) -> Value | None:
 
 def _encode_answers(
     task: Task, rows: TaughtRows
-) -> tuple[tuple[str, ...], list[int], NDArray[np.int64]]:
-    """The outcomes, the rows that have an answer, and their answers as indices or as 0 and 1."""
+) -> tuple[tuple[str, ...], list[int], NDArray[np.float64]]:
+    """The outcomes, the rows that have an answer, and the probabilities of their outcomes.
+
+    Probabilities say more than the answer: a student needs half as many rows. Where they do not
+    lead to the answer, as with thresholds, they are 0 and 1.
+    """
     names = tuple(label.name for label in (task.labels if task.several else task.candidates))
-    values = [read_answer_value(task, answer) for answer in rows.answers]
-    known = [row for row, value in enumerate(values) if value is not None]
+    student_task, known, table = _drop_thresholds(task), [], []
+    for row, answer in enumerate(rows.answers):
+        value = read_answer_value(task, answer)
+        if value is None:
+            continue
+        given = (value,) if isinstance(value, str) else tuple(value)
+        shares = {name: float(name in given) for name in names}
+        if answer.probabilities and answer.probabilities.keys() == shares.keys():
+            own = _make_answer(student_task, "", dict(answer.probabilities))
+            if read_answer_value(task, own) == value:
+                shares = dict(answer.probabilities)
+        known.append(row)
+        table.append([shares[name] for name in names])
+    return names, known, np.array(table, dtype=np.float64).reshape(len(known), len(names))
+
+
+def _can_be_learnt(task: Task, gold: NDArray[np.float64]) -> bool:
+    """Whether the answers differ."""
+    decided = gold >= 0.5 if task.several else gold.argmax(axis=1)
+    return len(np.unique(decided, axis=0)) > 1
+
+
+def _normalize(task: Task, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities that sum to 1 for one label, from one regression per label."""
     if task.several:
-        table = [[name in (values[row] or ()) for name in names] for row in known]
-        return names, known, np.array(table, dtype=np.int64).reshape(len(known), len(names))
-    return names, known, np.array([names.index(str(values[row])) for row in known], dtype=np.int64)
-
-
-def _can_be_learnt(gold: NDArray[np.int64]) -> bool:
-    return len(np.unique(gold, axis=0)) > 1
+        return probabilities
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
 def _choose_settings(counts: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ _MAX_ENTRIES_OF_SHORT_TEXTS = 1_000_000
 
 
 def build_folds(
-    texts: Sequence[str], gold: NDArray[np.int64], groups: Sequence[str | None]
+    texts: Sequence[str], gold: NDArray[Any], groups: Sequence[str | None]
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Folds as (training rows, other rows) that keep groups together; none if there is one group.
 
@@ -64,9 +65,9 @@ class HeldOutRows:
     """Rows to fit on, and rows to predict."""
 
     train: TermCounts
-    train_gold: NDArray[np.int64]
+    train_gold: NDArray[Any]
     other: TermCounts
-    other_gold: NDArray[np.int64]
+    other_gold: NDArray[Any]
 
 
 def evaluate_settings(

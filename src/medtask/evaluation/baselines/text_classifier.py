@@ -33,6 +33,7 @@ FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 NORMAL_FORM: Literal["NFC"] = "NFC"
 _MAX_TERMS_PER_ANALYZER = 50_000
+MIN_SHARE = 0.001  # probabilities nearer to 0 or 1 are not distinguished
 # The weights are a dense table of terms by labels: many labels get fewer terms.
 _MAX_WEIGHTS = 10_000_000
 
@@ -113,7 +114,7 @@ class TextClassifier:
         labels: All labels, in the order of the probabilities.
         columns: The selected terms of each analyzer, as columns of its counts.
         transformers: The fitted TfidfTransformer of each analyzer.
-        classifier: A fitted OneVsRestClassifier.
+        classifier: A fitted OneVsRestClassifier, or `ProbabilityRegressions`.
     """
 
     labels: tuple[str, ...]
@@ -159,9 +160,27 @@ class TextClassifier:
         return vectorizers
 
 
+@dataclass(frozen=True, slots=True)
+class ProbabilityRegressions:
+    """One logistic regression per label, fitted on probabilities.
+
+    It predicts like a OneVsRestClassifier for several labels.
+    """
+
+    weights: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
+    multilabel_: bool = True
+
+    def predict_proba(self, terms: Any) -> NDArray[np.float64]:
+        """Probabilities [rows, labels]."""
+        from scipy.special import expit
+
+        return np.asarray(expit(terms @ self.weights + self.intercepts), dtype=np.float64)
+
+
 def fit_text_classifier(
     counts: TermCounts,
-    gold: NDArray[np.int64],
+    gold: NDArray[np.int64] | NDArray[np.float64],
     labels: Sequence[str],
     settings: ClassifierSettings,
 ) -> TextClassifier:
@@ -169,7 +188,8 @@ def fit_text_classifier(
 
     Args:
         counts: The rows.
-        gold: The index of each row's label [rows], or a table of 0 and 1 [rows, labels].
+        gold: The index of each row's label [rows], or a table of 0 and 1 [rows, labels], or a table
+            of the probability of each label.
         labels: The names of the labels.
         settings: See `ClassifierSettings`.
 
@@ -182,7 +202,12 @@ def fit_text_classifier(
     from sklearn.multiclass import OneVsRestClassifier
 
     parts = FEATURES[settings.features]
-    targets = gold if gold.ndim == 2 else np.asarray(labels, dtype=object)[gold].astype(str)
+    is_soft = gold.dtype.kind == "f"
+    targets: NDArray[Any]
+    if gold.ndim == 2:
+        targets = (gold >= 0.5).astype(np.int64) if is_soft else gold
+    else:
+        targets = np.asarray(labels, dtype=object)[gold].astype(str)
     columns = _select_terms(counts, parts, targets, min(settings.terms, _limit_terms(labels)))
     transformers, tables = {}, []
     for name in columns:
@@ -194,11 +219,35 @@ def fit_text_classifier(
     regression = LogisticRegression(
         C=settings.strength, solver="liblinear", dual=True, tol=0.1, random_state=0
     )
+    terms = hstack(tables, format="csr")
     with warnings.catch_warnings():
         # A fold may lack a label, and a weak penalty may need more iterations.
         warnings.simplefilter("ignore", UserWarning)
-        classifier = OneVsRestClassifier(regression).fit(hstack(tables, format="csr"), targets)
+        classifier = (
+            _fit_probabilities(regression, terms, np.asarray(gold, dtype=np.float64))
+            if is_soft
+            else OneVsRestClassifier(regression).fit(terms, targets)
+        )
     return TextClassifier(tuple(labels), columns, transformers, classifier)
+
+
+def _fit_probabilities(
+    regression: Any, terms: Any, shares: NDArray[np.float64]
+) -> ProbabilityRegressions:
+    """Fit on each row twice, with and without the label, weighted by its probability."""
+    from scipy.sparse import vstack
+
+    count = len(shares)
+    doubled = vstack([terms, terms], format="csr")
+    has_label = np.repeat([0, 1], count)
+    weights, intercepts = [], []
+    # Rows without any weight would be dropped, and with them a label that no row has.
+    for share in np.clip(shares, MIN_SHARE, 1 - MIN_SHARE).T:
+        row_weights = np.concatenate([1 - share, share])
+        fitted = regression.fit(doubled, has_label, sample_weight=row_weights)
+        weights.append(fitted.coef_[0].copy())
+        intercepts.append(float(fitted.intercept_[0]))
+    return ProbabilityRegressions(np.array(weights).T, np.array(intercepts))
 
 
 def _limit_terms(labels: Sequence[str]) -> int:

@@ -44,7 +44,7 @@ def _describe_promise(cascade: Mapping[str, Any]) -> str:
         f"threshold, {decision['threshold']:.4f}, was found on {decision['tested']:,} random rows "
         f"that the student had not learnt: {decision['accepted']:,} were above it, and in "
         f"{decision['differences']:,} of these the answers differed. The confidence of a student’s "
-        "answer is its own estimate that the model would give the same answer."
+        "answer is its own estimate of the model’s probability."
     )
 
 
