@@ -17,7 +17,7 @@ from medtask.tasks.load import load_task
 from medtask.tasks.task import STUDENT_PASS, Task
 from support.keyword_engine import WORDS, KeywordEngine, write_operations
 
-ROWS = 1_200
+ROWS = 2_400
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, str]]:
-    engine = KeywordEngine(noise=0.05)
+    engine = KeywordEngine(noise=0.02)
     texts = write_operations(ROWS)
     return [{"text": text, "purpose": engine.choose_label(text)} for text in texts]
 
@@ -42,7 +42,7 @@ def finished(
     task: Task, rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
     out = tmp_path_factory.mktemp("run") / "run"
-    return run(task, KeywordEngine(noise=0.05), rows, out=out, baselines=False, gold="purpose")
+    return run(task, KeywordEngine(noise=0.02), rows, out=out, baselines=False, gold="purpose")
 
 
 def read_answers(folder: Path) -> list[tuple[str, str]]:
@@ -80,18 +80,18 @@ def test_a_run_whose_engine_failed_is_resumed_with_the_same_answers(
     fails_after: int,
     tmp_path: Path,
 ) -> None:
-    broken = KeywordEngine(noise=0.05)
+    broken = KeywordEngine(noise=0.02)
     broken.fails_after = fails_after
     with pytest.raises(EngineError):
         run(task, broken, rows, out=tmp_path / "run", baselines=False)
-    resumed = run(task, KeywordEngine(noise=0.05), rows, out=tmp_path / "run", baselines=False)
+    resumed = run(task, KeywordEngine(noise=0.02), rows, out=tmp_path / "run", baselines=False)
     assert read_answers(resumed.folder) == read_answers(finished.folder)
 
 
 def test_a_finished_run_asks_nothing_again(
     task: Task, rows: list[dict[str, str]], finished: Run
 ) -> None:
-    engine = KeywordEngine(noise=0.05)
+    engine = KeywordEngine(noise=0.02)
     before = read_answers(finished.folder)
     again = run(task, engine, rows, out=finished.folder, baselines=False, gold="purpose")
     assert (engine.prompt_count, again.new_answers) == (0, 0)
@@ -105,7 +105,7 @@ def test_a_run_is_not_resumed_with_another_alpha_or_number_of_rows(
 ) -> None:
     for options in ({"cascade": 0.02}, {"limit": 100}):
         with pytest.raises(RunMismatch, match=r"cascade\."):
-            run(task, KeywordEngine(noise=0.05), rows, out=finished.folder, **options)  # type: ignore[arg-type]
+            run(task, KeywordEngine(noise=0.02), rows, out=finished.folder, **options)  # type: ignore[arg-type]
 
 
 def test_a_calibration_is_not_fitted_on_rows_that_a_student_answered(
@@ -137,7 +137,7 @@ class SlowEngine(KeywordEngine):
         print(self.prompt_count, flush=True)
         return super().score_batch(batch)
 
-engine = SlowEngine(noise=0.05)
+engine = SlowEngine(noise=0.02)
 engine.ms_per_row = 3.0
 run(load_task(sys.argv[1]), engine, sys.argv[2], out=sys.argv[3], baselines=False)
 """
@@ -161,10 +161,10 @@ def test_a_killed_run_is_resumed_with_the_same_answers(
                 break
         time.sleep(0.5)
         process.send_signal(signal.SIGKILL)
-    engine = KeywordEngine(noise=0.05)
+    engine = KeywordEngine(noise=0.02)
     resumed = run(task, engine, table, out=out, baselines=False)
     assert engine.prompt_count < ROWS - prompts
     # The table is another file, so the random order is another one.
     assert {name for _, name in read_answers(resumed.folder)} == {"first", STUDENT_PASS}
-    whole = run(task, KeywordEngine(noise=0.05), table, out=tmp_path / "whole", baselines=False)
+    whole = run(task, KeywordEngine(noise=0.02), table, out=tmp_path / "whole", baselines=False)
     assert read_answers(resumed.folder) == read_answers(whole.folder)
