@@ -142,10 +142,18 @@ def test_a_changed_chat_template_is_another_model_for_a_resumed_run(
     assert resume(2).new_answers == 1
 
 
+def test_small_models_are_loaded_in_float32_on_any_processor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medtask.hardware._has_native_bf16", lambda: True)
+    assert load_model(str(folder)).info.identity["dtype"] == "float32"
+
+
 def test_a_processor_with_bfloat16_loads_float32_if_only_that_is_packed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medtask.hardware._has_native_bf16", lambda: True)
+    monkeypatch.setattr("medtask.engines.hf.load_plan.FLOAT32_PARAMETERS", 0)
     monkeypatch.setattr(
         "medtask.engines.hf.load.PROBE_TOLERANCES", {"bfloat16": 0.0, "float32": 1e-4}
     )
@@ -162,6 +170,7 @@ def test_the_second_load_uses_the_result_of_the_first_probe(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("medtask.hardware._has_native_bf16", lambda: True)
+    monkeypatch.setattr("medtask.engines.hf.load_plan.FLOAT32_PARAMETERS", 0)
     monkeypatch.setattr(
         "medtask.engines.hf.load.PROBE_TOLERANCES", {"bfloat16": 0.0, "float32": 1e-4}
     )

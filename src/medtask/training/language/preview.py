@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from medtask.engines.files.model_files import locate_model
 from medtask.engines.files.weights import count_parameters, dequantize_gguf
+from medtask.engines.hf.load_plan import choose_number_format
 from medtask.hardware import choose_device, inspect_machine
 from medtask.training.language.base_model import check_language_base
 from medtask.training.language.batching import count_batches
@@ -29,9 +30,10 @@ def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> l
     machine = inspect_machine()
     files = locate_model(recipe.base)
     source = dequantize_gguf(files.path)[0] if files.is_gguf else files.path
-    layout = read_model_dimensions(AutoConfig.from_pretrained(source), count_parameters(files))
+    parameters = count_parameters(files)
+    layout = read_model_dimensions(AutoConfig.from_pretrained(source), parameters)
     device = choose_device(recipe.device, machine)
-    natural = "bfloat16" if not device.startswith("cpu") or machine.native_bf16 else "float32"
+    natural = choose_number_format(device, machine, parameters)
     number = recipe.spec.quantize or (natural if recipe.dtype == "auto" else recipe.dtype)
     free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes
     allowed = min(free, recipe.memory) if recipe.memory is not None else free
