@@ -14,7 +14,8 @@ from typing import Any
 from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_path
 from medtask.engines.files.weights import hash_model_files, hash_weights
-from medtask.engines.registry import load_model
+from medtask.engines.load_options import Dtype
+from medtask.engines.registry import choose_engine, is_installed, load_model
 from medtask.errors import EngineError, UsageError
 from medtask.exporting.export_card import write_export_card
 from medtask.exporting.export_manifest import (
@@ -84,13 +85,14 @@ def export(
     check: bool = True,
     force: bool = False,
     rows: int = PARITY_PROMPTS,
+    register: str = "",
     on_step: Callable[[str], None] = _IGNORED_STEP,
 ) -> ExportedModel:
     """Export a model, and publish it only if it answers as its source does.
 
     Args:
         model: A model reference, or the result of `medtask.train`.
-        to: The target: "merged", "gguf" or "ollama".
+        to: The target: "merged", "gguf", "ollama" or "mlflow".
         out: The folder or file to write, which must not exist.
         quant: A quantisation of the target; by default the one that the target recommends.
         task: The task whose prompts are asked; by default the one that the model was trained for.
@@ -98,6 +100,7 @@ def export(
         check: Compare the exported model with its source.
         force: Publish the model although the comparison failed; the card then says so.
         rows: The number of prompts to compare.
+        register: The name under which MLflow registers the model.
         on_step: Called with a description of each step.
 
     Returns:
@@ -112,7 +115,7 @@ def export(
     reference = str(model.path if isinstance(model, TrainedModel) else model)
     target, path = find_target(to), Path(out).expanduser()
     source = open_source(reference)
-    request = ExportRequest(source, target.choose_quantization(quant), path.stem)
+    request = ExportRequest(source, target.choose_quantization(quant), path.stem, task, register)
     _check_request(request, target, path)
     prompts = _choose_prompts(source, task, table, rows) if check else []
     with _open_draft(path, target) as draft:
@@ -235,7 +238,7 @@ def _check_draft(
     on_step: Callable[[str], None],
 ) -> Parity:
     on_step(f"Asking {request.source.reference} {len(prompts):,} prompts")
-    expected = _load_and_ask(request.source.reference, prompts, dtype="float32")
+    expected = _load_and_ask(request.source.reference, prompts)
     on_step("Asking the exported model the same prompts")
     problems = writer.check(request, draft)
     engine = writer.open_exported(draft)
@@ -247,8 +250,13 @@ def _check_draft(
     return replace(parity, problems=(*problems, *parity.problems))
 
 
-def _load_and_ask(reference: str, prompts: Sequence[Prompt], **options: Any) -> ModelOutputs:
-    engine = load_model(reference, **options)
+def _load_and_ask(reference: str, prompts: Sequence[Prompt]) -> ModelOutputs:
+    """The outputs of a model, in float32 where the engine computes in number formats."""
+    has_formats = "dtype" in choose_engine(reference).spec.option_fields
+    # A GGUF file is compared as it is stored, where llama.cpp can read it.
+    is_stored = Path(reference).suffix == ".gguf" and is_installed("llamacpp")
+    dtype: Dtype = "auto" if not has_formats else "file" if is_stored else "float32"
+    engine = load_model(reference, dtype=dtype)
     try:
         return collect_outputs(engine, prompts)
     finally:

@@ -13,8 +13,9 @@ from medtask.engines.base import Engine
 from medtask.errors import UsageError
 from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
+from medtask.tasks.task import Task
 
-TargetName = Literal["merged", "gguf", "ollama"]
+TargetName = Literal["merged", "gguf", "ollama", "mlflow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,15 @@ class ExportRequest:
         source: The model.
         quantization: A quantisation of the target; "" for a target that has none.
         name: The name of the exported model, from the output path.
+        task: The task whose prompts are compared; None for the one that it was trained for.
+        register: The name in the registry of the target; "" to leave it unregistered.
     """
 
     source: ExportSource
     quantization: str
     name: str
+    task: Task | None = None
+    register: str = ""
 
 
 class ExportWriter(Protocol):
@@ -130,6 +135,13 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"hf"}),
             _GGUF_BOUNDS,
             default_quantization="q4_k_m",
+        ),
+        ExportTarget(
+            "mlflow",
+            "an MLflow model: a Python function on data frames, as code",
+            "medtask.exporting.mlflow",
+            frozenset({"hf", "encoder", "linear", "hybrid"}),
+            {"": _EXACT},
         ),
     )
 }

@@ -34,7 +34,9 @@ def export(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option(metavar="TARGET", help="The format or system: merged, gguf or ollama."),
+        typer.Option(
+            metavar="TARGET", help="The format or system: merged, gguf, ollama or mlflow."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="The folder or file to write.")
@@ -53,6 +55,9 @@ def export(
     rows: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of prompts to compare.")
     ] = DEFAULT_ROWS,
+    register: Annotated[
+        str, typer.Option(metavar="NAME", help="With --to mlflow: register the model in MLflow.")
+    ] = "",
     unchecked: Annotated[
         bool,
         typer.Option("--no-check", help="Do not compare the exported model with its source."),
@@ -78,7 +83,8 @@ def export(
     """Write a model for another system, and publish it only if it answers as its source does.
 
     --to names what is written: merged, a folder in transformers' format with the adapter merged;
-    gguf, a file for llama.cpp; ollama, a folder with such a file and a Modelfile.
+    gguf, a file for llama.cpp; ollama, a folder with such a file and a Modelfile;
+    mlflow, a Python function on data frames.
     Before the export appears at its path, model and export are asked the same prompts: their
     tokens must be equal, and their answers and probabilities alike within the bounds of the target.
     """
@@ -98,7 +104,14 @@ def export(
     _export(
         model,
         question,
-        {"to": to, "out": out, "quant": quant, "check": not unchecked, "force": force},
+        {
+            "to": to,
+            "out": out,
+            "quant": quant,
+            "check": not unchecked,
+            "force": force,
+            "register": register,
+        },
         quiet=quiet,
         as_json=as_json,
     )
