@@ -40,13 +40,17 @@ def test_statistics_count_rows_and_keep_a_bounded_sample(surgery_task: Task) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("limit", "selects_examples"),
+    [("MAX_BUILT_PROMPTS", False), ("MAX_PROMPTS_WITH_EXAMPLES", True)],
+)
 def test_prompts_of_a_large_table_are_built_for_a_sample(
-    surgery_task: Task, monkeypatch: pytest.MonkeyPatch
+    surgery_task: Task, monkeypatch: pytest.MonkeyPatch, limit: str, selects_examples: bool
 ) -> None:
-    monkeypatch.setattr(dataset_statistics, "MAX_BUILT_PROMPTS", 500)
+    monkeypatch.setattr(dataset_statistics, limit, 500)
     texts = [f"stent {row % 1500}" if row % 5 else "" for row in range(5000)]
     records = [Record(str(row), {"procedure": text}) for row, text in enumerate(texts)]
-    statistics = DatasetStatistics(len(records))
+    statistics = DatasetStatistics(len(records), selects_examples=selects_examples)
     assert list(collect_statistics(surgery_task, records, statistics)) == records
     assert statistics.rows == 5000
     assert 400 < statistics.built_rows < 600

@@ -207,7 +207,7 @@ def _collect_statistics(task: Task, table: Table) -> DatasetStatistics:
     require_columns(task, table)
     survey = validate_table(table, task.id_column)
     require_extras(task, table)
-    statistics = DatasetStatistics(survey.rows)
+    statistics = DatasetStatistics(survey.rows, selects_examples=task.pool is not None)
     for _ in collect_statistics(task, read_records(task, table), statistics):
         pass
     if not statistics.sample:

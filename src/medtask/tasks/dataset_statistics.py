@@ -16,7 +16,9 @@ from medtask.tasks.task import Task
 
 SAMPLE_PROMPTS = 512
 LONGEST_PROMPTS = 32
-MAX_BUILT_PROMPTS = 20_000  # beyond, prompts are built for a random sample of this many rows
+# Beyond, prompts are built for a random sample of this many rows: of fewer for a task that selects
+# examples for each row, which takes milliseconds.
+MAX_BUILT_PROMPTS, MAX_PROMPTS_WITH_EXAMPLES = 20_000, 2_000
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class DatasetStatistics:
     Attributes:
         table_rows: The rows of the table, if they are known before: prompts are built for all rows
             of a small table, and for a sample of a large one.
+        selects_examples: Whether examples are selected for each row.
         rows: The rows that were counted.
         gold_rows: Rows with gold.
         built_rows: Rows for which a prompt was built.
@@ -38,6 +41,7 @@ class DatasetStatistics:
     """
 
     table_rows: int = 0
+    selects_examples: bool = False
     rows: int = 0
     gold_rows: int = 0
     built_rows: int = 0
@@ -47,9 +51,14 @@ class DatasetStatistics:
     longest: list[Prompt] = field(default_factory=list)
 
     @property
+    def max_built_rows(self) -> int:
+        """The most rows for which prompts are built, about."""
+        return MAX_PROMPTS_WITH_EXAMPLES if self.selects_examples else MAX_BUILT_PROMPTS
+
+    @property
     def is_sampled(self) -> bool:
         """Whether prompts are built for a sample of the rows only."""
-        return self.table_rows > MAX_BUILT_PROMPTS
+        return self.table_rows > self.max_built_rows
 
     @property
     def built_prompts(self) -> int:
@@ -86,7 +95,8 @@ def collect_statistics(
         statistics.gold_rows += record.gold is not None
         if statistics.is_sampled:
             statistics.hashes.append(_hash_cells(record, columns))
-        if not statistics.is_sampled or rng.random() * statistics.table_rows < MAX_BUILT_PROMPTS:
+        chance = statistics.max_built_rows / max(1, statistics.table_rows)
+        if not statistics.is_sampled or rng.random() < chance:
             _add_prompt(build_prompt(task, record), statistics, longest, rng)
         yield record
     statistics.longest = [

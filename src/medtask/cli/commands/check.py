@@ -141,7 +141,8 @@ def _print_task_check(
     require_extras(task, table)
     gold = task.gold_column or ""
     gold_task, form_notes = read_gold_column(task, ((row, row.get(gold)) for row in table))
-    statistics, gold_cells = DatasetStatistics(survey.rows), CellCounts(form_notes=form_notes)
+    statistics = DatasetStatistics(survey.rows, selects_examples=task.pool is not None)
+    gold_cells = CellCounts(form_notes=form_notes)
     records = collect_statistics(task, read_records(gold_task, table), statistics)
     if task.gold_column:
         records = count_gold_cells(task, records, task.gold_column, gold_cells)
