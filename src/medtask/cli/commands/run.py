@@ -28,7 +28,7 @@ from medtask.cli.inputs import (
 from medtask.cli.model_options import add_load_options, load_shown_engine
 from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
-from medtask.display import format_count
+from medtask.display import format_count, format_path
 from medtask.engines.load_options import LoadOptions
 from medtask.tables.read_options import ReadOptions
 
@@ -105,6 +105,8 @@ def run(
 
     Running the same command again resumes an interrupted run; answered rows are not repeated.
     """
+    if not quiet:  # before the imports, which take most of the time until the next line
+        show.print_line(f"Reading {format_path(task)}", stderr=True)
     from medtask.cli.progress import RunProgressDisplay
     from medtask.runs.local_run import run as run_task
     from medtask.tasks.load import load_task
