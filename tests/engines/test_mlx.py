@@ -187,8 +187,12 @@ def test_batches_that_leak_are_noticed_at_start_and_given_up(
 
 
 def test_a_model_whose_caches_cannot_be_batched_is_read_row_by_row(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The result of an earlier probe of this folder is not used.
+    monkeypatch.setattr(
+        "medtask.engines.files.probe_results.find_probe_folder", lambda: tmp_path / "probes"
+    )
     monkeypatch.delattr("mlx_lm.models.cache.KVCache.merge")
     engine = load_mlx(str(folder))
     assert not engine.runner.batched

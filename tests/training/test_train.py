@@ -156,7 +156,7 @@ def test_a_training_without_gain_is_reported(
 def test_a_folder_in_use_for_something_else_is_left_alone(tmp_path: Path, base: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.doc").write_text("mine")
-    with pytest.raises(UsageError, match="in use"):
+    with pytest.raises(UsageError, match="contains something else"):
         train_tasks(
             [TaskData(make_task(tmp_path / "task"), make_rows())],
             make_recipe(base),

@@ -36,7 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[HfEngine]:
-    engine = load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu"))
+    engine = load_hf("smollm2-135m", LoadOptions(dtype="float32", device="cpu"), trainable=True)
     yield engine
     engine.close()
 

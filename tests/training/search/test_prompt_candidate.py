@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from medtask.errors import UsageError
 from medtask.records import Record
 from medtask.training.search.prompt_candidate import (
     PromptCandidate,
     apply_candidate,
+    check_examples_allowed,
     clean_instruction,
     extract_candidate,
     make_example,
     narrow_task,
     read_definitions,
-    supports_examples,
     write_definitions,
 )
 from support.prompt_search import TASK, write_task
@@ -62,10 +65,10 @@ def test_the_whole_row_of_an_example_does_not_hold_gold(tmp_path: Path) -> None:
 
 
 def test_a_column_named_answer_keeps_rows_from_being_examples(tmp_path: Path) -> None:
-    assert supports_examples(write_task(tmp_path))
-    assert not supports_examples(
-        write_task(tmp_path, text=TASK.replace("{{ procedure }}", "{{ answer }}"))
-    )
+    check_examples_allowed(write_task(tmp_path))
+    task = write_task(tmp_path, text=TASK.replace("{{ procedure }}", "{{ answer }}"))
+    with pytest.raises(UsageError, match='column named "answer"'):
+        check_examples_allowed(task)
 
 
 def test_a_search_asks_the_first_pass_with_fixed_thresholds(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def bench(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed and memory by batch size, and choose the size that runs of the task use.
+    """Measure speed and memory by batch size; runs use the best size.
 
     The same rows are asked with each size. Ctrl-C ends the measurements and shows those made so
     far.
