@@ -80,7 +80,7 @@ def export(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model for another system, and compare it with its source.
+    """Write a model for another system, and compare the two.
 
     --to names what is written: merged, a folder in transformers' format with the adapter merged;
     gguf, a file for llama.cpp; ollama, a folder with such a file and a Modelfile;
