@@ -15,6 +15,7 @@ from medtask.engines.model_metadata import read_model_metadata
 from medtask.errors import UsageError
 from medtask.hardware import inspect_machine
 from medtask.runs.signals import Interrupted, SignalState
+from medtask.tasks.row_fingerprints import fingerprint_rows, make_row_key, write_fingerprints
 from medtask.training import auto
 from medtask.training.attempts import Candidate
 from medtask.training.auto import BudgetSignals, fit_auto
@@ -110,6 +111,18 @@ def test_a_base_that_is_not_tried_is_noted(tmp_path: Path, monkeypatch: pytest.M
     recipe = Recipe("auto", bases=("smollm2-135m",), budget=1e-6)
     result = fit_auto([data], recipe, make_training_context(tmp_path))
     assert any(note.startswith("smollm2-135m was not tried") for note in result.notes)
+
+
+def test_validation_rows_that_chose_the_words_of_the_task_can_choose_the_method(
+    tmp_path: Path,
+) -> None:
+    data = make_training_data(make_task(tmp_path / "task"))
+    keys = [make_row_key(data.task, one.record, one.prompt) for one in data.validation]
+    write_fingerprints(tmp_path / "rows.json", [fingerprint_rows(keys, "tuning", "salt")])
+    tuned = replace(data, task=replace(data.task, tuning_rows=tmp_path / "rows.json"))
+    context = make_training_context(tmp_path)
+    result = fit_auto([tuned], Recipe("auto", budget=1e-6), context)
+    assert "accuracy" in result.notes[0]
 
 
 def test_kinds_without_labels_are_refused(tmp_path: Path) -> None:

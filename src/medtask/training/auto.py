@@ -183,6 +183,9 @@ def fit_auto(
             "--method auto chooses by validation rows, and there are none",
             fix="give more rows with gold, or choose --method linear",
         )
+    if data.task.tuning_rows is not None:
+        # They can be all validation rows; that they chose the words is the same for all candidates.
+        data = replace(data, task=replace(data.task, tuning_rows=None))
     budget_s = DEFAULT_BUDGET_S if recipe.budget is None else recipe.budget
     deadline = time.monotonic() + (1 - _BLEND_SHARE) * budget_s
     search = _Search(data, recipe, context, deadline)
