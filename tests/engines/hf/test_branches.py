@@ -199,11 +199,13 @@ def test_neither_order_nor_budget_changes_a_number(
 
 def test_tokens_shared_by_branches_are_read_and_counted_once(engine: HfEngine) -> None:
     prompts = make_prompts("labels")[:1]
-    alone = [
-        next(iter(engine.score([replace(prompts[0], branches=(branch,))])))
-        for branch in PREFIXED_BRANCHES
-    ]
-    together = next(iter(engine.score(prompts)))
+
+    def score_uncached(branches: tuple[Branch, ...]) -> Scores:
+        engine.runner.clear_prefix()
+        return next(iter(engine.score([replace(prompts[0], branches=branches)])))
+
+    alone = [score_uncached((branch,)) for branch in PREFIXED_BRANCHES]
+    together = score_uncached(prompts[0].branches)
     assert together.tokens_read + together.tokens_reused == sum(
         scores.tokens_read + scores.tokens_reused for scores in alone
     )

@@ -148,6 +148,10 @@ def reference_texts(engine: HfEngine) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8], indirect=True)
+def count_all_tokens(result: Generated) -> int:
+    return result.tokens_read + result.tokens_reused
+
+
 def test_rows_written_together_say_what_each_says_alone(
     engine: HfEngine, reference_texts: dict[str, str], rows: int
 ) -> None:
@@ -326,11 +330,9 @@ def test_rows_of_one_group_share_what_they_were_shown_before(llama: HfEngine) ->
         row: result.text for row, result in alone.items()
     }
     for row, result in written.items():
-        assert result.tokens_read + result.tokens_reused == alone[row].tokens_read
-    read, full = (
-        sum(result.tokens_read - result.tokens for result in results.values())
-        for results in (written, alone)
-    )
+        assert count_all_tokens(result) == count_all_tokens(alone[row])
+    read = sum(result.tokens_read - result.tokens for result in written.values())
+    full = sum(count_all_tokens(result) - result.tokens for result in alone.values())
     assert read < full / 2
 
 
@@ -586,12 +588,9 @@ def test_a_choice_is_thought_about_with_its_options_in_sight(llama: HfEngine) ->
     with_options = replace(
         plain, branches=(Branch("", ("A", "B"), ask="\n\nA: rest\nB: operate", weigh="text"),)
     )
-    longer = generate_texts(llama, [with_options], replace(LONG_LIMITS, think=True))[
-        "0"
-    ].tokens_read
-    assert (
-        longer > generate_texts(llama, [plain], replace(LONG_LIMITS, think=True))["0"].tokens_read
-    )
+    limits = replace(LONG_LIMITS, think=True)
+    longer = generate_texts(llama, [with_options], limits)["0"]
+    assert count_all_tokens(longer) > count_all_tokens(generate_texts(llama, [plain], limits)["0"])
 
 
 def test_what_is_written_under_a_schema_satisfies_it_unless_its_tokens_are_used_up(

@@ -70,7 +70,7 @@ class HfDecodingBackend:
         self.max_running = max_running
         self._runner = runner
         self._budget_tokens = budget_tokens
-        self._prefix_length = len(find_common_prefix(seqs))
+        self._prefix_length = runner.choose_prefix_length(find_common_prefix(seqs), len(seqs))
         self._prefix_cache = KvCache()
         self._rows: list[DecodingSequence] = []  # by slot
         self._slots = KvSlots(max_running)

@@ -159,7 +159,9 @@ class HfEngine(PackedEngine):
 
     def _forward_pack(self, pack: Sequence[PromptRequest], shared_tokens: int) -> list[Scores]:
         start = time.perf_counter()
-        prefix_tokens_read = self.runner.cache_prefix(pack[0].paths[0][:shared_tokens])
+        prefix = pack[0].paths[0][:shared_tokens]
+        shared_tokens = self.runner.choose_prefix_length(prefix, len(pack))
+        prefix_tokens_read = self.runner.cache_prefix(prefix[:shared_tokens])
         read = self.runner.score_requests(
             [request.tokenized_branches for request in pack], self.budget_tokens
         )

@@ -15,8 +15,9 @@ from torch import Tensor
 from medtask.engines.hf.attention import run_forward_pass
 from medtask.engines.hf.lm_head import LmHead
 from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass
-from medtask.engines.tokens.chat import TokenizedBranch
+from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix
 from medtask.engines.tokens.token_tree import TokenTree, build_token_tree
+from medtask.engines.tokens.trie import count_node_tokens, list_node_paths
 from medtask.engines.tokens.trie_scoring import (
     LogprobQuery,
     QueryLogprobs,
@@ -25,31 +26,68 @@ from medtask.engines.tokens.trie_scoring import (
 )
 from medtask.records import BranchScores
 
+# A pass over few tokens takes as long as one over about this many: the weights must be read.
+MIN_PASS_TOKENS = 32
+# Nodes of the tries are read with the rows if they add at most this share of tokens.
+MAX_NODE_SHARE = 1 / 8
+
 
 class HfModelRunner:
     """A decoder with packed attention and its head; caches the keys and values of the last shared
     prefix.
+
+    Attributes:
+        prefix_cache: Keys and values of the prefix that passes attend to.
     """
 
     def __init__(self, decoder: Any, head: LmHead, device: torch.device) -> None:
         self.decoder = decoder
         self.head = head
         self.device = device
-        self.prefix_tokens: TokenIds = ()
         self.prefix_cache = KvCache()
+        self._cached_tokens: TokenIds = ()
+        self._cached = KvCache()
+        self._last_shared_tokens: TokenIds = ()
+
+    def choose_prefix_length(self, tokens: TokenIds, rows: int) -> int:
+        """The number of ``tokens``, which all rows of a pack share, to read as its prefix.
+
+        Few rows read tokens again rather than replace a cached prefix that is a little shorter: a
+        single row shares all of its tokens with itself. What two such packs in a row share is
+        worth caching.
+        """
+        # In 16 bits, the last digits of a row's probabilities would depend on the packs before it.
+        if self.head.weight.dtype != torch.float32:
+            return len(tokens)
+        cached = count_common_prefix([self._cached_tokens, tokens])
+        repeated = count_common_prefix([self._last_shared_tokens, tokens])
+        self._last_shared_tokens = tokens
+        if rows * (len(tokens) - cached) > len(tokens):
+            return len(tokens)
+        return repeated if repeated > cached + MIN_PASS_TOKENS else cached
 
     def cache_prefix(self, tokens: TokenIds) -> int:
         """Read a shared prefix unless it is cached; returns the number of tokens read."""
-        if self.prefix_tokens == tokens:
+        if self._cached_tokens == tokens:
+            self.prefix_cache = self._cached
             return 0
-        self.prefix_tokens, self.prefix_cache = (), KvCache()
+        if not tokens:
+            self.prefix_cache = KvCache()
+            return 0
+        is_start = self._cached_tokens[: len(tokens)] == tokens
+        if is_start and self.head.weight.dtype == torch.float32:
+            self.prefix_cache = self._cached.truncate(len(tokens))
+            return 0
+        self._cached_tokens, self._cached, self.prefix_cache = (), KvCache(), KvCache()
         cache = KvCache()
-        if tokens:
-            run_forward_pass(
-                self.decoder, build_pass([Segment(tokens)], KvCache(), cache, self.device)
-            )
-        self.prefix_tokens, self.prefix_cache = tokens, cache
+        run_forward_pass(self.decoder, build_pass([Segment(tokens)], KvCache(), cache, self.device))
+        self._cached_tokens, self._cached, self.prefix_cache = tokens, cache, cache
         return len(tokens)
+
+    def clear_prefix(self) -> None:
+        """Forget the cached prefix: its memory is needed, or the weights have changed."""
+        self._cached_tokens, self._cached, self.prefix_cache = (), KvCache(), KvCache()
+        self._last_shared_tokens = ()
 
     def score_requests(
         self, requests: Sequence[Sequence[TokenizedBranch]], budget_tokens: int
@@ -77,6 +115,9 @@ class HfModelRunner:
 class _PackReader:
     """Answers the queries of one pack. The first queries are answered from the trees of the
     requests, later ones continue them. ``tokens_read`` counts the tokens of each request.
+
+    All nodes of the tries are read with the trees if these have few tokens: reading a node that is
+    not needed costs less than a further pass.
     """
 
     def __init__(
@@ -91,24 +132,31 @@ class _PackReader:
         self._budget_tokens = budget_tokens
         self._cache = KvCache()
         self._request_of_row = [index for index, request in enumerate(requests) for _ in request]
+        self._hidden: Tensor | None = None
         # By row and tokens: the cache indices of the tokens after the prefix.
         self._chains: dict[tuple[int, TokenIds], list[int]] = {}
 
     def compute_logprobs(self, queries: Sequence[LogprobQuery]) -> list[QueryLogprobs]:
         """Implements trie_scoring.LogprobsFunction."""
-        if not self._chains:
-            hidden = self._read_trees()
+        if self._hidden is None:
+            self._hidden = self._read_trees()
             chains = [self._chains[query.row, query.tokens] for query in queries]
-            targets = self._compute_targets(queries, chains, hidden)
-            return self._compute_choices(queries, hidden[[chain[-1] for chain in chains]], targets)
-        hidden = torch.cat([self._continue(part) for part in self._split(queries)])
+            targets = self._compute_targets(queries, chains, self._hidden)
+            last = self._hidden[[chain[-1] for chain in chains]]
+            return self._compute_choices(queries, last, targets)
+        if (queries[0].row, queries[0].tokens) in self._chains:
+            hidden = self._hidden[[self._chains[query.row, query.tokens][-1] for query in queries]]
+        else:
+            hidden = torch.cat([self._continue(part) for part in self._split(queries)])
         return self._compute_choices(queries, hidden, [{} for _ in queries])
 
     def _read_trees(self) -> Tensor:
         """Read the tree of each request; returns the hidden states of all their tokens."""
+        paths_of_branches = self._list_paths()
+        branch_paths = iter(paths_of_branches)
         trees = [
             build_token_tree(
-                [path for branch in request for path in branch.paths],
+                [path for _ in request for path in next(branch_paths)],
                 self._runner.prefix_cache.tokens,
                 self._budget_tokens,
             )
@@ -133,11 +181,30 @@ class _PackReader:
             for tree, index in zip(trees, indices, strict=True)
             for end in tree.path_ends
         )
-        branches = (branch for request in self._requests for branch in request)
-        for row, branch in enumerate(branches):
-            for path in branch.paths:
+        for row, paths in enumerate(paths_of_branches):
+            for path in paths:
                 self._chains[row, path] = next(chains)
         return torch.cat(hidden)
+
+    def _list_paths(self) -> list[Sequence[TokenIds]]:
+        """The token sequences to read for each branch."""
+        branches = [branch for request in self._requests for branch in request]
+        paths = [branch.paths for branch in branches]
+        own_tokens = sum(
+            max(len(branch.prefix_tokens) - self._runner.prefix_cache.tokens for branch in request)
+            for request in self._requests
+        )
+        limit = max(MIN_PASS_TOKENS, own_tokens * MAX_NODE_SHARE)
+        tries = {id(branch.trie): branch.trie for branch in branches if branch.trie}
+        counts = {key: count_node_tokens(trie) for key, trie in tries.items()}
+        if sum(counts[id(branch.trie)] for branch in branches if branch.trie) > limit:
+            return list(paths)
+        return [
+            (*own, *(branch.prefix_tokens + path for path in list_node_paths(branch.trie)))
+            if branch.trie
+            else own
+            for branch, own in zip(branches, paths, strict=True)
+        ]
 
     def _continue(self, queries: Sequence[LogprobQuery]) -> Tensor:
         """Read the tokens that queries add to earlier ones; returns their last hidden states."""

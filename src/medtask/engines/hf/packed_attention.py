@@ -56,6 +56,16 @@ class KvCache:
         self.layers[layer] = keys, values
         return keys, values
 
+    def truncate(self, tokens: int) -> KvCache:
+        """The first ``tokens`` tokens, without copies."""
+        return KvCache(
+            tokens,
+            {
+                layer: (keys[:tokens], values[:tokens])
+                for layer, (keys, values) in self.layers.items()
+            },
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

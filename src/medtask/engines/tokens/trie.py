@@ -199,6 +199,23 @@ def logsumexp(values: NDArray[np.floating]) -> float:
     return float(peak) + math.log(float(np.exp(values - peak).sum(dtype=np.float64)))
 
 
+def list_node_paths(root: TrieNode) -> Iterator[tuple[int, ...]]:
+    """The tokens from the root to each node below it."""
+    for child in root.children:
+        if isinstance(child, TrieNode):
+            yield child.edge_tokens
+            yield from (child.edge_tokens + path for path in list_node_paths(child))
+
+
+def count_node_tokens(root: TrieNode) -> int:
+    """The number of tokens of all nodes below the root."""
+    return sum(
+        len(child.edge_tokens) + count_node_tokens(child)
+        for child in root.children
+        if isinstance(child, TrieNode)
+    )
+
+
 def compute_mean_label_tokens(root: TrieNode) -> float:
     """The mean over the labels of the number of tokens read to distinguish a label from all others,
     without the label's own branch token.

@@ -232,7 +232,7 @@ def _validate(training: _LanguageTraining) -> ValidationResult:
             )
         else:
             # The cached prefix was computed with earlier weights.
-            training.engine.runner.prefix_tokens = ()
+            training.engine.runner.clear_prefix()
             result = validate_examples(data.task, training.engine, examples)
         results.append((len(examples), result))
     return combine_validation_results(results)
