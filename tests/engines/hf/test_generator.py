@@ -147,11 +147,11 @@ def reference_texts(engine: HfEngine) -> dict[str, str]:
     return texts
 
 
-@pytest.mark.parametrize("rows", [1, 3, 8], indirect=True)
 def count_all_tokens(result: Generated) -> int:
     return result.tokens_read + result.tokens_reused
 
 
+@pytest.mark.parametrize("rows", [1, 3, 8], indirect=True)
 def test_rows_written_together_say_what_each_says_alone(
     engine: HfEngine, reference_texts: dict[str, str], rows: int
 ) -> None:
