@@ -256,10 +256,7 @@ def _ring(x_fraction: float | None, y_fraction: float | None) -> Markup:
         if x_fraction is None or y_fraction is None
         else (f"{100 * x_fraction:.2f}%", f"{compute_y(y_fraction):.1f}")
     )
-    # The style sheet's fill of a class overrides an attribute, but not an inline style.
-    return Markup(
-        '<circle class="ink" style="fill:none" stroke-width="2" cx="{}" cy="{}" r="6"/>'
-    ).format(x, y)
+    return Markup('<circle class="ring" stroke-width="2" cx="{}" cy="{}" r="6"/>').format(x, y)
 
 
 def _dash(tone: str) -> Markup:

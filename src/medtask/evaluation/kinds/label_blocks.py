@@ -19,7 +19,7 @@ from medtask.evaluation.presentation.blocks import (
     ReportBlock,
     ReportTable,
 )
-from medtask.evaluation.presentation.plots import style_matrix_cell
+from medtask.evaluation.presentation.plots import list_matrix_classes
 from medtask.evaluation.statistics.classification import PerClassMetrics
 from medtask.evaluation.statistics.intervals import IntArray
 
@@ -104,7 +104,7 @@ def build_confusion_table(counts: IntArray, classes: Sequence[str]) -> list[Repo
             "grey"
         ]
         cells = tuple(
-            (rows, style_matrix_cell(rows / total, tone))
+            (rows, list_matrix_classes(rows / total, tone))
             for rows, tone in zip(shown, tones, strict=True)
         )
         lines.append(ConfusionTableRow(classes[truth], cells))

@@ -64,8 +64,10 @@ class ReportTable:
 
 @dataclass(frozen=True, slots=True)
 class ConfusionTableRow:
+    """One row; each cell has its number of rows and its CSS classes."""
+
     name: str
-    cells: tuple[tuple[int, Markup], ...]
+    cells: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
