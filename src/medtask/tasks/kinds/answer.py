@@ -12,6 +12,7 @@ from medtask.display import format_count, quote
 from medtask.records import Option, Value
 from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
+from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import COUNT, ConfigModel, OptionalText
 from medtask.tasks.kinds.base import RowExtras, TaskKind
 from medtask.tasks.reader import TaskReader, is_null
@@ -108,6 +109,9 @@ class AnswerKind(TaskKind[FreeText]):
     @property
     def has_sections(self) -> bool:
         return bool(self.spec.sections)
+
+    def build_form(self, options: Sequence[Option]) -> AnswerForm:
+        return AnswerForm("text")
 
     def describe_answers(self) -> str:
         sections = self.spec.sections

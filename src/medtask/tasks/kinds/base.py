@@ -12,6 +12,7 @@ from medtask.names import MatchLevel, NameMatch
 from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tables.missing import MISSING_WORDS, MissingText
+from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import ConfigModel
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import AnswerSpec, Task
@@ -301,6 +302,12 @@ class TaskKind(Generic[SpecT]):
     def has_sections(self) -> bool:
         """Whether the model writes more than the answer's value."""
         return False
+
+    # people
+
+    def build_form(self, options: Sequence[Option]) -> AnswerForm:
+        """What a person fills in to answer a row with these options."""
+        raise NotImplementedError
 
     # descriptions
 

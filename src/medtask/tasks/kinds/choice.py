@@ -10,6 +10,7 @@ from medtask.display import format_list, format_suggestion, quote
 from medtask.records import LETTERS, Branch, Description, Option, Value
 from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
+from medtask.tasks.answer_form import AnswerChoice, AnswerForm
 from medtask.tasks.config import BOOLEAN, ConfigModel, NullAsNone
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind, WrittenName
 from medtask.tasks.kinds.labels import YES_NO, ask_for_each, write_yes_no_lines
@@ -241,6 +242,12 @@ class ChoiceKind(TaskKind[MultipleChoice]):
             for name in names
             if name not in LETTERS
         ]
+
+    def build_form(self, options: Sequence[Option]) -> AnswerForm:
+        choices = tuple(AnswerChoice(option.letter, option.text) for option in options)
+        if not self.spec.several:
+            return AnswerForm("one", choices)
+        return AnswerForm("several", choices, at_least_one=self.spec.at_least_one)
 
     def describe_answers(self) -> str:
         columns = self.spec.columns

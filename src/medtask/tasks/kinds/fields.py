@@ -12,6 +12,7 @@ from pydantic import Field
 from medtask.display import format_count, quote
 from medtask.records import Option, Value
 from medtask.tables.cell_values import read_cell
+from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import COUNT, ConfigModel
 from medtask.tasks.containers import parse_container
 from medtask.tasks.field_schema import read_fields
@@ -120,6 +121,9 @@ class FieldsKind(TaskKind[Fields]):
     @property
     def has_quotes(self) -> bool:
         return bool(self.spec.quoted)
+
+    def build_form(self, options: Sequence[Option]) -> AnswerForm:
+        return AnswerForm("object", schema=self.answer_schema)
 
     def describe_answers(self) -> str:
         quoted = self.spec.quoted

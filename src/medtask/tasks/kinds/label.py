@@ -12,6 +12,7 @@ from medtask.names import Names
 from medtask.records import Branch, Description, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.annotation_shapes import read_annotations
+from medtask.tasks.answer_form import AnswerChoice, AnswerForm
 from medtask.tasks.config import ConfigModel
 from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.label_definitions import assign_verbalizers
@@ -95,6 +96,9 @@ class LabelKind(TaskKind[SingleLabel]):
     def select_labels(self, names: Sequence[str]) -> Task:
         return select_labels(self.task, names, self.spec.readout)
 
+    def build_form(self, options: Sequence[Option]) -> AnswerForm:
+        return AnswerForm("one", list_choices(self.task))
+
     def describe_answers(self) -> str:
         return format_count(len(self.task.labels), "label")
 
@@ -114,6 +118,15 @@ def get_label_names(task: Task) -> Names:
 def match_label(task: Task, text: str) -> WrittenName:
     """The label or abstention that a text stands for."""
     return WrittenName(text, get_label_names(task).match(text))
+
+
+def list_choices(task: Task) -> tuple[AnswerChoice, ...]:
+    """The labels and the abstention as a person chooses among them."""
+    shown = [AnswerChoice(label.name, label.name, label.definition) for label in task.labels]
+    if task.abstain:
+        definition = task.abstain.definition or ABSTAIN_DEFINITION
+        shown.append(AnswerChoice(task.abstain.name, task.abstain.name, definition))
+    return tuple(shown)
 
 
 def list_labels(task: Task, *, coded: bool = False) -> list[str]:

@@ -13,6 +13,7 @@ from medtask.records import Branch, Option, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tables.missing import MissingText
 from medtask.tasks.annotation_shapes import read_annotations
+from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import BOOLEAN, COUNT, ConfigModel, NullAsNone
 from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.kinds.label import (
@@ -20,6 +21,7 @@ from medtask.tasks.kinds.label import (
     describe_unknown_label,
     find_unknown_labels,
     get_label_names,
+    list_choices,
     list_labels,
     match_label,
     select_labels,
@@ -173,6 +175,14 @@ class LabelsKind(TaskKind[MultiLabel]):
             name: threshold for name, threshold in self.spec.thresholds.items() if name in kept
         }
         return replace(task, answer_spec=replace(self.spec, thresholds=thresholds))
+
+    def build_form(self, options: Sequence[Option]) -> AnswerForm:
+        return AnswerForm(
+            "several",
+            list_choices(self.task),
+            at_least_one=self.spec.at_least_one,
+            at_most=self.spec.at_most,
+        )
 
     def describe_answers(self) -> str:
         return format_count(len(self.task.labels), "label")
