@@ -194,6 +194,17 @@ def measure_peak_memory() -> dict[str, int]:
     return peaks
 
 
+def measure_used_memory() -> int:
+    """Bytes that this process uses now, with those of torch on CUDA."""
+    import psutil
+
+    used = int(psutil.Process().memory_info().rss)
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        used += int(torch.cuda.memory_allocated())
+    return used
+
+
 def reset_peak_memory() -> None:
     """Let `measure_peak_memory` start anew, where the system supports it (Linux, CUDA)."""
     with contextlib.suppress(OSError):

@@ -21,6 +21,7 @@ def predict(
     *,
     calibrated: bool = True,
     window: int = WINDOW,
+    pass_engines: Mapping[str, Engine] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Iterator[Answer]:
     """Answer every row, in order.
@@ -35,6 +36,8 @@ def predict(
         calibrated: Apply the calibration and the thresholds of this task and model, if there are
             any.
         window: How many rows are answered at a time.
+        pass_engines: The models of further passes, by their references; by default they are loaded,
+            and closed at the end.
         on_note: Called with each note about the calibration; by default notes are warnings.
 
     Raises:
@@ -44,9 +47,10 @@ def predict(
             calibrations is not valid.
     """
     with ExitStack() as stack:
-        pass_engines = load_pass_engines(task)
-        for pass_engine in pass_engines.values():
-            stack.callback(pass_engine.close)
+        if pass_engines is None:
+            pass_engines = load_pass_engines(task)
+            for pass_engine in pass_engines.values():
+                stack.callback(pass_engine.close)
         saved, notes = (
             find_noted_calibration(task, identify_model(model, pass_engines))
             if calibrated

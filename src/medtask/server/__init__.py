@@ -1,0 +1,1 @@
+"""The server: API, pages, review, jobs and accounts."""

@@ -1,0 +1,1 @@
+"""Answers of loaded models to the requests of many clients."""
