@@ -15,7 +15,7 @@ from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
 from medtask.tasks.task import Task
 
-TargetName = Literal["merged", "gguf", "ollama", "mlflow"]
+TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,13 @@ _GGUF_BOUNDS: Mapping[str, ParityBounds] = {
     "q4_k_m": _QUANTIZED,
     "q4_0": _QUANTIZED,
 }
+_MLX_BOUNDS: Mapping[str, ParityBounds] = {
+    "f32": _EXACT,
+    "f16": _NEARLY_EXACT,
+    "bf16": _NEARLY_EXACT,
+    "8bit": _NEARLY_EXACT,
+    "4bit": _QUANTIZED,
+}
 
 TARGETS: Mapping[TargetName, ExportTarget] = {
     target.name: target
@@ -135,6 +142,14 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"hf"}),
             _GGUF_BOUNDS,
             default_quantization="q4_k_m",
+        ),
+        ExportTarget(
+            "mlx",
+            "a folder for mlx-lm on Apple silicon",
+            "medtask.exporting.mlx",
+            frozenset({"hf"}),
+            _MLX_BOUNDS,
+            default_quantization="4bit",
         ),
         ExportTarget(
             "mlflow",

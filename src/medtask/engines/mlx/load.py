@@ -50,11 +50,7 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
 
     Raises the errors of `load_model` in registry.py.
     """
-    if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
-        raise MissingExtra(
-            "mlx-lm is not installed here",
-            fix="pip install mlx-lm (elsewhere than on a Mac: mlx-lm 'mlx[cpu]')",
-        )
+    require_mlx()
     files = locate_model(reference.removeprefix("mlx:"))
     if files.adapter:
         raise InputError(
@@ -66,6 +62,12 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
             return _build_engine(files, options)
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
             raise make_load_error(files.reference, error) from error
+
+
+def require_mlx() -> None:
+    """Raise MissingExtra if mlx-lm is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
+        raise MissingExtra("mlx-lm is not installed here", fix="pip install 'medtask[mlx]'")
 
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
