@@ -25,6 +25,7 @@ from medtask.cli.commands.init import init
 from medtask.cli.commands.judge import judge
 from medtask.cli.commands.models import models
 from medtask.cli.commands.run import run
+from medtask.cli.commands.serve import serve
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
 from medtask.errors import EncodingGuessWarning, MedtaskError
@@ -43,6 +44,7 @@ COMMANDS = (
     train,
     tune,
     export,
+    serve,
     models,
     doctor,
 )

@@ -1,0 +1,80 @@
+"""The application: routes, middlewares and what lives as long as the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from medtask.server.access.audit_log import AuditLog
+from medtask.server.access.guard import AccessGuard
+from medtask.server.api import accounts, system
+from medtask.server.database.connect import Database
+from medtask.server.observation import Observations, RequestObserver
+from medtask.server.pages import sign_in
+from medtask.server.problems import PROBLEM_RESPONSES, add_problem_handlers
+from medtask.server.rendering import STATIC_FOLDER
+from medtask.server.schema import open_database
+from medtask.server.settings import ServerSettings
+
+# One router per resource, and one per page or group of pages.
+ROUTERS: tuple[APIRouter, ...] = (system.router, accounts.router, sign_in.router)
+# Each is entered with the app before the first request, and left after the last one.
+RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = ()
+
+
+def create_app(settings: ServerSettings, database: Database | None = None) -> FastAPI:
+    """Create the application.
+
+    Its ``state`` has ``settings``, ``database``, ``audit_log`` and ``observations``.
+
+    Args:
+        settings: The settings.
+        database: An open database; default: that of the settings, which is closed at the end.
+
+    Raises:
+        UsageError: The settings are not valid.
+    """
+    opened = database or open_database(settings)
+    app = FastAPI(
+        title="medtask",
+        description="Label and answer medical text with open language models.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        lifespan=_run_resources,
+        responses=PROBLEM_RESPONSES,
+        # Nothing is exported, whatever the environment says.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    app.state.settings = settings
+    app.state.database = opened
+    app.state.closes_database = database is None
+    app.state.audit_log = AuditLog(settings.data_folder)
+    app.state.observations = Observations()
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
+    add_problem_handlers(app)
+    app.add_middleware(AccessGuard, settings=settings, database=opened)
+    app.add_middleware(RequestObserver, observations=app.state.observations)
+    return app
+
+
+@asynccontextmanager
+async def _run_resources(app: FastAPI) -> AsyncIterator[None]:
+    with ExitStack() as stack:
+        if app.state.closes_database:
+            stack.callback(app.state.database.close)
+        for open_resource in RESOURCES:
+            stack.enter_context(open_resource(app))
+        yield
