@@ -13,14 +13,21 @@ from medtask.server.access.guard import AccessGuard
 from medtask.server.api import accounts, system
 from medtask.server.database.connect import Database
 from medtask.server.observation import Observations, RequestObserver
-from medtask.server.pages import sign_in
+from medtask.server.pages import account_pages, sign_in, stylesheet
+from medtask.server.pages.navigation import describe_user
 from medtask.server.problems import PROBLEM_RESPONSES, add_problem_handlers
 from medtask.server.rendering import STATIC_FOLDER
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
 
 # One router per resource, and one per page or group of pages.
-ROUTERS: tuple[APIRouter, ...] = (system.router, accounts.router, sign_in.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    system.router,
+    accounts.router,
+    sign_in.router,
+    stylesheet.router,
+    account_pages.router,
+)
 # Each is entered with the app before the first request, and left after the last one.
 RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = ()
 
@@ -28,7 +35,8 @@ RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = ()
 def create_app(settings: ServerSettings, database: Database | None = None) -> FastAPI:
     """Create the application.
 
-    Its ``state`` has ``settings``, ``database``, ``audit_log`` and ``observations``.
+    Its ``state`` has ``settings``, ``database``, ``audit_log``, ``observations`` and
+    ``describe_user``, the values of all templates.
 
     Args:
         settings: The settings.
@@ -61,6 +69,7 @@ def create_app(settings: ServerSettings, database: Database | None = None) -> Fa
     app.state.closes_database = database is None
     app.state.audit_log = AuditLog(settings.data_folder)
     app.state.observations = Observations()
+    app.state.describe_user = describe_user
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from medtask.evaluation import report
+from medtask.evaluation import presentation, report
 from medtask.evaluation.presentation.plots import list_matrix_classes
 
-STYLE_SHEET = (Path(report.__path__[0]) / "report.css").read_text("utf-8")
+STYLE_SHEET = (Path(presentation.__path__[0]) / "content.css").read_text("utf-8")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.049, 0.5, 1 / 3, 0.99, 1.0])

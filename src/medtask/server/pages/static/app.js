@@ -1,0 +1,235 @@
+"use strict";
+/* Forms and buttons that call the API, dialogs, uploads and the menu.
+
+   data-api="/api/models"       address of the request; data-method is POST if it is not given
+   data-next="/models/{id}"     page that follows; {id} is taken from the answer; "" reloads
+   data-show="#secret"          template element that is filled with the answer instead
+   data-confirm="Delete ...?"   question before the request                                      */
+
+const csrfToken = document.querySelector("meta[name=csrf-token]")?.content ?? "";
+
+document.addEventListener("htmx:config:request", (event) => {
+  event.detail.ctx.request.headers["X-CSRF-Token"] = csrfToken;
+});
+// A fragment of a page that has failed is kept as it is; the reason is shown above the content.
+document.addEventListener("htmx:before:swap", (event) => {
+  const { response, text } = event.detail.ctx;
+  if (!response || response.status < 400) return;
+  event.preventDefault();
+  showProblem(document.querySelector("#page-problem"), parseProblem(response.status, text));
+});
+document.addEventListener("htmx:after:swap", (event) => {
+  const { response } = event.detail.ctx;
+  if (response && response.status < 400) document.querySelector("#page-problem")?.replaceChildren();
+});
+
+/** Calls the API; returns the answer's JSON, or throws a problem with `detail` and `fix`. */
+async function callApi(method, path, body) {
+  const headers = { Accept: "application/json", "X-CSRF-Token": csrfToken };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw { detail: "The server does not answer", fix: "check that it is running, then try again" };
+  }
+  const text = await response.text();
+  if (!response.ok) throw parseProblem(response.status, text);
+  return text ? JSON.parse(text) : {};
+}
+
+function parseProblem(status, text) {
+  try {
+    const problem = JSON.parse(text);
+    if (problem.detail) return problem;
+  } catch {
+    // Not JSON: the status says what is known.
+  }
+  return { detail: `The server answered with status ${status}`, fix: "reload the page" };
+}
+
+function showProblem(element, problem) {
+  if (!element) return;
+  const paragraphs = [problem.detail, problem.fix].filter(Boolean).map((sentence, place) => {
+    const paragraph = document.createElement("p");
+    const text = String(sentence);
+    paragraph.textContent = text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
+    if (place) paragraph.className = "fix";
+    return paragraph;
+  });
+  element.replaceChildren(...paragraphs);
+  element.scrollIntoView({ block: "nearest" });
+}
+
+/** The fields of a form as the JSON that the API expects. Empty fields are left out. */
+function readForm(form) {
+  const body = {};
+  for (const field of form.elements) {
+    if (!field.name || field.disabled || field.type === "file") continue;
+    if ((field.type === "radio" || field.dataset.as === "list") && field.type !== "text" && !field.checked) continue;
+    const value = readField(field);
+    if (value === undefined) continue;
+    const path = field.name.split(".");
+    const last = path.pop();
+    const place = path.reduce((object, key) => (object[key] ??= {}), body);
+    if (field.dataset.as === "list") (place[last] ??= []).push(value);
+    else place[last] = value;
+  }
+  return body;
+}
+
+function readField(field) {
+  if (field.type === "checkbox" && field.dataset.as !== "list") return field.checked;
+  if (field.value === "") return undefined;
+  const isNumber = field.type === "number" || field.dataset.as === "number" || field.dataset.of === "number";
+  return isNumber ? Number(field.value) : field.value;
+}
+
+/** Runs `action` with the control marked as busy, and shows a problem beside it. */
+async function whileBusy(control, problemPlace, action) {
+  if (control?.getAttribute("aria-busy") === "true") return;
+  control?.setAttribute("aria-busy", "true");
+  problemPlace?.replaceChildren();
+  try {
+    await action();
+  } catch (problem) {
+    if (problem instanceof Error) throw problem;
+    showProblem(problemPlace, problem);
+  } finally {
+    control?.removeAttribute("aria-busy");
+  }
+}
+
+function goOn(element, answer) {
+  const next = element.dataset.next;
+  if (next === undefined) return;
+  if (next === "") location.reload();
+  else location.assign(next.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer[name])));
+}
+
+/** Fills [data-value=path] of an element with values of an answer, and shows it. */
+function fillValues(element, answer) {
+  for (const place of element.querySelectorAll("[data-value]")) {
+    const value = place.dataset.value.split(".").reduce((object, key) => object?.[key], answer) ?? "";
+    place.textContent = (place.dataset.prefix === "origin" ? location.origin : "") + value;
+  }
+  element.hidden = false;
+  element.focus();
+}
+
+async function sendToApi(element, body) {
+  const path = element.dataset.api;
+  const answer = await callApi(element.dataset.method ?? "POST", path, body);
+  if (element.dataset.show) fillValues(document.querySelector(element.dataset.show), answer);
+  goOn(element, answer);
+}
+
+/** Asks a question in a dialog; true if the user agrees. */
+function confirmAction(question, verb) {
+  const dialog = document.querySelector("#confirm");
+  dialog.querySelector("p").textContent = question;
+  dialog.querySelector("[value=yes]").textContent = verb;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.dataset.upload !== undefined) {
+    event.preventDefault();
+    whileBusy(event.submitter, form.querySelector(".problem"), () => uploadFile(form));
+  } else if (form.dataset.api) {
+    event.preventDefault();
+    whileBusy(event.submitter, form.querySelector(".problem"), () => sendToApi(form, readForm(form)));
+  }
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-api]");
+  if (!button) return;
+  const question = button.dataset.confirm;
+  if (question && !(await confirmAction(question, button.dataset.verb ?? button.textContent.trim()))) return;
+  const body = button.dataset.body === undefined ? undefined : JSON.parse(button.dataset.body);
+  await whileBusy(button, document.querySelector("#page-problem"), () => sendToApi(button, body));
+});
+
+/** Sends a form with a file, and shows how much of it has arrived. */
+function uploadFile(form) {
+  const line = form.querySelector(".upload-progress");
+  const bar = line.querySelector("progress");
+  const words = line.querySelector("[role=status]");
+  const request = new XMLHttpRequest();
+  return new Promise((resolve, reject) => {
+    request.open("POST", form.action);
+    request.setRequestHeader("X-CSRF-Token", csrfToken);
+    request.setRequestHeader("Accept", "application/json");
+    request.upload.addEventListener("progress", (event) => {
+      if (!event.lengthComputable) return;
+      bar.max = event.total;
+      bar.value = event.loaded;
+      const percent = Math.floor((100 * event.loaded) / event.total);
+      words.textContent = percent < 100 ? `${percent} % sent` : "Sent. The server reads and checks the table.";
+    });
+    request.addEventListener("load", () => {
+      if (request.status < 300) {
+        goOn(form, JSON.parse(request.responseText));
+        resolve();
+      } else reject(parseProblem(request.status, request.responseText));
+    });
+    request.addEventListener("error", () => reject({ detail: "The upload was interrupted", fix: "try again" }));
+    line.hidden = false;
+    words.textContent = "Sending";
+    const fields = new FormData(form);
+    for (const [name, value] of [...fields]) if (value === "") fields.delete(name);
+    request.send(fields);
+  }).finally(() => {
+    if (request.status >= 300 || request.status === 0) line.hidden = true;
+  });
+}
+
+for (const place of document.querySelectorAll(".drop")) {
+  const input = place.querySelector("input[type=file]");
+  place.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    place.classList.add("over");
+  });
+  place.addEventListener("dragleave", () => place.classList.remove("over"));
+  place.addEventListener("drop", (event) => {
+    event.preventDefault();
+    place.classList.remove("over");
+    if (!event.dataTransfer.files.length) return;
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+}
+
+document.querySelector(".menu-button")?.addEventListener("click", (event) => {
+  const open = document.querySelector(".side").classList.toggle("open");
+  event.currentTarget.setAttribute("aria-expanded", String(open));
+});
+
+// Ctrl+Enter in a text sends its form.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.target.closest?.("form[data-quick-send]")?.requestSubmit();
+});
+
+// Parts of a form that belong to one choice: data-when="field=value other".
+function showChosenParts(form) {
+  for (const part of form.querySelectorAll("[data-when]")) {
+    const [name, values] = part.dataset.when.split("=");
+    const shown = values.split(" ").includes(form.elements[name].value);
+    part.hidden = !shown;
+    for (const field of part.querySelectorAll("input, select, textarea")) field.disabled = !shown;
+  }
+}
+for (const form of document.querySelectorAll("form:has([data-when])")) {
+  form.addEventListener("change", () => showChosenParts(form));
+  showChosenParts(form);
+}
+for (const select of document.querySelectorAll("select[data-go]")) {
+  select.addEventListener("change", () => select.form.requestSubmit());
+}
