@@ -150,9 +150,11 @@ def make_llama_grammar(task: Task) -> Any:
 
 
 def compare_speed(
-    models: BenchmarkModels, task: Task, records: Sequence[Record], rounds: int
+    models: BenchmarkModels, task: Task, records: Sequence[Record], rounds: int, others: bool
 ) -> dict[str, Any]:
-    """All ways on the same rows; the slow ones on as many of them as a few seconds allow."""
+    """All methods on the same rows, the slow ones on as many as a few seconds allow; without
+    `others` medtask and the plain forward pass only.
+    """
     models.timings, models.peak_tokens_per_s = {}, 0.0
     prompts = [
         prompt for record in records if isinstance(prompt := build_prompt(task, record), Prompt)
@@ -175,6 +177,8 @@ def compare_speed(
         models.peak_tokens_per_s = max(models.peak_tokens_per_s, measure_peak(models))
         models.time_call("medtask", size, partial(label_with_medtask, models, prompts[round_rows]))
         models.peak_tokens_per_s = max(models.peak_tokens_per_s, measure_peak(models))
+        if not others:
+            continue
         models.time_call("generate", 4, partial(generate_with_transformers, models, texts[few], 1))
         models.time_call(
             "generate, batches of 16",
@@ -283,6 +287,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    parser.add_argument(
+        "--medtask-only",
+        action="store_true",
+        help="leave the other methods out: share of the plain forward pass only",
+    )
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     start = time_first_answer(options.data / "icd9_procedures")
@@ -295,7 +304,9 @@ def main() -> None:
     ]
     results = []
     for task, records in sets:
-        results.append(compare_speed(models, task, records, options.rounds))
+        results.append(
+            compare_speed(models, task, records, options.rounds, not options.medtask_only)
+        )
         print(json.dumps(results[-1], indent=2), flush=True)
     machine = inspect_machine()
     result = {

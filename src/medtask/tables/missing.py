@@ -31,12 +31,18 @@ def mark_missing(
     row: Mapping[str, object], words: Collection[str] = MISSING_WORDS
 ) -> dict[str, object]:
     """The row, in which cells that hold one of the words are `MissingText`."""
-    return {
-        column: MissingText(cell) if _is_word(cell, words) else cell for column, cell in row.items()
+    found = {
+        column: MissingText(cell)
+        for column, cell in row.items()
+        # No call for a text: this is done for every cell of a table.
+        if (
+            len(cell) <= _MAX_LENGTH and cell.strip() in words
+            if isinstance(cell, str)
+            else _is_number_word(cell, words)
+        )
     }
+    return {**row, **found}
 
 
-def _is_word(cell: object, words: Collection[str]) -> bool:
-    if isinstance(cell, str):
-        return len(cell) <= _MAX_LENGTH and cell.strip() in words
+def _is_number_word(cell: object, words: Collection[str]) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool) and str(cell) in words

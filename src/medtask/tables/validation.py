@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from medtask.display import format_count, format_first, format_name, quote, quote_names, suggest
 from medtask.errors import TableError
-from medtask.tables.cell_values import is_blank, read_key
+from medtask.tables.cell_values import is_missing, read_key
 from medtask.tables.encoding import find_garbled_letter
 from medtask.tables.missing import MissingText
 from medtask.tables.suspect_rows import SuspectRow, SuspectRows, describe_suspect_rows
@@ -71,19 +71,26 @@ class _CellSurvey:
 
     def add(self, number: int, row: Mapping[str, object]) -> None:
         """Add a row, numbered from 1."""
-        blanks = sum(map(is_blank, row.values()))
+        blanks = 0
+        for column, cell in row.items():
+            if not isinstance(cell, str):
+                blanks += is_missing(cell)
+            elif isinstance(cell, MissingText):
+                blanks += 1
+                self.missing_words.setdefault(column, Counter())[cell.strip()] += 1
+            elif not cell or cell.isspace():
+                blanks += 1
+            else:
+                if len(cell) > MAX_CELL_LENGTH // 2:
+                    self.long_cells += measure_excel_text(cell) > MAX_CELL_LENGTH
+                if not cell.isascii():
+                    garbled = find_garbled_letter(cell)
+                    self.garbled_cells += garbled is not None
+                    self.garbled_letter = self.garbled_letter or garbled
         if blanks == len(row):
             self.empty_rows += 1
         else:
             self.suspects.add(number, row, blanks)
-        self.long_cells += sum(map(_is_long, row.values()))
-        for column, cell in row.items():
-            if isinstance(cell, MissingText):
-                self.missing_words.setdefault(column, Counter())[cell.strip()] += 1
-            elif isinstance(cell, str) and not cell.isascii():
-                garbled = find_garbled_letter(cell)
-                self.garbled_cells += garbled is not None
-                self.garbled_letter = self.garbled_letter or garbled
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
@@ -141,14 +148,6 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         suspect_rows,
         survey.garbled_cells,
         survey.garbled_letter,
-    )
-
-
-def _is_long(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and len(value) > MAX_CELL_LENGTH // 2
-        and measure_excel_text(value) > MAX_CELL_LENGTH
     )
 
 

@@ -18,7 +18,7 @@ SAMPLE_PROMPTS = 512
 LONGEST_PROMPTS = 32
 # Beyond, prompts are built for a random sample of this many rows: of fewer for a task that selects
 # examples for each row, which takes milliseconds.
-MAX_BUILT_PROMPTS, MAX_PROMPTS_WITH_EXAMPLES = 20_000, 2_000
+MAX_BUILT_PROMPTS, MAX_PROMPTS_WITH_EXAMPLES = 20_000, 500
 
 
 @dataclass(slots=True)
