@@ -10,10 +10,11 @@ from fastapi.staticfiles import StaticFiles
 
 from medtask.server.access.audit_log import AuditLog
 from medtask.server.access.guard import AccessGuard
+from medtask.server.access.route_checks import check_routes
 from medtask.server.api import accounts, system
 from medtask.server.database.connect import Database
 from medtask.server.observation import Observations, RequestObserver
-from medtask.server.pages import account_pages, sign_in, stylesheet
+from medtask.server.pages import account_pages, docs, sign_in, stylesheet
 from medtask.server.pages.navigation import describe_user
 from medtask.server.problems import PROBLEM_RESPONSES, add_problem_handlers
 from medtask.server.rendering import STATIC_FOLDER
@@ -27,6 +28,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sign_in.router,
     stylesheet.router,
     account_pages.router,
+    docs.router,
 )
 # Each is entered with the app before the first request, and left after the last one.
 RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = ()
@@ -74,6 +76,7 @@ def create_app(settings: ServerSettings, database: Database | None = None) -> Fa
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
     add_problem_handlers(app)
+    check_routes(app)
     app.add_middleware(AccessGuard, settings=settings, database=opened)
     app.add_middleware(RequestObserver, observations=app.state.observations)
     return app

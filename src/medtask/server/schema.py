@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
 from medtask.server.access import tables as access_tables
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database, create_sqlite_file
+from medtask.server.database.migrate import make_config
 from medtask.server.settings import ServerSettings
 
 # Every module with tables is imported here, so that the metadata of `Base` is complete.
@@ -16,9 +26,34 @@ def open_database(settings: ServerSettings) -> Database:
 
     Raises:
         UsageError: The database URL is not valid.
+        InputError: A newer version of medtask has written the database.
     """
     settings.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     create_sqlite_file(settings.sqlalchemy_url)
     database = Database(settings.sqlalchemy_url)
-    Base.metadata.create_all(database.engine)
+    try:
+        Base.metadata.create_all(database.engine)
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def write_revision(message: str) -> None:
+    """Write the migration from the last revision to the tables as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Database(f"sqlite:///{Path(folder) / 'empty.db'}")
+        with closing(database), database.engine.begin() as connection:
+            config = make_config(connection)
+            command.upgrade(config, "head")
+            command.revision(
+                config, message, autogenerate=True, rev_id=f"{_count_revisions(config) + 1:04}"
+            )
+
+
+def _count_revisions(config: Config) -> int:
+    return len(list(ScriptDirectory.from_config(config).walk_revisions()))
+
+
+if __name__ == "__main__":
+    write_revision(sys.argv[1])

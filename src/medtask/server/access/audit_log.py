@@ -13,11 +13,13 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
+from sqlalchemy import event as database_event
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -27,6 +29,7 @@ from medtask.server.access.tables import AuditEntry
 from medtask.server.database.base import get_utc_now
 
 KEY_FILE = "audit.key"
+HEAD_FILE = "audit.head"
 _LOCK_NUMBER = 7_246_001  # of PostgreSQL's advisory lock: one writer at a time
 
 
@@ -58,6 +61,7 @@ class AuditLog:
     """
 
     def __init__(self, data_folder: Path) -> None:
+        self._head_file = data_folder / HEAD_FILE
         self._key = _read_key(data_folder / KEY_FILE)
 
     def record(self, session: Session, event: AuditEvent) -> None:
@@ -82,26 +86,41 @@ class AuditLog:
         entry.hash = self._compute_hash(entry)
         session.add(entry)
         session.flush()
+        head = json.dumps({"number": entry.number, "hash": entry.hash})
+
+        # Not before: an entry that is not committed would be missed later.
+        @database_event.listens_for(session, "after_commit", once=True)
+        def write_head(committed: Session) -> None:
+            _write_privately(self._head_file, head.encode())
 
     def find_faults(self, session: Session) -> Iterator[str]:
         """Describe each place where the chain is broken."""
         number, previous = 0, ""
+        head_number, head_hash = self._read_head()
         for entry in session.scalars(
             select(AuditEntry).order_by(AuditEntry.number).execution_options(yield_per=1000)
         ):
             number += 1
             if entry.number != number:
-                yield (
-                    f"entry {number} is missing"
-                    if entry.number > number
-                    else (f"entry {entry.number} is there twice")
-                )
+                yield f"entry {number} is missing"
                 number = entry.number
             elif entry.previous_hash != previous:
                 yield f"entry {number} does not follow the entry before it"
             if not hmac.compare_digest(entry.hash, self._compute_hash(entry)):
                 yield f"entry {number} was changed"
+            if number == head_number and entry.hash != head_hash:
+                yield f"entry {number} is not the one that was written"
             previous = entry.hash
+        if number < head_number:
+            yield f"entries {number + 1} to {head_number} are missing at the end"
+
+    def _read_head(self) -> tuple[int, str]:
+        """Number and hash of an entry at or shortly before the last one."""
+        try:
+            head = json.loads(self._head_file.read_text("utf-8"))
+        except FileNotFoundError:
+            return 0, ""
+        return head["number"], head["hash"]
 
     def _compute_hash(self, entry: AuditEntry) -> str:
         content = [
@@ -155,17 +174,21 @@ def record_action(
 
 def _read_key(path: Path) -> bytes:
     """Read the key, or create it; of several processes one creates it."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(32))
-        try:
+    if not path.exists():
+        draft = _write_draft(path, secrets.token_bytes(32))
+        with suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        return path.read_bytes()
+        draft.unlink()
+    return path.read_bytes()
+
+
+def _write_privately(path: Path, content: bytes) -> None:
+    """Replace a file; several threads and processes may do so, and the last one wins."""
+    _write_draft(path, content).replace(path)
+
+
+def _write_draft(path: Path, content: bytes) -> Path:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    return draft
