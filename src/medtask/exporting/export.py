@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import make_storage_error, replace_text
+from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.engines.files.weights import hash_model_files, hash_weights
 from medtask.engines.load_options import Dtype
 from medtask.engines.registry import choose_engine, is_installed, load_model
 from medtask.errors import EngineError, UsageError
+from medtask.exporting.drafts import open_draft
 from medtask.exporting.export_card import write_export_card
 from medtask.exporting.export_manifest import (
     ExportManifest,
@@ -38,7 +38,6 @@ from medtask.exporting.parity_prompts import PARITY_PROMPTS, make_default_prompt
 from medtask.exporting.source import ExportSource, open_source
 from medtask.exporting.targets import ExportRequest, ExportTarget, ExportWriter, find_target
 from medtask.records import Prompt
-from medtask.runs.lock import lock_run
 from medtask.runs.manifest import get_timestamp
 from medtask.tables.read import read_table
 from medtask.tasks.task import Task
@@ -118,7 +117,7 @@ def export(
     request = ExportRequest(source, target.choose_quantization(quant), path.stem, task, register)
     _check_request(request, target, path)
     prompts = _choose_prompts(source, task, table, rows) if check else []
-    with _open_draft(path, target) as draft:
+    with open_draft(path, is_folder=not target.suffix) as draft:
         on_step(f"Writing {target.description}")
         writer = target.import_writer()
         notes = writer.write(request, draft)
@@ -181,7 +180,7 @@ def _check_request(request: ExportRequest, target: ExportTarget, path: Path) -> 
             f"{target.suffix}",
             fix=f"name it {path.name}{target.suffix}",
         )
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         raise UsageError(
             f"{format_path(path)} exists already", fix="name another path, or remove it"
         )
@@ -195,38 +194,6 @@ def _choose_prompts(
     if task is None:
         return make_default_prompts(source, rows)
     return sample_prompts(task, read_table(table), rows)
-
-
-@contextmanager
-def _open_draft(path: Path, target: ExportTarget) -> Iterator[Path]:
-    """Yield the path of a draft, in a locked folder beside ``path`` that is removed at the end.
-
-    The folder has a fixed name, so that one left by a killed process is replaced.
-    """
-    work = path.with_name(f".{path.name}.export")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise make_storage_error(path, error) from error
-    with lock_run(work):
-        try:
-            draft = work / path.name
-            _remove(draft)
-            if not target.suffix:
-                draft.mkdir(mode=0o700)
-            yield draft
-        except OSError as error:
-            raise make_storage_error(path, error) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _check_draft(

@@ -70,12 +70,8 @@ class LoraAdapter:
         self.replaced: dict[str, str] = {}
         self._updates: dict[str, _LowRankUpdate] = {}
         unmatched = [module for module in (*updates, *stored) if not find_weight(module)]
-        refuse_weights(
-            f"the adapter {folder} does not fit this model",
-            "without a place in this model",
-            unmatched,
-            f"export it with the model {config.get('base_model_name_or_path')}",
-        )
+        self._base = config.get("base_model_name_or_path")
+        self._refuse(unmatched, "without a place in this model")
         for module, parts in updates.items():
             self._updates[str(find_weight(module))] = _build_update(
                 module, parts, config, self.read_tensor
@@ -102,6 +98,14 @@ class LoraAdapter:
             )
         return readers
 
+    def _refuse(self, names: Collection[str], problem: str) -> None:
+        refuse_weights(
+            f"the adapter {self.folder} does not fit this model",
+            problem,
+            names,
+            f"export it with the model {self._base}",
+        )
+
     def close(self) -> None:
         self._files.close()
 
@@ -110,7 +114,11 @@ class LoraAdapter:
         return tensor
 
     def merge(self, name: str, weight: Tensor) -> Tensor:
-        """The weight with the adapter's change, computed in float32, in the weight's dtype."""
+        """The weight with the adapter's change, computed in float32, in the weight's dtype.
+
+        Raises:
+            EngineError: The adapter is one of a base of another size.
+        """
         if name in self.replaced:
             weight = self.read_tensor(self.replaced[name]).to(weight.dtype)
         update = self._updates.get(name)
@@ -120,6 +128,8 @@ class LoraAdapter:
         change = (b @ a) * update.scale
         if update.is_embedding or self._transposed:
             change = change.T
+        if change.shape != weight.shape:
+            self._refuse([name], "of another shape than this model's")
         merged = weight.float() + change
         if update.magnitude is not None:
             magnitude = self.read_tensor(update.magnitude).float()

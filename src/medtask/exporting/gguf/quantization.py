@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,11 +20,15 @@ QUANTIZED_TYPES: Mapping[str, int] = {
     "q4_0": 2,
 }
 
+# The message of C++ streams; it has no number of the operating system.
+_WRITE_ERROR = "iostream error"
+
 
 def quantize_file(source: Path, target: Path, quantization: str) -> None:
     """Quantise a GGUF file of floating-point numbers.
 
     Raises:
+        OSError: The target could not be written.
         EngineError: llama.cpp could not quantise the file.
     """
     import llama_cpp
@@ -35,7 +40,10 @@ def quantize_file(source: Path, target: Path, quantization: str) -> None:
     parameters.nthread = inspect_machine().cores
     collect_log_errors()
     if llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(parameters)):
+        problem = format_log_error()
+        if _WRITE_ERROR in problem:
+            raise OSError(errno.ENOSPC, "llama.cpp could not write all of it")
         raise EngineError(
-            f"llama.cpp could not quantise the model as {quantization}{format_log_error()}",
+            f"llama.cpp could not quantise the model as {quantization}{problem}",
             fix="choose another quantisation, such as q8_0",
         )
