@@ -4,6 +4,7 @@
     linear.json, linear.npz                             a linear model, or
     config.json, model.safetensors, tokenizer.json ...  an encoder or a language model, or
     adapter_config.json, adapter_model.safetensors      an adapter of a language model, or
+    onnx.json, model.onnx, tokenizer.json ...           an encoder that was exported to ONNX, or
     hybrid.json                                         a hybrid
 
 ``medtask.json`` is written last and contains the hashes of all files that are read with the model:
@@ -32,8 +33,9 @@ METADATA_FORMAT = 1
 METADATA_FILE = "medtask.json"
 TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
+EXPORT_FILE = "export.json"  # the manifest of an export, with hashes of its files
 
-EngineName = Literal["linear", "encoder", "hf", "hybrid"]
+EngineName = Literal["linear", "encoder", "onnx", "hf", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
 
 _RETRAIN_FIX = "train the model again, or copy its whole folder again"
@@ -194,7 +196,7 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
         for key, names in (("labels", labels), ("untaught", untaught))
         if not _is_label_list(names)
     ]
-    if content.get("engine") in ("linear", "encoder"):  # these have one output per label
+    if content.get("engine") in ("linear", "encoder", "onnx"):  # these have one output per label
         invalid_keys += ["labels"] if not labels else []
         kind = KINDS.get(str(content.get("kind")))
         invalid_keys += [] if kind is not None and kind.has_labels else ["kind"]
@@ -242,7 +244,7 @@ def _list_hashed_files(folder: Path) -> list[str]:
         path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)
     ]
     # Models without training rows are valid; medtask.json is written before them.
-    unhashed = {METADATA_FILE, CALIBRATION_FILE, TRAINING_ROWS_FILE, TRAINING_FILE}
+    unhashed = {METADATA_FILE, CALIBRATION_FILE, TRAINING_ROWS_FILE, TRAINING_FILE, EXPORT_FILE}
     return sorted(name for name in names if name not in unhashed)
 
 

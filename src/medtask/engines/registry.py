@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Unpack
 
 from medtask.engines.base import Engine
-from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM, read_model_json
+from medtask.engines.files.model_files import (
+    BUILT_IN_MODEL,
+    MINILM,
+    ONNX_SETTINGS_FILE,
+    read_model_json,
+)
 from medtask.engines.load_options import (
     DEFAULT_OPTIONS,
     LoadOptions,
@@ -115,12 +120,14 @@ def check_options(spec: EngineSpec, options: LoadOptions) -> None:
 
 
 def _detect_folder_engine(folder: Path) -> str:
-    """The engine that trained the folder, otherwise "encoder" or "hf", depending on its files."""
+    """The engine that trained the folder, otherwise "onnx", "encoder" or "hf", by its files."""
     from medtask.engines.model_metadata import find_trained_engine
 
     trained_engine = find_trained_engine(folder)
     if trained_engine:
         return trained_engine
+    if (folder / ONNX_SETTINGS_FILE).is_file():
+        return "onnx"
     if (folder / "modules.json").is_file():
         return "encoder"
     config = read_model_json(folder / "config.json") if (folder / "config.json").is_file() else {}

@@ -144,6 +144,15 @@ BUILT_IN_ENGINES: Mapping[str, EngineSpec] = MappingProxyType(
                 traits=EngineTraits(family="encoder", reads_instructions=False, trainable=True),
             ),
             EngineSpec(
+                name="onnx",
+                loader="medtask.engines.encoder.load_onnx:load_onnx",
+                option_fields=frozenset({"threads"}),
+                packages=("onnxruntime", "tokenizers"),
+                install="pip install 'medtask[onnx]'",
+                description="folders of encoders that `medtask export --to onnx` wrote",
+                traits=EngineTraits(family="encoder", reads_instructions=False),
+            ),
+            EngineSpec(
                 name="linear",
                 loader="medtask.engines.linear:load_linear",
                 option_fields=frozenset({"threads"}),

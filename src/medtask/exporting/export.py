@@ -91,7 +91,7 @@ def export(
 
     Args:
         model: A model reference, or the result of `medtask.train`.
-        to: The target: "merged", "gguf", "ollama", "mlx" or "mlflow".
+        to: The target: "merged", "gguf", "ollama", "mlx", "mlflow" or "onnx".
         out: The folder or file to write, which must not exist.
         quant: A quantisation of the target; by default the one that the target recommends.
         task: The task whose prompts are asked; by default the one that the model was trained for.

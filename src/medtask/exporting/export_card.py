@@ -36,7 +36,7 @@ def _write_front_matter(manifest: ExportManifest) -> str:
     front = ModelCardData(
         base_model=manifest.source.get("hub") or None,
         license=manifest.source.get("license") or "other",
-        pipeline_tag="text-generation",
+        pipeline_tag="text-classification" if manifest.target == "onnx" else "text-generation",
         tags=["medtask", "medical", manifest.target, *filter(None, [manifest.quantization])],
     )
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"

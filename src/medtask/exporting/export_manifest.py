@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.engines.files.weights import hash_file
-from medtask.engines.model_metadata import PhiStatus
+from medtask.engines.model_metadata import EXPORT_FILE, PhiStatus
 from medtask.errors import InputError
 
-MANIFEST_FILE = "export.json"
+MANIFEST_FILE = EXPORT_FILE
 CARD_FILE = "README.md"
 FORMAT = 1
 _FIX = "export the model again, or copy the whole export again"

@@ -86,6 +86,11 @@ def open_source(reference: str) -> ExportSource:
         UsageError: The model is not on this machine: a server, or a test engine.
     """
     choice = choose_engine(reference)
+    if choice.engine == "onnx":
+        raise UsageError(
+            f"{reference} is an export, which cannot be exported again",
+            fix="name the model that it was exported from",
+        )
     if choice.engine not in ("hf", "llamacpp", "encoder", "linear", "hybrid"):
         raise UsageError(
             f"{reference} cannot be exported: its weights are not on this machine",

@@ -15,7 +15,7 @@ from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
 from medtask.tasks.task import Task
 
-TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow"]
+TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow", "onnx"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,14 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             "medtask.exporting.mlflow",
             frozenset({"hf", "encoder", "linear", "hybrid"}),
             {"": _EXACT},
+        ),
+        ExportTarget(
+            "onnx",
+            "an encoder in ONNX format, which onnxruntime computes without torch",
+            "medtask.exporting.onnx",
+            frozenset({"encoder"}),
+            {"f32": _EXACT, "q8": _QUANTIZED},
+            default_quantization="f32",
         ),
     )
 }

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medtask.networks.loading import BlankParameters, fill_network, read_config, read_json
+from medtask.networks.json_file import read_json
+from medtask.networks.loading import BlankParameters, fill_network, read_config
 
 _KNOWN = frozenset(
     {

@@ -7,7 +7,6 @@ change a number.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from medtask.networks.json_file import read_json
 
 _INITIALIZERS = frozenset({"normal_", "uniform_", "kaiming_uniform_"})
 
@@ -70,15 +71,6 @@ def read_config(folder: Path, known: frozenset[str], fixed: Mapping[str, Any]) -
     if set(config) - known - fixed.keys() - DESCRIPTIVE_KEYS:
         return {}
     return config if all(config.get(key, value) == value for key, value in fixed.items()) else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def fill_network(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtask.networks.loading import read_json
+from medtask.networks.json_file import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer

@@ -35,7 +35,8 @@ def export(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="TARGET", help="The format or system: merged, gguf, ollama, mlx or mlflow."
+            metavar="TARGET",
+            help="The format or system: merged, gguf, ollama, mlx, mlflow or onnx.",
         ),
     ] = None,
     out: Annotated[
@@ -84,7 +85,8 @@ def export(
 
     --to names what is written: merged, a folder in transformers' format with the adapter merged;
     gguf, a file for llama.cpp; ollama, a folder with such a file and a Modelfile;
-    mlx, a folder for mlx-lm on Apple silicon; mlflow, a Python function on data frames.
+    mlx, a folder for mlx-lm on Apple silicon; mlflow, a Python function on data frames;
+    onnx, an encoder in a folder for onnxruntime.
     Before the export appears at its path, model and export are asked the same prompts: their
     tokens must be equal, and their answers and probabilities alike within the bounds of the target.
     """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtask.engines.encoder.engine import EncodedPrompt
 from medtask.engines.label_head import LabelHead
@@ -47,20 +48,27 @@ class EncoderClassifier:
 
     def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
         """The scores of prompts, computed in one forward pass."""
-        import torch
-
-        padded = self.tokenizer.pad(
-            {"input_ids": [encoded.tokens for encoded in batch]}, return_tensors="pt"
-        ).to(self.model.device)
-        with torch.inference_mode():
-            logits = self.model(
-                input_ids=padded["input_ids"], attention_mask=padded["attention_mask"]
-            ).logits
-        rows = logits.float().cpu().numpy().astype(np.float64)
+        rows = self.compute_logits([encoded.tokens for encoded in batch]).astype(np.float64)
         return [
             self.head.score_branches(encoded.prompt, row)
             for encoded, row in zip(batch, rows, strict=True)
         ]
+
+    def compute_logits(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """The outputs of the model, [texts, labels]."""
+        import torch
+
+        padded = self.tokenizer.pad(
+            {"input_ids": [list(row) for row in tokens]}, return_tensors="pt"
+        ).to(self.model.device)
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = (
+                self.model(input_ids=padded["input_ids"], attention_mask=padded["attention_mask"])
+                .logits.float()
+                .cpu()
+                .numpy()
+            )
+        return logits
 
     def describe_candidates(self, branch: Branch) -> tuple[str, ...]:
         """See `LabelHead.describe_candidates`."""

@@ -11,9 +11,7 @@ from medtask.engines.encoder.classifier import HEAD_FILE, EncoderClassifier
 from medtask.engines.encoder.engine import EncoderEngine, EncoderScorer
 from medtask.engines.encoder.zero_shot import (
     CALIBRATION_NOTE,
-    TEMPERATURE,
-    YES_NO_MIDPOINT,
-    YES_NO_SCALE,
+    SPREAD_FACT,
     ZeroShotScorer,
 )
 from medtask.engines.files.model_files import (
@@ -34,6 +32,7 @@ from medtask.engines.label_head import LabelHead
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
     METADATA_FILE,
+    EngineName,
     ModelMetadata,
     hash_model_metadata,
     read_model_metadata,
@@ -73,11 +72,8 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     """
     require_torch()
     threads = limit_torch_threads(options.threads)
-    name = reference.removeprefix(SCHEME)
-    files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
-    if files.is_gguf or files.adapter is not None:
-        raise EngineError(f"{name} is not an encoder", fix=f"leave {SCHEME} out: `--model {name}`")
-    metadata = read_model_metadata(files.path) if (files.path / METADATA_FILE).is_file() else None
+    files, metadata = locate_encoder(reference)
+    name = files.reference
     dtype = "float32" if options.dtype == "auto" else options.dtype
     if dtype not in BYTES_PER_WEIGHT:
         raise UsageError(
@@ -87,7 +83,7 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
     _check_memory(files, dtype, options.memory)
     with block_network(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecations between libraries
-        scorer, scorer_details = _load_scorer(files, metadata, device, dtype)
+        scorer, scorer_details = load_scorer(files, metadata, device, dtype)
     info = EngineInfo(
         "encoder",
         f"{name}, {dtype}, {device}",
@@ -102,8 +98,24 @@ def load_encoder(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Enco
         },
     )
     engine = EncoderEngine(scorer, info)
-    _check_engine(engine, name)
+    check_encoder(engine, name)
     return engine
+
+
+def locate_encoder(reference: str) -> tuple[ModelFiles, ModelMetadata | None]:
+    """The files of an encoder, and what `medtask.train` wrote about it.
+
+    Raises:
+        EngineError: The model is not an encoder.
+        ModelNotFound: The model does not exist, or may not be downloaded.
+        InputError: A file of the model is damaged.
+    """
+    name = reference.removeprefix(SCHEME)
+    files = ModelFiles(MINILM, require_minilm()) if name == MINILM else locate_model(name)
+    if files.is_gguf or files.adapter is not None:
+        raise EngineError(f"{name} is not an encoder", fix=f"leave {SCHEME} out: `--model {name}`")
+    has_metadata = (files.path / METADATA_FILE).is_file()
+    return files, read_model_metadata(files.path) if has_metadata else None
 
 
 def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
@@ -116,14 +128,23 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
         )
 
 
-def _load_scorer(
-    files: ModelFiles, metadata: ModelMetadata | None, device: str, dtype: str
+def load_scorer(
+    files: ModelFiles,
+    metadata: ModelMetadata | None,
+    device: str,
+    dtype: str,
+    *,
+    trainable: bool = False,
 ) -> tuple[EncoderScorer, dict[str, object]]:
-    """The scorer, and its details for the manifest."""
+    """The scorer, and its details for the manifest; with ``trainable`` always a torch model of
+    transformers.
+    """
     try:
-        head = _read_head(files, metadata)
+        head = read_head(files, metadata)
         if head is None:
-            encoder = load_sentence_encoder(files.path, device=device, dtype=dtype)
+            encoder = load_sentence_encoder(
+                files.path, device=device, dtype=dtype, trainable=trainable
+            )
             return ZeroShotScorer(encoder, files.reference), {"pooling": encoder.pooling}
         from transformers import AutoModelForSequenceClassification
 
@@ -139,29 +160,38 @@ def _load_scorer(
         raise
     except Exception as error:  # foreign files can fail in any way
         raise make_load_error(files.reference, error, " as an encoder") from error
-    if model.config.num_labels != len(head.labels) or len(head.labels) < 2 - (
-        not KINDS[head.kind].exclusive
-    ):
+    check_head(head, model.config.num_labels)
+    scorer = EncoderClassifier(model, tokenizer, head, find_max_tokens(model, tokenizer))
+    return scorer, describe_head(head, metadata)
+
+
+def check_head(head: LabelHead, outputs: int) -> None:
+    """Raise InputError unless a model has one output for each of its labels."""
+    if outputs != len(head.labels) or outputs < 2 - (not KINDS[head.kind].exclusive):
         raise InputError(
-            f"{files.reference} has {model.config.num_labels} outputs for {len(head.labels)} "
-            "labels",
+            f"{head.title} has {outputs} outputs for {len(head.labels)} labels",
             fix="choose a model for sequence classification with a name for each label",
         )
-    metadata_details = (
-        {"trained_for": metadata.task_fingerprint, "base": metadata.base, "phi": metadata.phi}
-        if metadata
-        else {}
-    )
-    return EncoderClassifier(model, tokenizer, head, find_max_tokens(model, tokenizer)), {
-        "labels": list(head.labels),
-        **metadata_details,
-    }
 
 
-def _read_head(files: ModelFiles, metadata: ModelMetadata | None) -> LabelHead | None:
+def describe_head(head: LabelHead, metadata: ModelMetadata | None) -> dict[str, object]:
+    """The details of a classifier for the manifest."""
+    details: dict[str, object] = {"labels": list(head.labels)}
+    if metadata:
+        details |= {
+            "trained_for": metadata.task_fingerprint,
+            "base": metadata.base,
+            "phi": metadata.phi,
+        }
+    return details
+
+
+def read_head(
+    files: ModelFiles, metadata: ModelMetadata | None, engine: EngineName = "encoder"
+) -> LabelHead | None:
     """The labels of a trained model, by its metadata or config; None for a sentence encoder."""
     if metadata is not None:
-        if metadata.engine != "encoder":
+        if metadata.engine != engine:
             raise InputError(
                 f"{files.path} holds a {metadata.engine} model",
                 fix=f"name the folder without {SCHEME}",
@@ -199,10 +229,10 @@ def _build_identity(
     identity |= {f"weights of {part.name}": hash_weights(part) for part in parts}
     if files.revision:
         identity["revision"] = files.revision
-    return identity | {"spread": f"{TEMPERATURE:g}, {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}"}
+    return identity | {"spread": SPREAD_FACT}
 
 
-def _check_engine(engine: EncoderEngine, name: str) -> None:
+def check_encoder(engine: EncoderEngine, name: str) -> None:
     """Raise EngineError if one forward pass fails or returns no valid numbers."""
     scorer = engine.scorer
     labels = [Description("knee"), Description("wrist")]

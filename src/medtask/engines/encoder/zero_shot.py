@@ -23,6 +23,7 @@ from medtask.similarity import SentenceEncoder, format_description
 # (midpoint 0.45 and 0.17, scale 0.13 and 0.12).
 TEMPERATURE = 0.18
 YES_NO_MIDPOINT, YES_NO_SCALE = 0.39, 0.20
+SPREAD_FACT = f"{TEMPERATURE:g}, {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}"  # of a model's identity
 
 CALIBRATION_NOTE = (
     "probabilities are similarities in meaning, spread by fixed constants "

@@ -15,6 +15,7 @@ from medtask.privacy import OFFLINE_VARIABLES, is_offline
 
 BUILT_IN_MODEL = "smollm2-135m"
 MINILM = "minilm"
+ONNX_SETTINGS_FILE = "onnx.json"  # of a folder that the encoder was exported to
 BUILT_IN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # Code (*.py) and pickles (*.bin, *.pt) are never downloaded.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
