@@ -309,6 +309,10 @@ class TaskKind(Generic[SpecT]):
         """What a person fills in to answer a row with these options."""
         raise NotImplementedError
 
+    def format_gold(self, value: Value, options: Sequence[Option]) -> Value:
+        """A value as a gold cell, in the form in which the task reads gold."""
+        return value
+
     # descriptions
 
     def describe_answers(self) -> str:

@@ -249,6 +249,20 @@ class ChoiceKind(TaskKind[MultipleChoice]):
             return AnswerForm("one", choices)
         return AnswerForm("several", choices, at_least_one=self.spec.at_least_one)
 
+    def format_gold(self, value: Value, options: Sequence[Option]) -> Value:
+        forms: dict[str, list[str]] = {
+            "text": [option.text for option in options],
+            "index0": [str(index) for index in range(len(options))],
+            "index1": [str(index) for index in range(1, len(options) + 1)],
+        }
+        names = forms.get(self.spec.gold_is or "letter")
+        if names is None:
+            return value
+        letters = [option.letter for option in options]
+        if isinstance(value, str):
+            return names[letters.index(value)]
+        return tuple(names[letters.index(letter)] for letter in value)
+
     def describe_answers(self) -> str:
         columns = self.spec.columns
         number = "any number" if self.allows_none else "one" + " or more" * self.spec.several

@@ -1,0 +1,161 @@
+"""Agreement of readers on the items that both have decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from medtask.evaluation.comparison.annotators import (
+    AnnotatedRows,
+    AnnotatorAgreement,
+    compare_annotators,
+)
+from medtask.records import Value
+from medtask.server.review.consensus import parse_stored_value
+from medtask.server.review.queues import get_task
+from medtask.server.review.tables import (
+    ADJUDICATION,
+    READ_OUTCOMES,
+    ReviewDecision,
+    ReviewItem,
+    ReviewQueue,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One decision of a reader; ``value`` is None for "cannot tell"."""
+
+    position: int
+    reader: str
+    value: Value | None
+    model: Value | None
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderPair:
+    """The agreement of two readers.
+
+    Attributes:
+        readers: Their names.
+        items: The number of items that both have read.
+        cannot_tell: How many of them at least one could not tell; they are left out.
+        agreement: The agreement on the others; None if there are none.
+    """
+
+    readers: tuple[str, str]
+    items: int
+    cannot_tell: int
+    agreement: AnnotatorAgreement | None
+
+    def to_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "readers": list(self.readers),
+            "items": self.items,
+            "cannot_tell": self.cannot_tell,
+        }
+        if self.agreement is not None:
+            found = self.agreement.inter_annotator
+            content |= {
+                "n": found.rows,
+                "measure": self.agreement.method.title,
+                "share": asdict(found.share),
+                "kappa": asdict(found.kappa) if found.kappa else None,
+                "labels": {
+                    name: asdict(metric) if metric else None
+                    for name, metric in found.labels.items()
+                },
+                "note": found.note,
+                "disagreements": self.agreement.n_disagreements,
+            }
+        return content
+
+
+def compute_agreement(session: Session, queue: ReviewQueue) -> list[ReaderPair]:
+    """The agreement of every two readers who have items in common, the largest number first.
+
+    Statistics are those of `compare_annotators`; items of one group are resampled together.
+    """
+    readings = _read_decisions(session, queue.id)
+    by_reader: dict[str, dict[int, _Reading]] = {}
+    for reading in readings:
+        by_reader.setdefault(reading.reader, {})[reading.position] = reading
+    pairs = []
+    for first, second in combinations(sorted(by_reader), 2):
+        shared = sorted(by_reader[first].keys() & by_reader[second].keys())
+        if shared:
+            columns = [[by_reader[name][place] for place in shared] for name in (first, second)]
+            pairs.append(_compare_pair(queue, (first, second), columns))
+    return sorted(pairs, key=lambda pair: -pair.items)
+
+
+def count_decisions(session: Session, queue_id: int) -> int:
+    """A number that grows with every decision, to notice that an agreement has changed."""
+    return (
+        session.scalar(
+            select(func.max(ReviewDecision.id))
+            .join(ReviewItem, ReviewItem.id == ReviewDecision.item_id)
+            .where(ReviewItem.queue_id == queue_id)
+        )
+        or 0
+    )
+
+
+def _compare_pair(
+    queue: ReviewQueue, names: tuple[str, str], columns: Sequence[Sequence[_Reading]]
+) -> ReaderPair:
+    task = get_task(queue)
+    first, second = columns
+    has_groups = any(reading.group is not None for reading in first)
+    agreement = compare_annotators(
+        AnnotatedRows(
+            [reading.value for reading in first],
+            [reading.value for reading in second],
+            [reading.model for reading in first],
+            groups=[reading.group for reading in first] if has_groups else (),
+        ),
+        names=names,
+        kind=task.kind,
+        labels=[label.name for label in task.candidates],
+    )
+    untold = sum(
+        one.value is None or other.value is None for one, other in zip(first, second, strict=True)
+    )
+    return ReaderPair(names, len(first), untold, agreement)
+
+
+def _read_decisions(session: Session, queue_id: int) -> list[_Reading]:
+    """The latest decisions about items that at least two people have read."""
+    rows = session.execute(
+        select(
+            ReviewItem.position,
+            ReviewItem.model,
+            ReviewItem.group,
+            ReviewDecision.reader_name,
+            ReviewDecision.value,
+        )
+        .join(ReviewDecision, ReviewDecision.item_id == ReviewItem.id)
+        .where(
+            ReviewItem.queue_id == queue_id,
+            ReviewItem.decided >= 2,
+            ReviewDecision.is_latest,
+            ReviewDecision.seat != ADJUDICATION,
+            ReviewDecision.outcome.in_(READ_OUTCOMES),
+        )
+    )
+    return [
+        _Reading(
+            position,
+            reader,
+            parse_stored_value(value),
+            parse_stored_value(model["value"]) if model else None,
+            group,
+        )
+        for position, model, group, reader, value in rows
+    ]

@@ -1,0 +1,211 @@
+"""Queues and items as JSON, for the page and for programs. No reader sees another's decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from medtask.server.access.roles import User
+from medtask.server.review.assignments import assign_items
+from medtask.server.review.queues import get_form, get_settings, get_task
+from medtask.server.review.tables import (
+    ADJUDICATION,
+    READ_OUTCOMES,
+    ItemState,
+    Outcome,
+    ReviewDecision,
+    ReviewItem,
+    ReviewQueue,
+    ReviewRow,
+)
+
+MAX_RECORD_IDS = 20  # ids of rows that an item names
+MAX_DISPUTED = 50  # items that are sent to an adjudicator at once
+
+
+def describe_queue(queue: ReviewQueue) -> dict[str, Any]:
+    """The queue and its question: the instruction, and the form with the labels' definitions."""
+    task = get_task(queue)
+    return {
+        "id": queue.id,
+        "name": queue.name,
+        "source": queue.source,
+        "run_id": queue.run_id,
+        "task": queue.task_name,
+        "instruction": task.instruction,
+        "form": get_form(queue, []).to_json(),
+        "settings": queue.settings,
+        "notes": queue.notes,
+        "created_by": queue.created_by,
+        "created_at": queue.created_at.isoformat(),
+        "closed_at": queue.closed_at.isoformat() if queue.closed_at else None,
+    }
+
+
+def load_next_items(
+    session: Session, queue: ReviewQueue, reader: User, count: int
+) -> list[dict[str, Any]]:
+    """Assign and describe a reader's next items."""
+    assigned = assign_items(session, queue, reader, count)
+    items = [item for item, _ in assigned]
+    names = _list_record_ids(session, items)
+    own = _list_own_versions(session, items, reader.id)
+    return [
+        {
+            **_describe_content(queue, item, names[item.id]),
+            **_describe_own(own.get(item.id)),
+            "sees_model": assignment.sees_model,
+            "model": item.model if assignment.sees_model else None,
+        }
+        for item, assignment in assigned
+    ]
+
+
+def list_model_answers(session: Session, ids: Iterable[int]) -> dict[int, Any]:
+    """The model's answers to items, which a reader may see after the decision."""
+    rows = session.execute(
+        select(ReviewItem.id, ReviewItem.model).where(ReviewItem.id.in_(list(ids)))
+    )
+    return dict(rows.tuples().all())
+
+
+def load_own_decisions(
+    session: Session, queue: ReviewQueue, reader: User, count: int
+) -> list[dict[str, Any]]:
+    """A reader's latest decisions, the last first, with their items: to look at and to change."""
+    rows = session.execute(
+        select(ReviewDecision, ReviewItem)
+        .join(ReviewItem, ReviewItem.id == ReviewDecision.item_id)
+        .where(
+            ReviewItem.queue_id == queue.id,
+            ReviewDecision.seat == reader.id,
+            ReviewDecision.is_latest,
+            ReviewDecision.outcome != Outcome.WITHDRAWN,
+        )
+        .order_by(ReviewDecision.id.desc())
+        .limit(count)
+    ).all()
+    names = _list_record_ids(session, [item for _, item in rows])
+    return [
+        {
+            **_describe_content(queue, item, names[item.id]),
+            **_describe_own(decision),
+            "sees_model": decision.outcome in READ_OUTCOMES or decision.saw_model,
+            "model": item.model
+            if decision.outcome in READ_OUTCOMES or decision.saw_model
+            else None,
+            "at": decision.decided_at.isoformat(),
+        }
+        for decision, item in rows
+    ]
+
+
+def load_disputed_items(
+    session: Session, queue: ReviewQueue, adjudicator: User
+) -> list[dict[str, Any]]:
+    """The items that wait for an adjudicator, with the readers' answers and without their names.
+
+    Items that the adjudicator has read are left out unless the queue allows it.
+    """
+    query = select(ReviewItem).where(
+        ReviewItem.queue_id == queue.id, ReviewItem.state == ItemState.DISPUTED
+    )
+    if not get_settings(queue).readers_may_adjudicate:
+        query = query.where(ReviewItem.id.not_in(_select_read_items(adjudicator.id)))
+    items = session.scalars(query.order_by(ReviewItem.position).limit(MAX_DISPUTED)).all()
+    decisions = session.scalars(
+        select(ReviewDecision)
+        .where(ReviewDecision.item_id.in_([item.id for item in items]), ReviewDecision.is_latest)
+        .order_by(ReviewDecision.id)
+    ).all()
+    names = _list_record_ids(session, items)
+    contents = []
+    for item in items:
+        own = [one for one in decisions if one.item_id == item.id]
+        adjudication = next((one for one in own if one.seat == ADJUDICATION), None)
+        readers = [one for one in own if one.outcome in READ_OUTCOMES and one is not adjudication]
+        contents.append(
+            {
+                **_describe_content(queue, item, names[item.id]),
+                **_describe_own(adjudication),
+                "sees_model": True,
+                "model": item.model,
+                "readers": [
+                    {"name": f"Reader {number}", **_describe_verdict(decision)}
+                    for number, decision in enumerate(readers, 1)
+                ],
+            }
+        )
+    return contents
+
+
+def has_read(session: Session, item_ids: Sequence[int], reader_id: str) -> bool:
+    """Whether the person has read one of the items."""
+    read = _select_read_items(reader_id).where(ReviewDecision.item_id.in_(item_ids))
+    return session.scalar(read.limit(1)) is not None
+
+
+def _select_read_items(reader_id: str) -> Any:
+    return select(ReviewDecision.item_id).where(
+        ReviewDecision.seat == reader_id,
+        ReviewDecision.is_latest,
+        ReviewDecision.outcome.in_(READ_OUTCOMES),
+    )
+
+
+def _describe_content(
+    queue: ReviewQueue, item: ReviewItem, record_ids: Sequence[str]
+) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "id": item.id,
+        "position": item.position,
+        "cluster": item.cluster,
+        "text": item.text,
+        "rows": item.rows,
+        "record_ids": list(record_ids),
+    }
+    if item.options:
+        content["form"] = get_form(queue, item.options).to_json()
+    return content
+
+
+def _describe_own(decision: ReviewDecision | None) -> dict[str, Any]:
+    if decision is None:
+        return {"version": 0, "decision": None}
+    return {"version": decision.version, "decision": _describe_verdict(decision)}
+
+
+def _describe_verdict(decision: ReviewDecision) -> dict[str, Any]:
+    return {
+        "outcome": decision.outcome,
+        "value": decision.value,
+        "comment": decision.comment,
+    }
+
+
+def _list_own_versions(
+    session: Session, items: Sequence[ReviewItem], reader_id: str
+) -> dict[int, ReviewDecision]:
+    statement = select(ReviewDecision).where(
+        ReviewDecision.item_id.in_([item.id for item in items]),
+        ReviewDecision.seat == reader_id,
+        ReviewDecision.is_latest,
+    )
+    return {decision.item_id: decision for decision in session.scalars(statement)}
+
+
+def _list_record_ids(session: Session, items: Sequence[ReviewItem]) -> dict[int, list[str]]:
+    """The ids of each item's first rows."""
+    names: dict[int, list[str]] = {item.id: [] for item in items}
+    rows = session.execute(
+        select(ReviewRow.item_id, ReviewRow.record_id)
+        .where(ReviewRow.item_id.in_(names))
+        .order_by(ReviewRow.number)
+    )
+    for item_id, record_id in rows:
+        if len(names[item_id]) < MAX_RECORD_IDS:
+            names[item_id].append(record_id)
+    return names
