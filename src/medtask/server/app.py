@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from medtask.server.access.audit_log import AuditLog
 from medtask.server.access.guard import AccessGuard
 from medtask.server.access.route_checks import check_routes
-from medtask.server.api import accounts, system
+from medtask.server.api import accounts, reviews, system
 from medtask.server.database.connect import Database
 from medtask.server.observation import Observations, RequestObserver
 from medtask.server.pages import account_pages, docs, sign_in, stylesheet
@@ -25,6 +25,7 @@ from medtask.server.settings import ServerSettings
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
     accounts.router,
+    reviews.router,
     sign_in.router,
     stylesheet.router,
     account_pages.router,

@@ -15,10 +15,11 @@ from medtask.server.access import tables as access_tables
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database, create_sqlite_file
 from medtask.server.database.migrate import make_config
+from medtask.server.review import tables as review_tables
 from medtask.server.settings import ServerSettings
 
 # Every module with tables is imported here, so that the metadata of `Base` is complete.
-TABLE_MODULES = (access_tables,)
+TABLE_MODULES = (access_tables, review_tables)
 
 
 def open_database(settings: ServerSettings) -> Database:

@@ -28,7 +28,7 @@ from medtask.server.review.tables import (
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _ReaderValue:
     """One decision of a reader; ``value`` is None for "cannot tell"."""
 
     position: int
@@ -83,7 +83,7 @@ def compute_agreement(session: Session, queue: ReviewQueue) -> list[ReaderPair]:
     Statistics are those of `compare_annotators`; items of one group are resampled together.
     """
     readings = _read_decisions(session, queue.id)
-    by_reader: dict[str, dict[int, _Reading]] = {}
+    by_reader: dict[str, dict[int, _ReaderValue]] = {}
     for reading in readings:
         by_reader.setdefault(reading.reader, {})[reading.position] = reading
     pairs = []
@@ -95,20 +95,33 @@ def compute_agreement(session: Session, queue: ReviewQueue) -> list[ReaderPair]:
     return sorted(pairs, key=lambda pair: -pair.items)
 
 
-def count_decisions(session: Session, queue_id: int) -> int:
-    """A number that grows with every decision, to notice that an agreement has changed."""
-    return (
-        session.scalar(
-            select(func.max(ReviewDecision.id))
-            .join(ReviewItem, ReviewItem.id == ReviewDecision.item_id)
-            .where(ReviewItem.queue_id == queue_id)
-        )
-        or 0
+def get_agreements(state: Any, session: Session, queue: ReviewQueue) -> list[dict[str, Any]]:
+    """The agreement as JSON. It is computed once for each number of decisions.
+
+    ``state`` is that of the application, which keeps the latest result of each queue.
+    """
+    if not hasattr(state, "review_agreements"):
+        state.review_agreements = {}
+    cache: dict[int, tuple[int, list[dict[str, Any]]]] = state.review_agreements
+    last = _find_last_decision(session, queue.id)
+    known = cache.get(queue.id)
+    if known is None or known[0] != last:
+        found = [pair.to_json() for pair in compute_agreement(session, queue)]
+        known = cache[queue.id] = last, found
+    return known[1]
+
+
+def _find_last_decision(session: Session, queue_id: int) -> int:
+    last = session.scalar(
+        select(func.max(ReviewDecision.id))
+        .join(ReviewItem, ReviewItem.id == ReviewDecision.item_id)
+        .where(ReviewItem.queue_id == queue_id)
     )
+    return last or 0
 
 
 def _compare_pair(
-    queue: ReviewQueue, names: tuple[str, str], columns: Sequence[Sequence[_Reading]]
+    queue: ReviewQueue, names: tuple[str, str], columns: Sequence[Sequence[_ReaderValue]]
 ) -> ReaderPair:
     task = get_task(queue)
     first, second = columns
@@ -130,7 +143,7 @@ def _compare_pair(
     return ReaderPair(names, len(first), untold, agreement)
 
 
-def _read_decisions(session: Session, queue_id: int) -> list[_Reading]:
+def _read_decisions(session: Session, queue_id: int) -> list[_ReaderValue]:
     """The latest decisions about items that at least two people have read."""
     rows = session.execute(
         select(
@@ -150,7 +163,7 @@ def _read_decisions(session: Session, queue_id: int) -> list[_Reading]:
         )
     )
     return [
-        _Reading(
+        _ReaderValue(
             position,
             reader,
             parse_stored_value(value),

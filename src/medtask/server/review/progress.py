@@ -122,7 +122,7 @@ def _list_reader_names(session: Session, queue_id: int) -> Mapping[str, str]:
         .join(ReviewItem, ReviewItem.id == ReviewAssignment.item_id)
         .where(ReviewItem.queue_id == queue_id)
     )
-    return dict(session.execute(decided.union(assigned)).tuples().all())
+    return {row[0]: row[1] for row in session.execute(decided.union(assigned))}
 
 
 def _describe_readers(session: Session, queue_id: int) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def _describe_readers(session: Session, queue_id: int) -> list[dict[str, Any]]:
     counted = session.execute(
         select(
             ReviewDecision.reader_name,
-            ReviewDecision.seat == ADJUDICATION,
+            (ReviewDecision.seat == ADJUDICATION).label("adjudicates"),
             ReviewDecision.outcome,
             func.count(),
             func.max(ReviewDecision.decided_at),
@@ -138,11 +138,7 @@ def _describe_readers(session: Session, queue_id: int) -> list[dict[str, Any]]:
         )
         .join(ReviewItem, ReviewItem.id == ReviewDecision.item_id)
         .where(ReviewItem.queue_id == queue_id, ReviewDecision.is_latest)
-        .group_by(
-            ReviewDecision.reader_name,
-            ReviewDecision.seat == ADJUDICATION,
-            ReviewDecision.outcome,
-        )
+        .group_by(ReviewDecision.reader_name, "adjudicates", ReviewDecision.outcome)
     )
     people: dict[str, dict[str, Any]] = {}
     for name, adjudicated, outcome, count, last, seconds in counted:

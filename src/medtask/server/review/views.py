@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from medtask.server.access.roles import User
 from medtask.server.review.assignments import assign_items
+from medtask.server.review.decisions import SubmissionResult
 from medtask.server.review.queues import get_form, get_settings, get_task
 from medtask.server.review.tables import (
     ADJUDICATION,
@@ -64,12 +65,18 @@ def load_next_items(
     ]
 
 
-def list_model_answers(session: Session, ids: Iterable[int]) -> dict[int, Any]:
-    """The model's answers to items, which a reader may see after the decision."""
-    rows = session.execute(
-        select(ReviewItem.id, ReviewItem.model).where(ReviewItem.id.in_(list(ids)))
+def reveal_model_answers(session: Session, result: SubmissionResult) -> SubmissionResult:
+    """The result with the model's answers to what was saved: a reader may see them afterwards."""
+    saved = result.content.get("saved", [])
+    read = [one for one in saved if one.get("outcome") in READ_OUTCOMES]
+    found = session.execute(
+        select(ReviewItem.id, ReviewItem.model).where(
+            ReviewItem.id.in_([one["item"] for one in read])
+        )
     )
-    return dict(rows.tuples().all())
+    answers = {row[0]: row[1] for row in found}
+    shown = [{**one, "model": answers[one["item"]]} if one in read else one for one in saved]
+    return result._replace(content={**result.content, "saved": shown}) if saved else result
 
 
 def load_own_decisions(

@@ -1,0 +1,276 @@
+"""Reviews over HTTP: reading, blind second readers, conflicts, adjudication and gold."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from medtask.server.access.roles import Role
+from support.review_runs import add_run, create_queue, load_items, make_submission
+from support.server import ServerUnderTest
+
+Runs = Callable[[str], Path]
+
+
+@pytest.fixture
+def trainer(server: ServerUnderTest) -> TestClient:
+    return server.connect(Role.TRAINER)
+
+
+@pytest.fixture
+def reviewer(server: ServerUnderTest) -> TestClient:
+    return server.connect(Role.REVIEWER)
+
+
+@pytest.fixture
+def run_id(server: ServerUnderTest, runs: Runs) -> int:
+    return add_run(server, runs("passes"))
+
+
+def decide(client: TestClient, queue: int, submission: dict, path: str = "decisions") -> dict:
+    response = client.post(f"/api/reviews/{queue}/{path}", json=submission)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_equal_texts_are_one_item_and_rows_without_text_are_left_out(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    shown = trainer.get(f"/api/reviews/{queue}").json()
+    assert shown["progress"]["items"] == 52
+    assert shown["progress"]["rows"] == 55
+    assert shown["notes"] == ["5 rows without text left out"]
+    names = [choice["value"] for choice in shown["form"]["choices"]]
+    assert names == ["curative", "palliative", "other", "cannot tell"]
+    assert any(item["rows"] == 2 for item in load_items(trainer, queue, 60))
+
+
+def test_a_query_selects_rows(trainer, run_id):
+    query = {"contains": "TREMOR", "answers": ["curative"]}
+    for item in load_items(trainer, create_queue(trainer, run_id, query=query), 60):
+        assert "tremor" in item["text"]
+        assert item["model"]["value"] == "curative"
+
+
+def test_a_query_without_rows_says_what_to_do(trainer, run_id):
+    settings = {"query": {"contains": "nowhere to be found"}}
+    response = trainer.post("/api/reviews", json={"run_id": run_id, "settings": settings})
+    assert response.status_code == 422
+    assert "query" in response.json()["fix"]
+
+
+def test_two_readers_never_get_the_same_item_if_one_is_enough(trainer, reviewer, run_id):
+    queue = create_queue(trainer, run_id)
+    first = {item["id"] for item in load_items(trainer, queue)}
+    second = {item["id"] for item in load_items(reviewer, queue)}
+    assert len(first) >= 20
+    assert len(second) >= 20
+    assert not first & second
+    assert {item["id"] for item in load_items(trainer, queue)} == first
+
+
+def test_the_second_reader_sees_the_models_answer_only_after_deciding(trainer, reviewer, run_id):
+    queue = create_queue(trainer, run_id, readers_per_item=2)
+    assert all(item["model"] for item in load_items(trainer, queue))
+    item = load_items(reviewer, queue)[0]
+    assert (item["model"], item["sees_model"]) == (None, False)
+    saved = decide(reviewer, queue, make_submission(item, "other"))["saved"][0]
+    assert saved["model"]["probabilities"]
+    assert saved["version"] == 1
+
+
+@pytest.mark.parametrize(("hide", "sees"), [("all", False), ("none", True)])
+def test_the_queue_sets_who_sees_the_models_answer(trainer, reviewer, run_id, hide, sees):
+    queue = create_queue(trainer, run_id, readers_per_item=2, hide_model=hide)
+    for client in (trainer, reviewer):
+        assert {item["sees_model"] for item in load_items(client, queue)} == {sees}
+
+
+def test_a_skipped_item_reveals_nothing_and_comes_last(trainer, run_id):
+    queue = create_queue(trainer, run_id, hide_model="all")
+    item = load_items(trainer, queue, 1)[0]
+    saved = decide(trainer, queue, make_submission(item, None, outcome="skipped"))["saved"][0]
+    assert "model" not in saved
+    assert load_items(trainer, queue, 60)[-1]["id"] == item["id"]
+    progress = trainer.get(f"/api/reviews/{queue}/progress").json()
+    assert progress["states"]["open"] == progress["left"] == 52
+
+
+def test_readers_do_not_see_each_others_decisions(trainer, reviewer, run_id):
+    queue = create_queue(trainer, run_id, readers_per_item=2)
+    item = load_items(trainer, queue)[0]
+    decide(trainer, queue, make_submission(item, "other", comment="a remark of the first"))
+    assert "a remark" not in str(load_items(reviewer, queue))
+    assert reviewer.get(f"/api/reviews/{queue}/decisions").json() == []
+    assert reviewer.get(f"/api/reviews/{queue}/disputes").status_code == 403
+
+
+def test_a_submission_that_is_sent_again_gets_the_same_response(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    submission = make_submission(load_items(trainer, queue)[0], "other")
+    first = decide(trainer, queue, submission)
+    assert decide(trainer, queue, submission) == first
+    other = {**submission, "value": "curative"}
+    assert trainer.post(f"/api/reviews/{queue}/decisions", json=other).status_code == 422
+    assert trainer.get(f"/api/reviews/{queue}/decisions").json()[0]["version"] == 1
+
+
+def test_a_conflict_has_the_later_version_and_overwrites_nothing(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    item = load_items(trainer, queue)[0]
+    decide(trainer, queue, make_submission(item, "other"))
+    late = make_submission(item, "curative")
+    response = trainer.post(f"/api/reviews/{queue}/decisions", json=late)
+    assert response.status_code == 409
+    problem = response.json()
+    assert (problem["conflicts"][0]["value"], problem["conflicts"][0]["version"]) == ("other", 1)
+    assert problem["fix"]
+    kept = trainer.get(f"/api/reviews/{queue}/decisions").json()[0]
+    assert kept["decision"]["value"] == "other"
+    again = make_submission({**item, "version": 1}, "curative")
+    assert decide(trainer, queue, again)["saved"][0]["version"] == 2
+
+
+def test_undo_gives_the_item_back(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    item = load_items(trainer, queue)[0]
+    decide(trainer, queue, make_submission(item, "other"))
+    decide(trainer, queue, make_submission({**item, "version": 1}, None, outcome="withdrawn"))
+    again = next(one for one in load_items(trainer, queue) if one["id"] == item["id"])
+    assert (again["version"], again["decision"]["outcome"]) == (2, "withdrawn")
+    assert trainer.get(f"/api/reviews/{queue}/progress").json()["finished"] == 0
+
+
+def test_one_decision_is_saved_for_several_items_or_for_none(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    first, second, third = load_items(trainer, queue)[:3]
+    both = make_submission(first, "other")
+    both["items"].append({"id": second["id"], "version": 0})
+    assert len(decide(trainer, queue, both)["saved"]) == 2
+    late = make_submission(third, "curative")
+    late["items"].append({"id": second["id"], "version": 0})
+    assert trainer.post(f"/api/reviews/{queue}/decisions", json=late).status_code == 409
+    assert third["id"] in {item["id"] for item in load_items(trainer, queue)}
+
+
+@pytest.mark.parametrize("value", ["nonsense", None, ["other"], {"a": 1}, 3])
+def test_a_value_that_is_not_an_answer_is_refused(trainer, run_id, value):
+    queue = create_queue(trainer, run_id)
+    item = load_items(trainer, queue)[0]
+    response = trainer.post(f"/api/reviews/{queue}/decisions", json=make_submission(item, value))
+    assert response.status_code == 422
+    assert '"curative"' in response.json()["fix"]
+
+
+def test_disputed_items_go_to_an_adjudicator_who_has_not_read_them(
+    server, trainer, reviewer, run_id
+):
+    queue = create_queue(trainer, run_id, readers_per_item=2)
+    shared = load_items(trainer, queue)[0]
+    decide(trainer, queue, make_submission(shared, "other"))
+    decide(reviewer, queue, make_submission(load_items(reviewer, queue)[0], "curative"))
+    progress = trainer.get(f"/api/reviews/{queue}/progress").json()
+    assert progress["waiting"]["adjudication"] == 1
+    assert trainer.get(f"/api/reviews/{queue}/disputes").json() == []
+    own = make_submission(shared, "palliative")
+    assert trainer.post(f"/api/reviews/{queue}/adjudications", json=own).status_code == 403
+    admin = server.connect(Role.ADMIN)
+    disputed = admin.get(f"/api/reviews/{queue}/disputes").json()
+    assert [reader["value"] for reader in disputed[0]["readers"]] == ["other", "curative"]
+    assert [reader["name"] for reader in disputed[0]["readers"]] == ["Reader 1", "Reader 2"]
+    decide(admin, queue, make_submission(disputed[0], "palliative"), "adjudications")
+    rows = list(csv.DictReader(io.StringIO(admin.get(f"/api/reviews/{queue}/gold").text)))
+    assert {(row["gold"], row["gold_by"], row["gold_how"]) for row in rows} == {
+        ("palliative", "test admin", "adjudicated")
+    }
+
+
+def test_who_cannot_tell_sends_the_item_to_adjudication(server, trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    item = load_items(trainer, queue)[0]
+    decide(trainer, queue, make_submission(item, None, outcome="cannot_tell"))
+    admin = server.connect(Role.ADMIN)
+    disputed = admin.get(f"/api/reviews/{queue}/disputes").json()
+    unclear = make_submission(disputed[0], None, outcome="cannot_tell")
+    decide(admin, queue, unclear, "adjudications")
+    states = admin.get(f"/api/reviews/{queue}/progress").json()["states"]
+    assert (states["settled"], states["disputed"]) == (1, 0)
+    assert admin.get(f"/api/reviews/{queue}/gold").status_code == 422
+
+
+def test_agreement_has_an_interval_and_counts_the_items_that_both_read(trainer, reviewer, run_id):
+    queue = create_queue(trainer, run_id, readers_per_item=2, overlap=0.5)
+    for client, shift in ((trainer, 0), (reviewer, 1)):
+        for _ in range(4):
+            for item in load_items(client, queue):
+                place = (item["position"] + shift * (item["position"] % 3 == 0)) % 3
+                value = ("curative", "palliative", "other")[place]
+                decide(client, queue, make_submission(item, value))
+    progress = trainer.get(f"/api/reviews/{queue}/progress").json()
+    pair = progress["agreement"][0]
+    assert 15 < pair["items"] < 40
+    assert pair["items"] == pair["n"] == pair["kappa"]["n"]
+    assert pair["kappa"]["low"] < pair["kappa"]["value"] < pair["kappa"]["high"] < 1
+    assert pair["disagreements"] == progress["waiting"]["adjudication"]
+    assert sum(reader["answer"] for reader in progress["readers"]) == 52 + pair["items"]
+
+
+def test_it_is_visible_who_waits_for_whom(server, trainer, reviewer, run_id):
+    names = [server.get_user(role).id for role in (Role.TRAINER, Role.REVIEWER)]
+    queue = create_queue(trainer, run_id, readers_per_item=2, readers=names)
+    loaded = load_items(reviewer, queue)
+    for item in load_items(trainer, queue)[:3]:
+        decide(trainer, queue, make_submission(item, "other"))
+    progress = trainer.get(f"/api/reviews/{queue}/progress").json()
+    assert progress["waiting"] == {"a first reader": 49, "test reviewer": 3}
+    assert {reader["name"]: reader["loaded"] for reader in progress["readers"]} == {
+        "test reviewer": len(loaded),
+        "test trainer": len(loaded) - 3,
+    }
+    admin = server.connect(Role.ADMIN)
+    assert admin.post(f"/api/reviews/{queue}/assignments", json={}).status_code == 403
+
+
+def test_loaded_items_can_be_moved_to_another_reader(server, trainer, reviewer, run_id):
+    queue = create_queue(trainer, run_id)
+    loaded = {item["id"] for item in load_items(reviewer, queue)}
+    giver, taker = (server.get_user(role).id for role in (Role.REVIEWER, Role.TRAINER))
+    moved = trainer.post(
+        f"/api/reviews/{queue}/reassignments", json={"giver_id": giver, "taker_id": taker}
+    )
+    assert moved.json() == {"moved": len(loaded)}
+    assert {item["id"] for item in load_items(trainer, queue)} == loaded
+    assert not loaded & {item["id"] for item in load_items(reviewer, queue)}
+
+
+def test_a_closed_queue_accepts_what_was_loaded_and_assigns_nothing(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    loaded = load_items(trainer, queue, 1)
+    trainer.patch(f"/api/reviews/{queue}", json={"closed": True, "name": "Closed"})
+    for item in loaded:
+        decide(trainer, queue, make_submission(item, "other"))
+    assert load_items(trainer, queue) == []
+    assert trainer.get("/api/reviews").json()[0]["name"] == "Closed"
+    trainer.patch(f"/api/reviews/{queue}", json={"closed": False})
+    assert load_items(trainer, queue)
+
+
+def test_a_deleted_queue_is_gone(trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    decide(trainer, queue, make_submission(load_items(trainer, queue)[0], "other"))
+    assert trainer.delete(f"/api/reviews/{queue}").status_code == 204
+    assert trainer.get(f"/api/reviews/{queue}").status_code == 404
+    assert trainer.get("/api/reviews").json() == []
+
+
+def test_viewers_see_progress_and_cannot_read_or_create(server, trainer, run_id):
+    queue = create_queue(trainer, run_id)
+    viewer = server.connect(Role.VIEWER)
+    assert viewer.get(f"/api/reviews/{queue}").json()["may_read"] is False
+    assert viewer.post(f"/api/reviews/{queue}/assignments", json={}).status_code == 403
+    assert viewer.get(f"/api/reviews/{queue}/gold").status_code == 403
+    assert server.connect(Role.REVIEWER).post("/api/reviews", json={"run_id": 1}).status_code == 403
