@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medtask.cli import console as show
 from medtask.cli.inputs import Quiet
+from medtask.display import format_count
+from medtask.errors import InputError, MissingExtra
+
+if TYPE_CHECKING:
+    from medtask.server.settings import ServerSettings
 
 DataFolder = Annotated[
     Path | None,
@@ -53,19 +59,19 @@ def serve(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Allow models on other machines.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Processes for jobs: runs, trainings.")
+    ] = 1,
+    verify_audit: Annotated[
+        bool,
+        typer.Option("--verify-audit", help="Only check that the audit log is complete."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Serve the API and the pages of medtask on this machine."""
-    from medtask.errors import MissingExtra
-
-    try:
-        from medtask.server.process import serve_forever
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"the server needs a package that is not installed: {error.name}",
-            fix="pip install 'medtask[serve]'",
-        ) from error
+    require_server_packages()
     from medtask.hardware import parse_bytes
+    from medtask.server.process import serve_forever
     from medtask.server.settings import ServerSettings
 
     settings = ServerSettings(
@@ -79,7 +85,11 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         memory_limit_bytes=None if memory is None else parse_bytes(memory),
         allow_remote=allow_remote,
+        workers=workers,
     )
+    if verify_audit:
+        print_audit_faults(settings)
+        return
 
     def print_address(url: str, link: str | None) -> None:
         if not quiet:
@@ -89,6 +99,39 @@ def serve(
             show.print_line(f"  {link}")
 
     serve_forever(settings, print_address)
+
+
+def require_server_packages() -> None:
+    """Check that the packages of the server are installed.
+
+    Raises:
+        MissingExtra: One is not.
+    """
+    for name in ("alembic", "argon2", "fastapi", "prometheus_client", "sqlalchemy", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtra(
+                f"the server needs a package that is not installed: {name}",
+                fix="pip install 'medtask[serve]'",
+            )
+
+
+def print_audit_faults(settings: ServerSettings) -> None:
+    """Print where the audit log is broken.
+
+    Raises:
+        InputError: It is.
+    """
+    from medtask.server.maintenance import verify_audit_log
+
+    count, faults = verify_audit_log(settings)
+    for fault in faults:
+        show.print_line(fault)
+    if faults:
+        raise InputError(
+            f"the audit log is broken in {format_count(len(faults), 'place')}",
+            fix="compare the database with its last backup; somebody has changed it",
+        )
+    show.print_line(f"The audit log is complete: {format_count(count, 'entry', 'entries')}.")
 
 
 def choose_data_folder(data: Path | None) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 from fastapi import Request
 from sqlalchemy import event as database_event
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from medtask.server.access.requests import get_address, get_user
@@ -30,6 +30,7 @@ from medtask.server.database.base import get_utc_now
 
 KEY_FILE = "audit.key"
 HEAD_FILE = "audit.head"
+_HEAD = "audit_head"  # in the facts of a session: the entry that it adds last
 _LOCK_NUMBER = 7_246_001  # of PostgreSQL's advisory lock: one writer at a time
 
 
@@ -86,12 +87,14 @@ class AuditLog:
         entry.hash = self._compute_hash(entry)
         session.add(entry)
         session.flush()
-        head = json.dumps({"number": entry.number, "hash": entry.hash})
+        if _HEAD not in session.info:
+            # Not before: an entry that is not committed would be missed later.
+            database_event.listen(session, "after_commit", self._write_head)
+        session.info[_HEAD] = json.dumps({"number": entry.number, "hash": entry.hash})
 
-        # Not before: an entry that is not committed would be missed later.
-        @database_event.listens_for(session, "after_commit", once=True)
-        def write_head(committed: Session) -> None:
-            _write_privately(self._head_file, head.encode())
+    def count_entries(self, session: Session) -> int:
+        """The number of entries."""
+        return session.scalar(select(func.count()).select_from(AuditEntry)) or 0
 
     def find_faults(self, session: Session) -> Iterator[str]:
         """Describe each place where the chain is broken."""
@@ -113,6 +116,9 @@ class AuditLog:
             previous = entry.hash
         if number < head_number:
             yield f"entries {number + 1} to {head_number} are missing at the end"
+
+    def _write_head(self, session: Session) -> None:
+        _write_privately(self._head_file, session.info[_HEAD].encode())
 
     def _read_head(self) -> tuple[int, str]:
         """Number and hash of an entry at or shortly before the last one."""

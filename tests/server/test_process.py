@@ -1,0 +1,139 @@
+"""`medtask serve` as a process: start, addresses, files, log, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from medtask.errors import InputError, UsageError
+from medtask.server.settings import ServerSettings, check_settings
+from support.server_process import ServerProcess, start_server
+
+PASSWORD = "seven quiet lanterns"
+CANARY = "Zystektomie bei Canary"
+
+
+@contextmanager
+def sign_in(server: ServerProcess) -> Iterator[httpx2.Client]:
+    """Use the one-time link as a browser does."""
+    with httpx2.Client(base_url=server.url, timeout=30) as client:
+        chosen = {"name": "Ada", "password": PASSWORD, "repeated": PASSWORD}
+        assert server.link is not None
+        assert client.post(server.link, data=chosen).status_code == 303
+        page = client.get("/docs").text
+        client.headers["X-CSRF-Token"] = page.split('name="csrf-token" content="')[1].split('"')[0]
+        yield client
+
+
+def use_server(server: ServerProcess) -> None:
+    """Send requests with a text that must not be written anywhere."""
+    with sign_in(server) as client:
+        refused = client.post("/api/accounts", json={"name": CANARY, "role": CANARY})
+        assert refused.status_code == 422
+        for path in (f"/api/{CANARY}", f"/start/{CANARY}", f"/health?text={CANARY}"):
+            client.get(path)
+        metrics = client.get("/metrics").text
+        assert 'medtask_requests_total{method="GET",route="/health",status="200"}' in metrics
+        assert "Canary" not in metrics
+
+
+def list_modes(folder: Path) -> dict[str, int]:
+    """The modes of a folder and all that is in it."""
+    return {
+        str(path.relative_to(folder.parent)): stat.S_IMODE(path.lstat().st_mode)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "hospital.example"])
+def test_an_open_address_without_encryption_is_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(UsageError, match="loopback"):
+        check_settings(ServerSettings(tmp_path, host=host))
+    check_settings(ServerSettings(tmp_path, host=host, behind_proxy=True))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])
+def test_a_loopback_address_needs_no_encryption(tmp_path: Path, host: str) -> None:
+    check_settings(ServerSettings(tmp_path, host=host))
+
+
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="key"):
+        check_settings(ServerSettings(tmp_path, tls_certificate=tmp_path / "cert.pem"))
+    both = ServerSettings(tmp_path, tls_certificate=tmp_path / "c", tls_key=tmp_path / "k")
+    with pytest.raises(InputError, match="not a file"):
+        check_settings(both)
+
+
+def test_the_command_refuses_an_open_address_with_its_exit_code(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "medtask", "serve", "--host", "0.0.0.0", "--data", tmp_path / "d"],
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 2
+    assert "--behind-proxy" in shown.stderr
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.slow
+def test_a_server_from_its_first_start_to_its_end(tmp_path: Path, database_url: str) -> None:
+    data = tmp_path / "data"
+    before = os.umask(0o022)
+    try:
+        with start_server(data, "--workers", "0", database_url=database_url) as server:
+            listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
+            own = [line.split()[3] for line in listening.splitlines() if f":{server.port} " in line]
+            assert own == [f"127.0.0.1:{server.port}"]
+            # Generous: the tests share the machine. `docs/server.md` has the measured time.
+            assert server.start_s < 20
+
+            use_server(server)
+            process = server.process
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 143
+            assert time.monotonic() - begun < 10
+            log = server.log.read_text()
+            for secret in ("Canary", PASSWORD, str(server.link).rsplit("/", 1)[1]):
+                assert secret not in log
+
+        modes = list_modes(data)
+        assert {name for name, mode in modes.items() if mode not in {0o600, 0o700}} == set()
+
+        with start_server(data, "--workers", "0", database_url=database_url) as again:
+            assert again.link is None
+    finally:
+        os.umask(before)
+    verify = [sys.executable, "-m", "medtask", "serve", "--verify-audit", "--data", str(data)]
+    environment = {**os.environ, "MEDTASK_DB": database_url}
+    shown = subprocess.run(verify, capture_output=True, text=True, env=environment)
+    assert (shown.returncode, shown.stdout) == (0, "The audit log is complete: 4 entries.\n")
+    if not database_url:
+        with sqlite3.connect(data / "medtask.db") as database:
+            database.execute("UPDATE audit_entries SET outcome = 'refused' WHERE number = 2")
+        shown = subprocess.run(verify, capture_output=True, text=True, env=environment)
+        assert shown.returncode == 4
+        assert shown.stdout == "entry 2 was changed\n"
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
+    with start_server(tmp_path / "data", "--workers", "0") as server:
+        command = [sys.executable, "-m", "medtask", "serve", "--data", str(tmp_path / "other")]
+        shown = subprocess.run(
+            [*command, "--port", str(server.port)], capture_output=True, text=True
+        )
+        assert shown.returncode == 2
+        assert "--port" in shown.stderr
