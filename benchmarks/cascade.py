@@ -4,7 +4,8 @@
     medtask run TASK ade_sentences/train.jsonl.gz --model encoder --out answers
     python benchmarks/cascade.py answers [--draws 100] [--out cascade.json] [--picture cascade.svg]
 
-The stored answers are read as those of a model that takes 100 ms a row. A draw is a random part of
+The stored answers are read as those of a model that takes 100 ms a row. The sentence vectors of all
+texts are computed once, for all draws. A draw is a random part of
 the table in a random order, answered by the code that `medtask run --cascade` uses. All answers of
 the model are known, so each draw shows how many rows differ.
 """
@@ -21,11 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from medtask.engines.fake import FakeEngine
 from medtask.prediction.cascade import Cascade
 from medtask.prediction.predictor import RowAnswer
+from medtask.prediction.student_vectors import SentenceVectors
 from medtask.records import Answer, BranchScores, Prompt, Record, Scores
+from medtask.similarity import encode_texts
 from medtask.tasks.task import Label, Task
 from medtask.tasks.text_cleaning import clean_text
 
@@ -41,6 +45,7 @@ class StoredAnswers:
 
     texts: Sequence[str]
     probabilities: Sequence[Mapping[str, float]]
+    vectors: Mapping[str, NDArray[np.float32]]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -105,7 +110,12 @@ class Draw:
 
 def read_stored_answers(run: Path) -> StoredAnswers:
     table = pl.read_parquet(run / "answers.parquet")
-    return StoredAnswers(table["text"].to_list(), table["probabilities"].to_list())
+    texts = table["text"].to_list()
+    cleaned, started = list(map(clean_text, texts)), time.perf_counter()
+    vectors = dict(zip(cleaned, encode_texts(cleaned), strict=True))
+    seconds = time.perf_counter() - started
+    print(f"sentence vectors: {1000 * seconds / len(texts):.1f} ms per row", flush=True)
+    return StoredAnswers(texts, table["probabilities"].to_list(), vectors)
 
 
 def draw_cascade(stored: StoredAnswers, rows: int, seed: int) -> Draw:
@@ -118,7 +128,16 @@ def draw_cascade(stored: StoredAnswers, rows: int, seed: int) -> Draw:
         Record(str(number), {"text": stored.texts[row]}) for number, row in enumerate(chosen)
     ]
     cache, started = MemoryCache(), time.perf_counter()
-    cascade = Cascade(ALPHA, seed, len(records), lambda answer: answer, lambda _: None)
+    cascade = Cascade(
+        ALPHA,
+        seed,
+        len(records),
+        lambda answer: answer,
+        lambda _: None,
+        vectors=SentenceVectors(
+            lambda texts: np.stack([stored.vectors[clean_text(text)] for text in texts])
+        ),
+    )
     for one in cascade.answer_rows(task, StoredModel(stored), records, cache):
         cache.add(one)
     values = stored.list_values()

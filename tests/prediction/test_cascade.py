@@ -2,15 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from string import ascii_lowercase
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from medtask.errors import InputError, UsageError
 from medtask.prediction.cascade import Cascade, check_cascade
 from medtask.prediction.cascade_report import CascadeDecision
 from medtask.prediction.cascade_rows import shuffle_prompts
 from medtask.prediction.predictor import RowAnswer, predict_uncalibrated
+from medtask.prediction.student_vectors import SentenceVectors
 from medtask.records import Answer, Record, Status
 from medtask.tasks.task import STUDENT_PASS, Label, MultiLabel, MultipleChoice, Task
 from support.keyword_engine import WORDS, KeywordEngine, write_operations
@@ -51,9 +55,12 @@ def run_cascade(
     decision: CascadeDecision | None = None,
     stop_after: int | None = None,
     task: Task = TASK,
+    vectors: SentenceVectors | None = None,
 ) -> tuple[Cascade, AnswersByRow]:
     answers = answers or AnswersByRow()
-    cascade = Cascade(alpha, 7, len(records), lambda answer: answer, lambda _: None, decision)
+    cascade = Cascade(
+        alpha, 7, len(records), lambda answer: answer, lambda _: None, decision, vectors
+    )
     walk = cascade.answer_rows(task, engine, records, answers)
     for count, one in enumerate(walk, 1):
         assert one.row not in answers.by_row
@@ -62,6 +69,12 @@ def run_cascade(
             walk.close()
             break
     return cascade, answers
+
+
+def count_letters(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Vectors that are computed at once: the share of each letter."""
+    shares = [[text.count(letter) / len(text) for letter in ascii_lowercase] for text in texts]
+    return np.array(shares, dtype=np.float32)
 
 
 def list_values(answers: AnswersByRow) -> dict[int, Any]:
@@ -125,20 +138,45 @@ def test_a_model_with_one_answer_to_all_rows_gets_no_student() -> None:
     assert cascade.report.student_rows == 0
 
 
+@pytest.mark.parametrize("with_vectors", [False, True], ids=["terms", "vectors"])
 @pytest.mark.parametrize("stop_after", [1, 100, 300, 700, 1_400])
 def test_an_interrupted_cascade_ends_with_the_same_answers(
-    records: list[Record], stop_after: int
+    records: list[Record], stop_after: int, *, with_vectors: bool
 ) -> None:
-    whole, expected = run_cascade(KeywordEngine(noise=0.05), records)
-    _, answers = run_cascade(KeywordEngine(noise=0.05), records, stop_after=stop_after)
+    vectors = SentenceVectors(count_letters) if with_vectors else None
+    whole, expected = run_cascade(KeywordEngine(noise=0.05), records, vectors=vectors)
+    stopped, answers = run_cascade(
+        KeywordEngine(noise=0.05), records, stop_after=stop_after, vectors=vectors
+    )
     before = dict(answers.by_row)
-    decision = whole.decision if len(before) > 1_000 else None
     resumed, answers = run_cascade(
-        KeywordEngine(noise=0.05), records, answers=answers, decision=decision
+        KeywordEngine(noise=0.05),
+        records,
+        answers=answers,
+        decision=stopped.decision,
+        vectors=vectors,
     )
     assert list_values(answers) == list_values(expected)
     assert {row: answers.by_row[row] for row in before} == before
     assert resumed.decision == whole.decision
+
+
+def test_a_resumed_cascade_keeps_the_features_that_the_first_session_chose(
+    records: list[Record],
+) -> None:
+    stopped, answers = run_cascade(KeywordEngine(noise=0.05), records, stop_after=200)
+    assert stopped.decision == CascadeDecision(0)
+    resumed, _ = run_cascade(
+        KeywordEngine(noise=0.05),
+        records,
+        answers=answers,
+        decision=stopped.decision,
+        vectors=SentenceVectors(count_letters),
+    )
+    whole, _ = run_cascade(KeywordEngine(noise=0.05), records)
+    assert resumed.decision == whole.decision
+    assert resumed.decision is not None
+    assert not resumed.decision.uses_vectors
 
 
 def test_rows_without_text_are_not_counted_as_answers_of_the_model() -> None:

@@ -4,7 +4,8 @@
                      |  the model answers        | model  | student: confident rows        |
                                                           | model: the others, and a sample|
 
-The student learns the model's answers to the first rows of a random order. The number of these rows
+The student learns the model's answers to the first rows of a random order. Its features are TF-IDF
+terms and, where the model is much slower than MiniLM, sentence vectors. The number of these rows
 grows while cross-validation predicts that fewer rows will be left to the model. Then the model
 answers a fresh sample, on which the threshold of the student is found (`table_threshold`): in at
 most ``alpha`` of all rows of the table, the answer differs from the model's, with the probability
@@ -47,6 +48,7 @@ from medtask.prediction.student import (
     predict_held_out_answers,
     read_answer_value,
 )
+from medtask.prediction.student_vectors import SentenceVectors, choose_vectors
 from medtask.records import Answer, Prompt, Record, Value
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
@@ -83,8 +85,9 @@ class Cascade:
         seed: Seed of the random order.
         rows: Number of rows.
         finish_answer: Returns the answer as it is in the tables, such as a calibrated one.
-        save_decision: Called before the student answers a row.
+        save_decision: Called when the features are chosen, and before the student answers a row.
         decision: The decision of an earlier session.
+        vectors: Sentence vectors, which the student uses where they pay.
         report: The result; None until all rows are answered.
     """
 
@@ -94,6 +97,7 @@ class Cascade:
     finish_answer: Callable[[Answer], Answer]
     save_decision: Callable[[CascadeDecision], None]
     decision: CascadeDecision | None = None
+    vectors: SentenceVectors | None = field(default_factory=SentenceVectors)
     report: CascadeReport | None = None
     _student_s: float = 0.0
     _model_s_per_row: float = 0.0
@@ -114,11 +118,12 @@ class Cascade:
         prompts = shuffle_prompts(task, records, self.seed)
         part = CascadeRows(task, engine, pass_engines or {}, records, cache, prompts)
         yield from part.ask_model(prompts.find_rows_without_prompt())
-        if self.decision is None:
+        if self.decision is None or not self.decision.taught:
             taught, sample = yield from self._teach(part)
             self.decision = yield from self._test(part, taught, sample)
             self.save_decision(self.decision)
         else:
+            self.vectors = self.vectors if self.decision.uses_vectors else None
             yield from part.ask_model(prompts.find_rows(0, self.decision.taught))
         yield from self._finish(part, self.decision)
 
@@ -139,29 +144,50 @@ class Cascade:
         rounds: list[CascadeRound] = []
         while True:
             yield from part.ask_model(part.prompts.find_rows(done, size))
+            if not rounds:
+                self._choose_features(part, size)
             rounds.append(self._predict_round(part, size))
             if refusal := rounds[-1].find_refusal():
-                return CascadeDecision(size, refusal=refusal), 0
+                return self._decide(size, refusal), 0
             if not should_grow(rounds, count):
                 break
             done, size = size, min(count, math.ceil(size * GROWTH))
         if rounds[-1].is_promising:
-            return CascadeDecision(size), rounds[-1].plan.size
+            return self._decide(size), rounds[-1].plan.size
         refusal = self._describe_failure(f"by {size:,} answers of the model")
-        return CascadeDecision(size, refusal=refusal), 0
+        return self._decide(size, refusal), 0
+
+    def _choose_features(self, part: CascadeRows, size: int) -> None:
+        """Choose the features of the student, by measured times, once per run."""
+        texts = self._read_taught(part, size).texts
+        if self.decision is None:
+            if self.vectors is not None:
+                self.vectors = choose_vectors(self.vectors, texts, self._model_s_per_row)
+            self.decision = self._decide(0)
+            self.save_decision(self.decision)
+            return
+        self.vectors = self.vectors if self.decision.uses_vectors else None
+        if self.vectors is not None:
+            self.vectors.measure(texts)
+
+    def _decide(self, size: int, refusal: str | None = None) -> CascadeDecision:
+        return CascadeDecision(size, refusal=refusal, uses_vectors=self.vectors is not None)
 
     def _predict_round(self, part: CascadeRows, size: int) -> CascadeRound:
         """What is predicted if the student learns the first ``size`` prompts."""
         taught = self._read_taught(part, size)
-        student = fit_student(part.task, taught)  # before the clock starts: it imports packages
+        # Before the clock starts, because packages are imported.
+        student = fit_student(part.task, taught, self.vectors)
         started = time.perf_counter()
-        confidence, differs = predict_held_out_answers(part.task, taught)
+        confidence, differs = predict_held_out_answers(part.task, taught, self.vectors)
         seconds = time.perf_counter() - started
         started = time.perf_counter()
         texts = taught.texts[:TIMED_ROWS]
         if student:
             student.answer([""] * len(texts), texts)
         student_s_per_row = (time.perf_counter() - started) / len(texts)
+        if self.vectors is not None:  # those of the taught rows are kept: they took no time here
+            student_s_per_row += self.vectors.seconds_per_text
         self._student_s += time.perf_counter() - started + seconds
         population = len(part.prompts.find_rows(size, part.prompts.count))
         plan = plan_sample(confidence, differs, population, self.allowed, 1 - LEVEL)
@@ -181,7 +207,7 @@ class Cascade:
             return taught
         sample = part.prompts.sample_rows(taught.taught, size)
         yield from part.ask_model(_find_tested_rows(part, taught.taught, size))
-        student = fit_student(part.task, self._read_taught(part, taught.taught))
+        student = self._fit(part, taught.taught)
         tested = self._read(part, sample)
         if student is None:
             return replace(taught, refusal=self._describe_failure("by its answers"))
@@ -216,7 +242,7 @@ class Cascade:
         rest = prompts.find_rows(first, prompts.count)
         student = None
         if decision.threshold is not None:
-            student = fit_student(part.task, self._read_taught(part, decision.taught))
+            student = self._fit(part, decision.taught)
         answered = _StudentRows()
         if student is None:
             yield from part.ask_model(rest)
@@ -287,6 +313,9 @@ class Cascade:
             saved_s=student_prompts * self._model_s_per_row - self._student_s,
             decision=decision,
         )
+
+    def _fit(self, part: CascadeRows, size: int) -> Student | None:
+        return fit_student(part.task, self._read_taught(part, size), self.vectors)
 
     def _read_taught(self, part: CascadeRows, size: int) -> TaughtRows:
         """One row of each taught prompt, in the order of the table."""

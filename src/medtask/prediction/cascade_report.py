@@ -12,7 +12,8 @@ class CascadeDecision:
     """What is decided before the student answers a row. A resumed run follows it.
 
     Attributes:
-        taught: Number of distinct prompts that the student learns.
+        taught: Number of distinct prompts that the student learns; 0 while only its features are
+            chosen.
         tested: Number of rows of the sample.
         max_differences: Rows of the sample that may differ above the threshold.
         threshold: The confidence above which the student answers; None if it answers no row.
@@ -21,6 +22,7 @@ class CascadeDecision:
         by_label: For each label of the model's answers in the sample: rows, rows above the
             threshold, and rows above it whose answer does not have the label.
         refusal: Why the student answers no row.
+        uses_vectors: Whether sentence vectors are features of the student.
     """
 
     taught: int
@@ -31,6 +33,7 @@ class CascadeDecision:
     differences: int = 0
     by_label: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     refusal: str | None = None
+    uses_vectors: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medtask.prediction.kinds import get_kind_prediction
 from medtask.prediction.probabilities import Probabilities
+from medtask.prediction.student_vectors import EncodeTexts
 from medtask.records import Answer, Value, comparable_value
 from medtask.tasks.task import STUDENT_PASS, Task
 
@@ -46,39 +47,47 @@ class Student:
         names: The outcomes, in the order of the probabilities.
         counts: The vectorizers, see `TermCounts`.
         classifier: The fitted `TextClassifier`.
+        encode: Encodes texts as vectors, which it uses beside their terms; None without them.
     """
 
     task: Task
     names: Sequence[str]
     counts: Any
     classifier: Any
+    encode: EncodeTexts | None = None
 
     def answer(self, record_ids: Sequence[str], texts: Sequence[str]) -> list[Answer]:
         """The student's answers to texts; their probabilities estimate those of the model."""
-        rows = _normalize(self.task, self.classifier.predict(self.counts.count_texts(texts)))
+        vectors = self.encode(texts) if self.encode else None
+        counts = self.counts.count_texts(texts, vectors)
+        rows = _normalize(self.task, self.classifier.predict(counts))
         return [
             _make_answer(self.task, record_id, dict(zip(self.names, row, strict=True)))
             for record_id, row in zip(record_ids, rows.tolist(), strict=True)
         ]
 
 
-def fit_student(task: Task, rows: TaughtRows) -> Student | None:
-    """Fit a student on answers; None if they are all the same, or if the texts have no words."""
-    from medtask.evaluation.baselines.text_classifier import count_terms, fit_text_classifier
+def fit_student(task: Task, rows: TaughtRows, encode: EncodeTexts | None = None) -> Student | None:
+    """Fit a student on answers; None if they are all the same, or if the texts have no words.
+
+    With ``encode``, vectors of the texts are features as well as their terms.
+    """
+    from medtask.evaluation.baselines.text_classifier import fit_text_classifier
 
     names, known, gold = _encode_answers(task, rows)
     if not len(known) or not _can_be_learnt(task, gold):
         return None
     try:
-        counts = count_terms([rows.texts[row] for row in known])
+        counts = _count_features([rows.texts[row] for row in known], encode)
         classifier = fit_text_classifier(counts, gold, names, _choose_settings(counts))
     except ValueError:
         return None
-    return Student(_drop_thresholds(task), names, replace(counts, counts={}), classifier)
+    fitted = replace(counts, counts={}, vectors=None)
+    return Student(_drop_thresholds(task), names, fitted, classifier, encode)
 
 
 def predict_held_out_answers(
-    task: Task, rows: TaughtRows
+    task: Task, rows: TaughtRows, encode: EncodeTexts | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Confidence of students in rows that they have not learnt, and whether these answers differ.
 
@@ -89,7 +98,6 @@ def predict_held_out_answers(
         build_folds,
         predict_held_out,
     )
-    from medtask.evaluation.baselines.text_classifier import count_terms
 
     nothing = np.zeros(0), np.zeros(0, dtype=bool)
     names, known, gold = _encode_answers(task, rows)
@@ -98,7 +106,7 @@ def predict_held_out_answers(
     texts, groups = [rows.texts[row] for row in known], [rows.groups[row] for row in known]
     folds = build_folds(texts, gold, groups)
     try:
-        counts = count_terms(texts)
+        counts = _count_features(texts, encode)
         parts = [
             HeldOutRows(
                 counts.select_rows(train), gold[train], counts.select_rows(other), gold[other]
@@ -165,6 +173,14 @@ def _encode_answers(
         known.append(row)
         table.append([shares[name] for name in names])
     return names, known, np.array(table, dtype=np.float64).reshape(len(known), len(names))
+
+
+def _count_features(texts: Sequence[str], encode: EncodeTexts | None) -> Any:
+    """The features of texts. Raises ValueError if no text has a term."""
+    from medtask.evaluation.baselines.text_classifier import count_terms
+
+    counts = count_terms(texts)
+    return counts if encode is None else replace(counts, vectors=encode(texts))
 
 
 def _can_be_learnt(task: Task, gold: NDArray[np.float64]) -> bool:

@@ -60,23 +60,33 @@ class TermCounts:
     Attributes:
         vectorizers: A fitted counter of each analyzer; one that finds no term is left out.
         counts: Sparse tables [rows, terms].
+        vectors: Further features of the texts [rows, dimensions], such as sentence vectors; None
+            without any.
     """
 
     vectorizers: Mapping[str, Any]
     counts: Mapping[str, Any]
+    vectors: NDArray[np.float32] | None = None
 
     def select_rows(self, rows: NDArray[np.int64]) -> TermCounts:
         """The counts of some rows."""
-        return replace(self, counts={name: table[rows] for name, table in self.counts.items()})
+        return replace(
+            self,
+            counts={name: table[rows] for name, table in self.counts.items()},
+            vectors=None if self.vectors is None else self.vectors[rows],
+        )
 
-    def count_texts(self, texts: Sequence[str]) -> TermCounts:
-        """The counts of other texts; their new terms are ignored."""
+    def count_texts(
+        self, texts: Sequence[str], vectors: NDArray[np.float32] | None = None
+    ) -> TermCounts:
+        """The counts of other texts, and their vectors; their new terms are ignored."""
         return replace(
             self,
             counts={
                 name: one.transform(_normalize_texts(texts))
                 for name, one in self.vectorizers.items()
             },
+            vectors=vectors,
         )
 
     def list_features(self) -> list[str]:
@@ -124,14 +134,12 @@ class TextClassifier:
 
     def predict(self, counts: TermCounts) -> NDArray[np.float64]:
         """Probabilities [rows, labels]; 0 for labels without a training row."""
-        from scipy.sparse import hstack
-
-        terms = hstack(
+        terms = _join_features(
             [
                 transformer.transform(counts.counts[name][:, self.columns[name]])
                 for name, transformer in self.transformers.items()
             ],
-            format="csr",
+            counts.vectors,
         )
         found: NDArray[np.float64] = self.classifier.predict_proba(terms)
         if self.classifier.multilabel_ or len(self.labels) == 1:
@@ -196,7 +204,6 @@ def fit_text_classifier(
     Raises:
         ValueError: The rows have no terms, or only one label.
     """
-    from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -219,7 +226,7 @@ def fit_text_classifier(
     regression = LogisticRegression(
         C=settings.strength, solver="liblinear", dual=True, tol=0.1, random_state=0
     )
-    terms = hstack(tables, format="csr")
+    terms = _join_features(tables, counts.vectors)
     with warnings.catch_warnings():
         # A fold may lack a label, and a weak penalty may need more iterations.
         warnings.simplefilter("ignore", UserWarning)
@@ -229,6 +236,13 @@ def fit_text_classifier(
             else OneVsRestClassifier(regression).fit(terms, targets)
         )
     return TextClassifier(tuple(labels), columns, transformers, classifier)
+
+
+def _join_features(tables: Sequence[Any], vectors: NDArray[np.float32] | None) -> Any:
+    from scipy.sparse import csr_array, hstack
+
+    further = [] if vectors is None else [csr_array(vectors.astype(np.float64))]
+    return hstack([*tables, *further], format="csr")
 
 
 def _fit_probabilities(

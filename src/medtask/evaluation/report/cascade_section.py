@@ -36,9 +36,10 @@ def build_cascade_blocks(manifest: Mapping[str, Any]) -> list[ReportBlock]:
 
 def _describe_promise(cascade: Mapping[str, Any]) -> str:
     decision = cascade["decision"]
+    features = "terms and sentence vectors" if decision.get("uses_vectors") else "terms"
     return (
-        "A small classifier, the student, learnt the model’s answers in this run, and answers the "
-        "rows in which it is confident enough. "
+        f"A small classifier of {features}, the student, learnt the model’s answers in this run, "
+        "and answers the rows in which it is confident enough. "
         f"With {100 * cascade['level']:g} % probability, at most {100 * cascade['alpha']:g} % of "
         f"all {format_count(cascade['rows'], 'row')} have another answer than the model’s. The "
         f"threshold, {decision['threshold']:.4f}, was found on {decision['tested']:,} random rows "
