@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 import medtask
-from medtask.cli.prompt_preview import render_candidates
 from medtask.engines.base import Engine
 from medtask.engines.fake import FakeEngine
 from medtask.engines.files.model_files import find_built_in_model
+from medtask.prediction.prompt_preview import render_candidates
 from medtask.records import Answer, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import find_invalid_gold, read_records

@@ -78,6 +78,8 @@ class ServerUnderTest:
 @contextmanager
 def run_server(folder: Path, database_url: str = "", **settings: Any) -> Iterator[ServerUnderTest]:
     """Run the application, with its resources, until the block ends."""
+    # Tests that run jobs start a worker themselves.
+    settings.setdefault("workers", 0)
     chosen = ServerSettings(data_folder=folder, database_url=database_url, **settings)
     database = open_database(chosen)
     app = create_app(chosen, database)

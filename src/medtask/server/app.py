@@ -11,8 +11,19 @@ from fastapi.staticfiles import StaticFiles
 from medtask.server.access.audit_log import AuditLog
 from medtask.server.access.guard import AccessGuard
 from medtask.server.access.route_checks import check_routes
-from medtask.server.api import accounts, reviews, system
+from medtask.server.api import (
+    accounts,
+    datasets,
+    jobs,
+    measurements,
+    models,
+    reviews,
+    runs,
+    system,
+    tasks,
+)
 from medtask.server.database.connect import Database
+from medtask.server.jobs.resource import open_workers
 from medtask.server.observation import Observations, RequestObserver
 from medtask.server.pages import account_pages, docs, sign_in, stylesheet
 from medtask.server.pages.navigation import describe_user
@@ -30,9 +41,15 @@ ROUTERS: tuple[APIRouter, ...] = (
     stylesheet.router,
     account_pages.router,
     docs.router,
+    datasets.router,
+    tasks.router,
+    models.router,
+    measurements.router,  # before runs: its paths have no id
+    runs.router,
+    jobs.router,
 )
 # Each is entered with the app before the first request, and left after the last one.
-RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = ()
+RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = (open_workers,)
 
 
 def create_app(settings: ServerSettings, database: Database | None = None) -> FastAPI:

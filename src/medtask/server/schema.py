@@ -15,11 +15,13 @@ from medtask.server.access import tables as access_tables
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database, create_sqlite_file
 from medtask.server.database.migrate import make_config
+from medtask.server.jobs import tables as jobs_tables
 from medtask.server.review import tables as review_tables
 from medtask.server.settings import ServerSettings
+from medtask.server.storage import tables as storage_tables
 
 # Every module with tables is imported here, so that the metadata of `Base` is complete.
-TABLE_MODULES = (access_tables, review_tables)
+TABLE_MODULES = (access_tables, review_tables, jobs_tables, storage_tables)
 
 
 def open_database(settings: ServerSettings) -> Database:

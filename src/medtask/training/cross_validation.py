@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +108,7 @@ class CrossValidation:
             self.task.fingerprint,
             table.digest(),
             self.recipe.to_json(),
-            asdict(self.selection),
+            self.selection.to_json(),
             self.folds,
         )
         return sha256(json.dumps(facts, default=str).encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class TrainingRun:
             for name, value in self.recipe.to_json().items()
             if name not in ("memory", "device", "budget")
         }
-        facts |= {f"split.{name}": value for name, value in asdict(self.selection).items()}
+        facts |= {f"split.{name}": value for name, value in self.selection.to_json().items()}
         for index, data in enumerate(self.training_data, 1):
             facts |= {
                 f"task{index}.fingerprint": data.task.fingerprint,

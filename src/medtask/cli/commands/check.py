@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from medtask.runs.run_estimate import PromptTokens
     from medtask.tables.table import Table
     from medtask.tasks.dataset_statistics import DatasetStatistics
-    from medtask.tasks.rows import UnknownGold
     from medtask.tasks.task import Task
 
 _NEIGHBOUR_ROWS = 64  # rows that are read in addition to the shown one, to find their common prefix
@@ -78,7 +77,7 @@ def check(
                 _print_task_check(loaded_task, table, load_model, measure)
     except TaskFaults as error:
         if as_json:
-            from medtask.cli.prompt_preview import describe_faults
+            from medtask.prediction.prompt_preview import describe_faults
 
             show.print_json(describe_faults(error))
         raise
@@ -92,12 +91,8 @@ def _print_prompt_preview(
     record_id: str | None,
     as_json: bool,
 ) -> None:
-    from medtask.cli.prompt_preview import (
-        describe_preview,
-        find_record,
-        preview_prompt,
-        print_preview,
-    )
+    from medtask.cli.prompt_preview import print_preview
+    from medtask.prediction.prompt_preview import describe_preview, find_record, preview_prompt
     from medtask.records import Prompt
     from medtask.tasks.prompt import build_prompt
     from medtask.tasks.rows import read_records
@@ -121,42 +116,19 @@ def _print_task_check(
     task: Task, table: Table, load_model: Callable[[], Engine], measure: bool
 ) -> None:
     from medtask.runs.run_estimate import count_prompt_tokens
-    from medtask.tables.read import validate_table
     from medtask.tables.write_excel import MAX_CELL_LENGTH
-    from medtask.tasks.cell_counts import (
-        CellCounts,
-        count_gold_cells,
-        describe_input_words,
-        select_input_words,
-    )
-    from medtask.tasks.dataset_statistics import DatasetStatistics, collect_statistics
-    from medtask.tasks.rows import (
-        find_unknown_gold,
-        read_gold_column,
-        read_records,
-        require_extras,
-    )
+    from medtask.tasks.table_check import check_table
 
-    survey = validate_table(table, task.id_column)
-    require_extras(task, table)
-    gold = task.gold_column or ""
-    gold_task, form_notes = read_gold_column(task, ((row, row.get(gold)) for row in table))
-    statistics = DatasetStatistics(survey.rows, selects_examples=task.pool is not None)
-    gold_cells = CellCounts(form_notes=form_notes)
-    records = collect_statistics(task, read_records(gold_task, table), statistics)
-    if task.gold_column:
-        records = count_gold_cells(task, records, task.gold_column, gold_cells)
-    unknown = find_unknown_gold(gold_task, records)
+    checked = check_table(task, table)
+    statistics = checked.statistics
     _print_task(task, table, statistics)
-    for line in describe_input_words(select_input_words(task, survey.missing_words)):
+    for line in checked.list_missing_words():
         show.print_fact("missing", line)
-    for line in gold_cells.describe("gold"):
+    for line in checked.gold_cells.describe("gold"):
         show.print_fact("gold", line)
-    for warning in (*task.warnings, *_list_gold_warnings(task, unknown)):
+    for warning in checked.list_warnings():
         show.print_warning(warning)
-    for warning in survey.describe_suspects():
-        show.print_warning(warning)
-    if long_cells := survey.long_cells:
+    if long_cells := checked.survey.long_cells:
         show.print_warning(
             f"{format_count(long_cells, 'cell')} with more than {MAX_CELL_LENGTH:,} characters, "
             "the limit of XLSX: with --to xlsx the text is cut there"
@@ -171,7 +143,7 @@ def _print_task_check(
         _print_prompt_cost(task, engine, tokens)
         _print_time_estimate(task, engine, statistics, tokens, measure)
         if task.gold_column:
-            _warn_about_left_out_rows(gold_task, table, engine)
+            _warn_about_left_out_rows(checked.gold_task, table, engine)
 
 
 def _warn_about_left_out_rows(task: Task, table: Table, engine: Engine) -> None:
@@ -230,18 +202,6 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
         )
     for line in describe_passes(task):
         show.print_fact("pass", line)
-
-
-def _list_gold_warnings(task: Task, unknown: dict[str, UnknownGold]) -> Iterator[str]:
-    from medtask.tasks.kinds import get_task_kind
-
-    kind = get_task_kind(task)
-    for value, found in unknown.items():
-        meant = f" - {meaning}" if (meaning := found.describe_meaning()) else ""
-        yield (
-            f"{kind.describe_invalid_gold(value)}: {format_count(found.count, 'row')}, the first "
-            f"is row {found.first_row:,}{meant}"
-        )
 
 
 def _print_prompt_cost(task: Task, engine: Engine, tokens: PromptTokens | None) -> None:

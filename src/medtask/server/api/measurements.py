@@ -1,0 +1,166 @@
+"""Routes that measure runs and models: evaluation, comparison, leaderboard, speed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+
+from medtask.server.access.audit_log import record_action
+from medtask.server.access.requests import Trainer, Viewer
+from medtask.server.api.jobs import JobView, describe_job
+from medtask.server.api.resources import (
+    MAX_ID,
+    GivenId,
+    PrintableText,
+    ResourceId,
+    get_files,
+    get_row,
+    refuse_active_job,
+)
+from medtask.server.api.run_views import RunView, describe_run, require_answers
+from medtask.server.database.connect import ReadSession, WriteSession
+from medtask.server.jobs.kinds import find_model_reference
+from medtask.server.jobs.queue import add_job
+from medtask.server.problems import NotValid
+from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
+from medtask.server.storage.task_files import check_model_reference
+
+# Its paths without an id come before those of `api.runs`, which end with one.
+router = APIRouter(prefix="/api/runs", tags=["runs"])
+
+_GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
+
+
+class EvaluationRequest(BaseModel):
+    """What is computed of a run with gold; see `medtask evaluate`."""
+
+    gold: PrintableText | None = None
+    max_error: float | None = Field(default=None, gt=0, lt=1)
+    level: float = Field(default=0.95, gt=0, lt=1)
+    calibrate: Literal["auto", "temperature", "bias", "isotonic", "batch"] | None = None
+    sets: float | None = Field(default=None, gt=0, lt=1)
+    baselines: bool = True
+
+
+class ComparisonRequest(BaseModel):
+    """Runs to compare on the rows that all of them answered."""
+
+    run_ids: list[_GivenIdField] = Field(min_length=2, max_length=20)
+    gold: PrintableText | None = None
+    baselines: bool = True
+
+
+class BenchmarkRequest(BaseModel):
+    """Models whose speed is measured on a task: ids of models of this server, or references."""
+
+    task_id: _GivenIdField
+    dataset_id: _GivenIdField
+    models: list[_GivenIdField | PrintableText] = Field(min_length=1, max_length=20)
+    rows: int | None = Field(default=None, ge=1, le=512)
+
+
+class RankedRun(BaseModel):
+    """A run on the leaderboard of its task and data set."""
+
+    rank: int
+    run: RunView
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+    rows_per_s: float | None
+
+
+@router.get("/leaderboard")
+def read_leaderboard(
+    session: ReadSession, user: Viewer, task_id: GivenId, dataset_id: GivenId
+) -> list[RankedRun]:
+    """Finished runs of a task over a data set with gold, the best first.
+
+    Differences are tested by POST /api/runs/compare, on the rows that all runs answered.
+    """
+    found = session.scalars(
+        select(StoredRun).filter_by(task_id=task_id, dataset_id=dataset_id).order_by(StoredRun.id)
+    )
+    scored = [(entry, run) for run in found if (entry := _find_headline(run)) is not None]
+    scored.sort(key=lambda item: -item[0][1]["value"])
+    return [
+        RankedRun(
+            rank=rank,
+            run=describe_run(session, run),
+            metric=name,
+            value=metric["value"],
+            low=metric.get("low"),
+            high=metric.get("high"),
+            n=metric.get("n"),
+            rows_per_s=(run.result or {}).get("rows_per_s"),
+        )
+        for rank, ((name, metric), run) in enumerate(scored, 1)
+    ]
+
+
+def _find_headline(run: StoredRun) -> tuple[str, dict[str, Any]] | None:
+    """The first metric of a run with its interval; it is the most important one of its kind."""
+    document = run.evaluation or run.result or {}
+    for name, metric in (document.get("metrics") or {}).items():
+        if isinstance(metric, dict) and isinstance(metric.get("value"), int | float):
+            return name, metric
+    return None
+
+
+@router.post("/compare", status_code=202)
+def compare_runs(
+    request: Request, session: WriteSession, user: Trainer, wanted: ComparisonRequest
+) -> JobView:
+    """Compare runs with paired tests; the result of the job is the leaderboard."""
+    run_ids = list(dict.fromkeys(wanted.run_ids))
+    if len(run_ids) < 2:
+        raise NotValid("a run is not compared with itself", fix="give two different runs")
+    for run_id in run_ids:
+        require_answers(get_files(request), get_row(session, StoredRun, run_id, "run"))
+    parameters = {
+        "run_ids": run_ids,
+        "settings": {"gold": wanted.gold, "baselines": wanted.baselines},
+    }
+    job = add_job(session, "compare", parameters, created_by=user.name)
+    record_action(request, session, "run.compare", str(job.id))
+    return describe_job(job)
+
+
+@router.post("/benchmark", status_code=202)
+def measure_models(
+    request: Request, session: WriteSession, user: Trainer, wanted: BenchmarkRequest
+) -> JobView:
+    """Measure the speed and memory of models on a task, by batch size."""
+    get_row(session, StoredTask, wanted.task_id, "task")
+    get_row(session, StoredDataset, wanted.dataset_id, "data set")
+    for model in wanted.models:
+        if isinstance(model, int):
+            find_model_reference(session, get_files(request), model)
+        else:
+            check_model_reference(model)
+    job = add_job(session, "benchmark", wanted.model_dump(), created_by=user.name)
+    record_action(request, session, "run.benchmark", str(job.id))
+    return describe_job(job)
+
+
+@router.post("/{run_id}/evaluate", status_code=202)
+def evaluate_run(
+    request: Request,
+    session: WriteSession,
+    user: Trainer,
+    run_id: ResourceId,
+    wanted: EvaluationRequest | None = None,
+) -> JobView:
+    """Evaluate a run against gold: metrics, acceptance threshold, calibration, confusion matrix."""
+    run = get_row(session, StoredRun, run_id, "run")
+    refuse_active_job(session, run.job_id, "run")
+    require_answers(get_files(request), run)
+    parameters = {"run_id": run_id, "settings": (wanted or EvaluationRequest()).model_dump()}
+    job = add_job(session, "evaluate", parameters, created_by=user.name)
+    record_action(request, session, "run.evaluate", str(run_id))
+    return describe_job(job)

@@ -1,0 +1,1 @@
+"""Jobs: long work that worker processes do, one lease at a time."""

@@ -1,0 +1,239 @@
+"""Supervision of one leased job: starts its process, renews the lease, stores what it reports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from medtask.errors import MedtaskError
+from medtask.server.jobs.kinds import JOB_KINDS, JobContext
+from medtask.server.jobs.messages import (
+    BEAT,
+    JobRequest,
+    MessageReader,
+    iter_chunks,
+)
+from medtask.server.jobs.queue import JobQueue, Lease, LeaseLost, make_problem
+
+_TICK_S = 0.2  # between two looks at the process and at requests to cancel
+_STORE_INTERVAL_S = 1.0
+_KILL_AFTER_S = 4.4  # the process ends itself 4 seconds after the signal
+_MAX_CRASHES = 3
+_LOCKED_DELAY_S = 2.0
+_RETRY_SECONDS = 60.0  # of the last write, while the database does not answer
+_DATABASE_ERRORS = (DBAPIError,)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs leased jobs, one after the other, each in a process of its own.
+
+    Attributes:
+        queue: The queue of the worker.
+        context: The folders and limits that jobs use.
+        stop: Set when the worker shall end: the job is put back into the queue.
+    """
+
+    queue: JobQueue
+    context: JobContext
+    stop: threading.Event
+
+    def run(self, lease: Lease) -> None:
+        """Run a leased job to its end. A lost lease ends its process and is not an error."""
+        with suppress(LeaseLost):
+            try:
+                request = self._make_request(lease)
+            except MedtaskError as error:
+                self._fail(lease, make_problem(type(error).__name__, str(error), error.fix))
+                return
+            if request is None:
+                return
+            with _start_process(request) as (process, reader):
+                self._watch(lease, process, reader)
+            self._end(lease, process.returncode, reader)
+
+    def _make_request(self, lease: Lease) -> JobRequest | None:
+        """The request for the process; None if the job was cancelled or its rows are gone."""
+        if self.queue.is_cancelled(lease):
+            self._fail(lease, _CANCELLED, cancelled=True)
+            return None
+        kind = JOB_KINDS[lease.kind]
+        with self.queue.database.read() as session:
+            arguments = kind.resolve(session, self.context, lease.parameters)
+        arguments["is_retry"] = lease.token > 1
+        # The process must end before another worker can lease the job.
+        return JobRequest(kind.work, arguments, 0.8 * self.queue.lease_s)
+
+    def _watch(self, lease: Lease, process: subprocess.Popen[bytes], reader: MessageReader) -> None:
+        """Renew the lease and store progress until the process has ended."""
+        renewed, stored, asked_to_stop = time.monotonic(), 0.0, None
+        while _is_running(process):
+            now = time.monotonic()
+            try:
+                if now - renewed > self.queue.lease_s / 6:
+                    self.queue.renew(lease)
+                    renewed = now
+                    _send_beat(process)
+                if now - stored > _STORE_INTERVAL_S:
+                    stored = now
+                    self._store(lease, reader)
+                stops = self.stop.is_set() or self.queue.is_cancelled(lease)
+            except _DATABASE_ERRORS:  # the process ends itself if this lasts as long as the lease
+                continue
+            if stops and asked_to_stop is None:
+                asked_to_stop = now
+                process.send_signal(signal.SIGTERM)
+            if asked_to_stop is not None and now - asked_to_stop > _KILL_AFTER_S:
+                process.kill()
+
+    def _store(self, lease: Lease, reader: MessageReader) -> None:
+        progress, lines = reader.take()
+        if progress is not None or lines:
+            self.queue.write_progress(lease, progress, lines)
+
+    def _end(self, lease: Lease, exit_code: int, reader: MessageReader) -> None:
+        """Store the outcome, and publish the result in the same transaction."""
+        outcome = reader.outcome
+        _retry(lambda: self._store(lease, reader))
+        if outcome is None and exit_code == 0:
+            exit_code = 1
+        cancelled = _retry(lambda: self.queue.is_cancelled(lease))
+        if outcome is not None and outcome.state == "succeeded":
+            self._succeed(lease, outcome.result or {})
+        elif cancelled and (outcome is None or outcome.state == "interrupted"):
+            self._fail(
+                lease, _CANCELLED, cancelled=True, result=outcome.result if outcome else None
+            )
+        elif self.stop.is_set() and (outcome is None or outcome.state == "interrupted"):
+            _retry(lambda: self.queue.release(lease))
+        elif outcome is not None and outcome.locked:
+            _retry(lambda: self.queue.release(lease, delay_s=_LOCKED_DELAY_S))
+        elif outcome is not None and outcome.state == "failed":
+            self._fail(lease, outcome.problem or {}, result=outcome.result)
+        else:
+            self._handle_crash(lease, exit_code)
+
+    def _handle_crash(self, lease: Lease, exit_code: int) -> None:
+        """Try a job again whose process died, as the kernel ends one that has no memory left."""
+        how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+        line = f"the process ended with {how} and without a result"
+        _retry(lambda: self.queue.write_progress(lease, None, [line]))
+        if _retry(lambda: self.queue.count_crashes(lease)) < _MAX_CRASHES:
+            _retry(lambda: self.queue.release(lease, delay_s=_LOCKED_DELAY_S, crashed=True))
+            return
+        detail = f"the job's process ended {_MAX_CRASHES + 1} times without a result, with {how}"
+        fix = (
+            "it probably used more memory than there is: choose a smaller model or fewer rows"
+            if exit_code == -signal.SIGKILL
+            else "see the log of the job, then start it again"
+        )
+        self._fail(lease, make_problem("Crashed", detail, fix))
+
+    def _succeed(self, lease: Lease, result: Mapping[str, Any]) -> None:
+        publish = self._make_publisher(lease, result)
+        _retry(lambda: self.queue.succeed(lease, result, publish))
+
+    def _fail(
+        self,
+        lease: Lease,
+        problem: Mapping[str, str],
+        *,
+        cancelled: bool = False,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        publish = self._make_publisher(lease, result)
+        _retry(lambda: self.queue.fail(lease, problem, publish, cancelled=cancelled, result=result))
+
+    def _make_publisher(
+        self, lease: Lease, result: Mapping[str, Any] | None
+    ) -> Callable[[Session], None]:
+        kind = JOB_KINDS[lease.kind]
+
+        def publish(session: Session) -> None:
+            if result is not None:
+                kind.publish(session, lease.parameters, result)
+
+        return publish
+
+
+_CANCELLED = make_problem(
+    "Cancelled", "the job was cancelled; what was done before is kept", "start it again to continue"
+)
+
+
+def _retry(write: Callable[[], T]) -> T:
+    """Call a function of the queue until the database answers, for a minute at most."""
+    deadline = time.monotonic() + _RETRY_SECONDS
+    while True:
+        try:
+            return write()
+        except _DATABASE_ERRORS:
+            if time.monotonic() > deadline:
+                raise LeaseLost from None
+            time.sleep(0.5)
+
+
+@contextmanager
+def _start_process(
+    request: JobRequest,
+) -> Iterator[tuple[subprocess.Popen[bytes], MessageReader]]:
+    """Start a job's process; it is killed if the block ends with an error."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medtask.server.jobs.process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,  # Ctrl-C in a terminal reaches the worker, which stops the job
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    reader = MessageReader()
+    thread = threading.Thread(
+        target=_read_messages, args=(process.stdout.fileno(), reader), daemon=True
+    )
+    thread.start()
+    try:
+        with suppress(BrokenPipeError):
+            process.stdin.write(request.to_line())
+        yield process, reader
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        thread.join(timeout=5)
+        process.stdin.close()
+        process.stdout.close()
+
+
+def _read_messages(file: int, reader: MessageReader) -> None:
+    for chunk in iter_chunks(file):
+        reader.add(chunk)
+
+
+def _is_running(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        process.wait(timeout=_TICK_S)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _send_beat(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(BEAT)

@@ -1,0 +1,106 @@
+"""Task files that users send: what they may not name on the server's disk."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from medtask.errors import TaskFault, TaskFaults, UsageError
+from medtask.server.storage.files import TASK_FILE
+from medtask.tasks.document import Document, KeyPath, read_document
+from medtask.tasks.load import load_task
+from medtask.tasks.task import Task
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[\w.\-]+)?(@[\w.\-]+)?")
+_PREFIXES = ("fake:", "hf:", "mlx:", "vllm:", "encoder:", "llamacpp:")
+_SERVER_PREFIXES = ("ollama:", "groq:", "openai:", "http://", "https://")
+
+
+def check_model_reference(reference: str) -> None:
+    """Refuse references to files: the server reads only what was uploaded or trained here.
+
+    Raises:
+        UsageError: The reference names a file or a folder.
+    """
+    name = reference.strip()
+    if name.startswith(_SERVER_PREFIXES):
+        return
+    for prefix in _PREFIXES:
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            if prefix == "fake:":
+                return
+            break
+    if ".." in name or not _HUB_NAME.fullmatch(name) or Path(name).expanduser().exists():
+        raise UsageError(
+            "a model is named by its name on the Hub, such as google/gemma-3-4b-it, or by the id "
+            "of a model of this server, not by a path",
+            fix="choose smollm2-135m, minilm, org/name, ollama:name, or a model_id",
+        )
+
+
+def parse_task(text: str, folder: Path) -> Task:
+    """Load a task from its text, with all faults and their lines.
+
+    Args:
+        text: The content of a task file, in YAML or JSON.
+        folder: A private folder: the examples of a task can be the text of records.
+
+    Raises:
+        TaskFaults: The text is not a valid task, or names a file.
+    """
+    with tempfile.TemporaryDirectory(prefix="task-", dir=folder) as private_folder:
+        file = Path(private_folder) / TASK_FILE
+        file.write_bytes(text.encode("utf-8", "replace"))
+        try:
+            if faults := list(_find_file_names(read_document(file))):
+                raise TaskFaults(TASK_FILE, faults)
+            return load_task(file)
+        except TaskFaults as error:
+            renamed = TaskFaults(TASK_FILE, error.faults)
+            renamed.fix = "correct the lines, then save the task again"
+            raise renamed from None
+
+
+def _find_file_names(document: Document) -> Iterator[TaskFault]:
+    for path, value in _list_files(document.data):
+        yield TaskFault(
+            document.source_lines.find(*path),
+            f'"{path[-1]}" names a file or a folder ({len(value)} characters): tasks of a server '
+            "read no files",
+        )
+    for path, value in _list_models(document.data):
+        try:
+            check_model_reference(value)
+        except UsageError as error:
+            yield TaskFault(document.source_lines.find(*path), f"{error} - {error.fix}")
+
+
+def _list_files(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+    """The keys of a task, and of its passes, that name files."""
+    for base, section in _list_sections(data):
+        for key in ("tuning_rows", "examples"):
+            value = section.get(key)
+            if isinstance(value, str) and value.strip():
+                yield (*base, key), value
+        examples = section.get("examples")
+        if isinstance(examples, Mapping) and isinstance(file := examples.get("file"), str):
+            yield (*base, "examples", "file"), file
+
+
+def _list_models(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+    for base, section in _list_sections(data):
+        if isinstance(model := section.get("model"), str) and model.strip():
+            yield (*base, "model"), model
+
+
+def _list_sections(
+    data: Mapping[str, object],
+) -> Iterator[tuple[KeyPath, Mapping[str, object]]]:
+    yield (), data
+    passes = data.get("passes")
+    for number, one in enumerate(passes if isinstance(passes, list) else ()):
+        if isinstance(one, Mapping):
+            yield ("passes", number), one

@@ -1,0 +1,305 @@
+"""Data sets, tasks, models, runs and jobs over HTTP, worked on by a real worker."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from medtask.server.access.roles import Role
+from medtask.server.jobs.worker import run_worker
+from support.example_files import EXAMPLES
+from support.server import ServerUnderTest
+
+RADIOLOGY = EXAMPLES / "radiology_protocol"
+
+
+@contextmanager
+def run_worker_thread(server: ServerUnderTest) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=run_worker, args=(server.settings, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def upload(client: TestClient, path: Path = RADIOLOGY / "notes.csv") -> dict[str, Any]:
+    response = client.post("/api/datasets/", files={"file": (path.name, path.read_bytes())})
+    assert response.status_code == 201, response.text
+    return dict(response.json())
+
+
+def create_task(client: TestClient) -> dict[str, Any]:
+    text = (RADIOLOGY / "task.yaml").read_text("utf-8")
+    response = client.post("/api/tasks", json={"text": text})
+    assert response.status_code == 201, response.text
+    return dict(response.json())
+
+
+def wait(client: TestClient, job: dict[str, Any], limit_s: float = 150) -> dict[str, Any]:
+    deadline = time.monotonic() + limit_s
+    while job["ended_at"] is None:
+        assert time.monotonic() < deadline, job
+        time.sleep(0.2)
+        job = client.get(f"/api/jobs/{job['id']}/").json()
+    return job
+
+
+def test_an_uploaded_table_is_listed_previewed_counted_and_deleted(
+    server: ServerUnderTest,
+) -> None:
+    client = server.connect(Role.TRAINER)
+    added = upload(client)
+    assert (added["rows"], added["file_name"]) == (300, "notes.csv")
+
+    listed = client.get("/api/datasets").json()
+    assert [one["id"] for one in listed] == [added["id"]]
+    page = client.get(f"/api/datasets/{added['id']}/rows?offset=298&limit=5").json()
+    assert (len(page["rows"]), page["total"]) == (2, 300)
+    task = create_task(client)
+    statistics = client.get(
+        f"/api/datasets/{added['id']}/statistics", params={"task_id": task["id"]}
+    ).json()
+    assert statistics["task"]["gold_rows"] > 250
+    protocol = next(one for one in statistics["columns"] if one["name"] == "protocol")
+    assert sum(one["rows"] for one in protocol["frequent_values"]) == 300 - protocol["missing"]
+
+    folder = server.settings.data_folder / "datasets" / str(added["id"])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert client.delete(f"/api/datasets/{added['id']}/").status_code == 204
+    assert not folder.exists()
+    assert client.get(f"/api/datasets/{added['id']}").status_code == 404
+
+
+def test_a_table_is_uploaded_as_a_body_and_as_rows(server: ServerUnderTest) -> None:
+    client = server.connect(Role.TRAINER)
+
+    body = client.post(
+        "/api/datasets?file_name=a.csv", content=b"id;text\n1;Schr\xe4g\n2;b\n"
+    ).json()
+    rows = client.post(
+        "/api/datasets/rows", json={"name": "rows", "rows": [{"id": 1}, {"id": 2, "text": "b"}]}
+    ).json()
+
+    assert (body["rows"], body["columns"]) == (2, ["id", "text"])
+    assert (rows["rows"], rows["columns"]) == (2, ["id", "text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b""),
+        ("a.exe", b"MZ"),
+        ("a.xlsx", b"PK\x03\x04 broken"),
+        ("a.parquet", b"PAR1"),
+        ("../../etc/passwd", b"root"),
+        ("a.csv", b'id,text\n1,"open'),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_and_nothing_is_kept(
+    server: ServerUnderTest, name: str, content: bytes
+) -> None:
+    client = server.connect(Role.TRAINER)
+
+    response = client.post("/api/datasets", files={"file": (name, content)})
+
+    problem = response.json()
+    assert response.status_code == 422, problem
+    assert problem["fix"]
+    assert str(server.settings.data_folder) not in response.text
+    assert client.get("/api/datasets").json() == []
+    assert list((server.settings.data_folder / "uploads").iterdir()) == []
+
+
+def test_an_upload_that_is_too_long_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    from medtask.server.settings import RequestLimits
+    from support.server import run_server
+
+    limits = RequestLimits(upload_bytes=100_000)
+    with run_server(tmp_path / "data", limits=limits) as server:
+        client = server.connect(Role.TRAINER)
+
+        def send() -> Iterator[bytes]:
+            yield b"id,text\n"
+            for number in range(5_000):
+                yield b"%d,a text of some length\n" % number
+
+        response = client.post("/api/datasets?file_name=a.csv", content=send())
+
+        assert response.status_code == 413
+        assert list((server.settings.data_folder / "uploads").iterdir()) == []
+
+
+def test_all_faults_of_a_task_are_shown_with_their_lines(server: ServerUnderTest) -> None:
+    client = server.connect(Role.TRAINER)
+    text = "name: a\ninstruktion: b\ninput: '{{ x }}'\nanswer:\n  kind: lable\n"
+
+    refused = client.post("/api/tasks", json={"text": text})
+    checked = client.post("/api/tasks/check/", json={"text": text}).json()
+
+    assert refused.status_code == 422
+    assert [fault["line"] for fault in refused.json()["errors"]][-1] == 5
+    assert not checked["valid"]
+    assert checked["faults"] == refused.json()["errors"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "examples: /etc/passwd",
+        "examples: {file: ../../1/notes.csv}",
+        "tuning_rows: /etc/passwd",
+        "model: /etc",
+        "model: ../models/1",
+        "passes: [{name: a, when: {confidence_below: 0.5}, model: ./secret}]",
+    ],
+)
+def test_a_task_cannot_name_a_file_of_the_server(server: ServerUnderTest, lines: str) -> None:
+    client = server.connect(Role.TRAINER)
+    text = (
+        "name: a\ninstruction: b\ninput: '{{ x }}'\n"
+        "answer: {kind: label, labels: [one, two]}\n" + lines
+    )
+
+    problem = client.post("/api/tasks", json={"text": text}).json()
+
+    assert problem["status"] == 422
+    assert problem["errors"][0]["line"] == 5
+    assert "root:" not in json.dumps(problem)
+
+
+def test_a_prompt_is_previewed_before_a_task_is_saved(server: ServerUnderTest) -> None:
+    client = server.connect(Role.TRAINER)
+    text = (RADIOLOGY / "task.yaml").read_text("utf-8")
+
+    preview = client.post(
+        "/api/tasks/preview", json={"text": text, "dataset_id": upload(client)["id"], "row": 2}
+    ).json()
+
+    assert preview["messages"][-1]["role"] == "user"
+    assert len(preview["branches"][0]["candidates"]) >= 4
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_and_answers_a_data_set(server: ServerUnderTest) -> None:
+    client = server.connect(Role.TRAINER)
+    dataset, task = upload(client), create_task(client)
+    model = client.post(
+        "/api/models/",
+        json={"name": "TF-IDF", "model_type": "traditional", "dataset": dataset["id"]},
+    ).json()
+    assert (model["task_id"], model["state"]) == (task["id"], "created")
+
+    with run_worker_thread(server):
+        trained = wait(
+            client,
+            client.post(f"/api/models/{model['id']}/train/", json={"fast_mode": True}).json(),
+        )
+        assert trained["state"] == "succeeded", trained["problem"]
+        started = client.post(
+            "/api/runs",
+            json={"dataset_id": dataset["id"], "model_id": model["id"], "baselines": False},
+        ).json()
+        answered = wait(client, started["job"])
+        other = client.post(
+            "/api/runs",
+            json={
+                "dataset_id": dataset["id"],
+                "task_id": task["id"],
+                "model": "fake:",
+                "baselines": False,
+            },
+        ).json()
+        wait(client, other["job"])
+        run_ids = [started["run"]["id"], other["run"]["id"]]
+        compared = wait(
+            client,
+            client.post("/api/runs/compare", json={"run_ids": run_ids, "baselines": False}).json(),
+        )
+        evaluated = wait(
+            client,
+            client.post(f"/api/runs/{run_ids[0]}/evaluate", json={"baselines": False}).json(),
+        )
+
+    view = client.get(f"/api/models/{model['id']}").json()
+    assert view["state"] == "ready"
+    assert view["metrics"]["accuracy"]["n"] == 20
+    assert answered["state"] == "succeeded", answered["problem"]
+    assert compared["state"] == "succeeded", compared["problem"]
+    assert evaluated["result"]["metrics"]["accuracy"]["value"] > 0.9
+    board = client.get(
+        "/api/runs/leaderboard", params={"task_id": task["id"], "dataset_id": dataset["id"]}
+    ).json()
+    assert [entry["run"]["id"] for entry in board] == run_ids
+    answers = client.get(f"/api/runs/{run_ids[0]}/answers?limit=3").json()
+    assert len(answers["rows"]) == 3
+    assert "probabilities" in answers["rows"][0]
+    report = client.get(f"/api/runs/{run_ids[0]}/report")
+    assert "sha256-" in report.headers["content-security-policy"]
+    assert client.get(f"/api/runs/{run_ids[0]}/answers.csv").text.startswith("note_id,")
+    assert client.post(f"/api/models/{model['id']}/train").status_code == 409
+
+
+@pytest.mark.slow
+def test_a_run_without_any_answer_is_a_failure_that_says_why(server: ServerUnderTest) -> None:
+    client = server.connect(Role.TRAINER)
+    task = create_task(client)
+    columns = client.get("/api/tasks").json() and upload(client)["columns"]
+    rows = [dict.fromkeys(columns, "") | {columns[0]: str(number)} for number in range(3)]
+    dataset = client.post("/api/datasets/rows", json={"name": "empty", "rows": rows}).json()
+
+    with run_worker_thread(server):
+        started = client.post(
+            "/api/runs",
+            json={"dataset_id": dataset["id"], "task_id": task["id"], "model": "fake:"},
+        ).json()
+        job = wait(client, started["job"])
+
+    assert job["state"] == "failed"
+    assert "3 empty_input" in job["problem"]["detail"] or "gold" in job["problem"]["detail"]
+    assert job["problem"]["fix"]
+
+
+@pytest.mark.slow
+def test_events_follow_a_job_to_its_end_and_cancelling_takes_less_than_five_seconds(
+    server: ServerUnderTest,
+) -> None:
+    client = server.connect(Role.TRAINER)
+    dataset, task = upload(client), create_task(client)
+    with run_worker_thread(server):
+        started = client.post(
+            "/api/runs",
+            json={
+                "dataset_id": dataset["id"],
+                "task_id": task["id"],
+                "model": "fake:ms_per_row=200",
+                "baselines": False,
+            },
+        ).json()
+        job_id = started["job"]["id"]
+        events, cancelled_at = [], 0.0
+        with client.stream("GET", f"/api/jobs/{job_id}/events") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    events.append(line.removeprefix("event: "))
+                if line.startswith("data: {") and not cancelled_at:
+                    progress = json.loads(line.removeprefix("data: ")).get("progress") or {}
+                    if progress.get("done"):
+                        client.post(f"/api/jobs/{job_id}/cancel")
+                        cancelled_at = time.monotonic()
+        seconds = time.monotonic() - cancelled_at
+
+    assert events[-1] == "end"
+    assert client.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled"
+    assert seconds < 5.5
