@@ -12,6 +12,7 @@ from medtask.hardware import limit_thread_spinning
 from medtask.privacy import disable_telemetry
 
 if TYPE_CHECKING:
+    from medtask.client import connect
     from medtask.engines.base import Engine as Model
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
@@ -54,6 +55,7 @@ _PUBLIC_MODULES = {
     "audit": "medtask.runs.audit",
     "benchmark": "medtask.runs.benchmark",
     "compare": "medtask.runs.comparison",
+    "connect": "medtask.client",
     "evaluate": "medtask.runs.evaluation",
     "export": "medtask.exporting.export",
     "judge": "medtask.runs.judging",
@@ -83,6 +85,7 @@ __all__ = [
     "audit",
     "benchmark",
     "compare",
+    "connect",
     "evaluate",
     "export",
     "judge",

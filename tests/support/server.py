@@ -59,12 +59,16 @@ class ServerUnderTest:
     def connect_with_key(self, role: Role, *scopes: Scope) -> TestClient:
         """A client with an API key; default: all scopes of the role."""
         client = self._copy_client()
+        client.headers["Authorization"] = f"Bearer {self.create_key(role, *scopes)}"
+        return client
+
+    def create_key(self, role: Role, *scopes: Scope) -> str:
+        """An API key; default: all scopes of the role."""
         user = self.get_user(role)
         chosen = scopes or [s for s in Scope if api_keys.ROLE_OF_SCOPE[s] <= role]
         with self.database.write() as session:
             _, secret = api_keys.create_key(session, user, "test", chosen)
-        client.headers["Authorization"] = f"Bearer {secret}"
-        return client
+        return secret
 
     def _copy_client(self) -> TestClient:
         client = TestClient(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Literal
+from typing import ClassVar, Literal
 
 from medtask.errors import EngineError
 from medtask.records import Fault, Generated, Limits, Prompt, Scores
@@ -162,6 +162,10 @@ class BatchSetting:
     sizes: tuple[int, ...]
 
 
+# Receives the pieces of one generated text, or by record id those of several.
+TextCallbacks = Callable[[str], None] | Mapping[str, Callable[[str], None]]
+
+
 class Engine(ABC):
     """A loaded model. It is synchronous and not thread-safe: one thread calls it at a time.
 
@@ -169,11 +173,15 @@ class Engine(ABC):
         caps: The features that it supports.
         info: Identity and properties of the model.
         context_tokens: Tokens of a prompt and its answer together; None if not known.
+        streams_several: Whether several texts can be passed on while they are generated.
+        scores_while_generating: Whether `score` may be called by a callback of `generate`.
     """
 
     caps: Caps
     info: EngineInfo
     context_tokens: int | None = None
+    streams_several: ClassVar[bool] = False
+    scores_while_generating: ClassVar[bool] = False
 
     @abstractmethod
     def score(
@@ -199,7 +207,7 @@ class Engine(ABC):
         prompts: Sequence[Prompt],
         limits: Limits,
         cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallbacks | None = None,
     ) -> Iterator[Generated | Fault]:
         """Generate the text that follows each prompt's ``partial_response``.
 
@@ -207,7 +215,8 @@ class Engine(ABC):
             prompts: The prompts to continue.
             limits: Length, sampling and constraints of the generated texts.
             cached: As in `score`.
-            on_text: Called with each piece of text as it is generated; needs a single prompt.
+            on_text: Called with each piece of text as it is generated. Several prompts need a
+                mapping of functions by record id, and an engine with ``streams_several``.
 
         Yields:
             Generated text, or a Fault, for each prompt that is not cached, in any order.
@@ -243,3 +252,25 @@ class Engine(ABC):
     def close(self) -> None:
         """Release memory and connections."""
         return
+
+
+def list_text_callbacks(
+    on_text: TextCallbacks | None, prompts: Sequence[Prompt], *, several: bool
+) -> dict[str, Callable[[str], None]]:
+    """The functions that receive generated text, by record id.
+
+    Raises:
+        EngineError: There is one function for several prompts, or ``several`` is False and there
+            are several functions.
+    """
+    if on_text is None:
+        return {}
+    if callable(on_text):
+        callbacks = {prompt.record_id: on_text for prompt in prompts}
+    else:
+        callbacks = dict(on_text)
+    if len(callbacks) > 1 and (callable(on_text) or not several):
+        raise EngineError(
+            "only one text can be shown while it is generated", fix="ask about one prompt at a time"
+        )
+    return callbacks

@@ -10,7 +10,16 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal
 
-from medtask.engines.base import BatchSetting, Caps, Engine, EngineInfo, PromptPlan, Rendering
+from medtask.engines.base import (
+    BatchSetting,
+    Caps,
+    Engine,
+    EngineInfo,
+    PromptPlan,
+    Rendering,
+    TextCallbacks,
+    list_text_callbacks,
+)
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.specs import BUILT_IN_ENGINES
 from medtask.errors import EngineError, UsageError
@@ -42,6 +51,9 @@ class FakeEngine(Engine):
         generated_texts: Generated text by record id.
         endless_thinking_ids: Ids of records with thoughts that do not end.
     """
+
+    streams_several = True
+    scores_while_generating = True
 
     def __init__(
         self,
@@ -124,8 +136,9 @@ class FakeEngine(Engine):
         prompts: Sequence[Prompt],
         limits: Limits,
         cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallbacks | None = None,
     ) -> Iterator[Generated | Fault]:
+        callbacks = list_text_callbacks(on_text, prompts, several=True)
         for prompt in prompts:
             if prompt.record_id in cached:
                 continue
@@ -142,8 +155,8 @@ class FakeEngine(Engine):
                 "stop" if len(words) <= limits.max_tokens else "length"
             )
             text = " ".join(words[: limits.max_tokens])
-            if on_text:
-                on_text(text)
+            if callback := callbacks.get(prompt.record_id):
+                callback(text)
             count = min(len(words), limits.max_tokens)
             yield Generated(
                 prompt.record_id,

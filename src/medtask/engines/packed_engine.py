@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from medtask.engines.base import BatchSetting, Engine, PromptPlan, Rendering
+from medtask.engines.base import (
+    BatchSetting,
+    Engine,
+    PromptPlan,
+    Rendering,
+    TextCallbacks,
+    list_text_callbacks,
+)
 from medtask.engines.decoding.constraints import ConstraintFactory
 from medtask.engines.decoding.preparation import create_sequences, find_stop_conditions
 from medtask.engines.decoding.scheduler import SequenceCallback
@@ -70,6 +77,8 @@ class PackedEngine(Engine):
         max_sequences: Sequences of one pack; None for any number.
         packed: Whether rows are read together.
     """
+
+    streams_several = True
 
     chat: ChatFormat
     max_input_tokens: int
@@ -231,7 +240,7 @@ class PackedEngine(Engine):
         prompts: Sequence[Prompt],
         limits: Limits,
         cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallbacks | None = None,
     ) -> Iterator[Generated | Fault]:
         """See Engine.generate.
 
@@ -240,14 +249,10 @@ class PackedEngine(Engine):
         has a row that is not cached: the rows of a batch affect the last digits of each other's
         numbers.
         """
-        if on_text and len(prompts) > 1:
-            raise EngineError(
-                "only one text can be shown while it is generated",
-                fix="ask about one prompt at a time",
-            )
+        callbacks = list_text_callbacks(on_text, prompts, several=self.streams_several)
         if all(prompt.record_id in cached for prompt in prompts):
             return
-        on_update = _make_text_callback(on_text)
+        on_update = _make_text_callback(callbacks)
         seqs = self.create_sequences(prompts, limits)
         runnable = [seq for seq in seqs if seq.fault is None]
         finished = self.decode(runnable, limits, on_update) if runnable else ()
@@ -297,15 +302,18 @@ class PackedEngine(Engine):
         ]
 
 
-def _make_text_callback(on_text: Callable[[str], None] | None) -> SequenceCallback:
-    """A callback that calls ``on_text`` with each piece of text that no token can change."""
-    sent_length = 0
+def _make_text_callback(callbacks: Mapping[str, Callable[[str], None]]) -> SequenceCallback:
+    """A callback that passes on each piece of text that no token can change."""
+    sent_lengths = dict.fromkeys(callbacks, 0)
 
     def send(seq: DecodingSequence) -> None:
-        nonlocal sent_length
-        if on_text and len(text := seq.get_text()) > sent_length:
-            on_text(text[sent_length:])
-            sent_length = len(text)
+        callback = callbacks.get(seq.record_id)
+        if callback is None:
+            return
+        text, sent_length = seq.get_text(), sent_lengths[seq.record_id]
+        if len(text) > sent_length:
+            sent_lengths[seq.record_id] = len(text)
+            callback(text[sent_length:])
 
     return send
 

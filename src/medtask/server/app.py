@@ -13,6 +13,8 @@ from medtask.server.access.guard import AccessGuard
 from medtask.server.access.route_checks import check_routes
 from medtask.server.api import (
     accounts,
+    ask,
+    classify,
     datasets,
     jobs,
     measurements,
@@ -23,6 +25,7 @@ from medtask.server.api import (
     tasks,
 )
 from medtask.server.database.connect import Database
+from medtask.server.inference.execution import open_inference
 from medtask.server.jobs.resource import open_workers
 from medtask.server.observation import Observations, RequestObserver
 from medtask.server.pages import account_pages, docs, sign_in, stylesheet
@@ -47,9 +50,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     measurements.router,  # before runs: its paths have no id
     runs.router,
     jobs.router,
+    classify.router,
+    ask.router,
 )
 # Each is entered with the app before the first request, and left after the last one.
-RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = (open_workers,)
+RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = (
+    open_workers,
+    open_inference,
+)
 
 
 def create_app(settings: ServerSettings, database: Database | None = None) -> FastAPI:

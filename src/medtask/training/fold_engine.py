@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtask.engines.base import Engine, EngineInfo, PromptPlan, Rendering
+from medtask.engines.base import Engine, EngineInfo, PromptPlan, Rendering, TextCallbacks
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.model_metadata import hash_model_metadata
 from medtask.engines.registry import load_model
@@ -68,7 +68,7 @@ class FoldEngine(Engine):
         prompts: Sequence[Prompt],
         limits: Limits,
         cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallbacks | None = None,
     ) -> Iterator[Generated | Fault]:
         for engine, own in self._split(prompts, cached):
             yield from engine.generate(own, limits, cached, on_text)

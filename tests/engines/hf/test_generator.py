@@ -368,7 +368,17 @@ def test_pieces_are_shown_as_they_come_and_make_the_text(llama: HfEngine) -> Non
     llama.model.set_attn_implementation(ATTENTION)
 
 
-def test_two_texts_cannot_be_shown_at_once(llama: HfEngine) -> None:
+def test_several_texts_are_shown_by_a_function_each(llama: HfEngine) -> None:
+    prompts = make_prompts()
+    pieces: dict[str, list[str]] = {prompt.record_id: [] for prompt in prompts}
+    shown = {name: own.append for name, own in pieces.items()}
+    found = list(llama.generate(prompts, LONG_LIMITS, on_text=shown))
+    texts = {one.record_id: one.text for one in found if isinstance(one, Generated)}
+    assert {name: "".join(own) for name, own in pieces.items()} == texts
+    assert max(map(len, pieces.values())) > 5
+
+
+def test_one_function_cannot_show_two_texts(llama: HfEngine) -> None:
     with pytest.raises(EngineError, match="only one text"):
         list(llama.generate(make_prompts(), LONG_LIMITS, on_text=print))
 

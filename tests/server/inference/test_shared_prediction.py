@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -160,6 +162,65 @@ def test_a_streamed_text_stops_when_the_request_is_cancelled(
             )
         )
     assert len(pieces) == 1
+
+
+def test_texts_of_several_clients_are_streamed_from_one_pass(
+    tmp_path: Path, pool: ModelPool, tiny_folder: Path
+) -> None:
+    folder, _ = write_task_and_table("answer", tmp_path, 1)
+    task = medtask.load_task(folder)
+    rows = [{"case": "1", "text": f"pain in the chest {number}"} for number in range(12)]
+    pieces: list[list[str]] = [[] for _ in rows]
+
+    def ask(number: int) -> Answer:
+        request = ModelRequest(on_text=lambda piece, is_thought: pieces[number].append(piece))
+        (answer,) = predict_shared(pool, task, str(tiny_folder), [rows[number]], request)
+        return answer
+
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(ask, range(12)))
+    model = medtask.load_model(str(tiny_folder))
+    expected = [next(iter(medtask.predict(task, model, [row]))) for row in rows]
+    assert_equal_answers(answers, expected)
+    assert ["".join(one).strip() for one in pieces] == [one.text for one in expected]
+    assert any(len(one) > 1 for one in pieces)
+    (loaded,) = pool.list_models()
+    assert loaded.worker
+    assert loaded.worker.counts.passes < 12
+
+
+def test_a_text_is_scored_while_another_one_is_generated(
+    tmp_path: Path, pool: ModelPool, tiny_folder: Path
+) -> None:
+    writing, _ = write_task_and_table("answer", tmp_path / "writing", 1)
+    scoring, _ = write_task_and_table("labels", tmp_path / "scoring", 1)
+    task = medtask.load_task(writing)
+    task = replace(task, answer_spec=replace(task.answer_spec, max_tokens=120))  # type: ignore[type-var]
+    labels = medtask.load_task(scoring)
+    row = {"case": "1", "text": "pain in the chest"}
+    events: list[str] = []
+    started = threading.Event()
+
+    def on_text(piece: str, is_thought: bool) -> None:
+        events.append("piece")
+        started.set()
+        time.sleep(0.01)
+
+    def write() -> Answer:
+        request = ModelRequest(on_text=on_text)
+        (answer,) = predict_shared(pool, task, str(tiny_folder), [row], request)
+        return answer
+
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(write)
+        assert started.wait(60)
+        (scored,) = predict_shared(pool, labels, str(tiny_folder), [row], ModelRequest())
+        events.append("scored")
+        text = written.result(60)
+    model = medtask.load_model(str(tiny_folder))
+    assert_equal_answers([scored], list(medtask.predict(labels, model, [row])), TINY_TOLERANCE)
+    assert_equal_answers([text], list(medtask.predict(task, model, [row])))
+    assert "piece" in events[events.index("scored") :]
 
 
 def test_the_models_of_further_passes_are_shared_too(tmp_path: Path) -> None:

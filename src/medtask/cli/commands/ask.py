@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from medtask.records import Generated, Limits, Prompt
     from medtask.tasks.task import Task
 
-_INSTRUCTION = "Answer the question."
 _USAGE_HINT = (
     "Each line is a separate question. An empty line or Ctrl-D ends; Ctrl-C stops an answer."
 )
@@ -104,7 +103,8 @@ def ask(
     """
     from medtask.engines.files.model_files import BUILT_IN_MODEL
     from medtask.runs.manifest import guard_network
-    from medtask.tasks.task import FreeText, Task
+    from medtask.tasks.single_question import CONTEXT_COLUMN, make_question_task
+    from medtask.tasks.task import FreeText
 
     if question is None and not sys.stdin.isatty():
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
@@ -120,11 +120,9 @@ def ask(
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
-        context="context" if context else None,
+        context=CONTEXT_COLUMN if context else None,
     )
-    task = Task(
-        name="ask", instruction=_INSTRUCTION, input="{{ question }}", answer_spec=answer_spec
-    )
+    task = make_question_task(answer_spec)
     context_text = _read_context(context) if context else ""
     if sys.stderr.isatty():
         show.print_line((f"Loading {model or BUILT_IN_MODEL}", "dim"), stderr=True)

@@ -67,14 +67,14 @@ class Scheduler:
         self.running: list[DecodingSequence] = []
 
     def run(self, on_update: SequenceCallback) -> Iterator[DecodingSequence]:
-        """Yield each sequence once it is finished; ``on_update`` is called as the first grows."""
+        """Yield each sequence once it is finished; ``on_update`` is called as each one grows."""
         try:
             while self.waiting or self.running:
                 try:
                     self._step()
                 except OutOfKvMemoryError:
                     self._preempt()
-                for seq in self.running[:1]:
+                for seq in self.running:
                     on_update(seq)
                 yield from self._release_finished()
         finally:

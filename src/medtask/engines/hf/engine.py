@@ -44,6 +44,8 @@ class HfEngine(PackedEngine):
         budget_tokens: Maximum number of tokens of one forward pass.
     """
 
+    scores_while_generating = True
+
     def __init__(self, model: Any, tokenizer: Any, info: EngineInfo, *, budget_tokens: int) -> None:
         self.model = model.eval()
         self.info = info

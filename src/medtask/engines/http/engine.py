@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from medtask.engines.base import Caps, Engine, EngineInfo
+from medtask.engines.base import Caps, Engine, EngineInfo, TextCallbacks
 from medtask.engines.http.choice_scores import normalise_choices, score_reply
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.messages import build_messages, list_choices
@@ -77,7 +77,7 @@ class HttpEngine(Engine):
         prompts: Sequence[Prompt],
         limits: Limits,
         cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallbacks | None = None,
     ) -> Iterator[Generated | Fault]:
         """See `Engine.generate`. Repetition is not detected; deadlines apply to whole requests."""
         return self.generator.generate(

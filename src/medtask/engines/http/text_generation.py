@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from medtask.engines.base import TextCallbacks, list_text_callbacks
 from medtask.engines.decoding.grammar import remove_quote_keywords
 from medtask.engines.decoding.sampling import derive_row_seed
 from medtask.engines.http.client import HttpClient, InvalidResponse
@@ -35,14 +36,10 @@ class HttpGenerator:
         self._token_counter = token_counter
 
     def generate(
-        self, prompts: Sequence[Prompt], limits: Limits, on_text: Callable[[str], None] | None
+        self, prompts: Sequence[Prompt], limits: Limits, on_text: TextCallbacks | None
     ) -> Iterator[Generated | Fault]:
         """See HttpEngine.generate."""
-        if on_text and len(prompts) > 1:
-            raise EngineError(
-                "only one text can be shown while it is generated",
-                fix="generate one prompt at a time",
-            )
+        callbacks = list_text_callbacks(on_text, prompts, several=False)
         if limits.schema is not None and not self._server_caps.schema:
             raise EngineError(
                 f"{self._server_caps.server_type} cannot constrain answers to a JSON schema",
@@ -58,7 +55,7 @@ class HttpGenerator:
                 ready.append(counted)
         started = time.perf_counter()
         for query, outcome in (
-            self._stream_queries(ready, on_text) if on_text else self._send_queries(ready)
+            self._stream_queries(ready, callbacks) if callbacks else self._send_queries(ready)
         ):
             if isinstance(outcome, Fault):
                 yield outcome
@@ -120,12 +117,13 @@ class HttpGenerator:
         )
 
     def _stream_queries(
-        self, queries: Sequence[ServerQuery], on_text: Callable[[str], None]
+        self, queries: Sequence[ServerQuery], callbacks: Mapping[str, Callable[[str], None]]
     ) -> Iterator[tuple[ServerQuery, ChatResponse | Fault]]:
         for query in queries:
             body = self._dialect.build_body(replace(query.request, stream=True), self._server_caps)
             try:
-                response = self._join_chunks(self._client.stream(self._dialect.path, body), on_text)
+                events = self._client.stream(self._dialect.path, body)
+                response = self._join_chunks(events, callbacks[query.record_id])
                 yield query, self._check_truncation(query, response)
             except InvalidResponse as malformed:
                 yield query, Fault(query.record_id, Status.FAILED, f"engine_protocol: {malformed}")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from medtask.engines.base import Engine
+from medtask.engines.base import Engine, TextCallbacks
+from medtask.errors import MedtaskError
 from medtask.records import Fault, Generated, Prompt, Scores
 from medtask.server.inference.requests import ModelRequest
 
-EngineMethod = Callable[[Engine, Sequence[Prompt]], Iterator[Any]]
+EngineMethod = Callable[[Engine, Sequence[Prompt], TextCallbacks | None], Iterator[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class CallKey:
     """What calls have in common that one pass can read together.
 
     Attributes:
-        method: The method of the engine.
+        method: "score" or "generate".
         task: The task: its prompts share a prefix.
         settings: Further arguments of the method.
         min_rows: How many prompts a pass may read, however long that takes.
@@ -47,6 +49,7 @@ class EngineCall:
         method: The method of the engine.
         key: Calls with equal keys may be joined; None for a call that is made alone and in one
             piece.
+        on_text: Receives the pieces of generated text of a call with one prompt.
     """
 
     def __init__(
@@ -54,11 +57,13 @@ class EngineCall:
         request: ModelRequest,
         prompts: Sequence[Prompt],
         method: EngineMethod,
-        key: CallKey | None,
+        key: CallKey | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> None:
         self.request = request
         self.method = method
         self.key = key
+        self.on_text = on_text
         self._pending = {prompt.record_id: prompt for prompt in prompts}
         self._results: SimpleQueue[Any] = SimpleQueue()
 
@@ -119,19 +124,41 @@ class EnginePass:
                 self._owners[name] = (part.call, prompt.record_id)
                 self._prompts.append(replace(prompt, record_id=name))
 
-    def run(self, engine: Engine) -> None:
-        """Call the engine and deliver its results; ends early once no request wants them."""
-        results = self.parts[0].call.method(engine, self._prompts)
+    def run(self, engine: Engine, between_steps: Callable[[], None]) -> None:
+        """Call the engine and deliver its results; ends early once no request wants them.
+
+        ``between_steps`` is called while text is generated.
+        """
+        callbacks: TextCallbacks | None = None
+        if engine.streams_several or len(self._owners) == 1:
+            callbacks = {
+                name: partial(self._pass_on, call, between_steps)
+                for name, (call, _) in self._owners.items()
+            }
+        results = self.parts[0].call.method(engine, self._prompts, callbacks)
         for result in results:
             if isinstance(result, Scores | Generated | Fault):
                 call, record_id = self._owners[result.record_id]
                 call.deliver(record_id, replace(result, record_id=record_id))
             else:
                 self.parts[0].call.deliver("", result)
-            if all(part.call.request.find_end() for part in self.parts):
+            if self._find_end():
                 close = getattr(results, "close", None)
                 if close:
                     close()
                 return
         for part in self.parts:
             part.call.drop_unanswered(part.prompts)
+
+    def _pass_on(self, call: EngineCall, between_steps: Callable[[], None], piece: str) -> None:
+        """Pass on a piece of text; raises the reason once no request wants the text."""
+        if ended := self._find_end():
+            raise ended
+        if call.on_text and not call.request.find_end():
+            call.on_text(piece)
+        between_steps()
+
+    def _find_end(self) -> MedtaskError | None:
+        """Why no request wants the results; None if one does."""
+        ends = [part.call.request.find_end() for part in self.parts]
+        return ends[0] if all(ends) else None

@@ -56,6 +56,7 @@ class EngineWorker:
         self._seconds_per_row: dict[str, float] = {}  # by method
         self._last_calls = 0
         self._last_pass_s = 0.0
+        self._next_scoring = 0.0  # between steps, by time.monotonic()
         self._thread = Thread(target=self._run, name="medtask-engine", daemon=True)
         self._thread.start()
 
@@ -118,7 +119,7 @@ class EngineWorker:
                     self._gather_calls()
                     self._drop_ended_calls()
                 if self._calls:
-                    return EnginePass(self._select_parts())
+                    return EnginePass(self._select_parts(self._calls))
                 self._condition.wait()
             return None
 
@@ -138,13 +139,13 @@ class EngineWorker:
                 self._calls.remove(call)
                 call.finish(error)
 
-    def _select_parts(self) -> list[CallPart]:
-        """The parts of the next pass, whose calls leave the queue; the longest waiting is first."""
-        first = self._calls[0]
+    def _select_parts(self, candidates: Sequence[EngineCall]) -> list[CallPart]:
+        """The parts of a pass, whose calls leave the queue; the longest waiting is among them."""
+        first = candidates[0]
         if first.key is None:
-            self._calls.popleft()
+            self._calls.remove(first)
             return [CallPart(first, first.list_pending())]
-        joined = [call for call in self._calls if call.key == first.key]
+        joined = [call for call in candidates if call.key == first.key]
         in_time = int(PASS_S / self._get_seconds_per_row(first.key.method))
         left = min(MAX_PASS_ROWS, max(first.key.min_rows, in_time))
         parts = []
@@ -163,7 +164,7 @@ class EngineWorker:
         start = time.monotonic()
         calls = [part.call for part in engine_pass.parts]
         try:
-            engine_pass.run(self.engine)
+            engine_pass.run(self.engine, self._score_between_steps)
         except Exception as error:  # another engine's code can fail in any way; the thread goes on
             self._handle_failure(calls, error)
             return
@@ -176,6 +177,21 @@ class EngineWorker:
                     call.finish(ended if call.pending_rows else None)
                 else:
                     self._calls.append(call)
+
+    def _score_between_steps(self) -> None:
+        """Score texts that wait while text is generated, at most half of the time."""
+        if not self._calls or not self.engine.scores_while_generating:
+            return
+        if time.monotonic() < self._next_scoring:
+            return
+        with self._condition:
+            self._drop_ended_calls()
+            scoring = [call for call in self._calls if call.key and call.key.method == "score"]
+            parts = self._select_parts(scoring) if scoring else []
+        if parts:
+            start = time.monotonic()
+            self._run_pass(EnginePass(parts))
+            self._next_scoring = 2 * time.monotonic() - start
 
     def _handle_failure(self, calls: Sequence[EngineCall], error: Exception) -> None:
         """Let a call that was made alone fail; calls that were joined are repeated alone."""

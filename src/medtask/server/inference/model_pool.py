@@ -6,17 +6,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Condition
 from typing import Any
 
 from medtask.engines.base import Engine
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.model_metadata import METADATA_FILE
 from medtask.engines.registry import choose_engine, load_model
 from medtask.errors import ModelTooLarge
 from medtask.hardware import free_memory, measure_used_memory
 from medtask.server.inference.engine_worker import EngineWorker
 
 LoadFunction = Callable[[str, LoadOptions], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """What a model is loaded from. ``trained_ns``: when its folder was trained, if it was."""
+
+    reference: str
+    options: LoadOptions
+    trained_ns: int | None
 
 
 @dataclass(slots=True, eq=False)
@@ -64,9 +75,9 @@ class ModelPool:
     def __init__(self, memory_limit: int | None = None, load: LoadFunction = load_model) -> None:
         self._memory_limit = memory_limit
         self._load_function = load
-        self._models: dict[tuple[str, LoadOptions], LoadedModel] = {}
+        self._models: dict[ModelKey, LoadedModel] = {}
         # A model that is loaded again may get memory that the process has already.
-        self._sizes: dict[tuple[str, LoadOptions], int] = {}
+        self._sizes: dict[ModelKey, int] = {}
         self._condition = Condition()
         self._loading = False
 
@@ -77,8 +88,7 @@ class ModelPool:
         Raises:
             MedtaskError: The model cannot be loaded; see `medtask.load_model`.
         """
-        key = (reference, options)
-        model = self._acquire(key)
+        model = self._acquire(ModelKey(reference, options, _find_training_time(reference)))
         try:
             worker = model.worker
             if worker is None:
@@ -104,7 +114,7 @@ class ModelPool:
             if model.worker:
                 model.worker.close()
 
-    def _acquire(self, key: tuple[str, LoadOptions]) -> LoadedModel:
+    def _acquire(self, key: ModelKey) -> LoadedModel:
         with self._condition:
             while True:
                 model = self._models.get(key)
@@ -116,7 +126,7 @@ class ModelPool:
                     break
                 self._condition.wait()
             self._loading = True
-            model = self._models[key] = LoadedModel(key[0], users=1)
+            model = self._models[key] = LoadedModel(key.reference, users=1)
         try:
             self._load(model, key)
         except BaseException:
@@ -127,12 +137,13 @@ class ModelPool:
             with self._condition:
                 self._loading = False
                 self._condition.notify_all()
+        self._unload_earlier(key)
         self._unload_surplus()
         return model
 
-    def _load(self, model: LoadedModel, key: tuple[str, LoadOptions]) -> None:
+    def _load(self, model: LoadedModel, key: ModelKey) -> None:
         """Load a model; if it does not fit, unload others, the least recently used first."""
-        reference, options = key
+        reference, options = key.reference, key.options
         if self._memory_limit is not None and self._accepts_memory(reference):
             # The limit as such, not what others leave of it: formats are chosen by this number,
             # and the answers of a model must not depend on which others are loaded.
@@ -165,13 +176,22 @@ class ModelPool:
             if used <= self._memory_limit or not self._unload_oldest():
                 return
 
-    def _unload_oldest(self) -> bool:
+    def _unload_earlier(self, key: ModelKey) -> None:
+        """Unload what was loaded from the same folder before it was trained again."""
+        while self._unload_oldest(
+            lambda other: (
+                other != key and (other.reference, other.options) == (key.reference, key.options)
+            )
+        ):
+            pass
+
+    def _unload_oldest(self, may_go: Callable[[ModelKey], bool] = lambda key: True) -> bool:
         """Unload the least recently used model that no request uses; False if there is none."""
         with self._condition:
             idle = [
                 (model.last_used, key)
                 for key, model in self._models.items()
-                if model.worker and not model.users
+                if model.worker and not model.users and may_go(key)
             ]
             if not idle:
                 return False
@@ -180,3 +200,10 @@ class ModelPool:
             model.worker.close()
         free_memory()
         return True
+
+
+def _find_training_time(reference: str) -> int | None:
+    try:
+        return (Path(reference) / METADATA_FILE).stat().st_mtime_ns
+    except (OSError, ValueError):
+        return None

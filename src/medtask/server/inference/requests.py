@@ -6,33 +6,39 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from threading import Event
 
 from medtask.errors import MedtaskError
+from medtask.server.problems import NotAvailable, RequestProblem, TooManyRequests
 
 
-class ModelBusy(MedtaskError):
-    """Too many requests wait for a model. ``retry_after_s``: when to try again."""
+class ModelBusy(TooManyRequests):
+    """Too many requests wait for a model."""
 
-    def __init__(self, retry_after_s: float) -> None:
-        self.retry_after_s = max(1, math.ceil(retry_after_s))
+    def __init__(self, waiting_s: float) -> None:
+        retry_after_s = max(1, math.ceil(waiting_s))
         super().__init__(
             "too many texts wait for this model",
-            fix=f"send the request again in {self.retry_after_s} seconds, or fewer at a time",
+            fix=f"send the request again in {retry_after_s} seconds, or fewer texts at a time",
+            retry_after_s=retry_after_s,
         )
 
 
-class DeadlineExceeded(MedtaskError):
+class DeadlineExceeded(RequestProblem):
     """The request was not answered within its time limit."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
 
     def __init__(self) -> None:
         super().__init__(
             "the request was not answered within its time limit",
-            fix="send fewer texts at a time, ask for a shorter answer, or start a run",
+            fix="send fewer texts at a time, ask for a shorter answer, give a longer timeout_s, or "
+            "start a run",
         )
 
 
-class RequestCancelled(MedtaskError):
+class RequestCancelled(NotAvailable):
     """The client has closed the connection, or the server stops."""
 
     def __init__(self) -> None:

@@ -6,10 +6,16 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from medtask.engines.base import Engine, PromptPlan, Rendering
+from medtask.engines.base import (
+    Engine,
+    PromptPlan,
+    Rendering,
+    TextCallbacks,
+    list_text_callbacks,
+)
 from medtask.prediction.asking import GENERATION_BATCH
 from medtask.records import Fault, Generated, Limits, Prompt, Scores
-from medtask.server.inference.engine_call import CallKey, EngineCall, EngineMethod
+from medtask.server.inference.engine_call import CallKey, EngineCall
 from medtask.server.inference.engine_worker import EngineWorker
 from medtask.server.inference.requests import ModelRequest
 
@@ -35,23 +41,28 @@ class SharedEngine(Engine):
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()
     ) -> Iterator[Scores | Fault]:
         asked = [prompt for prompt in prompts if prompt.record_id not in cached]
-        yield from self._call(asked, _score, CallKey("score", self._task_key))
+        key = CallKey("score", self._task_key)
+        yield from self._submit(EngineCall(self._request, asked, _score, key))
 
     def generate(
         self,
         prompts: Sequence[Prompt],
         limits: Limits,
         cached: Collection[str] = (),
-        on_text: Callable[[str], None] | None = None,
+        on_text: TextCallbacks | None = None,
     ) -> Iterator[Generated | Fault]:
         asked = [prompt for prompt in prompts if prompt.record_id not in cached]
-        if on_text is None and self._request.on_text:
-            on_text = partial(_send_text, self._request, is_thought=limits.think)
+        callbacks = list_text_callbacks(on_text, asked, several=False)
+        callback = next(iter(callbacks.values()), None)
+        if callback is None and self._request.on_text and len(asked) == 1:
+            callback = partial(_send_text, self._request.on_text, limits.think)
         # Sampling depends on the ids of records, which a joined pass replaces.
-        alone = on_text is not None or limits.temperature > 0
+        alone = limits.temperature > 0 or (callback and not self._worker.engine.streams_several)
         key = CallKey("generate", self._task_key, repr(limits), min_rows=GENERATION_BATCH)
-        method = partial(_generate, limits=limits, on_text=on_text)
-        yield from self._call(asked, method, None if alone else key)
+        method = partial(_generate, limits=limits)
+        yield from self._submit(
+            EngineCall(self._request, asked, method, None if alone else key, callback)
+        )
 
     def render(self, prompt: Prompt) -> Rendering | None:
         rendering: Rendering | None = self._compute(
@@ -69,35 +80,32 @@ class SharedEngine(Engine):
         self, prompts: Sequence[Prompt], function: Callable[[Engine, Sequence[Prompt]], Any]
     ) -> Any:
         """The result of a function of the engine, called in its thread."""
-        (result,) = self._call(prompts, lambda engine, given: iter([function(engine, given)]), None)
+
+        def compute(
+            engine: Engine, given: Sequence[Prompt], on_text: TextCallbacks | None
+        ) -> Iterator[Any]:
+            yield function(engine, given)
+
+        (result,) = self._submit(EngineCall(self._request, prompts, compute))
         return result
 
-    def _call(
-        self, prompts: Sequence[Prompt], method: EngineMethod, key: CallKey | None
-    ) -> Iterator[Any]:
-        if not prompts:
-            return
-        call = EngineCall(self._request, prompts, method, key)
-        self._worker.submit(call)
-        yield from call.iterate_results()
+    def _submit(self, call: EngineCall) -> Iterator[Any]:
+        if call.pending_rows:
+            self._worker.submit(call)
+            yield from call.iterate_results()
 
 
-def _score(engine: Engine, prompts: Sequence[Prompt]) -> Iterator[Scores | Fault]:
+def _score(
+    engine: Engine, prompts: Sequence[Prompt], on_text: TextCallbacks | None
+) -> Iterator[Scores | Fault]:
     return engine.score(prompts)
 
 
 def _generate(
-    engine: Engine,
-    prompts: Sequence[Prompt],
-    limits: Limits,
-    on_text: Callable[[str], None] | None,
+    engine: Engine, prompts: Sequence[Prompt], on_text: TextCallbacks | None, limits: Limits
 ) -> Iterator[Generated | Fault]:
     return engine.generate(prompts, limits, on_text=on_text)
 
 
-def _send_text(request: ModelRequest, piece: str, *, is_thought: bool) -> None:
-    """Pass a piece of text on; raises the reason if the request has ended."""
-    if ended := request.find_end():
-        raise ended
-    if request.on_text:
-        request.on_text(piece, is_thought)
+def _send_text(send: Callable[[str, bool], None], is_thought: bool, piece: str) -> None:
+    send(piece, is_thought)

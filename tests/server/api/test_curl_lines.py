@@ -1,0 +1,68 @@
+"""The curl lines of docs/server.md, run as they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medtask.server.access.roles import Role, Scope
+from support.api_server import ApiServer, run_api_server
+from support.stored_tasks import DOMAINS_TASK, store_model, store_task
+
+DOCS = Path(__file__).parents[3] / "docs" / "server.md"
+SECTION = (
+    DOCS.read_text("utf-8").partition("## Questions and classification")[2].partition("\n## ")[0]
+)
+LINES = re.findall(r"^    (curl .*)$", SECTION, re.MULTILINE)
+(SETTINGS,) = re.findall(r"^    (export .*)$", SECTION, re.MULTILINE)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    with run_api_server(tmp_path_factory.mktemp("live") / "data") as running:
+        assert store_model(running, store_task(running, DOMAINS_TASK)) == 1
+        yield running
+
+
+def run_line(server: ApiServer, line: str) -> str:
+    settings = SETTINGS.replace("http://127.0.0.1:8000", server.url)
+    key = server.create_key(Role.VIEWER, Scope.LABEL)
+    finished = subprocess.run(
+        ["bash", "-c", f"{settings}\n{line} --fail-with-body"],
+        env={**os.environ, "KEY": key},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def test_there_are_lines_for_both_addresses() -> None:
+    assert {re.findall(r"\$URL(/\w+)", line)[0] for line in LINES} == {"/ask", "/classify"}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_of_the_documentation_works_as_it_is_written(server: ApiServer, line: str) -> None:
+    printed = run_line(server, line)
+    if '"stream": true' in line:
+        assert printed.count("event: text") > 1
+        assert "event: answer" in printed
+        return
+    found = json.loads(printed)
+    answers = found.get("answers", [found])
+    assert all(answer["answer"] is not None for answer in answers)
+    assert all(sum(answer["probabilities"].values()) > 0 for answer in answers)
