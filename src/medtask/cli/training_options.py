@@ -67,6 +67,10 @@ LearningRate = Annotated[
 ]
 BatchRows = Annotated[int, typer.Option(metavar="ROWS", help="Rows per step.")]
 AdapterRank = Annotated[int, typer.Option(metavar="R", help="The rank of an adapter.")]
+AdapterLayers = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="The number of last layers that get an adapter; default: all."),
+]
 AdapterAlpha = Annotated[
     float | None,
     typer.Option(

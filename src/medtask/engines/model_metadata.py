@@ -5,6 +5,7 @@
     config.json, model.safetensors, tokenizer.json ...  an encoder or a language model, or
     adapter_config.json, adapter_model.safetensors      an adapter of a language model, or
     onnx.json, model.onnx, tokenizer.json ...           an encoder that was exported to ONNX, or
+    adapter_config.json, adapters.safetensors           an adapter that mlx-lm reads, or
     hybrid.json                                         a hybrid
 
 ``medtask.json`` is written last and contains the hashes of all files that are read with the model:
@@ -24,6 +25,7 @@ from typing import Any, Literal, cast, get_args
 
 from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
+from medtask.engines.files.model_files import ModelFiles
 from medtask.engines.files.weights import hash_file
 from medtask.errors import InputError
 from medtask.kinds import KINDS, KindName
@@ -35,7 +37,7 @@ TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
 EXPORT_FILE = "export.json"  # the manifest of an export, with hashes of its files
 
-EngineName = Literal["linear", "encoder", "onnx", "hf", "hybrid"]
+EngineName = Literal["linear", "encoder", "onnx", "hf", "mlx", "hybrid"]
 PhiStatus = Literal["yes", "no", "unknown"]
 
 _RETRAIN_FIX = "train the model again, or copy its whole folder again"
@@ -116,6 +118,13 @@ def read_model_metadata(folder: Path) -> ModelMetadata:
             fix=f"remove them, or {_RETRAIN_FIX}",
         )
     return metadata
+
+
+def check_trained_files(files: ModelFiles) -> None:
+    """Raise InputError if a model trained by medtask is incomplete or still in training."""
+    folder = files.adapter or files.path
+    if folder.is_dir() and find_trained_engine(folder):
+        read_model_metadata(folder)
 
 
 def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata:

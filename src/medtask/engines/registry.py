@@ -11,6 +11,7 @@ from medtask.engines.files.model_files import (
     BUILT_IN_MODEL,
     MINILM,
     ONNX_SETTINGS_FILE,
+    is_mlx_adapter,
     read_model_json,
 )
 from medtask.engines.load_options import (
@@ -120,7 +121,7 @@ def check_options(spec: EngineSpec, options: LoadOptions) -> None:
 
 
 def _detect_folder_engine(folder: Path) -> str:
-    """The engine that trained the folder, otherwise "onnx", "encoder" or "hf", by its files."""
+    """The engine that trained the folder, otherwise the one that its files are for."""
     from medtask.engines.model_metadata import find_trained_engine
 
     trained_engine = find_trained_engine(folder)
@@ -130,6 +131,8 @@ def _detect_folder_engine(folder: Path) -> str:
         return "onnx"
     if (folder / "modules.json").is_file():
         return "encoder"
+    if is_mlx_adapter(folder):
+        return "mlx"
     config = read_model_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     architectures = config.get("architectures")
     architecture = (

@@ -110,6 +110,7 @@ BUILT_IN_ENGINES: Mapping[str, EngineSpec] = MappingProxyType(
                 packages=("mlx", "mlx_lm"),
                 install="pip install 'medtask[mlx]'",
                 description="mlx:MODEL, for Apple silicon: exact probabilities, text, fields",
+                traits=EngineTraits(trainable=True),
             ),
             EngineSpec(
                 name="vllm",

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import regex
 
 from medtask.display import quote_names
-from medtask.engines.files.model_files import read_model_json
+from medtask.engines.files.mlx_adapter import open_as_peft
+from medtask.engines.files.model_files import (
+    ADAPTER_CONFIG,
+    read_model_json,
+)
 from medtask.errors import InputError
 from medtask.model_weights import refuse_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
 _PART = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|"
@@ -60,11 +63,12 @@ class LoraAdapter:
             EngineError: A tensor of the adapter has no place in the base.
         """
         self.folder = folder
-        config = read_model_json(folder / ADAPTER_CONFIG)
+        self._files = ExitStack()
+        peft_folder = self._files.enter_context(open_as_peft(folder))
+        config = read_model_json(peft_folder / ADAPTER_CONFIG)
         _check_config(folder, config)
         self._transposed = bool(config.get("fan_in_fan_out"))
-        self._files = ExitStack()
-        self._readers = self._open_files()
+        self._readers = self._open_files(peft_folder)
         find_weight = _make_weight_finder(weight_names)
         updates, stored = _group_tensors(self._readers)
         self.replaced: dict[str, str] = {}
@@ -79,11 +83,11 @@ class LoraAdapter:
         for name, tensor_name in stored.items():
             self.replaced[str(find_weight(name))] = tensor_name
 
-    def _open_files(self) -> dict[str, Any]:
+    def _open_files(self, folder: Path) -> dict[str, Any]:
         from safetensors import SafetensorError, safe_open
 
         readers: dict[str, Any] = {}
-        for path in sorted(self.folder.glob("adapter_model*.safetensors")):
+        for path in sorted(folder.glob("adapter_model*.safetensors")):
             try:
                 file = self._files.enter_context(safe_open(path, framework="pt"))
             except SafetensorError as error:
@@ -135,12 +139,6 @@ class LoraAdapter:
             magnitude = self.read_tensor(update.magnitude).float()
             merged *= (magnitude / merged.norm(dim=1)).unsqueeze(1)
         return merged.to(weight.dtype)
-
-
-def read_base_model(folder: Path) -> str:
-    """The base model that an adapter names; "" if it names none."""
-    base = read_model_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    return base if isinstance(base, str) else ""
 
 
 def _check_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from medtask.engines.base import Engine
+from medtask.engines.files.mlx_weights import require_mlx
 from medtask.engines.files.model_files import read_model_json
-from medtask.engines.mlx.load import require_mlx, translate_config
+from medtask.engines.mlx.load import translate_config
 from medtask.engines.registry import load_model
 from medtask.errors import UsageError
 from medtask.exporting.merged import LICENCE_PATTERNS, copy_model_files, write_merged

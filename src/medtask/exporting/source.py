@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.engines.files.mlx_adapter import check_base_sizes
+from medtask.engines.files.mlx_weights import with_full_weights
 from medtask.engines.files.model_files import (
+    ADAPTER_CONFIG,
     BUILT_IN_HUB_ID,
     BUILT_IN_MODEL,
     ModelFiles,
     locate_model,
+    read_adapter_base,
     read_model_json,
 )
 from medtask.engines.files.weights import dequantize_gguf
@@ -25,12 +29,21 @@ from medtask.engines.model_metadata import (
 )
 from medtask.engines.registry import choose_engine
 from medtask.errors import InputError, UsageError
-from medtask.exporting.lora import ADAPTER_CONFIG, LoraAdapter
+from medtask.exporting.lora import LoraAdapter
 from medtask.training.training_manifest import read_training_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The engine whose files are exported, by the engine of the reference.
+_ENGINES = {
+    "hf": "hf",
+    "llamacpp": "hf",
+    "mlx": "hf",
+    "encoder": "encoder",
+    "linear": "linear",
+    "hybrid": "hybrid",
+}
 _EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
@@ -40,7 +53,8 @@ class ExportSource:
 
     Attributes:
         reference: The model as the user named it.
-        engine: The engine that loads it: "hf", "encoder", "linear" or "hybrid".
+        engine: The engine that loads it: "hf" for all language models, "encoder", "linear" or
+            "hybrid".
         folder: Its folder, if it is a local one.
         metadata: What `medtask.train` wrote about it; None for other models.
         training: The manifest of its training; empty for other models.
@@ -67,8 +81,7 @@ class ExportSource:
         if self.metadata and self.metadata.base:
             return self.metadata.base
         if self.folder and (self.folder / ADAPTER_CONFIG).is_file():
-            config = read_model_json(self.folder / ADAPTER_CONFIG)
-            return str(config.get("base_model_name_or_path", ""))
+            return read_adapter_base(self.folder)
         return self.reference
 
     @property
@@ -91,17 +104,17 @@ def open_source(reference: str) -> ExportSource:
             f"{reference} is an export, which cannot be exported again",
             fix="name the model that it was exported from",
         )
-    if choice.engine not in ("hf", "llamacpp", "encoder", "linear", "hybrid"):
+    if choice.engine not in _ENGINES:
         raise UsageError(
             f"{reference} cannot be exported: its weights are not on this machine",
             fix="name a folder, a model of the Hub, or a .gguf file",
         )
-    path = Path(reference).expanduser()
+    path = Path(reference.removeprefix("hf:").removeprefix("mlx:")).expanduser()
     folder = path if path.is_dir() else None
     trained = folder is not None and (folder / METADATA_FILE).is_file()
     return ExportSource(
         reference,
-        "hf" if choice.engine == "llamacpp" else choice.engine,
+        _ENGINES[choice.engine],
         folder,
         read_model_metadata(folder) if folder and trained else None,
         (read_training_manifest(folder) or {})
@@ -133,7 +146,8 @@ class CausalModel:
                 f"{source.reference} is no causal language model",
                 fix="export it --to mlflow, or an encoder --to onnx",
             )
-        self.files: ModelFiles = locate_model(source.reference)
+        location = source.reference.removeprefix("hf:").removeprefix("mlx:")
+        self.files: ModelFiles = with_full_weights(locate_model(location))
         self.folder = dequantize_gguf(self.files.path)[0] if self.files.is_gguf else self.files.path
         self.config = read_model_json(self.folder / "config.json")
         self._stack = ExitStack()
@@ -144,6 +158,7 @@ class CausalModel:
             LoraAdapter(self.files.adapter, self._readers.keys()) if self.files.adapter else None
         )
         if self.adapter:
+            check_base_sizes(self.adapter.folder, self.config)
             self._stack.callback(self.adapter.close)
             self._adopt_vocabulary(self.adapter)
 

@@ -138,7 +138,7 @@ class _Search:
             return finished
         self.context.observer.on_note(f"trying {candidate.name}: {candidate.description}")
         context = self._make_context(candidate, folder)
-        fit = candidate.fit or load_fit_function(candidate.recipe.method)
+        fit = candidate.fit or load_fit_function(candidate.recipe)
         result = fit([self.data], candidate.recipe, context)
         self.context.signals.raise_if_caught()
         if result.interrupted:

@@ -10,7 +10,30 @@ from typing import Literal
 from medtask.engines.files.model_files import MINILM
 
 Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid", "auto"]
-_FIT_LANGUAGE = "medtask.training.language.fit:fit_language"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBackend:
+    """How language models are trained: a `FitFunction`, and a function that describes a training
+    without starting it, both as "module:function".
+    """
+
+    fit: str
+    preview: str
+
+
+TORCH_BACKEND = TrainingBackend(
+    "medtask.training.language.fit:fit_language",
+    "medtask.training.language.preview:preview_language",
+)
+# By the engine of the base; without an entry, TORCH_BACKEND trains it or refuses it.
+TRAINING_BACKENDS: Mapping[str, TrainingBackend] = MappingProxyType(
+    {
+        "mlx": TrainingBackend(
+            "medtask.training.mlx.fit:fit_mlx", "medtask.training.mlx.preview:preview_mlx"
+        )
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +42,7 @@ class MethodSpec:
 
     Attributes:
         name: The method, as given to ``--method``.
-        fit: Its `FitFunction` as "module:function".
+        fit: Its `FitFunction` as "module:function"; "" for that of the `TrainingBackend`.
         rate: The default learning rate.
         language: Whether it trains a causal language model.
         adapter: Whether it trains an adapter and keeps the weights frozen.
@@ -52,7 +75,7 @@ class MethodSpec:
     untunable: str = ""
 
 
-_LORA = MethodSpec("lora", _FIT_LANGUAGE, language=True, adapter=True, library="peft")
+_LORA = MethodSpec("lora", "", language=True, adapter=True, library="peft")
 METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
     {
         spec.name: spec
@@ -61,9 +84,7 @@ METHODS: Mapping[Method, MethodSpec] = MappingProxyType(
             replace(_LORA, name="rslora", scales_by_root=True),
             replace(_LORA, name="qlora", scales_by_root=True, quantize="4bit"),
             replace(_LORA, name="dora"),
-            MethodSpec(
-                "full", _FIT_LANGUAGE, 2e-5, language=True, library="transformers", min_rows=5_000
-            ),
+            MethodSpec("full", "", 2e-5, language=True, library="transformers", min_rows=5_000),
             MethodSpec(
                 "encoder",
                 "medtask.training.encoder.fit:fit_encoder",

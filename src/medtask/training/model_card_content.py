@@ -81,6 +81,7 @@ class CardContent:
         points: The points of the training log.
         score_name: Name of the points' score.
         loss_plot: The file name of the plot; "" without one.
+        library: The library that loads the model, as named on the Hub; "" for the method's.
         seconds: The duration of training, over all sessions.
         interrupted: Whether a signal ended training.
         demonstration: Whether the model is not for real work.
@@ -99,6 +100,7 @@ class CardContent:
     points: tuple[TrainingPoint, ...] = ()
     score_name: str = "accuracy"
     loss_plot: str = ""
+    library: str = ""
     seconds: float = 0.0
     hardware: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def write_front_matter(content: CardContent) -> str:
     ]
     front = ModelCardData(
         base_model=_one_or_all(content.base_models),
-        library_name=METHODS[content.method].library,
+        library_name=content.library or METHODS[content.method].library,
         license=content.license or "other",
         language=list(content.languages) or None,
         pipeline_tag="text-generation"

@@ -38,7 +38,17 @@ LOSS_PLOT_FILE = "loss.svg"
 NOT_EVALUATED_NOTE = (
     "the training was interrupted: this is the best state so far, neither evaluated nor calibrated"
 )
-_PACKAGES = ("medtask", "torch", "transformers", "peft", "accelerate", "scikit-learn", "numpy")
+_PACKAGES = (
+    "medtask",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "mlx",
+    "mlx-lm",
+    "scikit-learn",
+    "numpy",
+)
 
 
 def write_model_folder(
@@ -180,6 +190,7 @@ def _build_model_card(
             name=training.folder.name,
             folder=str(training.folder),
             method=recipe.method,
+            library=str(result.facts.get("library", "")) or recipe.spec.library,
             tasks=tuple(
                 build_card_task(
                     one.data, one.metrics, one.baselines, one.calibration, one.thresholds
@@ -216,5 +227,6 @@ def _describe_hardware(device: str) -> str:
 
 def _find_hub_id(base: str) -> str:
     """The base's id on the Hub; "" for a folder."""
+    base = base.removeprefix("hf:").removeprefix("mlx:")
     name = BUILT_IN_HUB_ID if base == BUILT_IN_MODEL else base.partition("@")[0]
     return name if name.count("/") == 1 and not Path(base).exists() else ""

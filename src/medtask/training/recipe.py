@@ -34,6 +34,7 @@ class Recipe:
         rank: The rank of an adapter.
         alpha: The alpha of an adapter; None for the default of `choose_lora_alpha`.
         dropout: The dropout of an adapter, in [0, 1).
+        layers: The number of last layers that get an adapter; None for all.
         patience: Epochs without a lower validation loss after which training stops.
         validations: Validations per epoch.
         row_tokens: Longer rows are left out (language models) or truncated (encoders).
@@ -66,6 +67,7 @@ class Recipe:
     device: str = "auto"
     memory: int | None = None
     budget: float | None = None
+    layers: int | None = None
 
     @property
     def spec(self) -> MethodSpec:
@@ -104,8 +106,11 @@ class Recipe:
         }
         if self.epochs is not None:
             positive["epochs"] = self.epochs
-        if self.budget is not None:
-            positive["budget"] = self.budget
+        positive |= {
+            name: value
+            for name in ("budget", "layers")
+            if (value := getattr(self, name)) is not None
+        }
         positive["learning rate"] = self.learning_rate
         for name, value in positive.items():
             if not value > 0:
@@ -130,8 +135,9 @@ class Recipe:
             "rate": self.learning_rate,
             "epochs": epochs,
         }
-        if self.budget is None:
-            del settings["budget"]
+        for name in ("budget", "layers"):  # manifests of earlier versions have neither
+            if settings[name] is None:
+                del settings[name]
         return settings
 
 

@@ -41,6 +41,7 @@ from medtask.training.training_context import (
     count_processes,
     is_main_process,
     load_fit_function,
+    load_preview_function,
 )
 from medtask.training.training_data import (
     DEFAULT_SELECTION,
@@ -229,8 +230,6 @@ def preview_training(
 
     Raises the exceptions that `train_tasks` would raise before its first step.
     """
-    from medtask.training.language.preview import preview_language
-
     recipe.check()
     lines = []
     training_data = _build_all_training_data(task_data, selection, recipe.seed)
@@ -239,7 +238,7 @@ def preview_training(
         lines += describe_training_data(data)
         lines += [f"leakage: {line}" for line in data.leakage.describe()] if data.leakage else []
     if recipe.spec.language:
-        lines += preview_language(training_data, recipe)
+        lines += load_preview_function(recipe)(training_data, recipe)
     return [*lines, f"the model would be written to {out}"]
 
 
@@ -293,7 +292,7 @@ def _run_training(
     }
     context = _make_context(folder, observer, signals)
     write_training_manifest(folder, facts)
-    fit = load_fit_function(training.recipe.method)
+    fit = load_fit_function(training.recipe)
     try:
         result = fit(training.training_data, training.recipe, context)
     except MedtaskError:

@@ -38,34 +38,8 @@ from medtask.training.checkpoints import (
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import TrainingContext
 from medtask.training.training_log import TrainingPoint, count_validations_since_best
+from medtask.training.training_plan import CHECKPOINT_SECONDS, TrainingPlan, check_finite_loss
 from medtask.training.validation_metrics import ValidationResult
-
-CHECKPOINT_SECONDS = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """The length of a training.
-
-    Attributes:
-        steps: Steps of the whole training.
-        epoch_steps: Steps of one epoch.
-        validation_steps: Steps after which the model is validated; always includes the last one.
-    """
-
-    steps: int
-    epoch_steps: int
-    validation_steps: frozenset[int]
-
-
-def plan_training(epoch_steps: int, recipe: Recipe) -> TrainingPlan:
-    """The plan of a training with ``epoch_steps`` steps per epoch."""
-    steps = max(1, math.ceil(epoch_steps * recipe.count_epochs(epoch_steps)))
-    every = max(1.0, epoch_steps / recipe.validations)
-    marks = {
-        min(steps, max(1, round(every * turn))) for turn in range(1, math.ceil(steps / every) + 1)
-    }
-    return TrainingPlan(steps, epoch_steps, frozenset({*marks, steps}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +178,7 @@ class TrainingBookkeepingCallback(TrainerCallback):
         logs: Mapping[str, float] = event["logs"]
         if "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            raise EngineError(
-                f"the loss is {logs['loss']} at step {state.global_step}: "
-                "the training has diverged",
-                fix="train again with a lower --rate (a tenth, for example), in another folder",
-            )
+        check_finite_loss(logs["loss"], state.global_step)
         trainer = self.trainer
         seconds = trainer.step_seconds or math.inf
         self._log_point(

@@ -7,11 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from medtask.engines.model_metadata import ModelMetadata
+from medtask.engines.registry import choose_engine
+from medtask.engines.specs import find_engine
+from medtask.errors import MissingExtra
 from medtask.runs.signals import SignalState
-from medtask.training.methods import METHODS, Method
+from medtask.training.methods import TORCH_BACKEND, TRAINING_BACKENDS, TrainingBackend
 from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData
 from medtask.training.training_log import TrainingLog, TrainingObserver
@@ -82,8 +85,33 @@ class FitFunction(Protocol):
     ) -> MethodResult: ...
 
 
-def load_fit_function(method: Method) -> FitFunction:
-    """Import the function of a method."""
-    module, _, name = METHODS[method].fit.partition(":")
-    fit: FitFunction = getattr(importlib.import_module(module), name)
+class PreviewFunction(Protocol):
+    """Describes the training of a language model in lines, without starting it."""
+
+    def __call__(self, training_data: Sequence[TrainingData], recipe: Recipe) -> list[str]: ...
+
+
+def load_fit_function(recipe: Recipe) -> FitFunction:
+    """Import the function that trains by a recipe."""
+    fit: FitFunction = _import(recipe.spec.fit or _find_backend(recipe).fit)
     return fit
+
+
+def load_preview_function(recipe: Recipe) -> PreviewFunction:
+    """Import the function that describes a training of a language model."""
+    preview: PreviewFunction = _import(_find_backend(recipe).preview)
+    return preview
+
+
+def _find_backend(recipe: Recipe) -> TrainingBackend:
+    return TRAINING_BACKENDS.get(choose_engine(recipe.base).engine, TORCH_BACKEND)
+
+
+def _import(location: str) -> Any:
+    module, _, name = location.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mlx", "mlx_lm"):
+            raise
+        raise MissingExtra("mlx-lm is not installed here", fix=find_engine("mlx").install) from None

@@ -12,9 +12,12 @@ import torch
 from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
 from medtask.tasks.task import Task
-from medtask.training.language.loss import ANSWER_LOSS_WEIGHT
 from medtask.training.language.loss_model import LanguageLossModel
-from medtask.training.language.tokenized_example import TokenizedExample, tokenize_examples
+from medtask.training.language.tokenized_example import (
+    ANSWER_LOSS_WEIGHT,
+    TokenizedExample,
+    tokenize_examples,
+)
 from medtask.training.training_data import TrainingExample
 from support.small_trainings import make_task, make_training_examples
 from support.tiny_models import save_model

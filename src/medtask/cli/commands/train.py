@@ -54,6 +54,7 @@ def train(
     rate: options.LearningRate = DEFAULT_RECIPE.rate,
     batch: options.BatchRows = DEFAULT_RECIPE.batch,
     rank: options.AdapterRank = DEFAULT_RECIPE.rank,
+    layers: options.AdapterLayers = DEFAULT_RECIPE.layers,
     alpha: options.AdapterAlpha = DEFAULT_RECIPE.alpha,
     dropout: options.AdapterDropout = DEFAULT_RECIPE.dropout,
     patience: options.EarlyStoppingPatience = DEFAULT_RECIPE.patience,

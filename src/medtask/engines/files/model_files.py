@@ -17,6 +17,8 @@ BUILT_IN_MODEL = "smollm2-135m"
 MINILM = "minilm"
 ONNX_SETTINGS_FILE = "onnx.json"  # of a folder that the encoder was exported to
 BUILT_IN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT and mlx-lm use the same name
+MLX_ADAPTER_WEIGHTS = "adapters.safetensors"
 # Code (*.py) and pickles (*.bin, *.pt) are never downloaded.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
 IGNORE_PATTERNS = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
@@ -32,7 +34,7 @@ class ModelFiles:
         reference: The reference that was located.
         path: A folder with config and safetensors, or a .gguf file.
         revision: The revision on the Hub, if any.
-        adapter: A PEFT folder to apply to the model.
+        adapter: A folder of PEFT or mlx-lm with an adapter to apply to the model.
         downloaded: Whether the files were downloaded by this call.
     """
 
@@ -128,13 +130,38 @@ def list_token_ids(setting: int | list[int] | None) -> list[int]:
 
 
 def with_adapter(files: ModelFiles, adapter: Path) -> ModelFiles:
-    """The files with another PEFT folder; InputError if it is not one."""
-    if not (adapter / "adapter_config.json").is_file():
+    """The files with another adapter; InputError if the folder holds none."""
+    if not (adapter / ADAPTER_CONFIG).is_file():
         raise InputError(
-            f"{adapter} holds no adapter: adapter_config.json is missing",
+            f"{adapter} holds no adapter: {ADAPTER_CONFIG} is missing",
             fix="name a folder that PEFT wrote",
         )
     return replace(files, adapter=adapter)
+
+
+def is_mlx_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter in the format of mlx-lm."""
+    return (folder / ADAPTER_CONFIG).is_file() and (folder / MLX_ADAPTER_WEIGHTS).is_file()
+
+
+def read_adapter_base(folder: Path) -> str:
+    """The base model that an adapter of PEFT or mlx-lm names; "" if it names none."""
+    key = "model" if is_mlx_adapter(folder) else "base_model_name_or_path"
+    base = read_model_json(folder / ADAPTER_CONFIG).get(key)
+    return base if isinstance(base, str) else ""
+
+
+def list_adapter_notes(reference: str, adapter: str | None) -> tuple[str, ...]:
+    """A note if an adapter was trained on another model than ``reference``."""
+    base = read_adapter_base(Path(adapter)) if adapter else ""
+    if not base or _is_same_reference(base, reference):
+        return ()
+    return (f"the adapter was trained on {base}: its answers on another model are not reliable",)
+
+
+def _is_same_reference(first: str, second: str) -> bool:
+    paths = Path(first).expanduser(), Path(second).expanduser()
+    return first == second or (paths[0].exists() and paths[0].resolve() == paths[1].resolve())
 
 
 def find_built_in_model() -> Path | None:
@@ -145,10 +172,10 @@ def find_built_in_model() -> Path | None:
 
 
 def _inspect_folder(reference: str, folder: Path) -> ModelFiles:
-    adapter = folder / "adapter_config.json"
+    adapter = folder / ADAPTER_CONFIG
     if adapter.is_file():
-        base = read_model_json(adapter).get("base_model_name_or_path")
-        if not isinstance(base, str) or not base:
+        base = read_adapter_base(folder)
+        if not base:
             raise InputError(
                 f"{adapter} names no base model",
                 fix="give the base with --model and this folder with --adapter",

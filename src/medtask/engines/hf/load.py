@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from medtask.display import shorten
 from medtask.engines.base import EngineInfo
+from medtask.engines.files.mlx_adapter import check_base_sizes, open_as_peft
+from medtask.engines.files.mlx_weights import with_full_weights
 from medtask.engines.files.model_files import (
     ModelFiles,
     format_title,
+    list_adapter_notes,
     locate_model,
     make_load_error,
-    read_model_json,
+    read_adapter_base,
     require_torch,
     require_transformers,
     with_adapter,
@@ -30,7 +33,7 @@ from medtask.engines.files.weights import (
 )
 from medtask.engines.hf.load_plan import HfLoadPlan, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
-from medtask.engines.model_metadata import find_trained_engine, read_model_metadata
+from medtask.engines.model_metadata import check_trained_files
 from medtask.engines.packed_engine import PROBE_PROMPTS, PROBE_TOLERANCES
 from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
 from medtask.hardware import Machine, inspect_machine, limit_torch_threads
@@ -55,10 +58,11 @@ def load_hf(
     files = locate_model(reference)
     if options.adapter is not None:
         files = with_adapter(files, Path(options.adapter))
-    _check_trained_model(files)
+    check_trained_files(files)
+    files = with_full_weights(files)
     machine = inspect_machine()
     plan = plan_hf_load(files, machine, options)
-    plan = replace(plan, notes=(*plan.notes, *_list_adapter_notes(reference, options)))
+    plan = replace(plan, notes=(*plan.notes, *list_adapter_notes(reference, options.adapter)))
     source = _prepare_source(files)
     may_change = options.dtype == "auto" and plan.device == "cpu" and plan.dtype != "float32"
     if may_change and _is_known_to_fail(source, plan):
@@ -149,16 +153,6 @@ def _plan_float32(
     return replace(exact_plan, notes=(*exact_plan.notes, note))
 
 
-def _list_adapter_notes(reference: str, options: LoadOptions) -> tuple[str, ...]:
-    """A note if the adapter was trained on another model."""
-    adapter_base = _read_base_model(Path(options.adapter)) if options.adapter else ""
-    if adapter_base in ("", reference):
-        return ()
-    return (
-        f"the adapter was trained on {adapter_base}: its answers on another model are not reliable",
-    )
-
-
 def _load_planned(source: HfSource, plan: HfLoadPlan, *, trainable: bool) -> HfEngine:
     with block_network(), _convert_load_errors(source.files):
         if not trainable and (engine := _load_network(source, plan)):
@@ -245,36 +239,30 @@ def _make_quantization_config(plan: HfLoadPlan, torch: Any) -> Any:
     )
 
 
-def _check_trained_model(files: ModelFiles) -> None:
-    """Raise InputError if a model trained by medtask is incomplete or still in training."""
-    folder = files.adapter or files.path
-    if folder.is_dir() and find_trained_engine(folder):
-        read_model_metadata(folder)
-
-
 def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> Any:
     try:
         from peft import PeftModel
     except ImportError:
         raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
+    check_base_sizes(adapter, model.config.to_dict())
     if not any(adapter.glob("*.safetensors")):
         raise InputError(
             f"{adapter} holds no weights in safetensors; pickled ones are not loaded",
             fix="save the adapter again with PEFT",
         )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), open_as_peft(adapter) as folder:
         warnings.simplefilter(
             "ignore", UserWarning
         )  # about keys missing in an adapter, which are checked below
         try:
-            adapted_model = PeftModel.from_pretrained(model, str(adapter))
+            adapted_model = PeftModel.from_pretrained(model, str(folder))
         except (RuntimeError, ValueError, KeyError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise EngineError(
                 f"the adapter {adapter} does not fit this model: {shorten(reason, 300)}",
                 fix=_name_base(adapter),
             ) from error
-    _check_adapter_weights(adapted_model, adapter)
+        _check_adapter_weights(adapted_model, adapter, folder)
     adapter_weights = (
         (name, value) for name, value in adapted_model.named_parameters() if _LORA in name
     )
@@ -288,15 +276,15 @@ def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> Any:
     )
 
 
-def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
-    """Raise EngineError unless the tensors of an adapter and those that the model expects are the
-    same: PEFT only warns.
+def _check_adapter_weights(adapted_model: Any, adapter: Path, folder: Path) -> None:
+    """Raise EngineError unless the tensors of an adapter, in PEFT's format in ``folder``, and those
+    that the model expects are the same: PEFT only warns.
     """
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     stored_names: set[str] = set()
-    for file in adapter.glob("*.safetensors"):
+    for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as content:
             stored_names |= set(content.keys())
     # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
@@ -314,13 +302,7 @@ def _check_adapter_weights(adapted_model: Any, adapter: Path) -> None:
 
 def _name_base(adapter: Path) -> str:
     """The remedy for an adapter that does not fit."""
-    return f"put it on the model {_read_base_model(adapter) or 'that it was trained with'}"
-
-
-def _read_base_model(adapter: Path) -> str:
-    """The base model named in an adapter's config; "" if it is missing."""
-    base_model = read_model_json(adapter / "adapter_config.json").get("base_model_name_or_path")
-    return base_model if isinstance(base_model, str) else ""
+    return f"put it on the model {read_adapter_base(adapter) or 'that it was trained with'}"
 
 
 def _make_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan) -> HfEngine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from medtask.display import format_bytes
 from medtask.engines.base import EngineInfo
+from medtask.engines.files.mlx_adapter import (
+    check_base_sizes,
+    make_misfit_error,
+    read_mlx_adapter,
+)
+from medtask.engines.files.mlx_weights import require_mlx
 from medtask.engines.files.model_files import (
     ModelFiles,
     format_title,
+    is_mlx_adapter,
+    list_adapter_notes,
     list_token_ids,
     locate_model,
     make_load_error,
@@ -29,8 +36,9 @@ from medtask.engines.files.weights import (
     hash_weights,
 )
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.model_metadata import check_trained_files
 from medtask.engines.packed_engine import PROBE_TOLERANCES
-from medtask.errors import InputError, MissingExtra, ModelTooLarge
+from medtask.errors import InputError, ModelTooLarge
 from medtask.hardware import inspect_machine
 from medtask.model_weights import BLANK, NOT_FINITE, is_weight_matrix, refuse_weights
 from medtask.privacy import block_network
@@ -46,17 +54,20 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
     """Load ``mlx:REFERENCE``, or a folder quantised by mlx-lm, with mlx-lm.
 
     ``options.dtype`` "auto" is float32 on a CPU, the dtype of the files on a GPU.
-    ``options.adapter`` is a folder written by mlx-lm's training.
+    ``options.adapter``, or ``REFERENCE``, is a folder with an adapter of mlx-lm.
 
     Raises the errors of `load_model` in registry.py.
     """
     require_mlx()
     files = locate_model(reference.removeprefix("mlx:"))
-    if files.adapter:
+    if options.adapter is not None:
+        files = replace(files, adapter=Path(options.adapter))
+    elif files.adapter and not is_mlx_adapter(files.adapter):
         raise InputError(
             f"{files.adapter} is a PEFT adapter, which mlx-lm cannot read",
             fix="leave mlx: out: the hf engine reads it",
         )
+    check_trained_files(files)
     with block_network():
         try:
             return _build_engine(files, options)
@@ -64,10 +75,11 @@ def load_mlx(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> MlxEngin
             raise make_load_error(files.reference, error) from error
 
 
-def require_mlx() -> None:
-    """Raise MissingExtra if mlx-lm is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("mlx", "mlx_lm")):
-        raise MissingExtra("mlx-lm is not installed here", fix="pip install 'medtask[mlx]'")
+def is_on_cpu() -> bool:
+    """Whether mlx computes on the CPU of this machine, and not on a GPU."""
+    import mlx.core as mx
+
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
 def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,27 +124,15 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
-    import mlx.core as mx
-    from mlx_lm.utils import load_adapters, load_model
     from transformers import AutoTokenizer
 
     from medtask.engines.mlx.engine import MlxEngine
 
     folder, hashes = _resolve_weights(files)
-    on_cpu = mx.default_device().type == mx.DeviceType.cpu
-    adapter = _check_adapter(Path(options.adapter)) if options.adapter else None
+    on_cpu = is_on_cpu()
     target_dtype = "float32" if options.dtype == "auto" and on_cpu else options.dtype
     _check_memory(replace(files, path=folder), target_dtype, options.memory)
-    model, config = load_model(
-        folder, model_config=translate_config(read_model_json(folder / "config.json"))
-    )
-    if adapter:
-        load_adapters(model, str(adapter)).eval()
-        _check_adapter_weights(model, adapter)
-        hashes["adapter"] = hash_weights(adapter)
-    _check_weight_values(model, files.reference)
-    if target_dtype != "auto":
-        model.set_dtype(getattr(mx, target_dtype))
+    model, config = _load_weights(files, folder, target_dtype)
     loaded_dtype = _read_dtype(model)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     bits = (config.get("quantization") or {}).get("bits")
@@ -153,7 +153,7 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
     device = "cpu" if on_cpu else "gpu"
     title = format_title(
         files.reference,
-        adapter.name if adapter else None,
+        Path(options.adapter).name if options.adapter else None,
         "mlx",
         f"{bits}bit" if bits else loaded_dtype,
         device,
@@ -161,7 +161,14 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
     engine = MlxEngine(
         model,
         tokenizer,
-        EngineInfo("mlx", title, identity, device=device, details={"downloaded": files.downloaded}),
+        EngineInfo(
+            "mlx",
+            title,
+            identity,
+            device=device,
+            notes=list_adapter_notes(files.reference, options.adapter),
+            details={"downloaded": files.downloaded},
+        ),
         max_input_tokens=_find_context_length(config, tokenizer),
         eos_token_ids=list_token_ids(config.get("eos_token_id")),
     )
@@ -171,24 +178,43 @@ def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
 
 
 def _resolve_weights(files: ModelFiles) -> tuple[Path, dict[str, str]]:
-    if not files.is_gguf:
-        return files.path, {"weights": hash_weights(files.path), **hash_model_files(files.path)}
-    folder, sha256 = dequantize_gguf(files.path)
-    return folder, {"file": sha256}
+    """The folder with the weights of the base, and the hashes of all files."""
+    adapter = {"adapter": hash_weights(files.adapter)} if files.adapter else {}
+    if files.is_gguf:
+        folder, sha256 = dequantize_gguf(files.path)
+        return folder, {"file": sha256, **adapter}
+    hashes = {"weights": hash_weights(files.path), **hash_model_files(files.path)}
+    return files.path, {**hashes, **adapter}
 
 
-def _check_adapter(adapter: Path) -> Path:
-    settings = adapter / "adapter_config.json"
-    if not settings.is_file() or not (adapter / "adapters.safetensors").is_file():
-        raise InputError(
-            f"{adapter} holds no adapter of mlx-lm: adapter_config.json or adapters.safetensors "
-            "is missing",
-            fix=(
-                "name a folder that mlx_lm.lora wrote; adapters of PEFT are for the hf engine "
-                "(leave mlx: out)"
-            ),
-        )
-    return adapter
+def _load_weights(files: ModelFiles, folder: Path, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """The model with its adapter, and its config."""
+    import mlx.core as mx
+    from mlx_lm.utils import load_model
+
+    base_config = read_model_json(folder / "config.json")
+    if files.adapter:
+        read_mlx_adapter(files.adapter)
+        check_base_sizes(files.adapter, base_config)
+    model, config = load_model(folder, model_config=translate_config(base_config))
+    if files.adapter:
+        _apply_adapter(model, files.adapter)
+    _check_weight_values(model, files.reference)
+    if dtype != "auto":
+        model.set_dtype(getattr(mx, dtype))
+    return model, config
+
+
+def _apply_adapter(model: Any, adapter: Path) -> None:
+    from mlx_lm.utils import load_adapters
+
+    try:
+        load_adapters(model, str(adapter)).eval()
+    except ValueError as error:  # one line for each tensor that does not fit
+        first, *others = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
+        more = f", and {len(others):,} more" if others else ""
+        raise make_misfit_error(adapter, f"{first}{more}") from None
+    _check_adapter_weights(model, adapter)
 
 
 def _check_adapter_weights(model: Any, adapter: Path) -> None:

@@ -51,6 +51,11 @@ class MlxModelRunner:
         self.prefix_tokens, self._prefix_caches = tokens, caches
         return len(tokens)
 
+    def clear_prefix(self) -> None:
+        """Forget what was read, after the model's weights have changed."""
+        self.prefix_tokens, self._prefix_caches = (), []
+        self._cached_rows.clear()
+
     def compute_logits(self, queries: Sequence[LogprobQuery]) -> list[Logits]:
         """Implements trie_scoring.LogitsFunction."""
         if not self.batched:

@@ -256,7 +256,8 @@ def _build_trainer(
     import torch
 
     from medtask.training.language.batching import count_batches, order_batches
-    from medtask.training.trainer import MedtaskTrainer, TrainingLoop, make_arguments, plan_training
+    from medtask.training.trainer import MedtaskTrainer, TrainingLoop, make_arguments
+    from medtask.training.training_plan import plan_training
 
     recipe, tokens, targets = training.recipe, training.train.tokens, training.targets
     one_task = [0] * len(tokens)

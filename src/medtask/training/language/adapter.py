@@ -8,26 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medtask.training.language.lora_settings import choose_lora_alpha
 from medtask.training.recipe import Recipe
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
-def choose_lora_alpha(recipe: Recipe) -> float:
-    """LoRA's alpha: the recipe's, or 16 for rsLoRA (divided by the root of the rank) and twice the
-    rank for LoRA (divided by the rank).
-
-    AdamW's steps have a fixed size, so the update of an rsLoRA adapter grows with alpha times the
-    root of the rank: with alpha equal to the rank, small ranks would train too slowly and large
-    ones diverge.
-    """
-    if recipe.alpha is not None:
-        return recipe.alpha
-    return 16.0 if recipe.spec.scales_by_root else 2.0 * recipe.rank
-
-
 def add_adapter(model: Any, recipe: Recipe) -> Any:
-    """Return a PeftModel with adapters on all linear layers but the head; the rest is frozen.
+    """Return a PeftModel with adapters on the linear layers but the head; the rest is frozen.
 
     LoRA: Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (arXiv 2312.03732); DoRA:
     Liu et al. 2024 (arXiv 2402.09353); QLoRA: Dettmers et al. 2023 (arXiv 2305.14314). All
@@ -41,7 +29,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         lora_dropout=recipe.dropout,
         use_rslora=recipe.spec.scales_by_root,
         use_dora=recipe.method == "dora",
-        target_modules="all-linear",
+        target_modules=_choose_modules(model, recipe),
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
@@ -49,6 +37,21 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
         if recipe.spec.quantize:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         return get_peft_model(model, config)
+
+
+def _choose_modules(model: Any, recipe: Recipe) -> str | list[str]:
+    """The modules that get an adapter: all linear ones, or those of the last layers."""
+    if recipe.layers is None:
+        return "all-linear"
+    from torch import nn
+
+    layers = model.get_decoder().layers
+    last = {id(module) for layer in layers[-recipe.layers :] for module in layer.modules()}
+    return [
+        name
+        for name, module in model.named_modules()
+        if id(module) in last and isinstance(module, nn.Linear)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def check_language_base(recipe: Recipe) -> None:
             fix="name it with --base, once",
         )
     name, spec = recipe.base, choose_engine(recipe.base).spec
-    path = Path(name.removeprefix("hf:")).expanduser()
+    path = Path(name.removeprefix("hf:").removeprefix("mlx:")).expanduser()
     if path.suffix == ".gguf":
         fix = (
             "name the model that the file was made from (org/name of the Hub, or a folder with "

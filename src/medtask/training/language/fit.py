@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from medtask.engines.model_metadata import ModelMetadata, PhiStatus
-from medtask.errors import InputError
 from medtask.hardware import inspect_machine
 from medtask.training.language.base_model import (
     check_language_base,
     load_language_base,
     resolve_base_reference,
+)
+from medtask.training.language.tokenized_data import (
+    TokenizedTrainingData,
+    describe_language_model,
+    tokenize_training_data,
 )
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import (
@@ -24,7 +26,7 @@ from medtask.training.training_context import (
     count_processes,
     is_main_process,
 )
-from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
+from medtask.training.training_data import TrainingData
 from medtask.training.validation_metrics import (
     ValidationResult,
     combine_validation_results,
@@ -37,35 +39,6 @@ if TYPE_CHECKING:
     from medtask.training.checkpoints import TrainableWeights
     from medtask.training.language.loss_model import LanguageLossModel, LanguageTrainer
     from medtask.training.language.memory_plan import MemoryPlan
-    from medtask.training.language.tokenized_example import TokenizedExample
-
-# Maximum number of rows, of all tasks together, in a validation during training. The final model is
-# evaluated on all validation rows.
-MAX_VALIDATION_ROWS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedTrainingData:
-    """Training data as tokens.
-
-    Attributes:
-        train: The training rows of all tasks.
-        task_indices: The task of each row of ``train``.
-        validation: The validation rows of each task.
-        validation_tokenized: The validation rows of each task as tokens.
-        dropped_rows: Number of rows that were too long.
-    """
-
-    train: tuple[TokenizedExample, ...]
-    task_indices: tuple[int, ...]
-    validation: tuple[tuple[TrainingExample, ...], ...]
-    validation_tokenized: tuple[tuple[TokenizedExample, ...], ...]
-    dropped_rows: int
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of the longest row."""
-        return max(example.max_length for example in chain(self.train, *self.validation_tokenized))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +75,7 @@ def fit_language(
     training = _load_training(training_data, recipe, context)
     trainer = _build_trainer(training, context)
     run_trainer(trainer)
-    metadata = _describe_model(training_data, recipe)
+    metadata = describe_language_model(training_data, recipe.base)
     if not is_main_process():
         return MethodResult(metadata)
     best_folder = require_best_folder(context.work_folder)
@@ -123,14 +96,10 @@ def _load_training(
 
     context.observer.on_load(recipe.base)
     engine = load_language_base(recipe)
-    tokenized = _tokenize_training_data(training_data, engine, recipe)
+    tokenized = tokenize_training_data(training_data, engine, recipe)
     memory_plan = _plan_memory(engine, recipe, tokenized)
     notes = list(memory_plan.notes)
-    if tokenized.dropped_rows:
-        notes.append(
-            f"{tokenized.dropped_rows:,} rows are longer than {recipe.row_tokens:,} tokens, or "
-            "than the model reads, and were left out (--row-tokens)"
-        )
+    notes += tokenized.list_notes(recipe)
     for note in notes:
         context.observer.on_note(note)
     set_seed(recipe.seed)
@@ -148,47 +117,6 @@ def _load_training(
     )
     return _LanguageTraining(
         training_data, recipe, engine, tokenized, memory_plan, model, loss_model
-    )
-
-
-def _tokenize_training_data(
-    training_data: Sequence[TrainingData], engine: HfEngine, recipe: Recipe
-) -> TokenizedTrainingData:
-    from medtask.training.language.tokenized_example import tokenize_examples
-
-    max_tokens = min(recipe.row_tokens, engine.max_input_tokens)
-    validation_rows = max(1, MAX_VALIDATION_ROWS // len(training_data))
-    train: list[TokenizedExample] = []
-    task_indices: list[int] = []
-    validation: list[tuple[TrainingExample, ...]] = []
-    validation_tokenized: list[tuple[TokenizedExample, ...]] = []
-    dropped = 0
-    for index, data in enumerate(training_data):
-        tokenized = tokenize_examples(data.task, engine.chat, data.train)
-        fitting = [example for example in tokenized if example.max_length <= max_tokens]
-        train += fitting
-        task_indices += [index] * len(fitting)
-        rows = data.validation[:validation_rows]
-        pairs = [
-            (row, example)
-            for row, example in zip(
-                rows, tokenize_examples(data.task, engine.chat, rows), strict=True
-            )
-            if example.max_length <= max_tokens
-        ]
-        validation.append(tuple(row for row, _ in pairs))
-        validation_tokenized.append(tuple(example for _, example in pairs))
-        dropped += len(tokenized) - len(fitting) + len(rows) - len(pairs)
-    if not train or not all(validation):
-        raise InputError(
-            f"no {'validation' if train else 'training'} row fits into {max_tokens:,} tokens",
-            fix=(
-                "raise --row-tokens, shorten the instruction or the examples, or choose a model "
-                "with a larger context"
-            ),
-        )
-    return TokenizedTrainingData(
-        tuple(train), tuple(task_indices), tuple(validation), tuple(validation_tokenized), dropped
     )
 
 
@@ -242,7 +170,8 @@ def _build_trainer(training: _LanguageTraining, context: TrainingContext) -> Lan
     from medtask.training.language.adapter import AdapterWeights, FullWeights
     from medtask.training.language.batching import count_batches, order_batches
     from medtask.training.language.loss_model import BatchDataset, LanguageTrainer, unwrap_batch
-    from medtask.training.trainer import TrainingLoop, make_arguments, plan_training
+    from medtask.training.trainer import TrainingLoop, make_arguments
+    from medtask.training.training_plan import plan_training
 
     recipe, engine, tokenized = training.recipe, training.engine, training.tokenized
     rows_per_step = -(-recipe.batch // count_processes())
@@ -299,18 +228,3 @@ def _collect_facts(training: _LanguageTraining, steps: int) -> dict[str, object]
         "base_identity": dict(training.engine.info.identity),
         "rows_too_long": training.tokenized.dropped_rows,
     }
-
-
-def _describe_model(training_data: Sequence[TrainingData], recipe: Recipe) -> ModelMetadata:
-    task = training_data[0].task
-    phi_values = {determine_phi(data.task) for data in training_data}
-    phi: PhiStatus = "yes" if "yes" in phi_values else "no" if phi_values == {"no"} else "unknown"
-    return ModelMetadata(
-        "hf",
-        task.kind,
-        (),
-        base=resolve_base_reference(recipe.base),
-        # A fingerprint identifies a single task.
-        task_fingerprint=task.fingerprint if len(training_data) == 1 else "",
-        phi=phi,
-    )

@@ -18,10 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medtask.engines.hf.lm_head import MAX_LOGIT_ELEMENTS, LmHead
 from medtask.training.language.packing import PackedExamples
-
-# Weight of the answer loss relative to the choice loss. Without it the model would lose the ability
-# to generate an answer, which servers without exact scoring need.
-ANSWER_LOSS_WEIGHT = 0.2
+from medtask.training.language.tokenized_example import ANSWER_LOSS_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)

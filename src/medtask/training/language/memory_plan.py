@@ -15,7 +15,7 @@ WORKING_BYTES = 900_000_000  # Python, torch and the logits of one chunk
 # For memory kept by allocators: trainings of the built-in model used up to 1.4 times the sum.
 _MARGIN = 1.5
 # Bytes per trained weight in addition to the weight: gradient and AdamW's two moments, in float32.
-_OPTIMIZER_BYTES = 12.0
+OPTIMIZER_BYTES = 12.0
 _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.65}
 
 
@@ -80,7 +80,7 @@ def count_trained_weights(dimensions: ModelDimensions, recipe: Recipe) -> int:
     if not recipe.spec.adapter:
         return dimensions.weights
     ends = 4 * 2 * dimensions.hidden + 3 * (dimensions.hidden + dimensions.ffn_size)
-    return recipe.rank * ends * dimensions.layers
+    return recipe.rank * ends * min(recipe.layers or dimensions.layers, dimensions.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def plan_memory(dimensions: ModelDimensions, recipe: Recipe, limits: MemoryLimit
     trained = count_trained_weights(dimensions, recipe)
     fixed = (
         dimensions.weights * _WEIGHT_BYTES[limits.weight_format]
-        + trained * (_OPTIMIZER_BYTES + 4.0)
+        + trained * (OPTIMIZER_BYTES + 4.0)
         + WORKING_BYTES
     )
     most = PACK_TOKENS[limits.device.partition(":")[0]]

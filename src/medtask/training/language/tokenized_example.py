@@ -27,6 +27,10 @@ from medtask.training.training_data import TrainingExample
 
 Tokens = tuple[int, ...]
 
+# Weight of the loss of an answer's tokens relative to that of the choice among answers. Without it
+# the model would lose the ability to generate an answer, which servers without exact scoring need.
+ANSWER_LOSS_WEIGHT = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medtask.training.recipe import Recipe
-from medtask.training.trainer import plan_training
+from medtask.training.training_plan import plan_training
 
 
 def test_validations_come_at_each_epochs_end_and_at_the_last_step() -> None:
