@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
 
 import medtask
+from support.live_server import LiveServer
 from support.server import ServerUnderTest
 from support.tasks_by_kind import write_task_and_table
 
@@ -24,7 +27,7 @@ def make_run(kind: str, folder: Path, rows: int = ROWS) -> Path:
     return run_folder
 
 
-def add_run(server: ServerUnderTest, run_folder: Path, number: int = 1) -> int:
+def add_run(server: ServerUnderTest | LiveServer, run_folder: Path, number: int = 1) -> int:
     """Copy a run folder to where the server expects the run with this id."""
     target = server.settings.data_folder / "runs" / str(number)
     shutil.copytree(run_folder, target)
@@ -49,3 +52,20 @@ def make_submission(item: dict[str, Any], value: object, **changes: Any) -> dict
     identity = {"id": item["id"], "version": item["version"]}
     key = changes.pop("key", f"key-{item['id']}-{item['version']}-{value}")
     return {"key": key, "items": [identity], "outcome": "answer", "value": value, **changes}
+
+
+def make_run_of_texts(
+    texts: Sequence[str], folder: Path, labels: Sequence[str] = ("lung", "knee", "other")
+) -> Path:
+    """Run a task with these labels on these texts; returns the run folder."""
+    content = {
+        "instruction": "Decide about the text.",
+        "input": "{{ text }}",
+        "id": "case",
+        "answer": {"kind": "label", "labels": list(labels)},
+    }
+    (folder / "task.json").write_text(json.dumps(content))
+    rows = [{"case": f"case-{number}", "text": text} for number, text in enumerate(texts, 1)]
+    task, model = medtask.load_task(folder), medtask.load_model("fake:seed=1")
+    medtask.run(task, model, rows, out=folder / "run")
+    return folder / "run"

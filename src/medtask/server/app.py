@@ -28,7 +28,7 @@ from medtask.server.database.connect import Database
 from medtask.server.inference.execution import open_inference
 from medtask.server.jobs.resource import open_workers
 from medtask.server.observation import Observations, RequestObserver
-from medtask.server.pages import account_pages, docs, sign_in, stylesheet
+from medtask.server.pages import account_pages, docs, review_pages, sign_in, stylesheet
 from medtask.server.pages.navigation import describe_user
 from medtask.server.problems import PROBLEM_RESPONSES, add_problem_handlers
 from medtask.server.rendering import STATIC_FOLDER
@@ -43,6 +43,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     sign_in.router,
     stylesheet.router,
     account_pages.router,
+    review_pages.router,
     docs.router,
     datasets.router,
     tasks.router,

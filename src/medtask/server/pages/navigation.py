@@ -9,6 +9,7 @@ from medtask.server.access.roles import Role, User
 
 # Titles of groups, and for each link its address, its name and the least role that may follow it.
 _GROUPS: Sequence[tuple[str, Sequence[tuple[str, str, Role]]]] = (
+    ("Results", (("/reviews", "Reviews", Role.VIEWER),)),
     (
         "Server",
         (

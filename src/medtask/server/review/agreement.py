@@ -59,6 +59,9 @@ class ReaderPair:
             "readers": list(self.readers),
             "items": self.items,
             "cannot_tell": self.cannot_tell,
+            "n": 0,
+            "share": None,
+            "kappa": None,
         }
         if self.agreement is not None:
             found = self.agreement.inter_annotator

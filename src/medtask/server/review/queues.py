@@ -68,7 +68,8 @@ def make_run_source(answers: AnswerTable, run_id: int | None = None) -> QueueSou
         group_column=restore(task.group_column),
     )
     columns = tuple(answers.source_columns.values())
-    return QueueSource(answers.name, restored, columns, answers.rows(), run_id)
+    name = answers.name if run_id is None else f"run {run_id}"
+    return QueueSource(name, restored, columns, answers.rows(), run_id)
 
 
 def make_table_source(task: Task, table: Table, rows: Iterable[AnsweredRow]) -> QueueSource:
