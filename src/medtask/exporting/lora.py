@@ -13,24 +13,23 @@ from typing import TYPE_CHECKING, Any
 import regex
 
 from medtask.display import quote_names
+from medtask.engines.files.adapter_files import normalize_stored_name
 from medtask.engines.files.mlx_adapter import open_as_peft
-from medtask.engines.files.model_files import (
-    ADAPTER_CONFIG,
-    read_model_json,
-)
+from medtask.engines.files.model_files import ADAPTER_CONFIG, read_model_json
 from medtask.errors import InputError
 from medtask.model_weights import refuse_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PREFIX = "base_model.model."
+_PREFIX, _HEAD = "base_model.model.", "lm_head.weight"
 _PART = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|"
     r"lora_magnitude_vector)(\.weight)?$"
 )
+_TOKENS = ".token_adapter.trainable_tokens_delta"
 # Settings that change how the adapter's tensors enter the model; they are not merged.
-_UNSUPPORTED = ("trainable_token_indices", "lora_bias", "alora_invocation_tokens", "use_qalora")
+_UNSUPPORTED = ("lora_bias", "alora_invocation_tokens", "use_qalora")
 _PATTERN_SECONDS = 1.0
 _FIX = "merge it with the library that trained it, and export the merged model"
 
@@ -73,15 +72,30 @@ class LoraAdapter:
         updates, stored = _group_tensors(self._readers)
         self.replaced: dict[str, str] = {}
         self._updates: dict[str, _LowRankUpdate] = {}
-        unmatched = [module for module in (*updates, *stored) if not find_weight(module)]
+        self._token_rows: dict[str, tuple[str, list[int]]] = {}
+        # A base with tied embeddings has no output layer, and an adapter may store one.
+        places = {
+            module: find_weight(module.removesuffix(_TOKENS))
+            or (module if module.endswith(_HEAD) else None)
+            for module in (*updates, *stored)
+        }
         self._base = config.get("base_model_name_or_path")
-        self._refuse(unmatched, "without a place in this model")
+        self._refuse(
+            [module for module, place in places.items() if place is None],
+            "without a place in this model",
+        )
         for module, parts in updates.items():
-            self._updates[str(find_weight(module))] = _build_update(
+            self._updates[str(places[module])] = _build_update(
                 module, parts, config, self.read_tensor
             )
         for name, tensor_name in stored.items():
-            self.replaced[str(find_weight(name))] = tensor_name
+            if name.endswith(_TOKENS):
+                rows = _read_token_rows(folder, config, name.removesuffix(_TOKENS))
+                self._token_rows[str(places[name])] = tensor_name, rows
+            else:
+                self.replaced[str(places[name])] = tensor_name
+        if config.get("trainable_token_indices") and not self._token_rows:
+            _read_token_rows(folder, {}, "")
 
     def _open_files(self, folder: Path) -> dict[str, Any]:
         from safetensors import SafetensorError, safe_open
@@ -117,6 +131,15 @@ class LoraAdapter:
         tensor: Tensor = self._readers[name].get_tensor(name)
         return tensor
 
+    def has_equal_weights(self, first: str, second: str) -> bool:
+        """Whether two weights that the adapter stores whole are equal."""
+        import torch
+
+        found = [self.replaced.get(name) for name in (first, second)]
+        if None in found or first in self._updates or second in self._updates:
+            return False
+        return torch.equal(*(self.read_tensor(str(name)) for name in found))
+
     def merge(self, name: str, weight: Tensor) -> Tensor:
         """The weight with the adapter's change, computed in float32, in the weight's dtype.
 
@@ -125,6 +148,10 @@ class LoraAdapter:
         """
         if name in self.replaced:
             weight = self.read_tensor(self.replaced[name]).to(weight.dtype)
+        if name in self._token_rows:
+            tensor_name, rows = self._token_rows[name]
+            weight = weight.clone()
+            weight[rows] = self.read_tensor(tensor_name).to(weight.dtype)
         update = self._updates.get(name)
         if update is None:
             return weight
@@ -156,6 +183,19 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
         raise InputError(f"{folder} combines DoRA with transposed weights", fix=_FIX)
 
 
+def _read_token_rows(folder: Path, config: Mapping[str, Any], module: str) -> list[int]:
+    """The tokens whose embeddings an adapter stores alone. Raises InputError if not valid."""
+    setting = config.get("trainable_token_indices")
+    if isinstance(setting, dict):
+        setting = next((rows for name, rows in setting.items() if module.endswith(name)), None)
+    if not isinstance(setting, list) or not all(type(row) is int for row in setting):
+        raise InputError(
+            f"the adapter's tensors of trainable_token_indices in {folder} are incomplete",
+            fix="save the adapter again",
+        )
+    return setting
+
+
 def _group_tensors(
     names: Iterable[str],
 ) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
@@ -164,11 +204,13 @@ def _group_tensors(
     stored: dict[str, str] = {}
     for tensor_name in names:
         name = tensor_name.removeprefix(_PREFIX)
+        if ".original_module." in name:  # a copy of the base's weight
+            continue
         if match := _PART.match(name):
             updates.setdefault(match["module"], {})[match["part"]] = tensor_name
         else:
             # Stored beside the update of the same weight, such as resized embeddings.
-            stored[name.replace(".base_layer.", ".")] = tensor_name
+            stored[normalize_stored_name(name)] = tensor_name
     return updates, stored
 
 

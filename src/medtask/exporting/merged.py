@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 from medtask.engines.base import Engine
-from medtask.engines.files.weights import list_model_files
+from medtask.engines.files.weights import is_tokenizer_file, list_model_files
 from medtask.engines.registry import load_model
 from medtask.exporting.source import CausalModel
 from medtask.exporting.targets import ExportRequest
+from medtask.exporting.weight_files import write_weights
 
 INDEX_FILE = "model.safetensors.index.json"
 LICENCE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
@@ -41,21 +42,22 @@ def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:
 def write_merged(model: CausalModel, folder: Path) -> None:
     """Write config, tokenizer and merged weights, file by file as the base has them.
 
-    Memory is needed for the largest file of the base, not for the model.
+    Memory is needed for the largest file of the base and a few copies of the largest weight, not
+    for the model.
 
     Raises:
         StorageError: The folder cannot be written.
     """
-    from safetensors.torch import save_file
-
     copy_model_files(model, folder)
     total, weight_map = 0, dict[str, str]()
     for file, names in model.weight_files.items():
-        weights = {name: model.read_weight(name).contiguous() for name in names}
-        total += sum(weight.numel() * weight.element_size() for weight in weights.values())
+        total += write_weights(
+            folder / file,
+            {name: model.get_shape(name) for name in names},
+            {name: model.get_dtype(name) for name in names},
+            ((name, model.read_weight(name)) for name in names),
+        )
         weight_map |= dict.fromkeys(names, file)
-        save_file(weights, folder / file, metadata={"format": "pt"})
-        del weights
     if len(model.weight_files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -63,10 +65,19 @@ def write_merged(model: CausalModel, folder: Path) -> None:
 
 def copy_model_files(model: CausalModel, folder: Path) -> None:
     """Write the config, and copy the tokenizer's files and licences."""
-    paths = list_model_files(model.folder)
-    paths += [path for pattern in LICENCE_PATTERNS for path in model.folder.glob(pattern)]
-    for path in paths:
-        target = folder / path.relative_to(model.folder)
+    has_own_tokenizer = model.tokenizer_folder != model.folder
+    found = [
+        (model.folder, path)
+        for path in list_model_files(model.folder)
+        if not (has_own_tokenizer and is_tokenizer_file(path))
+    ]
+    if has_own_tokenizer:
+        files = list_model_files(model.tokenizer_folder)
+        found += [(model.tokenizer_folder, path) for path in files if is_tokenizer_file(path)]
+    licences = (path for pattern in LICENCE_PATTERNS for path in model.folder.glob(pattern))
+    found += [(model.folder, path) for path in licences]
+    for parent, path in found:
+        target = folder / path.relative_to(parent)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)  # through links, as in the Hub's cache
     config = json.dumps(model.config, indent=2, ensure_ascii=False) + "\n"

@@ -37,7 +37,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     with CausalModel(request.source) as model:
         from transformers import AutoTokenizer
 
-        tokenizer = HfTokenizer(AutoTokenizer.from_pretrained(model.folder))
+        tokenizer = HfTokenizer(AutoTokenizer.from_pretrained(model.tokenizer_folder))
         context = min(complete_config(model.config)["max_position_embeddings"], MAX_CONTEXT_TOKENS)
         licences = [path for one in LICENCE_PATTERNS for path in model.folder.glob(one)]
         texts = [path.read_text("utf-8", "replace") for path in sorted(licences)]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.engines.files.adapter_files import (
+    check_base_format,
+    check_vocabulary,
+    find_tokenizer_folder,
+)
 from medtask.engines.files.mlx_adapter import check_base_sizes
 from medtask.engines.files.mlx_weights import with_full_weights
 from medtask.engines.files.model_files import (
@@ -30,6 +34,7 @@ from medtask.engines.model_metadata import (
 from medtask.engines.registry import choose_engine
 from medtask.errors import InputError, UsageError
 from medtask.exporting.lora import LoraAdapter
+from medtask.exporting.weight_files import WeightFiles
 from medtask.training.training_manifest import read_training_manifest
 
 if TYPE_CHECKING:
@@ -128,9 +133,10 @@ class CausalModel:
 
     Attributes:
         files: Where its files are.
-        folder: The folder with its config, its tokenizer and the base's weights.
+        folder: The folder with its config and the base's weights.
+        tokenizer_folder: The folder with its tokenizer and chat template.
         config: Its config, changed where the adapter changes the vocabulary.
-        weight_files: The names of the weights in each safetensors file of the base.
+        weight_files: The names of the weights in each safetensors file that is written.
     """
 
     def __init__(self, source: ExportSource) -> None:
@@ -150,71 +156,67 @@ class CausalModel:
         self.files: ModelFiles = with_full_weights(locate_model(location))
         self.folder = dequantize_gguf(self.files.path)[0] if self.files.is_gguf else self.files.path
         self.config = read_model_json(self.folder / "config.json")
-        self._stack = ExitStack()
-        self._readers: dict[str, Any] = {}
-        self.weight_files: dict[str, list[str]] = {}
-        self._open_weights()
-        self.adapter = (
-            LoraAdapter(self.files.adapter, self._readers.keys()) if self.files.adapter else None
-        )
-        if self.adapter:
-            check_base_sizes(self.adapter.folder, self.config)
-            self._stack.callback(self.adapter.close)
+        self._weights = WeightFiles(self.folder)
+        self.weight_files = {file: list(names) for file, names in self._weights.names.items()}
+        adapter = self.files.adapter
+        self.tokenizer_folder = find_tokenizer_folder(self.folder, adapter)
+        self.adapter = None
+        if adapter is not None:
+            check_base_format(read_adapter_base(adapter), self.folder / "config.json")
+            self.adapter = LoraAdapter(adapter, self._weights.list_names())
+            check_base_sizes(adapter, self.config)
             self._adopt_vocabulary(self.adapter)
 
     def __enter__(self) -> CausalModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _open_weights(self) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        for path in sorted(self.folder.glob("*.safetensors")):
-            try:
-                file = self._stack.enter_context(safe_open(path, framework="pt"))
-            except SafetensorError as error:
-                raise InputError(
-                    f"{path} is damaged: {error}", fix="fetch the model again"
-                ) from None
-            self.weight_files[path.name] = list(file.keys())
-            self._readers |= dict.fromkeys(file.keys(), file)
+        self._weights.close()
+        if self.adapter:
+            self.adapter.close()
 
     @property
     def weight_names(self) -> list[str]:
-        return list(self._readers)
+        return [name for names in self.weight_files.values() for name in names]
 
     @property
     def has_tied_embeddings(self) -> bool:
         """Whether the output layer is the embeddings: then no weight of it is stored."""
-        return not any(name.endswith(_HEAD) for name in self._readers)
+        return not any(name.endswith(_HEAD) for name in self.weight_names)
 
     def get_shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight, without reading it."""
         if self.adapter and name in self.adapter.replaced:
             return tuple(self.adapter.read_tensor(self.adapter.replaced[name]).shape)
-        return tuple(self._readers[name].get_slice(name).get_shape())
+        return self._weights.get_shape(name)
+
+    def get_dtype(self, name: str) -> str:
+        """The number format of a weight, as safetensors names it."""
+        return self._weights.get_dtype(name if name in self._weights else self._embeddings)
 
     def read_weight(self, name: str) -> Tensor:
         """One weight, with the adapter merged, in the number format of the base's file."""
-        weight: Tensor = self._readers[name].get_tensor(name)
+        # An output layer that the base does not have has the number format of the embeddings.
+        weight = self._weights.read(name if name in self._weights else self._embeddings)
         return self.adapter.merge(name, weight) if self.adapter else weight
 
     def iterate_weights(self) -> Iterator[tuple[str, Tensor]]:
         """All weights, file by file: at most one is in memory."""
-        for names in self.weight_files.values():
-            for name in names:
-                yield name, self.read_weight(name)
+        for name in self.weight_names:
+            yield name, self.read_weight(name)
+
+    @property
+    def _embeddings(self) -> str:
+        return next(name for name in self.weight_names if name.endswith(_EMBEDDINGS))
 
     def _adopt_vocabulary(self, adapter: LoraAdapter) -> None:
-        """Take the size of the vocabulary from embeddings that the adapter stores."""
-        embeddings = next((name for name in adapter.replaced if name.endswith(_EMBEDDINGS)), None)
+        """Take the size of the vocabulary, and a separate output layer, from the adapter."""
+        embeddings = next((name for name in self.weight_names if name.endswith(_EMBEDDINGS)), None)
         if embeddings is None:
             return
-        rows = adapter.read_tensor(adapter.replaced[embeddings]).shape[0]
+        before = self._weights.get_shape(embeddings)[0]
+        rows = check_vocabulary(adapter.folder, self.folder, before)
         head = next((name for name in adapter.replaced if name.endswith(_HEAD)), None)
-        before = self._readers[embeddings].get_slice(embeddings).get_shape()[0]
         if rows != before and not self.has_tied_embeddings and head is None:
             raise InputError(
                 f"{adapter.folder} has embeddings for {rows:,} tokens, but no output layer",
@@ -222,3 +224,12 @@ class CausalModel:
             )
         text_config = self.config.get("text_config", self.config)
         text_config["vocab_size"] = rows
+        if head is None or not self.has_tied_embeddings:
+            return
+        if adapter.has_equal_weights(embeddings, head):
+            del adapter.replaced[head]
+            return
+        # The training has changed the copies of a shared matrix in different ways.
+        last = next(file for file, names in self.weight_files.items() if embeddings in names)
+        self.weight_files[last].append(head)
+        self.config["tie_word_embeddings"] = text_config["tie_word_embeddings"] = False

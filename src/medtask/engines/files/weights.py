@@ -48,6 +48,7 @@ _MODEL_FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
 )
+_CONFIG_FILES = frozenset({"config.json", "generation_config.json", "quantize_config.json"})
 
 
 def count_parameters(files: ModelFiles) -> int:
@@ -56,12 +57,13 @@ def count_parameters(files: ModelFiles) -> int:
         return read_gguf_header(files.path).parameters
     total = 0
     for path in sorted(files.path.glob("*.safetensors")):
-        for tensor in _read_safetensors_header(path).values():
+        for tensor in read_safetensors_header(path).values():
             total += math.prod(tensor.get("shape", [0]))
     return total
 
 
-def _read_safetensors_header(path: Path) -> dict[str, Any]:
+def read_safetensors_header(path: Path) -> dict[str, Any]:
+    """The dtype, shape and place of each weight of a file. Raises InputError if it is damaged."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -173,6 +175,11 @@ def list_model_files(folder: Path) -> list[Path]:
     """The files of config, tokenizer and chat template in a model's folder."""
     found = (path for pattern in _MODEL_FILES for path in folder.glob(pattern))
     return sorted({path for path in found if path.is_file()})
+
+
+def is_tokenizer_file(path: Path) -> bool:
+    """Whether one of the model files belongs to the tokenizer or the chat template."""
+    return path.name not in _CONFIG_FILES
 
 
 def hash_text(text: str) -> str:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtask.display import shorten
-from medtask.engines.base import EngineInfo
-from medtask.engines.files.mlx_adapter import check_base_sizes, open_as_peft
+from medtask.engines.base import FILE_FACT, EngineInfo
+from medtask.engines.files.adapter_files import check_base_format, find_tokenizer_folder
 from medtask.engines.files.mlx_weights import with_full_weights
 from medtask.engines.files.model_files import (
     ModelFiles,
@@ -29,21 +28,21 @@ from medtask.engines.files.probe_results import ProbeKey, read_probe_gap
 from medtask.engines.files.weights import (
     dequantize_gguf,
     hash_model_files,
+    hash_weight_file,
     hash_weights,
 )
+from medtask.engines.hf.adapter import apply_adapter
 from medtask.engines.hf.load_plan import HfLoadPlan, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import check_trained_files
 from medtask.engines.packed_engine import PROBE_PROMPTS, PROBE_TOLERANCES
-from medtask.errors import EngineError, InputError, MissingExtra, ModelTooLarge
+from medtask.errors import MissingExtra, ModelTooLarge
 from medtask.hardware import Machine, inspect_machine, limit_torch_threads
-from medtask.model_weights import check_loaded_model, check_weight_values, refuse_weights
+from medtask.model_weights import check_loaded_model
 from medtask.privacy import block_network
 
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
-
-_LORA = ".lora_"
 
 
 def load_hf(
@@ -107,6 +106,10 @@ def _prepare_source(files: ModelFiles) -> HfSource:
             hashes = {"weights": hash_weights(folder), **hash_model_files(folder)}
         if files.adapter:
             hashes["adapter"] = hash_weights(files.adapter)
+            hashes |= {
+                f"{FILE_FACT}adapter/{path.name}": hash_weight_file(path)
+                for path in sorted(files.adapter.glob("*.jinja"))
+            }
     return HfSource(files, folder, hashes)
 
 
@@ -206,7 +209,11 @@ def _load_model(source: HfSource, plan: HfLoadPlan, torch: Any) -> tuple[Any, An
     if plan.quantize:
         options["quantization_config"] = _make_quantization_config(plan, torch)
         options["device_map"] = plan.device
-    tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    adapter = source.files.adapter
+    if adapter and not plan.quantize:
+        check_base_format(read_adapter_base(adapter), source.folder / "config.json")
+    tokenizer_folder = find_tokenizer_folder(source.folder, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
     model, loading_info = AutoModelForCausalLM.from_pretrained(
         source.folder,
         use_safetensors=True,
@@ -215,8 +222,8 @@ def _load_model(source: HfSource, plan: HfLoadPlan, torch: Any) -> tuple[Any, An
         **options,
     )
     check_loaded_model(model, loading_info, source.files.reference)
-    if source.files.adapter:
-        model = _apply_adapter(model, source.files.adapter, plan)
+    if adapter:
+        model = apply_adapter(model, source.folder, source.files, plan)
     return model if plan.quantize else model.to(plan.device), tokenizer
 
 
@@ -237,72 +244,6 @@ def _make_quantization_config(plan: HfLoadPlan, torch: Any) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
     )
-
-
-def _apply_adapter(model: Any, adapter: Path, plan: HfLoadPlan) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
-    check_base_sizes(adapter, model.config.to_dict())
-    if not any(adapter.glob("*.safetensors")):
-        raise InputError(
-            f"{adapter} holds no weights in safetensors; pickled ones are not loaded",
-            fix="save the adapter again with PEFT",
-        )
-    with warnings.catch_warnings(), open_as_peft(adapter) as folder:
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # about keys missing in an adapter, which are checked below
-        try:
-            adapted_model = PeftModel.from_pretrained(model, str(folder))
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise EngineError(
-                f"the adapter {adapter} does not fit this model: {shorten(reason, 300)}",
-                fix=_name_base(adapter),
-            ) from error
-        _check_adapter_weights(adapted_model, adapter, folder)
-    adapter_weights = (
-        (name, value) for name, value in adapted_model.named_parameters() if _LORA in name
-    )
-    check_weight_values(adapter_weights, f"the adapter {adapter}", allow_blank=True)
-    # In float32 merging loses no precision and saves two products per layer; in shorter formats it
-    # would round the adapter's changes away.
-    return (
-        adapted_model.merge_and_unload()
-        if plan.dtype == "float32" and not plan.quantize
-        else adapted_model.base_model.model
-    )
-
-
-def _check_adapter_weights(adapted_model: Any, adapter: Path, folder: Path) -> None:
-    """Raise EngineError unless the tensors of an adapter, in PEFT's format in ``folder``, and those
-    that the model expects are the same: PEFT only warns.
-    """
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    stored_names: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as content:
-            stored_names |= set(content.keys())
-    # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
-    # base model. Stored embeddings replace those of the model, which has them by the same name.
-    expected_names = set(get_peft_model_state_dict(adapted_model, save_embedding_layers=False))
-    known_names = expected_names | set(adapted_model.state_dict())
-    for problem, names in (
-        ("missing", expected_names - stored_names),
-        ("without a place in this model", stored_names - known_names),
-    ):
-        refuse_weights(
-            f"the adapter {adapter} does not fit this model", problem, names, _name_base(adapter)
-        )
-
-
-def _name_base(adapter: Path) -> str:
-    """The remedy for an adapter that does not fit."""
-    return f"put it on the model {read_adapter_base(adapter) or 'that it was trained with'}"
 
 
 def _make_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan) -> HfEngine:

@@ -59,7 +59,7 @@ def check(request: ExportRequest, draft: Path) -> list[str]:
 
     with CausalModel(request.source) as model:
         config = complete_config(model.config)
-        vocabulary = read_vocabulary(model.folder, config["vocab_size"])
+        vocabulary = read_vocabulary(model.tokenizer_folder, config["vocab_size"])
         expected = _list_facts(find_architecture(config), config, vocabulary)
     try:
         reader = GGUFReader(draft)
@@ -105,7 +105,7 @@ def write_gguf(model: CausalModel, path: Path, float_type: str, name: str) -> No
 
     config = complete_config(model.config)
     architecture = find_architecture(config)
-    vocabulary = read_vocabulary(model.folder, config["vocab_size"])
+    vocabulary = read_vocabulary(model.tokenizer_folder, config["vocab_size"])
     member = MODEL_ARCH[architecture.name]
     names = get_tensor_name_map(member, config["num_hidden_layers"])
     with closing(GGUFWriter(path, MODEL_ARCH_NAMES[member])) as writer:

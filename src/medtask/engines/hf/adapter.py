@@ -1,0 +1,96 @@
+"""Applies a PEFT adapter to a model of transformers, and checks that the two belong together."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from medtask.display import shorten
+from medtask.engines.files.adapter_files import check_vocabulary, normalize_stored_name
+from medtask.engines.files.mlx_adapter import check_base_sizes, open_as_peft
+from medtask.engines.files.model_files import ModelFiles, read_adapter_base
+from medtask.engines.hf.load_plan import HfLoadPlan
+from medtask.errors import EngineError, InputError, MissingExtra
+from medtask.model_weights import check_weight_values, refuse_weights
+
+_LORA = ".lora_"
+
+
+def apply_adapter(model: Any, base: Path, files: ModelFiles, plan: HfLoadPlan) -> Any:
+    """The model, loaded from the folder ``base``, with the adapter of its files.
+
+    Raises:
+        MissingExtra: PEFT is not installed.
+        InputError: The adapter has no safetensors, or lacks embeddings of added tokens.
+        EngineError: The adapter does not fit the model.
+    """
+    adapter = files.adapter
+    assert adapter is not None
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
+    check_base_sizes(adapter, model.config.to_dict())
+    if not any(adapter.glob("*.safetensors")):
+        raise InputError(
+            f"{adapter} holds no weights in safetensors; pickled ones are not loaded",
+            fix="save the adapter again with PEFT",
+        )
+    base_rows = int(model.get_input_embeddings().weight.shape[0])
+    rows = check_vocabulary(adapter, base, base_rows)
+    with warnings.catch_warnings(), open_as_peft(adapter) as folder:
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # about keys missing in an adapter, which are checked below
+        if rows != base_rows:  # the stored embeddings replace those of the base
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        try:
+            adapted_model = PeftModel.from_pretrained(model, str(folder))
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise EngineError(
+                f"the adapter {adapter} does not fit this model: {shorten(reason, 300)}",
+                fix=_name_base(adapter),
+            ) from error
+        _check_adapter_weights(adapted_model, adapter, folder)
+    adapter_weights = (
+        (name, value) for name, value in adapted_model.named_parameters() if _LORA in name
+    )
+    check_weight_values(adapter_weights, f"the adapter {adapter}", allow_blank=True)
+    # In float32 merging loses no precision and saves two products per layer; in shorter formats it
+    # would round the adapter's changes away.
+    return (
+        adapted_model.merge_and_unload()
+        if plan.dtype == "float32" and not plan.quantize
+        else adapted_model.base_model.model
+    )
+
+
+def _check_adapter_weights(adapted_model: Any, adapter: Path, folder: Path) -> None:
+    """Raise EngineError unless the tensors of an adapter and those that the model expects are the
+    same: PEFT only warns.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    stored_names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as content:
+            stored_names |= set(map(normalize_stored_name, content.keys()))
+    # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
+    # base model. Stored embeddings replace those of the model, which has them by the same name.
+    expected_names = set(get_peft_model_state_dict(adapted_model, save_embedding_layers=False))
+    known_names = expected_names | set(adapted_model.state_dict())
+    for problem, names in (
+        ("missing", expected_names - stored_names),
+        ("without a place in this model", stored_names - known_names),
+    ):
+        refuse_weights(
+            f"the adapter {adapter} does not fit this model", problem, names, _name_base(adapter)
+        )
+
+
+def _name_base(adapter: Path) -> str:
+    """The remedy for an adapter that does not fit."""
+    return f"put it on the model {read_adapter_base(adapter) or 'that it was trained with'}"

@@ -1,0 +1,155 @@
+"""Adapters as TRL, Unsloth and LLaMA-Factory save them: with a tokenizer, and added tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("peft", reason="PEFT applies adapters")
+
+import peft
+import torch
+import transformers as t
+
+import medtask
+from medtask.engines.base import Engine
+from medtask.engines.registry import load_model
+from medtask.errors import EngineError, InputError
+from medtask.exporting.export import export
+from medtask.records import Branch, Message, Prompt
+from support.tiny_models import TEMPLATES, make_model, make_tokenizer, save_model
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing:FutureWarning",
+    "ignore:.*tied:UserWarning",
+    "ignore:.*embedding layer:UserWarning",
+)
+ADDED = ["<|case|>", "<|answer|>"]
+TEXT = "<|case|> pain in the left wrist <|answer|>"
+PROMPT = Prompt("1", (Message("user", TEXT),), (Branch("", ("CT", "MRI")),), TEXT)
+
+
+def save_tied_base(folder: Path) -> Path:
+    config = make_model("llama").config
+    config.tie_word_embeddings = True
+    torch.manual_seed(7)
+    t.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    make_tokenizer("chatml").save_pretrained(folder)
+    return folder
+
+
+def save_foreign_adapter(
+    folder: Path, base: Path, *, added: bool = False, with_embeddings: bool = True, **settings: Any
+) -> tuple[Path, Any]:
+    """An adapter with its tokenizer beside it; returns it with PEFT's merged model."""
+    tokenizer = t.AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = TEMPLATES["inst"]
+    model = t.AutoModelForCausalLM.from_pretrained(base)
+    if added:
+        tokenizer.add_tokens(ADDED)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    torch.manual_seed(3)
+    target = settings.pop("target_modules", ["q_proj", "v_proj"])
+    config = peft.LoraConfig(r=4, init_lora_weights=False, target_modules=target, **settings)
+    adapted = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "modules_to_save" in name or "trainable_tokens" in name:
+                weight.add_(0.3 * torch.rand_like(weight))
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder, save_embedding_layers="auto" if with_embeddings else False)
+    tokenizer.save_pretrained(folder)
+    return folder, adapted.merge_and_unload()
+
+
+def score(engine: Engine) -> tuple[float, ...]:
+    (scores,) = engine.score([PROMPT])
+    return scores.branches[0].logprobs  # type: ignore[union-attr]
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "a template of its own": {},
+    "tokens added, embeddings stored": {"added": True},
+    "tokens added and trained": {"added": True, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "embeddings and output layer apart": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "single tokens trained": {"trainable_token_indices": [3, 40, 41]},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_it_answers_as_peft_does_and_its_merged_export_too(
+    name: str, tied: bool, tmp_path: Path
+) -> None:
+    base = save_tied_base(tmp_path / "base") if tied else save_model(tmp_path / "base", "llama")
+    adapter, expected = save_foreign_adapter(tmp_path / "adapter", base, **CASES[name])
+    engine = load_model(str(adapter), dtype="float32")
+    rendering = engine.render(PROMPT)
+    assert rendering is not None
+    assert rendering.prompt.startswith("[INST]")  # the adapter's template, not that of the base
+    tokens = torch.tensor([rendering.prompt_tokens])
+    with torch.inference_mode():
+        logits = expected(tokens).logits[0, -1]
+        found = t.AutoModelForCausalLM.from_pretrained(
+            export(adapter, to="merged", out=tmp_path / "merged", rows=4).path
+        )(tokens).logits[0, -1]
+    torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
+    assert score(load_model(str(tmp_path / "merged"), dtype="float32")) == pytest.approx(
+        score(engine), abs=1e-4
+    )
+
+
+def test_added_tokens_without_embeddings_are_refused(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    adapter, _ = save_foreign_adapter(tmp_path / "adapter", base, added=True, with_embeddings=False)
+    for attempt in (
+        lambda: load_model(str(adapter)),
+        lambda: export(adapter, to="merged", out=tmp_path / "merged"),
+    ):
+        with pytest.raises(InputError, match="422 tokens, and the embeddings 420") as refusal:
+            attempt()
+        assert "save_embedding_layers" in refusal.value.fix
+
+
+def test_a_quantised_base_is_refused_with_the_name_of_the_full_one(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "tiny-bnb-4bit", "llama")
+    adapter, _ = save_foreign_adapter(tmp_path / "adapter", base)
+    config = json.loads((base / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (base / "config.json").write_text(json.dumps(config))
+    for attempt in (
+        lambda: load_model(str(adapter)),
+        lambda: export(adapter, to="merged", out=tmp_path / "merged"),
+    ):
+        with pytest.raises(InputError, match="stored quantised") as refusal:
+            attempt()
+        assert refusal.value.fix.endswith(f"{tmp_path / 'tiny'}")
+
+
+def test_an_adapter_of_a_wider_base_is_refused(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    adapter, _ = save_foreign_adapter(tmp_path / "adapter", base)
+    config = make_model("llama").config
+    config.hidden_size, config.head_dim = 64, 16
+    t.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "wide")
+    make_tokenizer("chatml").save_pretrained(tmp_path / "wide")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(tmp_path / "wide")
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    for attempt in (
+        lambda: load_model(str(adapter)),
+        lambda: export(adapter, to="merged", out=tmp_path / "merged"),
+    ):
+        with pytest.raises(EngineError, match="does not fit this model"):
+            attempt()
+
+
+def test_a_folder_that_holds_no_adapter_is_refused(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no adapter"):
+        load_model(str(base), adapter=str(tmp_path / "empty"))
+    assert medtask.load_model(str(base)).info.name == "hf"
