@@ -24,10 +24,12 @@ from medtask.cli.commands.export import export
 from medtask.cli.commands.init import init
 from medtask.cli.commands.judge import judge
 from medtask.cli.commands.models import models
+from medtask.cli.commands.purge import purge
 from medtask.cli.commands.run import run
 from medtask.cli.commands.serve import serve
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
+from medtask.cli.commands.worker import worker
 from medtask.errors import EncodingGuessWarning, MedtaskError
 from medtask.runs.signals import catch_signals, limit_shutdown
 
@@ -45,6 +47,8 @@ COMMANDS = (
     tune,
     export,
     serve,
+    worker,
+    purge,
     models,
     doctor,
 )

@@ -214,6 +214,12 @@ def _stop_reporting_signals() -> None:
         signal.set_wakeup_fd(-1)
 
 
+def extend_shutdown(limit_s: float) -> None:
+    """Let a command whose processes and connections need longer end within ``limit_s`` seconds."""
+    for watch in _active_watches:
+        watch.limit_s = limit_s
+
+
 def resume_after_signal() -> None:
     """Forget a signal that did not ask the command to stop, such as Ctrl-C at a prompt."""
     for watch in _active_watches:

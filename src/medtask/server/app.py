@@ -104,7 +104,9 @@ def create_app(settings: ServerSettings, database: Database | None = None) -> Fa
     app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
     add_problem_handlers(app)
     check_routes(app)
-    app.add_middleware(AccessGuard, settings=settings, database=opened)
+    app.add_middleware(
+        AccessGuard, settings=settings, database=opened, audit_log=app.state.audit_log
+    )
     app.add_middleware(RequestObserver, observations=app.state.observations)
     return app
 

@@ -9,14 +9,16 @@ from collections.abc import Callable
 import uvicorn
 
 from medtask.errors import UsageError
+from medtask.runs.signals import extend_shutdown
 from medtask.server.access.accounts import create_link, has_accounts
 from medtask.server.access.audit_log import AuditEvent
 from medtask.server.app import create_app
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings, check_settings
 
-# Below the limit after which a command ends in any case (`runs.signals.SHUTDOWN_SECONDS`).
 _GRACE_S = 3
+# A worker gives its job some seconds to end (`jobs.worker_pool.STOP_LIMIT_S`).
+_SHUTDOWN_LIMIT_S = 15.0
 _MAX_CONNECTIONS = 1_000
 
 
@@ -33,6 +35,7 @@ def serve_forever(settings: ServerSettings, on_ready: Callable[[str, str | None]
     """
     check_settings(settings)
     os.umask(0o077)
+    extend_shutdown(_SHUTDOWN_LIMIT_S)
     with _listen(settings) as listener:
         database = open_database(settings)
         try:

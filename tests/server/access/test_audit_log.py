@@ -115,3 +115,14 @@ def test_the_log_contains_ids_and_no_names(server: ServerUnderTest) -> None:
     assert [row for row in rows if "canary" in row.lower()] == []
     for action in ("account.create", "key.create", "account.sign_in"):
         assert sum(action in row for row in rows) == 1, action
+
+
+def test_the_use_of_a_key_is_recorded_once_an_hour(server: ServerUnderTest) -> None:
+    program = server.connect_with_key(Role.VIEWER)
+    for _ in range(3):
+        assert program.get("/api/me").status_code == 200
+    assert program.get("/api/keys").json()[0]["last_used_at"]
+    with server.database.read() as session:
+        uses = session.scalars(select(AuditEntry).where(AuditEntry.action == "key.use")).all()
+        assert len(uses) == 1
+        assert uses[0].actor == server.get_user(Role.VIEWER).id

@@ -78,6 +78,13 @@ def revoke_key(session: Session, account_id: str, key_id: str) -> ApiKey:
     return key
 
 
+def mark_key_as_used(session: Session, key_id: str) -> None:
+    """Set the time of a key's last use."""
+    key = session.get(ApiKey, key_id)
+    if key is not None:
+        key.last_used_at = get_utc_now()
+
+
 def find_user_of_key(session: Session, text: str) -> User:
     """The owner of a key, with the key's scopes.
 

@@ -6,6 +6,7 @@ Everything is refused that is not listed here or allowed by a route's `require`.
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Mapping
 from urllib.parse import parse_qs, urlsplit
 from urllib.parse import quote as quote_url
@@ -21,7 +22,8 @@ from starlette.types import Scope as AsgiScope
 
 from medtask.errors import MedtaskError
 from medtask.server.access.accounts import find_signed_in_user
-from medtask.server.access.api_keys import find_user_of_key
+from medtask.server.access.api_keys import find_user_of_key, mark_key_as_used
+from medtask.server.access.audit_log import AuditEvent, AuditLog
 from medtask.server.access.rate import RateLimiter
 from medtask.server.access.requests import get_address
 from medtask.server.access.roles import User
@@ -40,6 +42,7 @@ CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _MAX_FORM_BYTES = 65_536
+_USE_INTERVAL_S = 3600.0
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -70,8 +73,12 @@ def is_public(path: str) -> bool:
 class AccessGuard:
     """ASGI middleware that refuses requests; it sets ``user`` and ``csrf_token`` of their state."""
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings, database: Database) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, database: Database, audit_log: AuditLog
+    ) -> None:
         self.app = app
+        self._audit_log = audit_log
+        self._recorded_uses: dict[str, float] = {}
         self._settings = settings
         self._database = database
         self._hosts = {"localhost", "127.0.0.1", "::1", settings.host, *settings.allowed_hosts}
@@ -126,7 +133,7 @@ class AccessGuard:
         public = is_public(request.url.path)
         if header is not None or token is not None:
             try:
-                user = await run_in_threadpool(self._find_user, header, token)
+                user = await run_in_threadpool(self._find_user, header, token, get_address(request))
             except NotSignedIn:
                 if not public:
                     self._requests.take(f"address {get_address(request)}")
@@ -144,12 +151,26 @@ class AccessGuard:
             if request.method not in SAFE_METHODS:
                 await _check_csrf_token(request, body, state["csrf_token"])
 
-    def _find_user(self, header: str | None, token: str | None) -> User:
+    def _find_user(self, header: str | None, token: str | None, address: str) -> User:
         with self._database.read() as session:
             if header is None:
                 return find_signed_in_user(session, token or "")
             kind, _, key = header.partition(" ")
-            return find_user_of_key(session, key.strip() if kind.lower() == "bearer" else "")
+            user = find_user_of_key(session, key.strip() if kind.lower() == "bearer" else "")
+        if user.key_id is not None:
+            self._record_use(user, user.key_id, address)
+        return user
+
+    def _record_use(self, user: User, key_id: str, address: str) -> None:
+        """Record that a key is used: once an hour, because every request uses one."""
+        now = time.monotonic()
+        if now - self._recorded_uses.get(key_id, -_USE_INTERVAL_S) < _USE_INTERVAL_S:
+            return
+        self._recorded_uses[key_id] = now
+        with self._database.write() as session:
+            mark_key_as_used(session, key_id)
+            event = AuditEvent(user.id, user.role.label, "key.use", key_id, address=address)
+            self._audit_log.record(session, event)
 
     def _refuse(self, request: Request, error: MedtaskError) -> Response:
         navigates = request.method == "GET" and prefers_page(request)

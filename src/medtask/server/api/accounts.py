@@ -61,6 +61,7 @@ class KeyView(BaseModel):
     scopes: list[Scope]
     created_at: datetime
     expires_at: datetime | None
+    last_used_at: datetime | None
     revoked: bool
 
 
@@ -167,5 +168,6 @@ def _describe_key(key: ApiKey) -> KeyView:
         scopes=[Scope(scope) for scope in key.scopes],
         created_at=key.created_at,
         expires_at=key.expires_at,
+        last_used_at=key.last_used_at,
         revoked=key.revoked_at is not None,
     )

@@ -1,0 +1,114 @@
+"""Purging: an object of the server is removed with every trace of its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from medtask.errors import InputError
+from medtask.server.access.audit_log import AuditEvent, AuditLog
+from medtask.server.database.connect import Database
+from medtask.server.jobs.tables import ENDED_STATES, Job
+from medtask.server.review.tables import ReviewQueue
+from medtask.server.schema import open_database
+from medtask.server.settings import ServerSettings
+from medtask.server.storage.files import DataFolder, Resource
+from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeableKind:
+    """A kind of object that can be purged, its table and its folder.
+
+    Attributes:
+        noun: What people call it.
+        column: The column of runs that refers to it; "" for runs.
+    """
+
+    table: type[Any]
+    folder: Resource
+    noun: str
+    column: str = ""
+
+
+PURGEABLE: Mapping[str, PurgeableKind] = {
+    "dataset": PurgeableKind(StoredDataset, "datasets", "data set", "dataset_id"),
+    "task": PurgeableKind(StoredTask, "tasks", "task", "task_id"),
+    "model": PurgeableKind(StoredModel, "models", "model", "model_id"),
+    "run": PurgeableKind(StoredRun, "runs", "run"),
+}
+
+
+def purge(settings: ServerSettings, name: str, number: int) -> list[str]:
+    """Remove an object with its files, its reviews, and what the database's file keeps of it.
+
+    Returns:
+        What was removed, for people.
+
+    Raises:
+        InputError: There is no such object, a job works on it, or runs have copies of its texts.
+    """
+    kind = PURGEABLE[name]
+    with closing(open_database(settings)) as database:
+        with database.write() as session:
+            removed = _delete_rows(session, kind, number)
+            event = AuditEvent("", "", f"{name}.purge", str(number))
+            AuditLog(settings.data_folder).record(session, event)
+        DataFolder(settings.data_folder).delete_folder(kind.folder, number)
+        removed += _delete_copies(database)
+        _clean_database(database)
+    return removed
+
+
+def _delete_rows(session: Session, kind: PurgeableKind, number: int) -> list[str]:
+    row = session.get(kind.table, number)
+    if row is None:
+        raise InputError(
+            f"there is no {kind.noun} {number}", fix="see the ids on the server's pages"
+        )
+    job_id = getattr(row, "job_id", None)
+    job = None if job_id is None else session.get(Job, job_id)
+    if job is not None and job.state not in ENDED_STATES:
+        raise InputError(f"job {job.id} works on {kind.noun} {number}", fix="cancel the job first")
+    removed = [f"{kind.noun} {number}"]
+    if kind.column:
+        runs = session.scalars(select(StoredRun.id).filter_by(**{kind.column: number})).all()
+        if runs:
+            listed = ", ".join(f"medtask purge run {run}" for run in runs)
+            raise InputError(f"runs have copies of {kind.noun} {number}", fix=f"first: {listed}")
+    else:
+        queues = session.scalars(select(ReviewQueue).where(ReviewQueue.run_id == number)).all()
+        for queue in queues:
+            removed.append(f"review queue {queue.id}")
+            session.delete(queue)
+    session.delete(row)
+    return removed
+
+
+def _delete_copies(database: Database) -> list[str]:
+    """Delete the copies of a SQLite file that were made before migrations."""
+    path = database.engine.url.database
+    if not database.is_sqlite or not path:
+        return []
+    copies = sorted(Path(path).parent.glob(f"{Path(path).name}.*.copy"))
+    for copy in copies:
+        copy.unlink()
+    return [f"the database's copy {copy.name}" for copy in copies]
+
+
+def _clean_database(database: Database) -> None:
+    """Rewrite the database without the pages and rows that were deleted."""
+    with closing(database.engine.raw_connection()) as connection:
+        driver: Any = connection.driver_connection
+        if database.is_sqlite:
+            driver.execute("VACUUM")
+            return
+        driver.autocommit = True
+        driver.execute("VACUUM FULL")
+        driver.autocommit = False

@@ -1,0 +1,108 @@
+"""Purging: after it, no file and no table has the texts of what was removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from medtask.errors import InputError
+from medtask.server.access.roles import Role
+from medtask.server.database.base import Base
+from medtask.server.jobs.worker import run_worker
+from medtask.server.purge import purge
+from support.server import ServerUnderTest
+
+CANARY = "Canary-Appendektomie"
+TASK = """name: purpose
+instruction: Decide.
+input: "{{ note }}"
+answer: {kind: label, labels: [curative, palliative]}
+"""
+
+
+def find_canary(server: ServerUnderTest) -> list[str]:
+    """Files and tables with the text."""
+    files = [
+        str(path)
+        for path in server.settings.data_folder.rglob("*")
+        if path.is_file() and CANARY.encode() in path.read_bytes()
+    ]
+    with server.database.read() as session:
+        tables = [
+            table.name
+            for table in Base.metadata.sorted_tables
+            if any(CANARY in str(row) for row in session.execute(text(f"SELECT * FROM {table}")))
+        ]
+    return files + tables
+
+
+def answer_rows(server: ServerUnderTest, client: TestClient) -> dict[str, Any]:
+    """Upload rows, run a task over them and review them; returns the run."""
+    rows = [{"note": f"{CANARY} {number} wegen akuter Appendizitis"} for number in range(40)]
+    dataset = client.post("/api/datasets/rows", json={"name": "notes", "rows": rows}).json()
+    task = client.post("/api/tasks", json={"text": TASK}).json()
+    wanted = {"dataset_id": dataset["id"], "task_id": task["id"], "model": "fake:"}
+    started = client.post("/api/runs", json={**wanted, "baselines": False})
+    assert started.status_code < 300, started.text
+    stop = threading.Event()
+    worker = threading.Thread(target=run_worker, args=(server.settings, stop))
+    worker.start()
+    try:
+        deadline = time.monotonic() + 150
+        while any(job["ended_at"] is None for job in client.get("/api/jobs").json()):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        stop.set()
+        worker.join()
+    run: dict[str, Any] = client.get("/api/runs").json()[0]
+    queue = client.post("/api/reviews", json={"run_id": run["id"]})
+    assert queue.status_code == 201, queue.text
+    return {**run, "dataset_id": dataset["id"]}
+
+
+@pytest.mark.slow
+def test_nothing_is_left_of_a_run_and_its_data_set(server: ServerUnderTest) -> None:
+    client = server.connect(Role.ADMIN)
+    run = answer_rows(server, client)
+    assert {Path(place).name for place in find_canary(server)} >= {
+        "rows.jsonl",
+        "answers.csv",
+        "review_rows",
+    }
+    copy = server.settings.data_folder / "medtask.db.0001.copy"
+    copy.write_text(CANARY)
+
+    with pytest.raises(InputError, match="copies"):
+        purge(server.settings, "dataset", run["dataset_id"])
+    command = [sys.executable, "-m", "medtask", "purge", "run", str(run["id"]), "--yes"]
+    shown = subprocess.run(
+        [*command, "--data", str(server.settings.data_folder)],
+        env={**os.environ, "MEDTASK_DB": server.settings.database_url},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "Removed review queue 1." in shown.stdout
+    assert purge(server.settings, "dataset", run["dataset_id"]) == ["data set 1"]
+    copy.unlink(missing_ok=True)
+    assert find_canary(server) == []
+    assert client.get(f"/api/runs/{run['id']}").status_code == 404
+    with server.database.read() as session:
+        assert list(server.app.state.audit_log.find_faults(session)) == []
+        actions = session.execute(text("SELECT action FROM audit_entries")).scalars().all()
+    assert actions[-2:] == ["run.purge", "dataset.purge"]
+
+
+def test_an_object_that_does_not_exist_is_reported(server: ServerUnderTest) -> None:
+    with pytest.raises(InputError, match="no model 7"):
+        purge(server.settings, "model", 7)
