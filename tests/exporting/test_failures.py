@@ -14,6 +14,7 @@ import torch
 
 from medtask.errors import EngineError, InputError, StorageError, UsageError
 from medtask.exporting.export import export
+from medtask.exporting.targets import find_target
 from support.command_line import time_signal
 from support.file_size_limit import limit_file_size
 from support.ordinary_user import act_as_ordinary_user, make_readable_folder
@@ -173,3 +174,9 @@ def test_an_existing_file_is_not_replaced(adapter: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="exists already"):
         export(adapter, to="gguf", quant="f16", out=out, force=True)
     assert out.read_text() == "precious"
+
+
+def test_a_refused_quantisation_names_the_finer_ones() -> None:
+    target = find_target("gguf")
+    assert target.list_finer("q6_k") == ["q8_0", "bf16", "f16", "f32"]
+    assert target.list_finer("f32") == []

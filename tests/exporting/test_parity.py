@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import rel_entr
 
 from medtask.engines.base import Rendering
@@ -42,7 +45,36 @@ def test_the_divergence_is_that_of_kullback_and_leibler() -> None:
 
 def test_other_answers_are_a_problem() -> None:
     parity = compare_outputs(make_outputs(0.51, 0.9), make_outputs(0.49, 0.9), BOUNDS)
-    assert parity.problems == ("50.0 % of the answers agree; 90.0 % are required",)
+    assert parity.problems == (
+        "50.0 % of the answers agree; 90.0 % are required; of the 1 that lead by more than 0.32, "
+        "100.0 %",
+    )
+
+
+def test_answers_that_lead_clearly_are_also_counted_on_their_own() -> None:
+    assert BOUNDS.clear_gap == pytest.approx(0.316, abs=1e-3)
+    parity = compare_outputs(
+        make_outputs(0.65, 0.51, 0.9, 0.05), make_outputs(0.6, 0.49, 0.4, 0.1), BOUNDS
+    )
+    assert (parity.agreement, parity.clear_questions, parity.clear_agreement) == (0.5, 2, 0.5)
+    undecided = compare_outputs(make_outputs(0.51), make_outputs(0.49), BOUNDS)
+    assert (undecided.clear_questions, undecided.clear_agreement) == (0, None)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=5), st.data())
+def test_a_divergence_within_the_bound_closes_no_clear_lead(
+    weights: list[float], data: st.DataObject
+) -> None:
+    others = data.draw(st.lists(st.floats(0.01, 1), min_size=len(weights), max_size=len(weights)))
+    first, second = (np.log(np.array(one) / sum(one)) for one in (weights, others))
+    outputs = [
+        ModelOutputs((RENDERING,), {"0": Scores("0", (BranchScores(tuple(one)),))})
+        for one in (first, second)
+    ]
+    parity = compare_outputs(*outputs, BOUNDS)
+    if parity.max_kl < BOUNDS.kl and parity.clear_questions:
+        assert parity.clear_agreement == 1
 
 
 def test_other_probabilities_are_a_problem() -> None:

@@ -124,10 +124,12 @@ def export(
         bounds = target.bounds[request.quantization]
         parity = _check_draft(request, writer, draft, prompts, bounds, on_step) if check else None
         if parity and not parity.passed and not force:
+            finer = target.list_finer(request.quantization)
             raise EngineError(
                 "the exported model is not the same as its source, and was not published:"
                 + "".join(f"\n  {problem}" for problem in parity.problems),
-                fix="choose a finer quantisation if it has one, or publish it with --force",
+                fix=(f"choose --quant {' or '.join(finer)}, or " if finer else "")
+                + "publish it with --force",
             )
         on_step("Writing the card and the hashes")
         manifest = _add_hashes(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from medtask.display import format_count
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.exporting.export_manifest import CARD_FILE, ExportManifest
+from medtask.exporting.parity import ParityBounds
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
 from medtask.training.model_card import PHI_NOTICES
 
@@ -60,10 +62,21 @@ def _write_parity(manifest: ExportManifest) -> Iterator[str]:
                 f"{parity['agreement']:.3f}",
                 f"≥ {bounds['agreement']:g}",
             ],
+            *_list_clear_agreement(parity),
             ["mean KL divergence, nats", f"{parity['mean_kl']:.2g}", f"≤ {bounds['kl']:g}"],
             ["largest KL divergence, nats", f"{parity['max_kl']:.2g}", ""],
         ],
     )
+
+
+def _list_clear_agreement(parity: Mapping[str, Any]) -> Iterator[list[str]]:
+    if parity["clear_agreement"] is not None:
+        gap = ParityBounds(**parity["bounds"]).clear_gap
+        yield [
+            f"of the {parity['clear_questions']:,} answers that lead by more than {gap:.2f}",
+            f"{parity['clear_agreement']:.3f}",
+            "",
+        ]
 
 
 def _write_metrics(manifest: ExportManifest) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ class ParityBounds:
     agreement: float
     kl: float
 
+    @property
+    def clear_gap(self) -> float:
+        """The largest gap between two probabilities that a divergence of ``kl`` can close.
+
+        Pinsker's inequality: probabilities change by at most sqrt(2 kl) in sum.
+        """
+        return math.sqrt(2 * self.kl)
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
@@ -38,6 +47,10 @@ class Parity:
         agreement: The share of questions with the same most probable answer.
         mean_kl: The mean Kullback-Leibler divergence from the reference, in nats.
         max_kl: The largest divergence.
+        clear_questions: The number of questions whose two most probable answers are further apart
+            than `ParityBounds.clear_gap` in the reference.
+        clear_agreement: ``agreement`` among these; None without any. Nothing is required of it: it
+            tells other answers to nearly undecided questions from damage.
         bounds: What was required.
         problems: Each reason why the models are not the same, as a sentence; empty if they are.
     """
@@ -47,12 +60,23 @@ class Parity:
     agreement: float
     mean_kl: float
     max_kl: float
+    clear_questions: int
+    clear_agreement: float | None
     bounds: ParityBounds
     problems: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
         return not self.problems
+
+    def describe_clear(self) -> str:
+        """How many of the answers that lead clearly agree, to add to a sentence; "" without any."""
+        if self.clear_agreement is None:
+            return ""
+        return (
+            f"; of the {self.clear_questions:,} that lead by more than "
+            f"{self.bounds.clear_gap:.2f}, {self.clear_agreement:.1%}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON values, without texts of rows."""
@@ -99,20 +123,37 @@ def compare_outputs(
             "no prompt was answered by both models, so they cannot be compared",
             fix="name another table with --task, or leave the comparison out with --no-check",
         )
-    agreement = float(np.mean([first.argmax() == second.argmax() for first, second in pairs]))
+    agrees = np.array([first.argmax() == second.argmax() for first, second in pairs])
+    is_clear = np.array([_compute_gap(first) > bounds.clear_gap for first, _ in pairs])
+    agreement = float(agrees.mean())
     mean_kl, max_kl = float(divergences.mean()), float(divergences.max())
-    if agreement < bounds.agreement:
-        problems.append(
-            f"{agreement:.1%} of the answers agree; {bounds.agreement:.1%} are required".replace(
-                "%", " %"
-            )
-        )
-    if not mean_kl <= bounds.kl:
-        problems.append(
-            f"the mean divergence of the probabilities is {mean_kl:.2g} nats; at most "
+    parity = Parity(
+        total,
+        len(pairs),
+        agreement,
+        mean_kl,
+        max_kl,
+        int(is_clear.sum()),
+        float(agrees[is_clear].mean()) if is_clear.any() else None,
+        bounds,
+        (),
+    )
+    return replace(parity, problems=(*problems, *_compare_figures(parity)))
+
+
+def _compare_figures(parity: Parity) -> Iterator[str]:
+    """Sentences about figures that are out of bounds."""
+    bounds = parity.bounds
+    if parity.agreement < bounds.agreement:
+        yield (
+            f"{parity.agreement:.1%} of the answers agree; {bounds.agreement:.1%} are "
+            f"required{parity.describe_clear()}"
+        ).replace("%", " %")
+    if not parity.mean_kl <= bounds.kl:
+        yield (
+            f"the mean divergence of the probabilities is {parity.mean_kl:.2g} nats; at most "
             f"{bounds.kl:g} is allowed"
         )
-    return Parity(total, len(pairs), agreement, mean_kl, max_kl, bounds, tuple(problems))
 
 
 def _compare_renderings(
@@ -138,6 +179,12 @@ def _compare_renderings(
             f"{tokens:,} of {len(reference):,} prompts have other tokens: the tokenizer differs"
         )
     return problems
+
+
+def _compute_gap(logprobs: np.ndarray) -> float:
+    """The difference between the two largest probabilities; 1 for a single candidate."""
+    highest = np.sort(np.exp(logprobs))[-2:]
+    return float(highest[1] - highest[0]) if len(highest) == 2 else 1.0
 
 
 def _compute_kl(expected: np.ndarray, found: np.ndarray) -> float:

@@ -66,7 +66,8 @@ class ExportTarget:
         description: What is written, in a few words.
         module: The module with its `ExportWriter`.
         engines: The engines whose models can be exported to it.
-        bounds: What the parity gate requires, by quantisation; "" for a target without any.
+        bounds: What the parity gate requires, by quantisation from the finest to the coarsest; ""
+            for a target without any.
         default_quantization: A key of ``bounds``.
         suffix: The suffix of the file that is written; "" for a target that writes a folder.
     """
@@ -81,6 +82,11 @@ class ExportTarget:
 
     def import_writer(self) -> ExportWriter:
         return cast("ExportWriter", import_module(self.module))
+
+    def list_finer(self, quantization: str) -> list[str]:
+        """The quantisations that lose less, from the next one on."""
+        names = list(self.bounds)
+        return names[: names.index(quantization)][::-1]
 
     def choose_quantization(self, name: str | None) -> str:
         """The quantisation to use. Raises UsageError for one that the target does not have."""
