@@ -28,23 +28,18 @@ from medtask.server.database.connect import Database
 from medtask.server.inference.execution import open_inference
 from medtask.server.jobs.resource import open_workers
 from medtask.server.observation import Observations, RequestObserver
-from medtask.server.pages import account_pages, docs, review_pages, sign_in, stylesheet
 from medtask.server.pages.navigation import describe_user
+from medtask.server.pages.routers import PAGE_ROUTERS
 from medtask.server.problems import PROBLEM_RESPONSES, add_problem_handlers
 from medtask.server.rendering import STATIC_FOLDER
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
 
-# One router per resource, and one per page or group of pages.
+# One router per resource, then those of the pages.
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
     accounts.router,
     reviews.router,
-    sign_in.router,
-    stylesheet.router,
-    account_pages.router,
-    review_pages.router,
-    docs.router,
     datasets.router,
     tasks.router,
     models.router,
@@ -53,6 +48,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     classify.router,
     ask.router,
+    *PAGE_ROUTERS,
 )
 # Each is entered with the app before the first request, and left after the last one.
 RESOURCES: tuple[Callable[[FastAPI], AbstractContextManager[object]], ...] = (

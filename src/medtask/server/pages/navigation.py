@@ -9,10 +9,28 @@ from medtask.server.access.roles import Role, User
 
 # Titles of groups, and for each link its address, its name and the least role that may follow it.
 _GROUPS: Sequence[tuple[str, Sequence[tuple[str, str, Role]]]] = (
-    ("Results", (("/reviews", "Reviews", Role.VIEWER),)),
+    (
+        "Answers",
+        (
+            ("/", "Start", Role.VIEWER),
+            ("/ask", "Ask", Role.VIEWER),
+            ("/reviews", "Review", Role.VIEWER),
+        ),
+    ),
+    (
+        "Work",
+        (
+            ("/tasks", "Tasks", Role.VIEWER),
+            ("/datasets", "Data sets", Role.VIEWER),
+            ("/models", "Models", Role.VIEWER),
+            ("/runs", "Runs", Role.VIEWER),
+            ("/leaderboard", "Leaderboard", Role.VIEWER),
+        ),
+    ),
     (
         "Server",
         (
+            ("/jobs", "Jobs", Role.VIEWER),
             ("/accounts", "Accounts", Role.ADMIN),
             ("/account", "API keys", Role.VIEWER),
         ),

@@ -65,7 +65,7 @@ function showProblem(element, problem) {
 function readForm(form) {
   const body = {};
   for (const field of form.elements) {
-    if (!field.name || field.disabled || field.type === "file") continue;
+    if (!field.name || field.disabled || field.type === "file" || field.dataset.as === "none") continue;
     if ((field.type === "radio" || field.dataset.as === "list") && field.type !== "text" && !field.checked) continue;
     const value = readField(field);
     if (value === undefined) continue;
@@ -81,6 +81,7 @@ function readForm(form) {
 function readField(field) {
   if (field.type === "checkbox" && field.dataset.as !== "list") return field.checked;
   if (field.value === "") return undefined;
+  if (field.dataset.as === "boolean") return field.value === "true";
   const isNumber = field.type === "number" || field.dataset.as === "number" || field.dataset.of === "number";
   return isNumber ? Number(field.value) : field.value;
 }
@@ -100,17 +101,21 @@ async function whileBusy(control, problemPlace, action) {
   }
 }
 
+function findValue(answer, path) {
+  return path.split(".").reduce((object, key) => object?.[key], answer) ?? "";
+}
+
 function goOn(element, answer) {
   const next = element.dataset.next;
   if (next === undefined) return;
   if (next === "") location.reload();
-  else location.assign(next.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(answer[name])));
+  else location.assign(next.replace(/\{([\w.]+)\}/g, (_, path) => encodeURIComponent(findValue(answer, path))));
 }
 
 /** Fills [data-value=path] of an element with values of an answer, and shows it. */
 function fillValues(element, answer) {
   for (const place of element.querySelectorAll("[data-value]")) {
-    const value = place.dataset.value.split(".").reduce((object, key) => object?.[key], answer) ?? "";
+    const value = findValue(answer, place.dataset.value);
     place.textContent = (place.dataset.prefix === "origin" ? location.origin : "") + value;
   }
   element.hidden = false;

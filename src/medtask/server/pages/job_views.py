@@ -1,0 +1,110 @@
+"""Jobs as pages show them: state, progress and the page of what a job works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from medtask.display import capitalise_first, format_clock
+from medtask.server.access.roles import Role, User
+from medtask.server.jobs.tables import ENDED_STATES, Job
+
+_TITLES = {"train": "Training", "evaluate": "Evaluation", "compare": "Comparison"}
+_UNITS = {"train": "steps"}
+_PAGES = {"run_id": ("/runs/{}", "The run"), "model_id": ("/models/{}", "The model")}
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """A job on a page.
+
+    Attributes:
+        phase: What the job does at present.
+        total: Rows or steps; 0 if they are unknown.
+        remaining: The estimated time until the last row, or "".
+        problem: Title, detail and fix of a job that did not succeed.
+        page: Address and title of the page of what the job works on.
+        may_cancel: Whether the user may stop it.
+    """
+
+    id: int
+    title: str
+    state: str
+    phase: str
+    done: int
+    total: int
+    unit: str
+    rows_per_s: float
+    remaining: str
+    problem: Mapping[str, Any] | None
+    page: tuple[str, str] | None
+    may_cancel: bool
+    cancel_requested: bool
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    worker: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in ENDED_STATES
+
+
+def describe_job(job: Job, user: User) -> JobProgress:
+    """A job as the pages show it to a user."""
+    progress = job.progress or {}
+    done, total = int(progress.get("done", 0)), int(progress.get("total", 0))
+    point = progress.get("point", {})
+    rate = float(progress.get("rows_per_s") or 0.0)
+    phase = "waiting for a worker" if job.started_at is None else progress.get("phase", "starting")
+    seconds = _estimate_seconds(job, done, total, rate)
+    return JobProgress(
+        id=job.id,
+        title=_TITLES.get(job.kind, capitalise_first(job.kind)),
+        state=job.state,
+        phase=phase if not point else f"{phase}, epoch {point.get('epoch', 0):.2f}",
+        done=done,
+        total=total,
+        unit=_UNITS.get(job.kind, "rows"),
+        rows_per_s=rate,
+        remaining="" if seconds is None else format_clock(seconds),
+        problem=job.problem,
+        page=_find_page(job),
+        may_cancel=user.role >= Role.TRAINER,
+        cancel_requested=job.cancel_requested,
+        created_by=job.created_by,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        worker=job.worker,
+    )
+
+
+def find_job(session: Session, job_id: int | None, user: User) -> JobProgress | None:
+    """The job of a model or a run; None if there is none."""
+    job = None if job_id is None else session.get(Job, job_id)
+    return None if job is None else describe_job(job, user)
+
+
+def _estimate_seconds(job: Job, done: int, total: int, rate: float) -> float | None:
+    """The time until the last row or step, None if it cannot be estimated."""
+    if rate:
+        return (total - done) / rate
+    point = (job.progress or {}).get("point", {})
+    if done and total and (seconds := point.get("seconds")):
+        return float(seconds) / done * (total - done)
+    return None
+
+
+def _find_page(job: Job) -> tuple[str, str] | None:
+    if "run_ids" in job.parameters:
+        return f"/comparisons/{job.id}", "The comparison"
+    for name, (address, title) in _PAGES.items():
+        if name in job.parameters:
+            return address.format(job.parameters[name]), title
+    return None

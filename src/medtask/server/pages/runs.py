@@ -1,0 +1,149 @@
+"""Pages of runs: the list, starting one, its live progress, its results and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import select
+
+from medtask.evaluation.kinds.label_blocks import build_confusion_table
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.presentation.blocks import ReportBlock
+from medtask.server.access.requests import Viewer
+from medtask.server.api.resources import ResourceId, get_files, get_row
+from medtask.server.api.run_views import describe_run
+from medtask.server.api.runs import REPORT_FILE, AnswerFormat
+from medtask.server.database.connect import ReadSession
+from medtask.server.pages.fragments import render_fragment
+from medtask.server.pages.job_views import find_job
+from medtask.server.pages.lookups import (
+    BASES,
+    list_datasets,
+    list_tasks,
+    list_usable_models,
+)
+from medtask.server.rendering import render_page
+from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
+
+router = APIRouter(include_in_schema=False)
+
+REPORT_NUMBERS = "report.json"
+MAX_RUNS = 500
+_DOWNLOADS = tuple(f"answers.{suffix}" for suffix in get_args(AnswerFormat))
+
+
+@router.get("/runs")
+def show_runs(request: Request, session: ReadSession, user: Viewer) -> Response:
+    """The list of runs."""
+    tasks = {task.id: task.name for task in list_tasks(session)}
+    newest = select(StoredRun).order_by(StoredRun.id.desc()).limit(MAX_RUNS)
+    values = {
+        "runs": [describe_run(session, run) for run in session.scalars(newest)],
+        "task_names": tasks,
+        "can_start": bool(tasks) and bool(list_datasets(session)),
+    }
+    return render_page(request, "runs.html", values)
+
+
+@router.get("/runs/new")
+def show_new_run(
+    request: Request,
+    session: ReadSession,
+    user: Viewer,
+    task_id: int | None = None,
+    dataset_id: int | None = None,
+    model_id: int | None = None,
+) -> Response:
+    """The form to start a run."""
+    models = list_usable_models(session)
+    if model_id is not None and task_id is None:
+        task_id = next((one.task_id for one, _ in models if one.id == model_id), None)
+    values = {
+        "tasks": list_tasks(session),
+        "datasets": list_datasets(session),
+        "models": models,
+        "task_id": task_id,
+        "dataset_id": dataset_id,
+        "model_id": model_id,
+        "bases": BASES,
+    }
+    return render_page(request, "run_new.html", values)
+
+
+@router.get("/runs/{run_id}")
+def show_run(request: Request, session: ReadSession, user: Viewer, run_id: ResourceId) -> Response:
+    """One run: its progress, then its results."""
+    row = get_row(session, StoredRun, run_id, "run")
+    task = get_row(session, StoredTask, row.task_id, "task")
+    job = find_job(session, row.job_id, user)
+    folder = get_files(request).get_folder("runs", run_id)
+    dataset = None if row.dataset_id is None else session.get(StoredDataset, row.dataset_id)
+    view = describe_run(session, row)
+    values = {
+        "run": view,
+        "job": job,
+        "task": task,
+        "dataset": dataset,
+        "settings": [
+            (name.replace("_", " "), value)
+            for name, value in (row.settings or {}).items()
+            if value is not None and not isinstance(value, bool)
+        ],
+        "result": _describe_result(row.result),
+        "metrics": [
+            (get_metric_title(name), value) for name, value in view.metrics.items() if value
+        ],
+        "has_report": (folder / REPORT_FILE).is_file(),
+        "files": [
+            (name, (folder / name).stat().st_size)
+            for name in _DOWNLOADS
+            if (folder / name).is_file()
+        ],
+        "confusion": read_confusion(folder),
+    }
+    return render_page(request, "run.html", values)
+
+
+@router.get("/runs/{run_id}/progress")
+def show_run_progress(
+    request: Request, session: ReadSession, user: Viewer, run_id: ResourceId
+) -> Response:
+    """The progress of a run, which replaces itself."""
+    run = get_row(session, StoredRun, run_id, "run")
+    job = find_job(session, run.job_id, user)
+    ended = job is None or job.has_ended
+    return render_fragment(request, "run_progress.html", {"run": run, "job": job}, reloads=ended)
+
+
+def read_confusion(folder: Path) -> Sequence[ReportBlock]:
+    """The confusion matrix of a run, from the numbers of its report; empty without one."""
+    try:
+        gold = json.loads((folder / REPORT_NUMBERS).read_text("utf-8")).get("gold") or {}
+    except (OSError, ValueError):
+        return ()
+    if "confusion" not in gold:
+        return ()
+    classes = gold["classes"]
+    counts = np.zeros((len(classes) - 1, len(classes)), dtype=np.int64)
+    for truth, given, rows in gold["confusion"]:
+        counts[truth, given] = rows
+    return build_confusion_table(counts, classes[:-1])
+
+
+def _describe_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if not result:
+        return None
+    return {
+        "rows": result["rows"],
+        "statuses": [
+            (name.replace("_", " "), rows) for name, rows in result["statuses"].items() if rows
+        ],
+        "rows_per_s": result.get("rows_per_s") or 0.0,
+        "notes": result.get("notes", ()),
+        "left_out": (result.get("gold") or {}).get("left_out") or {},
+    }

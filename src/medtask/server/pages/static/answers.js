@@ -1,0 +1,162 @@
+"use strict";
+/* Shows answers of the API: the value, bars of the probabilities, analysis and status. */
+
+const answerPlace = document.querySelector("#answer");
+const svgSpace = "http://www.w3.org/2000/svg";
+const maxBars = 12;
+
+function makeElement(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in element) element[key] = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function drawBar(share, name) {
+  const svg = document.createElementNS(svgSpace, "svg");
+  svg.setAttribute("class", "bar");
+  svg.setAttribute("role", "img");
+  const title = document.createElementNS(svgSpace, "title");
+  title.textContent = name;
+  const bar = document.createElementNS(svgSpace, "rect");
+  for (const [key, value] of Object.entries({ class: "blue", width: `${(100 * share).toFixed(2)}%`, height: "100%", rx: "2" })) {
+    bar.setAttribute(key, value);
+  }
+  svg.append(title, bar);
+  return svg;
+}
+
+function drawProbabilities(probabilities, names) {
+  const ranked = Object.entries(probabilities).sort((left, right) => right[1] - left[1]);
+  const rows = ranked.slice(0, maxBars).map(([name, share], place) => {
+    const shown = names[name] ? `${name} ${names[name]}` : name;
+    const row = makeElement(
+      "tr",
+      {},
+      makeElement("th", { scope: "row", dir: "auto" }, shown),
+      makeElement("td", { className: "b" }, drawBar(share, shown)),
+      makeElement("td", { className: "n" }, share.toFixed(3)),
+    );
+    if (!place) row.className = "top";
+    return row;
+  });
+  const table = makeElement("table", { className: "bars" }, makeElement("tbody", {}, ...rows));
+  table.setAttribute("aria-label", "Probabilities");
+  const rest = ranked.slice(maxBars).reduce((sum, [, share]) => sum + share, 0);
+  return ranked.length > maxBars
+    ? [table, makeElement("p", { className: "quiet small" }, `${ranked.length - maxBars} more share ${rest.toFixed(3)}.`)]
+    : [table];
+}
+
+function writeValue(value) {
+  if (Array.isArray(value)) return value.map(String).join("; ");
+  return typeof value === "string" ? value : JSON.stringify(value, null, 1);
+}
+
+function showAnswer(answer, names) {
+  const parts = [];
+  const value = answer.answer;
+  const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
+  const isText = !answer.probabilities && typeof value === "string";
+  if (isObject) {
+    const list = makeElement("dl");
+    for (const [name, item] of Object.entries(value)) {
+      list.append(
+        makeElement("dt", { dir: "auto" }, name),
+        makeElement("dd", { dir: "auto" }, item === null ? "–" : writeValue(item)),
+      );
+    }
+    parts.push(list);
+  } else if (value === null) {
+    parts.push(makeElement("p", { className: "answer-value" }, "No answer"));
+  } else if (isText) {
+    parts.push(makeElement("p", { className: "answer-text", dir: "auto" }, value));
+  } else {
+    const shown = answer.option ? `${value} ${answer.option}` : writeValue(value) || "none of the labels";
+    parts.push(makeElement("p", { className: "answer-value", dir: "auto" }, shown));
+  }
+  const facts = [];
+  if (answer.status !== "ok") facts.push(answer.status.replace("_", " "));
+  if (answer.reason) facts.push(answer.reason);
+  if (answer.confidence !== null && answer.confidence !== undefined) facts.push(`confidence ${answer.confidence.toFixed(3)}`);
+  if (facts.length) parts.push(makeElement("p", { className: "quiet", dir: "auto" }, facts.join(" · ")));
+  if (answer.probabilities) parts.push(...drawProbabilities(answer.probabilities, names));
+  if (answer.analysis) {
+    const words = makeElement("p", { className: "answer-text", dir: "auto" }, answer.analysis);
+    parts.push(makeElement("details", { open: !answerPlace.dataset.brief }, makeElement("summary", {}, "Analysis"), words));
+  }
+  if (answer.model) parts.push(makeElement("p", { className: "quiet small" }, `Answered by ${answer.model}`));
+  answerPlace.replaceChildren(...parts);
+}
+
+/** The options of a question by letter: one per line, with or without "A)" before them. */
+function readOptions(text) {
+  const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
+  const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  return Object.fromEntries(
+    lines.map((line, place) => [letters[place] ?? String(place + 1), line.replace(/^[(]?[A-Za-z][).:]\s+/, "")]),
+  );
+}
+
+/** Reads server-sent events of a response; calls `onEvent(name, data)` for each. */
+async function readEvents(response, onEvent) {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of response.body) {
+    rest += decoder.decode(chunk, { stream: true });
+    const blocks = rest.split(/\r?\n\r?\n/);
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const fields = block.split(/\r?\n/).map((line) => /^(\w+): ?(.*)$/.exec(line)).filter(Boolean);
+      const name = fields.find(([, key]) => key === "event")?.[2] ?? "message";
+      const data = fields.filter(([, key]) => key === "data").map(([, , value]) => value).join("\n");
+      if (data) onEvent(name, JSON.parse(data));
+    }
+  }
+}
+
+async function streamAnswer(body, names) {
+  const headers = { "Content-Type": "application/json", Accept: "text/event-stream", "X-CSRF-Token": csrfToken };
+  const response = await fetch("/ask", { method: "POST", headers, body: JSON.stringify({ ...body, stream: true }) });
+  if (!response.ok) throw parseProblem(response.status, await response.text());
+  const thought = makeElement("p", { className: "answer-text quiet", dir: "auto" });
+  const text = makeElement("p", { className: "answer-text", dir: "auto" });
+  answerPlace.replaceChildren(thought, text);
+  let problem = null;
+  let last = null;
+  await readEvents(response, (name, data) => {
+    if (name === "thought") thought.textContent += data.text;
+    else if (name === "text") text.textContent += data.text;
+    else if (name === "answer") last = data;
+    else if (name === "problem") problem = data;
+  });
+  if (problem) throw problem;
+  if (!last) throw { detail: "The answer was interrupted", fix: "ask again" };
+  showAnswer(last, names);
+}
+
+document.querySelector("#question")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const form = event.target;
+  const body = readForm(form);
+  const columns = body.columns;
+  const names = body.options ? readOptions(body.options) : {};
+  if (body.options) body.options = names;
+  delete body.columns;
+  whileBusy(form.querySelector("button:not([type=button])"), form.querySelector(".problem"), async () => {
+    answerPlace.setAttribute("aria-busy", "true");
+    answerPlace.replaceChildren(makeElement("p", { className: "quiet" }, "The model reads the text."));
+    try {
+      if (form.dataset.question === "ask") await streamAnswer(body, names);
+      else showAnswer(await callApi("POST", "/classify", { ...body, rows: undefined, ...columns }), names);
+    } catch (problem) {
+      answerPlace.replaceChildren();
+      throw problem;
+    } finally {
+      answerPlace.removeAttribute("aria-busy");
+    }
+  });
+});

@@ -1,0 +1,169 @@
+"""Pages of tasks: the list, and the editor with live checks and a preview of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+from sqlalchemy import func, select
+
+from medtask.display import format_count
+from medtask.errors import MedtaskError, TaskFaults
+from medtask.prediction.prompt_preview import find_record
+from medtask.records import Fault, Message
+from medtask.server.access.requests import Viewer
+from medtask.server.api.resources import ResourceId, get_files, get_row
+from medtask.server.database.connect import ReadSession
+from medtask.server.pages.lookups import list_datasets
+from medtask.server.pages.task_starters import draft_from_dataset, read_starters
+from medtask.server.problems import describe_problem
+from medtask.server.rendering import render_page
+from medtask.server.storage.datasets import open_dataset
+from medtask.server.storage.files import DataFolder
+from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
+from medtask.server.storage.task_files import parse_task
+from medtask.tasks.prompt import build_prompt
+from medtask.tasks.rows import require_columns
+from medtask.tasks.task import Task
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrompt:
+    """The prompt of one row.
+
+    Attributes:
+        messages: The chat turns; empty if the row is not asked.
+        candidates: Answers that are scored; empty if the answer is generated.
+        fault: Why the row is not asked.
+    """
+
+    messages: Sequence[Message] = ()
+    candidates: Sequence[str] = ()
+    fault: str = ""
+
+
+@router.get("/tasks")
+def show_tasks(request: Request, session: ReadSession, user: Viewer) -> Response:
+    """The list of tasks."""
+    values: dict[str, Any] = {
+        "tasks": list(session.scalars(select(StoredTask).order_by(StoredTask.name))),
+        "models": _count_by_task(session, StoredModel),
+        "runs": _count_by_task(session, StoredRun),
+    }
+    return render_page(request, "tasks.html", values)
+
+
+@router.get("/tasks/new")
+def show_new_task(
+    request: Request, session: ReadSession, user: Viewer, template: str = ""
+) -> Response:
+    """The editor with a starter, or with a draft from a data set."""
+    starters, datasets = read_starters(), list_datasets(session)
+    titles = [(name, title) for name, (title, _) in starters.items()]
+    titles += [(f"dataset-{one.id}", f"The columns of {one.name}") for one in datasets]
+    chosen, number = template, template.removeprefix("dataset-")
+    if number.isdecimal():
+        text = draft_from_dataset(
+            get_files(request), get_row(session, StoredDataset, int(number), "data set")
+        )
+    else:
+        chosen = template if template in starters else next(iter(starters))
+        text = starters[chosen][1]
+        number = ""
+    values = {
+        "task": None,
+        "text": text,
+        "templates": titles,
+        "template": chosen,
+        "datasets": datasets,
+        "dataset_id": int(number) if number else None,
+    }
+    return render_page(request, "task.html", values)
+
+
+@router.get("/tasks/{task_id}")
+def show_task(
+    request: Request, session: ReadSession, user: Viewer, task_id: ResourceId
+) -> Response:
+    """The editor of a task."""
+    task = get_row(session, StoredTask, task_id, "task")
+    datasets = list_datasets(session)
+    values = {
+        "task": task,
+        "text": get_files(request).get_task_file(task.id).read_text("utf-8"),
+        "datasets": datasets,
+        "dataset_id": _find_fitting_dataset(get_files(request), task, datasets),
+    }
+    return render_page(request, "task.html", values)
+
+
+@router.post("/tasks/check")
+def check_draft(
+    request: Request,
+    session: ReadSession,
+    user: Viewer,
+    text: Annotated[str, Form()] = "",
+    dataset_id: Annotated[str, Form()] = "",
+    row: Annotated[str, Form()] = "1",
+) -> Response:
+    """The faults of a draft, or a summary and the prompt of one row. Nothing is saved."""
+    files = get_files(request)
+    number = int(row) if row.isdecimal() and int(row) else 1
+    values: dict[str, Any] = {"faults": [], "row": number, "problem": None, "preview": None}
+    try:
+        task = parse_task(text, files.create_upload_folder())
+        values |= {"summary": _summarize(task), "warnings": task.warnings}
+    except TaskFaults as error:
+        values["faults"] = error.faults
+        return render_page(request, "task_checks.html", values)
+    if dataset_id.isdecimal():
+        try:
+            dataset = get_row(session, StoredDataset, int(dataset_id), "data set")
+            values["preview"] = _preview_prompt(task, files, dataset, number)
+        except MedtaskError as error:
+            values["problem"] = describe_problem(error)
+    return render_page(request, "task_checks.html", values)
+
+
+def _count_by_task(session: ReadSession, table: type[StoredModel | StoredRun]) -> dict[int, int]:
+    rows = session.execute(select(table.task_id, func.count()).group_by(table.task_id))
+    return dict(rows.all())
+
+
+def _summarize(task: Task) -> str:
+    labels = f" with {format_count(len(task.labels), 'label')}" if task.labels else ""
+    passes = f", {format_count(len(task.passes), 'further pass', 'further passes')}"
+    return f"Kind {task.kind}{labels}{passes if task.passes else ''}"
+
+
+def _preview_prompt(task: Task, files: DataFolder, dataset: StoredDataset, row: int) -> RowPrompt:
+    table = open_dataset(files, dataset)
+    require_columns(task, table)
+    prompt = build_prompt(task, find_record(task, table, row, None))
+    if isinstance(prompt, Fault):
+        return RowPrompt(fault=prompt.reason or str(prompt.status))
+    candidates = [
+        branch.prefix + candidate for branch in prompt.branches for candidate in branch.candidates
+    ]
+    return RowPrompt(prompt.messages, candidates)
+
+
+def _find_fitting_dataset(
+    files: DataFolder, task: StoredTask, datasets: Sequence[StoredDataset]
+) -> int | None:
+    """The newest data set that has the columns of a task."""
+    try:
+        loaded = files.load_task(task.id)
+    except MedtaskError:
+        return None
+    for dataset in datasets:
+        try:
+            require_columns(loaded, open_dataset(files, dataset))
+            return dataset.id
+        except MedtaskError:
+            continue
+    return None

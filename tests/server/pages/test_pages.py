@@ -1,0 +1,250 @@
+"""All pages in a browser: their looks on both screens, their actions, and the keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+from medtask.server.access.roles import Role
+from support.filled_server import TASK, ApiClient, fill_server, write_table
+from support.live_server import DESKTOP, PHONE, Browser, LiveServer, run_live_server
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+PAGES = (
+    *("/", "/ask", "/tasks", "/tasks/new", "/tasks/1", "/datasets", "/datasets/1", "/models"),
+    *("/models/new", "/models/1", "/runs", "/runs/new", "/runs/1", "/leaderboard", "/jobs"),
+    *("/jobs/1", "/account", "/accounts"),
+)
+# Elements that are wider than the screen and cannot be scrolled, and fields without a name.
+_FIND_DEFECTS = """() => {
+  const found = [];
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > width) found.push("wide");
+  for (const one of document.querySelectorAll("main *")) {
+    const box = one.getBoundingClientRect();
+    const scrolls = one.closest(".scroll, .editor, textarea, svg");
+    if (one.checkVisibility() && box.width && box.right > width + 1 && !scrolls)
+      found.push(`outside: ${one.tagName}.${one.className}`);
+  }
+  for (const one of document.querySelectorAll("input:not([type=hidden]), select, textarea"))
+    if (!one.labels?.length && !one.ariaLabel) found.push(`no label: ${one.name}`);
+  for (const one of document.querySelectorAll("button, a"))
+    if (!one.textContent.trim() && !one.ariaLabel) found.push("nameless " + one.outerHTML);
+  const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+  const twice = ids.filter((id, place) => ids.indexOf(id) !== place);
+  if (twice.length) found.push("ids used twice: " + twice);
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with everything that pages show; overrides the empty one."""
+    with run_live_server(tmp_path_factory.mktemp("server") / "data") as server:
+        fill_server(server)
+        yield server
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["1280", "390"])
+def test_every_page_fits_the_screen_and_names_its_fields(
+    browser: Browser, size: tuple[int, int], dark: bool
+) -> None:
+    page = browser.open("/", size=size, dark=dark)
+    for path in PAGES:
+        page.goto(browser.server.address + path)
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate(_FIND_DEFECTS) == [], path
+        assert page.locator("h1").count() == 1, path
+
+
+def test_pages_for_viewers_have_no_actions_that_are_refused(browser: Browser) -> None:
+    page = browser.open("/tasks", Role.VIEWER)
+    for path in PAGES[2:-1]:
+        if path.endswith("/new") or path == "/account":
+            continue
+        page.goto(browser.server.address + path)
+        assert page.locator("main [data-api], main [data-upload]:visible").count() == 0 or (
+            page.locator("main button:visible").count() == 0
+        ), path
+
+
+def test_the_editor_shows_faults_at_their_lines_and_the_prompt_of_a_row(browser: Browser) -> None:
+    page = browser.open("/tasks/1")
+    prompt = page.locator("#checks .prompt-text").last
+    prompt.wait_for()
+    assert "Husten und Fieber, Pneumonie?" in prompt.inner_text()
+    page.locator("#row").fill("3")
+    page.locator("#row").press("Tab")
+    page.locator("#checks .prompt-text", has_text="Schlaganfall, Hirn").wait_for()
+    page.locator("#text").fill(TASK.replace("input:", "inptu:").replace("labels:", "lables:"))
+    page.locator("#checks [data-line='3']").first.wait_for()
+    marked = page.locator(".editor pre .fault").all_inner_texts()
+    assert {"3", "8"} <= set(marked)
+    page.get_by_role("button", name="Line 8").click()
+    assert page.evaluate("getSelection().toString()").strip() == "lables:"
+    page.locator("#text").fill(TASK)
+    page.locator("#checks .good").wait_for()
+    assert page.locator(".editor pre .fault").count() == 0
+
+
+def test_a_task_is_written_with_the_keyboard_alone(browser: Browser) -> None:
+    page = browser.open("/tasks")
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Skip to the content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "New task"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/tasks/new")
+    _press_tab_until(page, "text")
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(TASK.replace("Untersuchung", "Mit Tastatur", 1))
+    page.keyboard.press("Control+S")
+    page.wait_for_url("**/tasks/2")
+    assert page.get_by_role("heading", level=1).inner_text() == "Mit Tastatur"
+    page.get_by_role("button", name="Delete").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/tasks")
+    assert page.get_by_text("Mit Tastatur").count() == 0
+
+
+def _press_tab_until(page: Any, identifier: str) -> None:
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == identifier:
+            return
+    raise AssertionError(f"{identifier} is not reached with the keyboard")
+
+
+def test_a_table_is_uploaded_inspected_and_deleted(browser: Browser, tmp_path: Path) -> None:
+    page = browser.open("/datasets")
+    page.locator("#file").set_input_files(write_table(tmp_path))
+    page.get_by_role("button", name="Upload").click()
+    page.wait_for_url("**/datasets/*")
+    page.get_by_role("row", name="untersuchung").get_by_text("Röntgen Thorax").wait_for()
+    assert page.get_by_role("cell", name="Pleuraerguss links, Größe?").count() > 0
+    page.get_by_role("link", name="Later rows").click()
+    assert page.get_by_text("26 to 40 of 40").is_visible()
+    page.get_by_role("button", name="Delete").click()
+    page.locator("#confirm [value=yes]").click()
+    page.wait_for_url("**/datasets")
+    assert page.get_by_text("neue tabelle").count() == 0
+
+
+def test_a_table_that_cannot_be_read_is_refused_with_its_remedy(
+    browser: Browser, tmp_path: Path
+) -> None:
+    empty = tmp_path / "leer.csv"
+    empty.write_text("")
+    page = browser.open("/datasets")
+    page.locator("#file").set_input_files(empty)
+    page.get_by_role("button", name="Upload").click()
+    page.locator("main form .problem .fix").wait_for()
+    assert page.locator(".upload-progress").is_hidden()
+
+
+def test_a_model_is_created_trained_and_deleted(browser: Browser) -> None:
+    page = browser.open("/models/new?task_id=1&dataset_id=1")
+    page.get_by_label("Name").fill("<i>mein</i> Modell")
+    page.get_by_role("button", name="Create the model").click()
+    page.wait_for_url("**/models/2")
+    assert page.get_by_role("heading", level=1).inner_text() == "<i>mein</i> Modell"
+    page.get_by_role("button", name="Start the training").click()
+    page.get_by_role("heading", name="On its validation rows").wait_for(timeout=60_000)
+    assert page.locator("figure svg.plot").count() >= 1
+    page.get_by_role("button", name="Delete").click()
+    page.locator("#confirm [value=yes]").click()
+    page.wait_for_url("**/models")
+
+
+def test_a_run_is_started_followed_and_its_report_read(browser: Browser) -> None:
+    page = browser.open("/runs/new?model_id=1")
+    page.get_by_label("Data set").select_option("2")
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url("**/runs/3")
+    page.get_by_role("link", name="Report").wait_for(timeout=60_000)
+    assert page.locator(".tiles").get_by_text("rows", exact=True).is_visible()
+    assert page.locator(".matrix").count() == 1
+    assert page.get_by_role("link", name="answers.csv").is_visible()
+    page.get_by_role("link", name="Report").click()
+    page.get_by_role("heading", name="How good is it?").wait_for()
+    colour = "getComputedStyle(document.querySelector('.tiles b')).fontWeight"
+    assert int(page.evaluate(colour)) > 500  # the style sheet of the report is applied
+
+
+def test_runs_are_compared(browser: Browser) -> None:
+    page = browser.open("/leaderboard")
+    assert page.get_by_role("row", name="TF-IDF").count() >= 1
+    page.get_by_role("button", name="Compare the chosen runs").click()
+    page.wait_for_url("**/comparisons/*")
+    page.get_by_role("table").get_by_text("better").first.wait_for(timeout=60_000)
+
+
+@pytest.mark.parametrize("payload", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
+def test_names_are_shown_as_text(browser: Browser, live_server: LiveServer, payload: str) -> None:
+    table = (
+        f'id,text,"{payload.replace(chr(34), chr(34) * 2)}"\n1,{payload.replace(chr(34), "")},x\n'
+    )
+    with ApiClient(live_server) as api:
+        number = api.upload("payload.csv", table.encode())
+    page = browser.open(f"/datasets/{number}")
+    page.on("dialog", lambda dialog: browser.faults.append(f"dialog {dialog.message}"))
+    page.wait_for_load_state("networkidle")
+    assert page.get_by_role("columnheader", name=payload).count() >= 1
+    assert page.locator("main script, main img").count() == 0
+
+
+def test_the_menu_of_a_phone_is_opened_with_the_keyboard(browser: Browser) -> None:
+    page = browser.open("/runs", size=PHONE)
+    link = page.get_by_role("link", name="Leaderboard")
+    assert link.is_hidden()
+    page.get_by_role("button", name="Menu").focus()
+    page.keyboard.press("Enter")
+    assert link.is_visible()
+    link.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/leaderboard")
+
+
+def test_a_text_is_classified_with_bars_of_german_labels(browser: Browser) -> None:
+    page = browser.open("/")
+    page.get_by_label("text", exact=True).fill("Pneumonie links? Größe des Ergusses")
+    page.keyboard.press("Control+Enter")
+    rows = page.locator("#answer .bars tr")
+    rows.first.wait_for()
+    assert page.locator("#answer .answer-value").inner_text() == "Röntgen Thorax"
+    assert rows.count() == 3
+    shares = [float(text) for text in page.locator("#answer .bars td.n").all_inner_texts()]
+    assert sum(shares) == pytest.approx(1, abs=0.002)
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_question_is_answered_while_it_is_written(browser: Browser) -> None:
+    page = browser.open("/ask")
+    page.get_by_label("Question or case").fill("Which vitamin prevents scurvy?")
+    page.get_by_label("Options, one per line").fill("A) Vitamin C\nB) Vitamin K")
+    page.get_by_text("Context and limits").click()
+    page.get_by_label("Tokens of analysis").fill("4")
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#answer .bars tr").first.wait_for(timeout=60_000)
+    names = page.locator("#answer .bars th").all_inner_texts()
+    assert sorted(names) == ["A Vitamin C", "B Vitamin K"]
+
+
+def test_a_question_that_cannot_be_answered_says_why(browser: Browser) -> None:
+    page = browser.open("/ask")
+    page.get_by_label("Question or case").fill("Why?")
+    page.get_by_label("Model", exact=True).fill("no-such/model-anywhere-1")
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#question .problem .fix").wait_for(timeout=30_000)
+    assert page.locator("#answer").inner_text() == ""
+    browser.faults[:] = [one for one in browser.faults if "status 503" not in one]
