@@ -12,15 +12,15 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from medtask.server.access import tables as access_tables
-from medtask.server.database.base import Base
 from medtask.server.database.connect import Database, create_sqlite_file
-from medtask.server.database.migrate import make_config
+from medtask.server.database.migrate import make_config, upgrade_database
 from medtask.server.jobs import tables as jobs_tables
 from medtask.server.review import tables as review_tables
 from medtask.server.settings import ServerSettings
 from medtask.server.storage import tables as storage_tables
 
-# Every module with tables is imported here, so that the metadata of `Base` is complete.
+# Every module with tables is imported here, so that the metadata of `Base` is complete. After a
+# change of tables: `python -m medtask.server.schema "what changes"` writes the migration.
 TABLE_MODULES = (access_tables, review_tables, jobs_tables, storage_tables)
 
 
@@ -35,7 +35,7 @@ def open_database(settings: ServerSettings) -> Database:
     create_sqlite_file(settings.sqlalchemy_url)
     database = Database(settings.sqlalchemy_url)
     try:
-        Base.metadata.create_all(database.engine)
+        upgrade_database(database)
     except BaseException:
         database.close()
         raise

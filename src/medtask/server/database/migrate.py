@@ -54,7 +54,7 @@ def upgrade_database(database: Database) -> None:
 def make_config(connection: Connection | None = None) -> Config:
     """The configuration of alembic."""
     config = Config()
-    config.set_main_option("file_template", "%%(rev)s")
+    config.set_main_option("file_template", "revision_%%(rev)s")
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
