@@ -41,7 +41,7 @@ from medtask.records import Prompt
 from medtask.runs.manifest import get_timestamp
 from medtask.tables.read import read_table
 from medtask.tasks.task import Task
-from medtask.training.model_folder import list_versions
+from medtask.training.model_folder import find_hub_id, list_versions
 from medtask.training.trained_model import TrainedModel, read_trained_model
 
 _IGNORED_STEP: Callable[[str], None] = lambda step: None  # noqa: E731 - the default of ``on_step``
@@ -85,13 +85,15 @@ def export(
     force: bool = False,
     rows: int = PARITY_PROMPTS,
     register: str = "",
+    public: bool = False,
+    acknowledge_phi: bool = False,
     on_step: Callable[[str], None] = _IGNORED_STEP,
 ) -> ExportedModel:
     """Export a model, and publish it only if it answers as its source does.
 
     Args:
         model: A model reference, or the result of `medtask.train`.
-        to: The target: "merged", "gguf", "ollama", "mlx", "mlflow" or "onnx".
+        to: The target: "merged", "gguf", "ollama", "mlx", "mlflow", "onnx" or "hub".
         out: The folder or file to write, which must not exist.
         quant: A quantisation of the target; by default the one that the target recommends.
         task: The task whose prompts are asked; by default the one that the model was trained for.
@@ -99,7 +101,9 @@ def export(
         check: Compare the exported model with its source.
         force: Publish the model although the comparison failed; the card then says so.
         rows: The number of prompts to compare.
-        register: The name under which MLflow registers the model.
+        register: The name under which MLflow registers the model, or the repository on the Hub.
+        public: Make a new repository on the Hub public.
+        acknowledge_phi: Send a model to the Hub although it learnt from texts of patients.
         on_step: Called with a description of each step.
 
     Returns:
@@ -114,7 +118,15 @@ def export(
     reference = str(model.path if isinstance(model, TrainedModel) else model)
     target, path = find_target(to), Path(out).expanduser()
     source = open_source(reference)
-    request = ExportRequest(source, target.choose_quantization(quant), path.stem, task, register)
+    request = ExportRequest(
+        source,
+        target.choose_quantization(quant),
+        path.stem,
+        task,
+        register,
+        public=public,
+        acknowledge_phi=acknowledge_phi,
+    )
     _check_request(request, target, path)
     prompts = _choose_prompts(source, task, table, rows) if check else []
     with open_draft(path, is_folder=not target.suffix) as draft:
@@ -250,6 +262,7 @@ def _build_manifest(
             "model": source.name,
             "base": source.base,
             "license": source.license,
+            **({"hub": hub_id} if (hub_id := find_hub_id(source.base)) else {}),
             **hashes,
         },
         phi=source.phi,
@@ -257,7 +270,7 @@ def _build_manifest(
         data={name: value for name, value in identity.items() if name.endswith(".data")},
         parity=parity.to_json() if parity else None,
         forced=forced,
-        command=shlex.join(["medtask", *sys.argv[1:]]) if "medtask" in sys.argv[0] else "",
+        command=_format_command(target),
         created=get_timestamp(),
         versions=list_versions(),
     )
@@ -270,3 +283,14 @@ def _publish(draft: Path, path: Path, manifest: ExportManifest, target: ExportTa
     replace_text(locate_card(where), card)
     write_manifest(manifest, locate_manifest(where))
     draft.replace(path)
+
+
+def _format_command(target: ExportTarget) -> str:
+    """The command of this process; without the folders of this machine if the card is sent away."""
+    if "medtask" not in sys.argv[0]:
+        return ""
+    words = [Path(word).name if target.is_sent else word for word in sys.argv[1:]]
+    if target.is_sent and "--register" in words:  # ORGANISATION/NAME is not a path
+        place = words.index("--register") + 1
+        words[place : place + 1] = sys.argv[1:][place : place + 1]
+    return shlex.join(["medtask", *words])

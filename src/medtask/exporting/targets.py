@@ -15,7 +15,7 @@ from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
 from medtask.tasks.task import Task
 
-TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow", "onnx"]
+TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow", "onnx", "hub"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class ExportRequest:
         name: The name of the exported model, from the output path.
         task: The task whose prompts are compared; None for the one that it was trained for.
         register: The name in the registry of the target; "" to leave it unregistered.
+        public: Whether everybody may read what is sent to the Hub.
+        acknowledge_phi: Whether a model that learnt from texts of patients may be sent.
     """
 
     source: ExportSource
@@ -35,6 +37,8 @@ class ExportRequest:
     name: str
     task: Task | None = None
     register: str = ""
+    public: bool = False
+    acknowledge_phi: bool = False
 
 
 class ExportWriter(Protocol):
@@ -70,6 +74,7 @@ class ExportTarget:
             for a target without any.
         default_quantization: A key of ``bounds``.
         suffix: The suffix of the file that is written; "" for a target that writes a folder.
+        is_sent: Whether the export leaves this machine.
     """
 
     name: TargetName
@@ -79,6 +84,7 @@ class ExportTarget:
     bounds: Mapping[str, ParityBounds]
     default_quantization: str = ""
     suffix: str = ""
+    is_sent: bool = False
 
     def import_writer(self) -> ExportWriter:
         return cast("ExportWriter", import_module(self.module))
@@ -171,6 +177,14 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"encoder"}),
             {"f32": _EXACT, "q8": _QUANTIZED},
             default_quantization="f32",
+        ),
+        ExportTarget(
+            "hub",
+            "a folder that is also sent to the Hugging Face Hub",
+            "medtask.exporting.hub",
+            frozenset({"hf", "encoder", "linear", "hybrid"}),
+            {"": _EXACT},
+            is_sent=True,
         ),
     )
 }

@@ -198,7 +198,7 @@ def _build_model_card(
                 for one in validations
             ),
             bases=recipe.bases,
-            base_models=tuple(filter(None, map(_find_hub_id, recipe.bases))),
+            base_models=tuple(filter(None, map(find_hub_id, recipe.bases))),
             license="apache-2.0" if set(recipe.bases) == {BUILT_IN_MODEL} else "",
             recipe={
                 **recipe.to_json(),
@@ -225,7 +225,7 @@ def _describe_hardware(device: str) -> str:
     return f"{processor}, {machine.cores} cores, {format_bytes(machine.memory_bytes)}"
 
 
-def _find_hub_id(base: str) -> str:
+def find_hub_id(base: str) -> str:
     """The base's id on the Hub; "" for a folder."""
     base = base.removeprefix("hf:").removeprefix("mlx:")
     name = BUILT_IN_HUB_ID if base == BUILT_IN_MODEL else base.partition("@")[0]

@@ -36,7 +36,7 @@ def export(
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="The format or system: merged, gguf, ollama, mlx, mlflow or onnx.",
+            help="The format or system: merged, gguf, ollama, mlx, mlflow, onnx or hub.",
         ),
     ] = None,
     out: Annotated[
@@ -57,8 +57,21 @@ def export(
         int, typer.Option(min=1, metavar="N", help="Number of prompts to compare.")
     ] = DEFAULT_ROWS,
     register: Annotated[
-        str, typer.Option(metavar="NAME", help="With --to mlflow: register the model in MLflow.")
+        str,
+        typer.Option(
+            metavar="NAME", help="The model's name in MLflow, or the repository on the Hub."
+        ),
     ] = "",
+    public: Annotated[
+        bool, typer.Option("--public", help="With --to hub: make the new repository public.")
+    ] = False,
+    acknowledge_phi: Annotated[
+        bool,
+        typer.Option(
+            "--acknowledge-phi",
+            help="With --to hub: send a model that learnt from texts of patients.",
+        ),
+    ] = False,
     unchecked: Annotated[
         bool,
         typer.Option("--no-check", help="Do not compare the exported model with its source."),
@@ -86,7 +99,8 @@ def export(
     --to names what is written: merged, a folder in transformers' format with the adapter merged;
     gguf, a file for llama.cpp; ollama, a folder with such a file and a Modelfile;
     mlx, a folder for mlx-lm on Apple silicon; mlflow, a Python function on data frames;
-    onnx, an encoder in a folder for onnxruntime.
+    onnx, an encoder in a folder for onnxruntime;
+    hub, a folder that is sent to the repository --register of the Hugging Face Hub.
     Before the export appears at its path, model and export are asked the same prompts: their
     tokens must be equal, and their answers and probabilities alike within the bounds of the target.
     """
@@ -113,6 +127,8 @@ def export(
             "check": not unchecked,
             "force": force,
             "register": register,
+            "public": public,
+            "acknowledge_phi": acknowledge_phi,
         },
         quiet=quiet,
         as_json=as_json,

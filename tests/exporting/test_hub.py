@@ -1,0 +1,115 @@
+"""Models are sent to the Hub after the comparison, private by default, and never by accident."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("huggingface_hub", reason="huggingface_hub sends models")
+
+import medtask
+from medtask.errors import EngineError, UsageError
+from medtask.exporting.export import export, verify_export
+from medtask.training.trained_model import TrainedModel
+from support.hub_server import Hub, run_hub
+from support.small_trainings import make_rows, make_task
+
+NAME = "clinic/parts"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with run_hub() as server:
+        for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        yield server
+
+
+def train(folder: Path, *, phi: bool) -> TrainedModel:
+    make_task(folder / "task")
+    settings = json.loads((folder / "task" / "task.json").read_text()) | {"phi": phi}
+    (folder / "task" / "task.json").write_text(json.dumps(settings))
+    task = medtask.load_task(folder / "task")
+    return medtask.train(task, make_rows(), method="linear", out=folder / "model")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
+    return train(tmp_path_factory.mktemp("public"), phi=False)
+
+
+def test_the_repository_is_private_and_has_the_card_and_the_hashes(
+    hub: Hub, model: TrainedModel, tmp_path: Path
+) -> None:
+    done = export(model, to="hub", register=NAME, out=tmp_path / "copy", rows=8)
+    assert hub.private == {NAME: True}, hub.calls
+    assert NAME in done.notes[-1]
+    assert verify_export(done.path) == []
+    assert {"README.md", "export.json", "medtask.json"} <= hub.files.keys()
+    sent = {path.relative_to(done.path).as_posix() for path in done.path.rglob("*")}
+    assert set(hub.files) == sent
+    for name, content in hub.files.items():
+        assert content == (done.path / name).read_bytes()
+    assert not {"training_rows.json", "training.json", "calibration.json"} & hub.files.keys()
+
+
+def test_a_model_of_patients_texts_is_not_sent_without_acknowledgement(
+    hub: Hub, tmp_path: Path
+) -> None:
+    model = train(tmp_path, phi=True)
+    with pytest.raises(UsageError, match="learnt from texts of patients") as refusal:
+        export(model, to="hub", register=NAME, out=tmp_path / "copy")
+    assert "--acknowledge-phi" in refusal.value.fix
+    assert hub.calls == []
+    assert not (tmp_path / "copy").exists()
+    export(model, to="hub", register=NAME, out=tmp_path / "copy", acknowledge_phi=True)
+    assert "patients" in hub.files["README.md"].decode()
+    assert hub.private == {NAME: True}
+
+
+def test_nothing_is_sent_if_the_comparison_fails(
+    hub: Hub, model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medtask.exporting.hub.check", lambda request, draft: ["it is another"])
+    with pytest.raises(EngineError, match="it is another"):
+        export(model, to="hub", register=NAME, out=tmp_path / "copy", rows=8)
+    assert hub.calls == []
+
+
+def test_a_public_repository_is_refused_unless_it_is_asked_for(
+    hub: Hub, model: TrainedModel, tmp_path: Path
+) -> None:
+    hub.private[NAME] = False
+    with pytest.raises(UsageError, match="is public"):
+        export(model, to="hub", register=NAME, out=tmp_path / "copy", rows=8)
+    assert not hub.files
+    done = export(model, to="hub", register=NAME, out=tmp_path / "more", rows=8, public=True)
+    assert hub.files
+    assert "(public)" in done.notes[-1]
+
+
+def test_a_refusal_of_the_hub_leaves_the_export(
+    hub: Hub, model: TrainedModel, tmp_path: Path
+) -> None:
+    hub.refuses = True
+    with pytest.raises(EngineError, match="not sent to clinic/parts") as refusal:
+        export(model, to="hub", register=NAME, out=tmp_path / "copy", rows=8)
+    assert "hf auth login" in refusal.value.fix
+    assert verify_export(tmp_path / "copy") == []
+
+
+def test_an_offline_machine_and_a_missing_name_are_refused(
+    hub: Hub, model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="name of a repository"):
+        export(model, to="hub", out=tmp_path / "copy", rows=8)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match="offline"):
+        export(model, to="hub", register=NAME, out=tmp_path / "copy", rows=8)
+    assert hub.calls == []
