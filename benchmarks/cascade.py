@@ -208,9 +208,12 @@ def draw_picture(by_rows: Mapping[int, Sequence[Draw]]) -> str:
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="#1f5fa8" opacity="0.5"/>'
             )
         x, y = place(rows, points[rows])
-        anchor, shift = ("end", -6) if rows == most else ("start", 6)
+        # Beside the lines: above them where both are near the axis.
+        anchor, shift, below = ("start", 6, 18) if rows < most else ("end", -2, 32)
+        if y + below > top + height - 4:
+            shift, below = -24, -22
         parts += [
-            f'<text x="{x + shift:.1f}" y="{y + 18:.1f}" text-anchor="{anchor}">'
+            f'<text x="{x + shift:.1f}" y="{y + below:.1f}" text-anchor="{anchor}">'
             f"{points[rows]:,.0f} ({points[rows] / rows:.0%})</text>",
             f'<text x="{x:.1f}" y="{top + height + 18}" text-anchor="middle">{rows:,}</text>',
         ]
