@@ -4,6 +4,7 @@ folders to load.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,32 @@ def make_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     }
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=512, **named)
     tokenizer.chat_template = TEMPLATES[template] if template else None
+    return tokenizer
+
+
+def make_text_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer like Gemma's: its tokens are text with bars for blanks, and bytes otherwise."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.normalizer = normalizers.Replace(" ", "▁")
+    specials = [*_SPECIALS, "<unk>"]
+    trainer = trainers.BpeTrainer(vocab_size=160, special_tokens=specials, show_progress=False)
+    core.train_from_iterator(_TEXT, trainer)
+    model = json.loads(core.to_str())["model"]
+    vocabulary = model["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    merges = [tuple(merge) for merge in model["merges"]]
+    core.model = models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True)
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
+    named = {"bos_token": "<bos>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        model_max_length=512,
+        additional_special_tokens=_SPECIALS[3:],
+        **named,
+    )
+    tokenizer.chat_template = TEMPLATES["gemma"]
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,11 @@ from medtask.exporting.gguf.writer import write_gguf
 from medtask.exporting.source import CausalModel, open_source
 from medtask.exporting.targets import ExportRequest
 from support.tiny_adapters import LORA_SETTINGS, save_adapter
-from support.tiny_models import make_model, save_model
+from support.tiny_models import make_model, make_text_tokenizer, save_model
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3"]
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma4"]
 # llama.cpp computes the GELU of Gemma from a table of float16 numbers.
-TOLERANCES = {"gemma": 2e-2, "gemma2": 2e-2, "gemma3": 2e-2}
+TOLERANCES = {"gemma": 2e-2, "gemma2": 2e-2, "gemma3": 2e-2, "gemma4": 2e-2}
 
 
 def write_file(folder: Path, float_type: str) -> Path:
@@ -106,6 +107,33 @@ def test_weights_that_do_not_fit_into_float16_are_refused(tmp_path: Path) -> Non
     folder = save_model(tmp_path, "llama")
     model.save_pretrained(folder)
     with pytest.raises(UsageError, match="too large for float16"):
+        write_file(folder, "f16")
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gemma4"])
+def test_tokens_that_are_text_are_read_as_by_transformers(tmp_path: Path, family: str) -> None:
+    folder = save_model(tmp_path / "base", family, "gemma")
+    make_text_tokenizer().save_pretrained(folder)
+    done = export(folder, to="gguf", quant="f32", out=tmp_path / "model.gguf", rows=8)
+    assert done.parity is not None
+    assert done.parity.passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_bidirectional_attention": "all"}, "bidirectional attention"),
+        ({"attention_bias": True}, "biases of attention"),
+        ({"per_layer_config": {"1": {"head_dim": 16}, "3": {"head_dim": 32}}}, "several values"),
+    ],
+)
+def test_what_is_not_written_of_gemma_4_is_refused(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    folder = save_model(tmp_path, "gemma4")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UsageError, match=message):
         write_file(folder, "f16")
 
 
@@ -229,7 +257,7 @@ def test_a_failed_comparison_can_be_published_by_force(
 
 
 def test_every_architecture_has_a_test() -> None:
-    types = {"gemma3": "gemma3_text"}
+    types = {"gemma3": "gemma3_text", "gemma4": "gemma4_text"}
     assert sorted(types.get(family, family) for family in FAMILIES) == sorted(ARCHITECTURES)
     assert find_architecture({"model_type": "mistral"}) is ARCHITECTURES["llama"]
 

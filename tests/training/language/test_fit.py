@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 import medtask
 from medtask.engines.model_metadata import write_model_metadata
@@ -75,6 +76,18 @@ def test_every_method_learns_and_leaves_a_model_that_loads(
         for answer, example in zip(answers, data.validation, strict=True)
     ]
     assert sum(right) / len(right) == pytest.approx(best.score)
+
+
+def test_only_the_last_layers_get_an_adapter(tmp_path: Path, base: Path) -> None:
+    context = make_training_context(tmp_path)
+    data = make_training_data(make_task(tmp_path / "task"))
+    fit_language([data], make_recipe(base, layers=1, epochs=1), context)
+    (file,) = context.draft_folder.glob("*.safetensors")
+    with safe_open(file, framework="pt") as stored:
+        layers = {name.partition("layers.")[2].partition(".")[0] for name in list(stored.keys())}
+        assert (layers, len(stored.keys())) == ({"3"}, 14)
+    losses = list_losses(context.log.points)
+    assert losses[-1] < losses[0]
 
 
 def test_rows_read_anew_give_the_same_losses_as_packed_ones(tmp_path: Path, base: Path) -> None:

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from medtask.display import format_list
 from medtask.errors import UsageError
+from medtask.exporting.gguf.gemma4 import (
+    add_gemma4,
+    make_proportional_factors,
+    with_full_attention_sizes,
+)
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -29,6 +34,9 @@ class Architecture:
             and keys are then stored in another order.
         shifts_norms: Whether transformers adds 1 to the weights of norms; they are stored with it.
         is_tied: Whether llama.cpp has no output layer beside the embeddings.
+        tokenizer_model: llama.cpp's name of a tokenizer whose tokens are text, with bytes as the
+            fallback.
+        choose_common: The config from which the common metadata is written.
     """
 
     name: str
@@ -36,6 +44,8 @@ class Architecture:
     interleaves_rotary: bool = False
     shifts_norms: bool = False
     is_tied: bool = False
+    tokenizer_model: str = "llama"
+    choose_common: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda config: config
 
     def convert(self, name: str, weight: Tensor, config: Mapping[str, Any]) -> Tensor:
         """A weight as llama.cpp stores it."""
@@ -99,6 +109,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma": Architecture("GEMMA", shifts_norms=True, is_tied=True),
     "gemma2": Architecture("GEMMA2", _add_gemma2, shifts_norms=True, is_tied=True),
     "gemma3_text": Architecture("GEMMA3", _add_gemma3, shifts_norms=True),
+    "gemma4_text": Architecture(
+        "GEMMA4",
+        add_gemma4,
+        tokenizer_model="gemma4",
+        choose_common=with_full_attention_sizes,
+    ),
 }
 
 
@@ -156,7 +172,7 @@ def _add_rope(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
 
     writer.add_rope_freq_base(rope["rope_theta"])
     kind = rope.get("rope_type", "default")
-    if kind in ("default", "llama3"):  # llama3's factors are a tensor
+    if kind in ("default", "llama3", "proportional"):  # the factors of the others are a tensor
         return
     if kind not in ("linear", "yarn"):
         raise UsageError(f"rotary embeddings of the type {kind!r} are not written", fix=_UPSTREAM)
@@ -174,8 +190,10 @@ def _add_rope(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
 
 
 def make_rotary_factors(config: Mapping[str, Any]) -> Iterator[float]:
-    """The divisor of each rotary frequency in a model of the Llama 3 family; none for others."""
+    """The divisor of each rotary frequency in models of Llama 3 and Gemma 4; none for others."""
     rope = read_rope(config)
+    if rope.get("rope_type") == "proportional":
+        yield from make_proportional_factors(config)
     if rope.get("rope_type") != "llama3":
         return
     low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]

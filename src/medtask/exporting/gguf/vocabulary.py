@@ -92,12 +92,14 @@ class Vocabulary:
             writer.add_chat_template(self.chat_template)
 
 
-def read_vocabulary(folder: Path, size: int) -> Vocabulary:
+def read_vocabulary(folder: Path, size: int, text_model: str = "llama") -> Vocabulary:
     """Read the tokenizer of a model folder.
 
     Args:
         folder: A folder that transformers reads.
         size: The number of the model's embeddings; missing tokens are filled up.
+        text_model: llama.cpp's name of a tokenizer whose tokens are text: "llama" merges by
+            scores, others by their merges.
 
     Raises:
         UsageError: llama.cpp has no such tokenizer, or the method of this one is not known.
@@ -117,14 +119,15 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     tokens, types = _list_tokens(content, size)
     is_byte_level = not model.get("byte_fallback")
+    has_scores = not is_byte_level and text_model == "llama"
     template = tokenizer.chat_template
     return Vocabulary(
-        model="gpt2" if is_byte_level else "llama",
+        model="gpt2" if is_byte_level else text_model,
         splitter=_name_splitter(content.get("pre_tokenizer")) if is_byte_level else "",
         tokens=tokens,
         types=types,
-        scores=() if is_byte_level else tuple(_make_scores(tokens, merges)),
-        merges=tuple(merges) if is_byte_level else (),
+        scores=tuple(_make_scores(tokens, merges)) if has_scores else (),
+        merges=() if has_scores else tuple(merges),
         special_ids=_find_special_ids(tokenizer),
         adds_bos=tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
         adds_space=not is_byte_level and _adds_space(content),

@@ -59,8 +59,11 @@ def check(request: ExportRequest, draft: Path) -> list[str]:
 
     with CausalModel(request.source) as model:
         config = complete_config(model.config)
-        vocabulary = read_vocabulary(model.tokenizer_folder, config["vocab_size"])
-        expected = _list_facts(find_architecture(config), config, vocabulary)
+        architecture = find_architecture(config)
+        vocabulary = read_vocabulary(
+            model.tokenizer_folder, config["vocab_size"], architecture.tokenizer_model
+        )
+        expected = _list_facts(architecture, config, vocabulary)
     try:
         reader = GGUFReader(draft)
     except (ValueError, IndexError, OSError) as error:
@@ -105,13 +108,15 @@ def write_gguf(model: CausalModel, path: Path, float_type: str, name: str) -> No
 
     config = complete_config(model.config)
     architecture = find_architecture(config)
-    vocabulary = read_vocabulary(model.tokenizer_folder, config["vocab_size"])
+    vocabulary = read_vocabulary(
+        model.tokenizer_folder, config["vocab_size"], architecture.tokenizer_model
+    )
     member = MODEL_ARCH[architecture.name]
     names = get_tensor_name_map(member, config["num_hidden_layers"])
     with closing(GGUFWriter(path, MODEL_ARCH_NAMES[member])) as writer:
         writer.add_name(name)
         writer.add_file_type(FLOAT_TYPES[float_type])
-        add_common_metadata(writer, config)
+        add_common_metadata(writer, architecture.choose_common(config))
         architecture.add_metadata(writer, config)
         vocabulary.add_to(writer)
         stored = _list_stored(model, architecture, names)
@@ -158,7 +163,8 @@ def _list_stored(
         if mapped is None:
             unknown.append(name)
         else:
-            found[name] = mapped
+            # A scalar of Gemma 4 has no suffix in transformers.
+            found[name] = f"{mapped}.weight" if name.endswith("layer_scalar") else mapped
     if unknown:
         raise UsageError(
             f"llama.cpp has no place for the weights {format_list(unknown, 3)}",
