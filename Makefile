@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv first.
+# Three commands for a newcomer: `make demo`, `make serve` and `make test`. All set up .venv first.
 
 PYTHON ?= python3
 # Which build of torch is installed. Here: 2.13.0 as pip finds it. For a certain GPU or platform name that build, for example
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo adapter test test-all quick check clean
+.PHONY: setup demo serve adapter test test-all quick check clean
 
 setup: $(VENV)/ready
 
@@ -39,6 +39,13 @@ demo: setup
 	$(BIN)/medtask run $(DEMO) --model smollm2-135m --out $(DEMO)/runs/untrained
 	$(BIN)/medtask run $(DEMO) --model examples/demo_adapter --out $(DEMO)/runs/trained
 	$(BIN)/medtask compare $(DEMO)/runs/untrained $(DEMO)/runs/trained --out $(DEMO)/runs/comparison.html
+
+# The server with an example: a task, 300 rows, a trained model and its answers, ready to be reviewed. The link that it prints creates
+# the first account.
+SERVE_DATA := build/serve-data
+serve: setup
+	$(BIN)/python examples/prepare_server.py $(SERVE_DATA)
+	$(BIN)/medtask serve --data $(SERVE_DATA)
 
 # The adapter that ships, trained anew: about 20 minutes on 2 cores. Its rows share no fragment with the tables that ship.
 ADAPTER := examples/demo_adapter

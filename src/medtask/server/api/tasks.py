@@ -30,7 +30,7 @@ from medtask.server.problems import Conflict, NotValid
 from medtask.server.storage.datasets import open_dataset
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
-from medtask.server.storage.task_files import parse_task
+from medtask.server.storage.task_files import add_task, choose_task_name, parse_task
 from medtask.tables.table import Table
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import read_records, require_columns
@@ -125,19 +125,10 @@ class DraftRequest(BaseModel):
 @router.post("", status_code=201)
 def create_task(request: Request, user: Trainer, new: TaskContent) -> TaskDetails:
     """Create a task. A file with faults is refused, with all faults and their lines."""
-    files = get_files(request)
-    task = _parse(files, new.text)
     with get_database(request).write() as session:
-        stored = StoredTask(
-            name=_choose_name(new, task),
-            kind=task.kind,
-            fingerprint=task.fingerprint,
-            created_by=user.name,
+        stored, task = add_task(
+            session, get_files(request), new.text, name=new.name, created_by=user.name
         )
-        session.add(stored)
-        session.flush()
-        files.create_folder("tasks", stored.id)
-        replace_text(files.get_task_file(stored.id), new.text)
         record_action(request, session, "task.create", str(stored.id))
     return _describe_details(stored, task, new.text)
 
@@ -237,7 +228,7 @@ def change_task(
     with get_database(request).write() as session:
         stored = get_row(session, StoredTask, task_id, "task")
         refuse_active_jobs(session, task_id=task_id)
-        stored.name, stored.kind = _choose_name(new, task), task.kind
+        stored.name, stored.kind = new.name or choose_task_name(task), task.kind
         stored.fingerprint, stored.changed_at = task.fingerprint, get_utc_now()
         session.flush()
         files.create_folder("tasks", task_id)
@@ -283,11 +274,6 @@ def _open_table(request: Request, dataset_id: int) -> Table:
     with get_database(request).read() as session:
         dataset = get_row(session, StoredDataset, dataset_id, "data set")
     return open_dataset(get_files(request), dataset)
-
-
-def _choose_name(new: TaskContent, task: Task) -> str:
-    name = new.name or "".join(letter for letter in task.name if letter.isprintable())
-    return name[:200] or "task"
 
 
 def _describe_details(stored: StoredTask, task: Task, text: str) -> TaskDetails:

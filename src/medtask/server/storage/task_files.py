@@ -7,8 +7,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
+from medtask.atomic_files import replace_text
 from medtask.errors import TaskFault, TaskFaults, UsageError
-from medtask.server.storage.files import TASK_FILE
+from medtask.server.storage.files import TASK_FILE, DataFolder
+from medtask.server.storage.tables import StoredTask
 from medtask.tasks.document import Document, KeyPath, read_document
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
@@ -62,6 +66,34 @@ def parse_task(text: str, folder: Path) -> Task:
             renamed = TaskFaults(TASK_FILE, error.faults)
             renamed.fix = "correct the lines, then save the task again"
             raise renamed from None
+
+
+def add_task(
+    session: Session, files: DataFolder, text: str, *, name: str | None = None, created_by: str = ""
+) -> tuple[StoredTask, Task]:
+    """Store a task file.
+
+    Raises:
+        TaskFaults: The text is not a valid task, or names a file.
+        StorageError: The data folder is not writable.
+    """
+    task = parse_task(text, files.create_upload_folder())
+    stored = StoredTask(
+        name=name or choose_task_name(task),
+        kind=task.kind,
+        fingerprint=task.fingerprint,
+        created_by=created_by,
+    )
+    session.add(stored)
+    session.flush()
+    files.create_folder("tasks", stored.id)
+    replace_text(files.get_task_file(stored.id), text)
+    return stored, task
+
+
+def choose_task_name(task: Task) -> str:
+    """The name of a task as it is shown in one line."""
+    return "".join(letter for letter in task.name if letter.isprintable())[:200] or "task"
 
 
 def _find_file_names(document: Document) -> Iterator[TaskFault]:

@@ -1,0 +1,104 @@
+"""Every operation of the API answers any request without a server error, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from medtask.server.access.roles import Role
+from support.example_files import EXAMPLES
+from support.server import BASE_URL, ServerUnderTest
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+EXAMPLE = EXAMPLES / "radiology_protocol"
+EXAMPLES_PER_OPERATION = 3
+# Signing out ends the session of the client that asks.
+LEFT_OUT = {("POST", "/sign-out")}
+
+
+def add_objects(client: TestClient) -> dict[str, int]:
+    """One object of every resource; the job has ended, because events of a job last as long."""
+    content = (EXAMPLE / "notes.csv").read_bytes()
+    dataset = client.post("/api/datasets", files={"file": ("notes.csv", content)}).json()
+    task = client.post("/api/tasks", json={"text": (EXAMPLE / "task.yaml").read_text()}).json()
+    ids = {"dataset_id": dataset["id"], "task_id": task["id"]}
+    model = client.post("/api/models", json={"name": "a", "method": "linear", **ids}).json()
+    run = client.post("/api/runs", json={"model": "fake:", **ids}).json()
+    client.post(f"/api/jobs/{run['job']['id']}/cancel")
+    return {**ids, "model_id": model["id"], "run_id": run["run"]["id"], "job_id": run["job"]["id"]}
+
+
+def list_operations(client: TestClient) -> list[Any]:
+    """The operations of the schema; what deletes objects comes last."""
+    document = client.get("/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(document)
+    operations = [result.ok() for result in schema.get_all_operations()]
+    found = [one for one in operations if (one.method.upper(), one.path) not in LEFT_OUT]
+    return sorted(found, key=lambda one: (one.method.upper() == "DELETE", one.path))
+
+
+def send(client: TestClient, case: Any) -> str | None:
+    """Send a request; returns what is wrong with its response."""
+    arguments = case.as_transport_kwargs(base_url=BASE_URL)
+    arguments.pop("cookies", None)
+    if isinstance(arguments.get("data"), str | bytes):
+        arguments["content"] = arguments.pop("data")  # the name in httpx
+    arguments["headers"] = {
+        name: value.encode("utf-8", "replace")
+        for name, value in dict(arguments.get("headers") or {}).items()
+        if name.lower() not in ("host", "authorization", "cookie")
+    }
+    response = client.request(**arguments)
+    if response.status_code >= 500 and response.status_code not in (503, 507):
+        return f"{response.status_code} {arguments}"
+    if response.status_code >= 400:
+        problem: Mapping[str, Any] = response.json()
+        is_problem = response.headers["content-type"] == "application/problem+json"
+        if not is_problem or not problem.get("fix"):
+            return f"{response.status_code} without a remedy: {response.text[:200]}"
+    return None
+
+
+@pytest.mark.slow
+def test_no_request_leads_to_a_server_error(
+    server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    client = server.connect(Role.ADMIN)
+    ids = add_objects(client)
+    operations = list_operations(client)
+    assert len(operations) > 40
+    faults: list[str] = []
+
+    for operation in operations:
+        names = {parameter.name for parameter in operation.path_parameters}
+        known = {name: number for name, number in ids.items() if name in names}
+        for mode in schemathesis.GenerationMode:
+            is_positive = mode is schemathesis.GenerationMode.POSITIVE
+            overrides = {"path_parameters": known} if known and is_positive else {}
+
+            @seed(0)
+            @settings(
+                max_examples=EXAMPLES_PER_OPERATION,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=operation.as_strategy(generation_mode=mode, **overrides))
+            def check(case: Any) -> None:
+                if fault := send(client, case):
+                    faults.append(f"{case.method} {case.path}: {fault}")
+
+            try:
+                check()
+            except Exception as error:
+                if type(error).__name__ not in ("Unsatisfiable", "SkipTest"):
+                    faults.append(f"{operation.label}: {type(error).__name__} {error}"[:500])
+
+    assert not faults, "\n".join(faults[:10])
