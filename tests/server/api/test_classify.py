@@ -157,3 +157,12 @@ def test_a_request_that_takes_too_long_is_ended_with_a_remedy(server: ServerUnde
     )
     assert response.status_code == 408
     assert "timeout_s" in response.json()["fix"]
+
+
+def test_metrics_count_texts_and_contain_none(server: ServerUnderTest) -> None:
+    model_id = store_model(server, store_task(server, PURPOSE_TASK), base="fake:seed=8")
+    classify(server, model_id=model_id, texts=["resection of a secret", "biopsy"])
+    metrics = server.connect(Role.VIEWER).get("/metrics").text
+    assert 'medtask_model_texts_total{model="fake:seed=8"} 2.0' in metrics
+    assert 'medtask_model_waiting_texts{model="fake:seed=8"} 0.0' in metrics
+    assert "secret" not in metrics

@@ -236,3 +236,28 @@ def test_the_models_of_further_passes_are_shared_too(tmp_path: Path) -> None:
     ask_together(pool, task, "fake:", draw_requests(table, seed=3))
     pool.close()
     assert sorted(loads) == ["fake:", "fake:seed=5"]
+
+
+def test_closing_the_pool_ends_a_text_that_is_being_written(
+    tmp_path: Path, tiny_folder: Path
+) -> None:
+    folder, _ = write_task_and_table("answer", tmp_path, 1)
+    task = medtask.load_task(folder)
+    task = replace(task, answer_spec=replace(task.answer_spec, max_tokens=400))  # type: ignore[type-var]
+    started = threading.Event()
+
+    def on_text(piece: str, is_thought: bool) -> None:
+        started.set()
+        time.sleep(0.05)
+
+    pool = ModelPool()
+    rows = [{"case": "1", "text": "pain in the chest"}]
+    with ThreadPoolExecutor(1) as threads:
+        request = ModelRequest(on_text=on_text)
+        written = threads.submit(
+            lambda: list(predict_shared(pool, task, str(tiny_folder), rows, request))
+        )
+        assert started.wait(60)
+        pool.close()
+        with pytest.raises(medtask.MedtaskError, match="cancelled"):
+            written.result(30)

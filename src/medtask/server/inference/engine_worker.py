@@ -52,6 +52,7 @@ class EngineWorker:
         self._max_waiting_rows = max_waiting_rows
         self._calls: deque[EngineCall] = deque()
         self._condition = Condition()
+        self._running: set[EngineCall] = set()
         self._closed = False
         self._seconds_per_row: dict[str, float] = {}  # by method
         self._last_calls = 0
@@ -84,9 +85,11 @@ class EngineWorker:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """End the waiting calls, wait for the pass that runs, and close the engine."""
+        """End all calls, wait for the step that runs, and close the engine."""
         with self._condition:
             self._closed = True
+            for call in self._running:
+                call.request.cancel()
             self._condition.notify_all()
         self._thread.join()
 
@@ -163,6 +166,8 @@ class EngineWorker:
     def _run_pass(self, engine_pass: EnginePass) -> None:
         start = time.monotonic()
         calls = [part.call for part in engine_pass.parts]
+        with self._condition:
+            self._running.update(calls)
         try:
             engine_pass.run(self.engine, self._score_between_steps)
         except Exception as error:  # another engine's code can fail in any way; the thread goes on
@@ -170,6 +175,8 @@ class EngineWorker:
             return
         finally:
             self._measure(engine_pass, time.monotonic() - start)
+            with self._condition:
+                self._running.difference_update(calls)
         with self._condition:
             for call in calls:
                 ended = call.request.find_end()

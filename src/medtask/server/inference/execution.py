@@ -16,6 +16,7 @@ from fastapi.sse import format_sse_event
 
 from medtask.errors import MedtaskError
 from medtask.server.inference.model_pool import ModelPool
+from medtask.server.inference.pool_metrics import PoolCollector
 from medtask.server.inference.requests import ModelBusy, ModelRequest
 from medtask.server.problems import describe_problem, find_route, log_unexpected_error
 
@@ -136,9 +137,13 @@ def open_inference(app: FastAPI) -> Iterator[InferenceService]:
     settings = app.state.settings
     pool = ModelPool(settings.memory_limit_bytes)
     app.state.inference = InferenceService(pool, settings.limits.queue_length)
+    registry = app.state.observations.registry
+    collector = PoolCollector(pool)
+    registry.register(collector)
     try:
         yield app.state.inference
     finally:
+        registry.unregister(collector)
         pool.close()
 
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Condition
-from typing import Any
 
 from medtask.engines.base import Engine
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
@@ -47,20 +46,6 @@ class LoadedModel:
     size_bytes: int = 0
     users: int = 0
     last_used: float = field(default_factory=time.monotonic)
-
-    def describe(self) -> dict[str, Any]:
-        """Facts for a status page, without texts of requests."""
-        worker = self.worker
-        return {
-            "model": self.reference,
-            "title": worker.engine.info.title if worker else None,
-            "loaded": worker is not None,
-            "size_bytes": self.size_bytes,
-            "requests": self.users,
-            "waiting_rows": worker.waiting_rows if worker else 0,
-            "passes": worker.counts.passes if worker else 0,
-            "rows": worker.counts.rows if worker else 0,
-        }
 
 
 class ModelPool:
