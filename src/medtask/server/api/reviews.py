@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from medtask.runs.open_answers import open_answers
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Reviewer, Trainer, Viewer
 from medtask.server.access.roles import Role, User
+from medtask.server.api.resources import get_files
 from medtask.server.database.base import get_utc_now
 from medtask.server.database.connect import ReadSession, WriteSession, get_database
 from medtask.server.problems import PROBLEM_TYPE, Conflict, NotFound, NotPermitted, describe_problem
@@ -47,6 +49,9 @@ from medtask.server.review.views import (
     load_own_decisions,
     reveal_model_answers,
 )
+from medtask.server.storage.datasets import NewDataset, add_dataset
+from medtask.server.storage.uploads import ReceivedFile
+from medtask.tables.read_options import ReadOptions
 
 router = APIRouter(prefix="/api/reviews", tags=["reviews"])
 
@@ -83,6 +88,14 @@ class ChangedQueue(BaseModel):
     closed: bool | None = None
     readers: ReaderIds | None = None
     adjudicators: ReaderIds | None = None
+
+
+class NewGoldDataset(BaseModel):
+    """The name of the data set; default: that of the queue."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ShortText = ""
 
 
 class ItemRequest(BaseModel):
@@ -275,6 +288,27 @@ def download_gold(
     return Response(content, headers=headers, media_type=_MEDIA_TYPES[format])
 
 
+@router.post("/{queue_id}/dataset", status_code=201)
+def store_gold(
+    request: Request, queue_id: QueueId, body: NewGoldDataset, user: Trainer
+) -> dict[str, Any]:
+    """Store the results as a data set, to train with."""
+    files = get_files(request)
+    path = files.create_upload_folder() / f"{secrets.token_hex(16)}.parquet"
+    try:
+        with get_database(request).write() as session:
+            queue = get_queue(session, queue_id)
+            rows = write_gold(session, queue, path)
+            name = body.name or f"gold of {queue.name}"
+            record_action(request, session, "review.export", str(queue_id))
+        received = ReceivedFile(path, "gold.parquet", bytes=path.stat().st_size)
+        new = NewDataset(name[:200], ReadOptions(), user.name)
+        dataset, _ = add_dataset(get_database(request), files, received, new)
+    finally:
+        path.unlink(missing_ok=True)
+    return {"dataset_id": dataset.id, "name": dataset.name, "rows": rows}
+
+
 def get_queue(session: Session, queue_id: int) -> ReviewQueue:
     """The queue with an id; raises NotFound if there is none."""
     queue = session.get(ReviewQueue, queue_id)
@@ -318,7 +352,7 @@ def describe_review(session: Session, queue: ReviewQueue, user: User) -> Documen
 
 
 def _open_run(request: Request, run_id: int) -> QueueSource:
-    folder: FilePath = request.app.state.settings.data_folder / "runs" / str(run_id)
+    folder = get_files(request).get_folder("runs", run_id)
     if not folder.is_dir():
         raise NotFound(f"there is no run {run_id}", fix="list the runs: GET /api/runs")
     return make_run_source(open_answers(folder), run_id)
