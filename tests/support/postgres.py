@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-POSTGRES = shutil.which("postgres") and shutil.which("initdb") and shutil.which("pg_ctl")
+# Debian installs them in a folder for each version, outside the search path.
+_FOLDERS = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+_PROGRAMS = {
+    name: shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *_FOLDERS]))
+    for name in ("initdb", "pg_ctl", "postgres")
+}
+POSTGRES = all(_PROGRAMS.values())
 MISSING_POSTGRES = "the binaries postgres, initdb and pg_ctl are not installed"
 
 
@@ -56,12 +62,12 @@ def run_postgres() -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(*command: str) -> None:
+def _run(name: str, *options: str) -> None:
     prefix = []
     if os.geteuid() == 0:
         prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     subprocess.run(
-        [*prefix, *command],
+        [*prefix, str(_PROGRAMS[name]), *options],
         check=True,
         stdout=subprocess.DEVNULL,
         cwd="/",
