@@ -19,7 +19,7 @@ from sqlalchemy import inspect, text
 from medtask.errors import InputError
 from medtask.server.access.accounts import create_account
 from medtask.server.access.roles import Role
-from medtask.server.database import migrate
+from medtask.server.database import revisions
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database
 from medtask.server.database.migrate import make_config
@@ -91,10 +91,10 @@ def upgrade() -> None:
 
 def add_revision(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
     """Use migrations with a further one."""
-    shutil.copytree(migrate._MIGRATIONS, folder)
+    shutil.copytree(revisions.MIGRATIONS_FOLDER, folder)
     text = SECOND_REVISION.replace("{then}", then)
     (folder / "versions" / "revision_0002.py").write_text(text)
-    monkeypatch.setattr(migrate, "_MIGRATIONS", folder)
+    monkeypatch.setattr(revisions, "MIGRATIONS_FOLDER", folder)
 
 
 def list_columns(settings: ServerSettings) -> list[str]:

@@ -7,13 +7,9 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-
 from medtask.server.access import tables as access_tables
 from medtask.server.database.connect import Database, create_sqlite_file
-from medtask.server.database.migrate import make_config, upgrade_database
+from medtask.server.database.revisions import is_current
 from medtask.server.jobs import tables as jobs_tables
 from medtask.server.review import tables as review_tables
 from medtask.server.settings import ServerSettings
@@ -35,7 +31,10 @@ def open_database(settings: ServerSettings) -> Database:
     create_sqlite_file(settings.sqlalchemy_url)
     database = Database(settings.sqlalchemy_url)
     try:
-        upgrade_database(database)
+        if not is_current(database):
+            from medtask.server.database.migrate import upgrade_database
+
+            upgrade_database(database)
     except BaseException:
         database.close()
         raise
@@ -44,18 +43,18 @@ def open_database(settings: ServerSettings) -> Database:
 
 def write_revision(message: str) -> None:
     """Write the migration from the last revision to the tables as they are."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    from medtask.server.database.migrate import make_config
+
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{Path(folder) / 'empty.db'}")
         with closing(database), database.engine.begin() as connection:
             config = make_config(connection)
             command.upgrade(config, "head")
-            command.revision(
-                config, message, autogenerate=True, rev_id=f"{_count_revisions(config) + 1:04}"
-            )
-
-
-def _count_revisions(config: Config) -> int:
-    return len(list(ScriptDirectory.from_config(config).walk_revisions()))
+            count = len(list(ScriptDirectory.from_config(config).walk_revisions()))
+            command.revision(config, message, autogenerate=True, rev_id=f"{count + 1:04}")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from medtask.errors import InputError
+from medtask.server.database import revisions
 from medtask.server.database.connect import Database
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_NUMBER = 7_246_002  # of PostgreSQL's advisory lock: one process migrates
 
 
@@ -55,7 +55,7 @@ def make_config(connection: Connection | None = None) -> Config:
     """The configuration of alembic."""
     config = Config()
     config.set_main_option("file_template", "revision_%%(rev)s")
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(revisions.MIGRATIONS_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

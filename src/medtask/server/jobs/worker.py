@@ -71,7 +71,8 @@ def stop_at_end_of_input(stop: threading.Event) -> None:
     """Set ``stop`` when standard input is closed, which happens when the parent process dies."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not sys.stdin, whose lock a thread would hold when the interpreter ends.
+        while os.read(sys.stdin.fileno(), 1):
             pass
         stop.set()
 
