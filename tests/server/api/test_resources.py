@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import text as sql
 
 from medtask.server.access.roles import Role
 from medtask.server.jobs.worker import run_worker
+from medtask.server.settings import RequestLimits
 from support.example_files import EXAMPLES
-from support.server import ServerUnderTest
+from support.server import ServerUnderTest, run_server
 
 RADIOLOGY = EXAMPLES / "radiology_protocol"
 
@@ -303,3 +305,51 @@ def test_events_follow_a_job_to_its_end_and_cancelling_takes_less_than_five_seco
     assert events[-1] == "end"
     assert client.get(f"/api/jobs/{job_id}").json()["state"] == "cancelled"
     assert seconds < 5.5
+
+
+CANARY = "Zebrafink-4711"
+
+
+@pytest.mark.slow
+def test_no_text_of_a_record_is_in_the_tables_of_jobs_whatever_goes_wrong(
+    server: ServerUnderTest,
+) -> None:
+    client = server.connect(Role.TRAINER)
+    rows = [{"id": number, "x": f"{CANARY} {number}", "y": CANARY} for number in range(30)]
+    dataset = client.post("/api/datasets/rows", json={"name": "a", "rows": rows}).json()["id"]
+    text = (
+        "name: a\ninstruction: b\ninput: '{{ x }}'\nid: id\n"
+        "answer: {kind: label, labels: [one, two]}\n"
+    )
+    task = client.post("/api/tasks", json={"text": text}).json()["id"]
+    ids = {"task_id": task, "dataset_id": dataset}
+    model = client.post("/api/models", json={"name": "a", "method": "linear", **ids}).json()["id"]
+    run = {"model": "fake:", "baselines": False, **ids}
+    jobs = [
+        client.post("/api/runs", json=body).json()["job"]
+        for body in ({**run, "gold": "y"}, {**run, "model": "fake:fails_after=3"}, run)
+    ]
+    jobs.append(client.post(f"/api/models/{model}/train", json={"gold": "y"}).json())
+    with run_worker_thread(server):
+        ended = [wait(client, job) for job in jobs]
+        evaluation = client.post("/api/runs/3/evaluate", json={"gold": "y", "baselines": False})
+        ended.append(wait(client, evaluation.json()))
+
+    states = [job["state"] for job in ended]
+    assert states[:4] == ["failed", "failed", "succeeded", "failed"]
+    assert all(job["problem"]["fix"] for job in ended if job["state"] == "failed")
+    with server.database.read() as session:
+        for table in ("jobs", "job_lines", "runs", "models", "audit_entries"):
+            content = session.execute(sql(f"SELECT * FROM {table}")).all()
+            assert CANARY not in str(content), table
+
+
+def test_a_user_with_too_many_waiting_jobs_is_asked_to_wait(tmp_path: Path) -> None:
+    with run_server(tmp_path / "data", limits=RequestLimits(queue_length=2)) as server:
+        client = server.connect(Role.TRAINER)
+        ids = {"dataset_id": upload(client)["id"], "task_id": create_task(client)["id"]}
+        statuses = [
+            client.post("/api/runs", json={"model": "fake:", **ids}).status_code for _ in range(3)
+        ]
+
+    assert statuses == [202, 202, 429]

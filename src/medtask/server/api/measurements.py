@@ -19,11 +19,11 @@ from medtask.server.api.resources import (
     get_files,
     get_row,
     refuse_active_job,
+    start_job,
 )
 from medtask.server.api.run_views import RunView, describe_run, require_answers
 from medtask.server.database.connect import ReadSession, WriteSession
 from medtask.server.jobs.kinds import find_model_reference
-from medtask.server.jobs.queue import add_job
 from medtask.server.problems import NotValid
 from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
 from medtask.server.storage.task_files import check_model_reference
@@ -126,7 +126,7 @@ def compare_runs(
         "run_ids": run_ids,
         "settings": {"gold": wanted.gold, "baselines": wanted.baselines},
     }
-    job = add_job(session, "compare", parameters, created_by=user.name)
+    job = start_job(request, session, user, "compare", parameters)
     record_action(request, session, "run.compare", str(job.id))
     return describe_job(job)
 
@@ -143,7 +143,7 @@ def measure_models(
             find_model_reference(session, get_files(request), model)
         else:
             check_model_reference(model)
-    job = add_job(session, "benchmark", wanted.model_dump(), created_by=user.name)
+    job = start_job(request, session, user, "benchmark", wanted.model_dump())
     record_action(request, session, "run.benchmark", str(job.id))
     return describe_job(job)
 
@@ -161,6 +161,6 @@ def evaluate_run(
     refuse_active_job(session, run.job_id, "run")
     require_answers(get_files(request), run)
     parameters = {"run_id": run_id, "settings": (wanted or EvaluationRequest()).model_dump()}
-    job = add_job(session, "evaluate", parameters, created_by=user.name)
+    job = start_job(request, session, user, "evaluate", parameters)
     record_action(request, session, "run.evaluate", str(run_id))
     return describe_job(job)

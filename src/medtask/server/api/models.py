@@ -23,9 +23,9 @@ from medtask.server.api.resources import (
     get_files,
     get_row,
     refuse_active_job,
+    start_job,
 )
 from medtask.server.database.connect import ReadSession, WriteSession, get_database
-from medtask.server.jobs.queue import add_job
 from medtask.server.jobs.tables import Job
 from medtask.server.problems import Conflict, NotFound, NotValid
 from medtask.server.storage.files import DataFolder
@@ -264,7 +264,7 @@ def train_model(
     )
     model.is_trained, model.result = False, None
     parameters = {"model_id": model_id, "settings": settings, "starts_anew": starts_anew}
-    job = add_job(session, "train", parameters, created_by=user.name)
+    job = start_job(request, session, user, "train", parameters)
     model.job_id = job.id
     record_action(request, session, "model.train", str(model_id))
     return describe_job(job)

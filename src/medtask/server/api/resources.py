@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Query, Request
 from pydantic import AfterValidator, StringConstraints
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from medtask.server.access.roles import User
 from medtask.server.database.base import Base
 from medtask.server.database.connect import get_database
-from medtask.server.jobs.tables import ENDED_STATES, Job
-from medtask.server.problems import Conflict, NotFound
+from medtask.server.jobs.queue import add_job
+from medtask.server.jobs.tables import ENDED_STATES, QUEUED, Job
+from medtask.server.problems import Conflict, NotFound, TooManyRequests
+from medtask.server.settings import ServerSettings
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredModel, StoredRun, StoredTask
 from medtask.tasks.task import Task
@@ -70,6 +74,27 @@ def load_stored_task(request: Request, task_id: int) -> Task:
     with get_database(request).read() as session:
         get_row(session, StoredTask, task_id, "task")
     return get_files(request).load_task(task_id)
+
+
+def start_job(
+    request: Request, session: Session, user: User, kind: str, parameters: Mapping[str, Any]
+) -> Job:
+    """Add a job to the queue.
+
+    Raises:
+        TooManyRequests: The user has as many waiting jobs as the server allows.
+    """
+    settings: ServerSettings = request.app.state.settings
+    waiting = session.scalars(
+        select(func.count()).where(Job.state == QUEUED, Job.created_by == user.name)
+    ).one()
+    if waiting >= settings.limits.queue_length:
+        raise TooManyRequests(
+            f"{waiting} of your jobs wait already",
+            fix="wait until some have ended, or cancel them: GET /api/jobs?state=queued",
+            retry_after_s=60,
+        )
+    return add_job(session, kind, parameters, created_by=user.name)
 
 
 def refuse_active_job(session: Session, job_id: int | None, name: str) -> None:

@@ -25,11 +25,11 @@ from medtask.server.api.resources import (
     get_files,
     get_row,
     refuse_active_job,
+    start_job,
 )
 from medtask.server.api.run_views import RunView, describe_run, require_answers
 from medtask.server.database.connect import ReadSession, WriteSession, get_database
 from medtask.server.jobs.kinds import find_model_reference
-from medtask.server.jobs.queue import add_job
 from medtask.server.jobs.tables import Job
 from medtask.server.problems import Conflict, NotFound, NotValid
 from medtask.server.storage.answers import read_answers
@@ -116,7 +116,7 @@ def start_run(request: Request, session: WriteSession, user: Trainer, new: NewRu
     )
     session.add(run)
     session.flush()
-    job = add_job(session, "run", {"run_id": run.id}, created_by=user.name)
+    job = start_job(request, session, user, "run", {"run_id": run.id})
     run.job_id = job.id
     record_action(request, session, "run.create", str(run.id))
     return StartedRun(run=describe_run(session, run), job=describe_job(job))
@@ -180,7 +180,7 @@ def resume_run(
     refuse_active_job(session, run.job_id, "run")
     if run.dataset_id is None:
         raise Conflict("the data set of this run was deleted", fix="start another run")
-    job = add_job(session, "run", {"run_id": run.id}, created_by=user.name)
+    job = start_job(request, session, user, "run", {"run_id": run.id})
     run.job_id = job.id
     record_action(request, session, "run.resume", str(run.id))
     return describe_job(job)
