@@ -123,6 +123,15 @@ def test_a_file_that_is_no_table_is_refused_and_nothing_is_kept(
     assert list((server.settings.data_folder / "uploads").iterdir()) == []
 
 
+def test_names_of_fields_and_files_are_of_any_script(server: ServerUnderTest) -> None:
+    client = server.connect(Role.TRAINER)
+    form = {"file": ("Röntgen 胸部.csv", b"id,text\n1,a\n"), "字段": (None, b"x")}
+
+    added = client.post("/api/datasets", files=form).json()
+
+    assert (added["name"], added["file_name"]) == ("Röntgen 胸部.csv", "Röntgen_胸部.csv")
+
+
 def test_an_upload_that_is_too_long_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
     from medtask.server.settings import RequestLimits
     from support.server import run_server

@@ -101,7 +101,7 @@ class FormWriter:
                 "on_end": self._end_form,
             },
         )
-        self._headers: dict[str, str] = {}
+        self._headers: dict[str, bytes] = {}
         self._header_name, self._header_value = b"", b""
         self._field: str | None = None
         self._value = b""
@@ -146,9 +146,7 @@ class FormWriter:
         self._header_value += data[start:end]
 
     def _end_header(self) -> None:
-        self._headers[self._header_name.decode("latin-1").lower()] = self._header_value.decode(
-            "utf-8", "replace"
-        )
+        self._headers[self._header_name.decode("latin-1").lower()] = self._header_value
         self._header_name, self._header_value = b"", b""
 
     def _end_headers(self) -> None:
@@ -179,8 +177,9 @@ class FormWriter:
         self._is_complete = True
 
 
-def _parse_disposition(headers: Mapping[str, str]) -> dict[str, str]:
-    _, options = parse_options_header(headers.get("content-disposition", ""))
+def _parse_disposition(headers: Mapping[str, bytes]) -> dict[str, str]:
+    # As bytes: the parser can encode text as Latin-1 only.
+    _, options = parse_options_header(headers.get("content-disposition", b""))
     return {
         name.decode("latin-1"): value.decode("utf-8", "replace") for name, value in options.items()
     }
