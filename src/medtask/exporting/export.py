@@ -16,6 +16,7 @@ from medtask.engines.files.weights import hash_model_files, hash_weights
 from medtask.engines.load_options import Dtype
 from medtask.engines.registry import choose_engine, is_installed, load_model
 from medtask.errors import EngineError, UsageError
+from medtask.exporting.carried_calibration import find_calibrations, write_carried
 from medtask.exporting.drafts import open_draft
 from medtask.exporting.export_card import write_export_card
 from medtask.exporting.export_manifest import (
@@ -144,12 +145,12 @@ def export(
                 + "publish it with --force",
             )
         on_step("Writing the card and the hashes")
-        manifest = _add_hashes(
-            _build_manifest(request, target, parity, forced=bool(parity and not parity.passed)),
-            draft,
-            path.name,
-        )
-        _publish(draft, path, manifest, target)
+        calibrations = find_calibrations(request, target.identity_fact, draft)
+        write_carried(calibrations, draft if draft.is_dir() else path)
+        manifest = _build_manifest(
+            request, target, parity, forced=bool(parity and not parity.passed)
+        ).model_copy(update={"calibrations": len(calibrations)})
+        _publish(draft, path, _add_hashes(manifest, draft, path.name), target)
     notes += writer.finish(request, path)
     return ExportedModel(path, manifest, parity, notes)
 
@@ -267,6 +268,8 @@ def _build_manifest(
         },
         phi=source.phi,
         tasks=trained.to_json()["tasks"] if trained else [],
+        demonstration=source.is_demonstration,
+        questions=[] if target.is_sent else list(source.training.get("tasks", ())),
         data={name: value for name, value in identity.items() if name.endswith(".data")},
         parity=parity.to_json() if parity else None,
         forced=forced,

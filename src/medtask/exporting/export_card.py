@@ -13,10 +13,12 @@ from medtask.exporting.parity import ParityBounds
 from medtask.training.markdown import escape_markdown, format_code, format_table, write_fence
 from medtask.training.model_card import PHI_NOTICES
 
+_DEMONSTRATION = "**This model is a demonstration and not for real work.**"
+
 
 def write_export_card(manifest: ExportManifest, name: str, description: str) -> str:
     """The card as Markdown with front matter for the Hub. It contains no text of a row."""
-    sections = (_write_parity, _write_metrics, _write_data, _write_provenance)
+    sections = (_write_parity, _write_calibration, _write_metrics, _write_data, _write_provenance)
     blocks = [
         f"# {escape_markdown(name)}",
         f"{description[0].upper()}{description[1:]}, exported by medtask from "
@@ -26,6 +28,7 @@ def write_export_card(manifest: ExportManifest, name: str, description: str) -> 
             if manifest.quantization
             else "."
         ),
+        _DEMONSTRATION if manifest.demonstration else "",
         PHI_NOTICES[manifest.phi] if manifest.tasks else "",
         *(block for section in sections for block in section(manifest)),
     ]
@@ -77,6 +80,21 @@ def _list_clear_agreement(parity: Mapping[str, Any]) -> Iterator[list[str]]:
             f"{parity['clear_agreement']:.3f}",
             "",
         ]
+
+
+def _write_calibration(manifest: ExportManifest) -> Iterator[str]:
+    if manifest.calibrations:
+        yield "## Calibration"
+        yield (
+            "Runs of medtask with this model use the calibration and the thresholds of its source "
+            "for the same task. They were **measured on the original model**, before the export"
+            + (
+                f": as {format_code(manifest.quantization)} the probabilities may be calibrated "
+                "less well. `medtask evaluate RUN --calibrate` fits them again."
+                if manifest.quantization not in ("", "f32")
+                else "."
+            )
+        )
 
 
 def _write_metrics(manifest: ExportManifest) -> Iterator[str]:

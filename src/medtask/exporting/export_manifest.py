@@ -30,6 +30,9 @@ class ExportManifest(BaseModel):
         source: Reference, base, licence and hashes of the model that was exported.
         phi: Whether the model learnt from texts of patients.
         tasks: The results of its training, without texts of rows.
+        questions: The tasks that it was trained for, without examples.
+        calibrations: The number of calibrations of its source that it keeps.
+        demonstration: Whether the model is not for real work.
         data: The fingerprints of the tables that it was trained on.
         parity: The comparison with the source; None if it was not made.
         forced: Whether it was published although the comparison failed.
@@ -44,6 +47,9 @@ class ExportManifest(BaseModel):
     source: dict[str, str]
     phi: PhiStatus = "unknown"
     tasks: list[dict[str, Any]] = []
+    questions: list[dict[str, Any]] = []
+    calibrations: int = 0
+    demonstration: bool = False
     data: dict[str, str] = {}
     parity: dict[str, Any] | None = None
     forced: bool = False

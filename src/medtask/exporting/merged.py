@@ -8,10 +8,12 @@ from pathlib import Path
 
 from medtask.engines.base import Engine
 from medtask.engines.files.weights import is_tokenizer_file, list_model_files
+from medtask.engines.model_metadata import TRAINING_FILE, write_model_metadata
 from medtask.engines.registry import load_model
-from medtask.exporting.source import CausalModel
+from medtask.exporting.source import CausalModel, ExportSource
 from medtask.exporting.targets import ExportRequest
 from medtask.exporting.weight_files import write_weights
+from medtask.tasks.row_fingerprints import TRAINING_ROWS_FILE
 
 INDEX_FILE = "model.safetensors.index.json"
 LICENCE_PATTERNS = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
@@ -21,6 +23,9 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     """See `ExportWriter.write`."""
     with CausalModel(request.source) as model:
         write_merged(model, draft)
+    if request.source.metadata is not None:
+        write_model_metadata(draft, request.source.metadata)
+        copy_training_files(request.source, draft)
     return ()
 
 
@@ -61,6 +66,14 @@ def write_merged(model: CausalModel, folder: Path) -> None:
     if len(model.weight_files) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_training_files(source: ExportSource, folder: Path) -> None:
+    """Copy what a trained folder knows about its training: rows that metrics leave out, tasks."""
+    assert source.folder is not None
+    for name in (TRAINING_ROWS_FILE, TRAINING_FILE):
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
 
 
 def copy_model_files(model: CausalModel, folder: Path) -> None:

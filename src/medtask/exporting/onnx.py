@@ -18,7 +18,7 @@ from medtask.engines.files.weights import list_model_files
 from medtask.engines.model_metadata import write_model_metadata
 from medtask.engines.registry import load_model
 from medtask.errors import MissingExtra
-from medtask.exporting.merged import LICENCE_PATTERNS
+from medtask.exporting.merged import LICENCE_PATTERNS, copy_training_files
 from medtask.exporting.targets import ExportRequest
 from medtask.privacy import block_network
 
@@ -65,6 +65,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     _copy_files(files.path, draft)
     if metadata is not None:
         write_model_metadata(draft, replace(metadata, engine="onnx"))
+        copy_training_files(request.source, draft)
     return ()
 
 

@@ -81,6 +81,12 @@ class ExportSource:
         return self.metadata.phi if self.metadata else "no"
 
     @property
+    def is_demonstration(self) -> bool:
+        """Whether it was trained as a demonstration; earlier versions kept the command only."""
+        command = str(self.training.get("command", "")).split()
+        return bool(self.training.get("demonstration", "--demonstration" in command))
+
+    @property
     def base(self) -> str:
         """The model that its training started from, or the model itself."""
         if self.metadata and self.metadata.base:

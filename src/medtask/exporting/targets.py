@@ -16,6 +16,7 @@ from medtask.exporting.source import ExportSource
 from medtask.tasks.task import Task
 
 TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow", "onnx", "hub"]
+IdentityFact = Literal["", "weights", "file", "contract"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class ExportTarget:
         default_quantization: A key of ``bounds``.
         suffix: The suffix of the file that is written; "" for a target that writes a folder.
         is_sent: Whether the export leaves this machine.
+        identity_fact: The fact by which engines identify the exported files, which then keep the
+            calibrations of the model; "" for a target that does not keep them.
     """
 
     name: TargetName
@@ -85,6 +88,7 @@ class ExportTarget:
     default_quantization: str = ""
     suffix: str = ""
     is_sent: bool = False
+    identity_fact: IdentityFact = ""
 
     def import_writer(self) -> ExportWriter:
         return cast("ExportWriter", import_module(self.module))
@@ -137,6 +141,7 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             "medtask.exporting.merged",
             frozenset({"hf"}),
             {"": _EXACT},
+            identity_fact="weights",
         ),
         ExportTarget(
             "gguf",
@@ -146,6 +151,7 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             _GGUF_BOUNDS,
             default_quantization="q4_k_m",
             suffix=".gguf",
+            identity_fact="file",
         ),
         ExportTarget(
             "ollama",
@@ -177,6 +183,7 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"encoder"}),
             {"f32": _EXACT, "q8": _QUANTIZED},
             default_quantization="f32",
+            identity_fact="contract",
         ),
         ExportTarget(
             "hub",

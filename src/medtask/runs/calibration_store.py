@@ -40,6 +40,8 @@ class SavedCalibration:
         run: The answers that it was fitted on.
         fitted: When it was fitted.
         rows: The fingerprints of the rows that it was fitted on; None in files of older versions.
+        carried: Whether it was fitted on the model before its export; ``model`` then has the hash
+            of the exported files only.
     """
 
     calibration: Calibration
@@ -49,6 +51,7 @@ class SavedCalibration:
     run: str
     fitted: str
     rows: RowFingerprints | None = None
+    carried: bool = False
 
     def to_manifest(self) -> dict[str, Any]:
         """The entries of a run's manifest about this calibration."""
@@ -83,18 +86,27 @@ def locate_calibration_file(task: Task) -> Path | None:
     return task.source.parent / CALIBRATION_FILE if task.source else None
 
 
+def locate_model_calibration(model: Path) -> Path:
+    """The file of the calibrations that belong to a model's folder or file."""
+    if model.is_dir():
+        return model / CALIBRATION_FILE
+    return model.with_name(f"{model.name}.{CALIBRATION_FILE}")
+
+
+def write_calibrations(path: Path, calibrations: Sequence[SavedCalibration]) -> None:
+    """Write a file of calibrations (mode 0600)."""
+    document = {"format": FORMAT, "calibrations": [_write_entry(one) for one in calibrations]}
+    replace_text(path, json.dumps(document, indent=2) + "\n")
+
+
 def save_calibration(path: Path, saved: SavedCalibration) -> None:
     """Add a calibration to a file, or replace that of the same task and model (mode 0600)."""
     other_calibrations = [
         other
-        for other in _read_file(path)
+        for other in read_calibrations(path)
         if (other.task, other.model) != (saved.task, saved.model)
     ]
-    document = {
-        "format": FORMAT,
-        "calibrations": [_write_entry(other) for other in (*other_calibrations, saved)],
-    }
-    replace_text(path, json.dumps(document, indent=2) + "\n")
+    write_calibrations(path, [*other_calibrations, saved])
 
 
 def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibration | None, str]:
@@ -104,9 +116,10 @@ def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibra
     Returns None and a note if the task's file holds only calibrations for other models or tasks.
     """
     path = locate_calibration_file(task)
-    candidates = _read_file(path) if path else []
-    folder = Path(model.get("model.model", ""))
-    trained = _read_file(folder / CALIBRATION_FILE) if folder.is_dir() else []
+    candidates = read_calibrations(path) if path else []
+    location = Path(model.get("model.model") or ".").expanduser()
+    model_file = locate_model_calibration(location)
+    trained = read_calibrations(model_file)
     from_training = _find_match(trained, task, model)
     match = _find_match(candidates, task, model)
     if match and from_training and not match.calibration.thresholds:
@@ -120,7 +133,7 @@ def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibra
         if any(one.task == task.fingerprint for one in (*candidates, *trained))
         else "of the task as it was before"
     )
-    file = path if candidates else folder / CALIBRATION_FILE
+    file = path if candidates else model_file
     return None, f"{file} holds calibrations {why}: probabilities are the model's own"
 
 
@@ -153,12 +166,17 @@ def _find_match(
         (
             candidate
             for candidate in candidates
-            if candidate.task == task.fingerprint
-            and not list_changed_facts(
-                _select_identifying_facts(candidate.model), _select_identifying_facts(model)
-            )
+            if candidate.task == task.fingerprint and _is_of_model(candidate, model)
         ),
         None,
+    )
+
+
+def _is_of_model(saved: SavedCalibration, model: Mapping[str, str]) -> bool:
+    if saved.carried:
+        return saved.model.items() <= model.items()
+    return not list_changed_facts(
+        _select_identifying_facts(saved.model), _select_identifying_facts(model)
     )
 
 
@@ -193,7 +211,8 @@ def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> An
     return decided if calibration.calibrated else replace(decided, uncalibrated=None)
 
 
-def _read_file(path: Path) -> list[SavedCalibration]:
+def read_calibrations(path: Path) -> list[SavedCalibration]:
+    """The calibrations in a file; none if there is no file. Raises InputError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
@@ -214,7 +233,11 @@ def _read_entry(entry: Mapping[str, Any]) -> SavedCalibration:
     facts = {name: str(entry[name]) for name in ("task", "title", "run", "fitted")}
     rows = parse_fingerprints(entry["rows"]) if entry.get("rows") else None
     return SavedCalibration(
-        parse_calibration(entry["calibration"]), model=dict(entry["model"]), rows=rows, **facts
+        parse_calibration(entry["calibration"]),
+        model=dict(entry["model"]),
+        rows=rows,
+        carried=bool(entry.get("carried")),
+        **facts,
     )
 
 
@@ -227,4 +250,5 @@ def _write_entry(saved: SavedCalibration) -> dict[str, Any]:
         "fitted": saved.fitted,
     }
     rows = {"rows": saved.rows.to_json()} if saved.rows else {}
-    return {**facts, **rows, "calibration": saved.calibration.to_json()}
+    carried = {"carried": True} if saved.carried else {}
+    return {**facts, **rows, **carried, "calibration": saved.calibration.to_json()}

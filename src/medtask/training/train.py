@@ -286,6 +286,7 @@ def _run_training(
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "begun": get_timestamp(),
         "identity": training.identity,
+        "demonstration": training.demonstration,
         "recipe": training.recipe.to_json(),
         "tasks": [task_to_dict(data.task) for data in training.training_data],
         "seconds": before.get("seconds", 0.0) if before else 0.0,
