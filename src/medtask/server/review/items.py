@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +16,12 @@ from medtask.records import (
     AnsweredRow,
     Option,
     Record,
-    Status,
     Value,
     comparable_value,
 )
 from medtask.server.review.settings import QueueSettings, RowQuery
-from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import render_text
-from medtask.tasks.rows import read_records
 from medtask.tasks.task import Task
 
 _CONTENT_KEY = tuple[str, tuple[str, ...]]
@@ -58,18 +55,6 @@ class DraftedItems:
     clusters: Sequence[int]
     without_text: int
     unmatched: int
-
-
-def iterate_unanswered(task: Task, table: Table) -> Iterator[AnsweredRow]:
-    """Yield the rows of a table that no model has answered."""
-    for number, record in enumerate(read_records(task, table), 1):
-        yield AnsweredRow(
-            number,
-            Answer(record.id, Status.OK),
-            gold=record.gold,
-            group=record.group,
-            fields=record.fields,
-        )
 
 
 def draft_items(task: Task, rows: Iterable[AnsweredRow], settings: QueueSettings) -> DraftedItems:

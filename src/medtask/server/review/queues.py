@@ -25,7 +25,6 @@ from medtask.server.review.items import (
 from medtask.server.review.settings import QueueSettings
 from medtask.server.review.tables import ReviewItem, ReviewQueue, ReviewRow
 from medtask.tables.cell_values import is_missing, to_cell_value
-from medtask.tables.table import Table
 from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.serialization import task_from_dict, task_to_dict
@@ -39,7 +38,7 @@ class QueueSource:
     """The rows that a queue is made from.
 
     Attributes:
-        name: The name of the run or data set.
+        name: The name of the run.
         task: The task; it names columns as ``columns`` does.
         columns: The columns of the input table.
         rows: The rows, with the model's answers if there are some.
@@ -70,11 +69,6 @@ def make_run_source(answers: AnswerTable, run_id: int | None = None) -> QueueSou
     columns = tuple(answers.source_columns.values())
     name = answers.name if run_id is None else f"run {run_id}"
     return QueueSource(name, restored, columns, answers.rows(), run_id)
-
-
-def make_table_source(task: Task, table: Table, rows: Iterable[AnsweredRow]) -> QueueSource:
-    """The rows of a table that no model has answered."""
-    return QueueSource(str(table.source), task, tuple(table.columns), rows)
 
 
 def draft_queue(source: QueueSource, settings: QueueSettings) -> DraftedItems:

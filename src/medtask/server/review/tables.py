@@ -44,7 +44,7 @@ def _make_json_column() -> Any:
 
 
 class ReviewQueue(Base):
-    """Rows of one run or data set that people read.
+    """Rows of one run that people read.
 
     ``task`` is the question as `task_to_dict` returns it, ``settings`` a `QueueSettings` as JSON.
     """

@@ -79,6 +79,7 @@ async function fetchItems() {
   items.push(...added);
   if (wasEmpty) showItem();
   showState();
+  showLeft();
 }
 
 function readDraft(item) {
