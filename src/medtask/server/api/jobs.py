@@ -135,7 +135,7 @@ def cancel_job(
     return describe_job(job)
 
 
-def _require_job(session: ReadSession, job_id: ResourceId) -> None:
+def _require_job(user: Viewer, session: ReadSession, job_id: ResourceId) -> None:
     """A missing job is a problem before the first event is sent."""
     get_row(session, Job, job_id, "job")
 
