@@ -37,6 +37,7 @@ def test_a_merged_model_is_the_same_in_mlx(adapter: Path, tmp_path: Path) -> Non
     assert done.parity is not None
     assert done.parity.agreement == 1
     assert done.parity.mean_kl < 1e-4
+    assert f"--model mlx:{done.path}" in done.notes[0]
     assert verify_export(done.path) == []
     assert not list(tmp_path.glob(".*"))
 

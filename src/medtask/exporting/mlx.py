@@ -44,7 +44,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     for path in converted.iterdir():
         path.replace(draft / path.name)
     converted.rmdir()
-    return (f"on Apple silicon: --model mlx:PATH, or mlx_lm.generate --model {request.name}",)
+    return ()
 
 
 def check(request: ExportRequest, draft: Path) -> list[str]:
@@ -69,8 +69,8 @@ def open_exported(draft: Path) -> Engine:
 
 
 def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:
-    """See `ExportWriter.finish`: there is nothing to do."""
-    return ()
+    """See `ExportWriter.finish`."""
+    return (f"on Apple silicon: --model mlx:{path}, or mlx_lm.generate --model {path}",)
 
 
 def _write_source(model: CausalModel, folder: Path) -> None:
