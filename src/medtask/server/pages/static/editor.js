@@ -40,7 +40,7 @@ editor.addEventListener("keydown", (event) => {
     editor.setRangeText("\n" + indent, editor.selectionStart, editor.selectionEnd, "end");
     editor.dispatchEvent(new Event("input", { bubbles: true }));
   }
-  if (event.key === "s" && (event.ctrlKey || event.metaKey)) {
+  if (event.key.toLowerCase() === "s" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     editor.form.requestSubmit();
   }
