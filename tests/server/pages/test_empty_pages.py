@@ -27,6 +27,12 @@ def test_an_empty_page_says_what_to_do(browser: Browser, path: str, words: str, 
     assert page.locator("main").get_by_role("link", name=link).first.is_visible()
 
 
+def test_an_empty_list_of_data_sets_names_what_a_table_needs(browser: Browser) -> None:
+    for role in (Role.VIEWER, Role.TRAINER):
+        page = browser.open("/datasets", role)
+        assert page.get_by_text("No data set yet").is_visible()
+
+
 def test_a_viewer_is_not_offered_what_is_refused(browser: Browser) -> None:
     page = browser.open("/tasks", Role.VIEWER)
     assert page.locator("main a").count() == 0
