@@ -56,6 +56,7 @@ def test_the_repository_is_private_and_has_the_card_and_the_hashes(
     assert set(hub.files) == sent
     for name, content in hub.files.items():
         assert content == (done.path / name).read_bytes()
+    assert "pipeline_tag: text-classification" in hub.files["README.md"].decode()
     assert not {"training_rows.json", "training.json", "calibration.json"} & hub.files.keys()
 
 

@@ -15,6 +15,7 @@ from medtask.display import format_path
 from medtask.engines.files.weights import hash_model_files, hash_weights
 from medtask.engines.load_options import Dtype
 from medtask.engines.registry import choose_engine, is_installed, load_model
+from medtask.engines.specs import find_engine
 from medtask.errors import EngineError, UsageError
 from medtask.exporting.carried_calibration import find_calibrations, write_carried
 from medtask.exporting.drafts import open_draft
@@ -263,6 +264,7 @@ def _build_manifest(
             "model": source.name,
             "base": source.base,
             "license": source.license,
+            "family": find_engine(source.engine).traits.family,
             **({"hub": hub_id} if (hub_id := find_hub_id(source.base)) else {}),
             **hashes,
         },

@@ -38,10 +38,11 @@ def write_export_card(manifest: ExportManifest, name: str, description: str) -> 
 def _write_front_matter(manifest: ExportManifest) -> str:
     from huggingface_hub import ModelCardData
 
+    is_language_model = manifest.source.get("family", "language") == "language"
     front = ModelCardData(
         base_model=manifest.source.get("hub") or None,
         license=manifest.source.get("license") or "other",
-        pipeline_tag="text-classification" if manifest.target == "onnx" else "text-generation",
+        pipeline_tag="text-generation" if is_language_model else "text-classification",
         tags=["medtask", "medical", manifest.target, *filter(None, [manifest.quantization])],
     )
     return f"---\n{front.to_yaml(line_break=chr(10))}\n---\n"
