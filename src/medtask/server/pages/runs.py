@@ -96,7 +96,9 @@ def show_run(request: Request, session: ReadSession, user: Viewer, run_id: Resou
         ],
         "result": _describe_result(row.result),
         "metrics": [
-            (get_metric_title(name), value) for name, value in view.metrics.items() if value
+            (get_metric_title(name), value)
+            for name, value in view.metrics.items()
+            if value and "value" in value
         ],
         "has_report": (folder / REPORT_FILE).is_file(),
         "files": [
