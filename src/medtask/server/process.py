@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -36,6 +37,7 @@ def serve_forever(settings: ServerSettings, on_ready: Callable[[str, str | None]
     check_settings(settings)
     os.umask(0o077)
     extend_shutdown(_SHUTDOWN_LIMIT_S)
+    logging.getLogger("uvicorn.error").addFilter(_is_without_error)
     with _listen(settings) as listener:
         database = open_database(settings)
         try:
@@ -70,6 +72,11 @@ def _configure(settings: ServerSettings, app: object) -> uvicorn.Config:
         timeout_keep_alive=20,
         timeout_graceful_shutdown=_GRACE_S,
     )
+
+
+def _is_without_error(record: logging.LogRecord) -> bool:
+    # The handler of unexpected errors has logged the place; a message may contain a record's text.
+    return record.exc_info is None
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
