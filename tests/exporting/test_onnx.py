@@ -196,6 +196,12 @@ def test_classifiers_of_other_architectures_give_the_same_probabilities(
     model = t.AutoModelForSequenceClassification.from_config(config)
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    done = export(tmp_path / "model", to="onnx", out=tmp_path / "onnx", rows=16)
+    done = export(
+        tmp_path / "model",
+        to="onnx",
+        out=tmp_path / "onnx",
+        task=make_task(tmp_path / "task"),
+        table=[{"text": text} for text in [*TEXTS, *NEW_TEXTS]],
+    )
     assert done.parity is not None
     assert done.parity.mean_kl < 1e-8
