@@ -24,7 +24,10 @@ def purge(
     db: DatabaseUrl = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove an object of the server, with its files, reviews and what the database keeps of it."""
+    """Remove an object of the server and all that is kept of it.
+
+    Its files and reviews, and what the file of the database keeps of removed rows.
+    """
     require_server_packages()
     from medtask.server.purge import PURGEABLE, purge
     from medtask.server.settings import ServerSettings

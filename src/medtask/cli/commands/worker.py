@@ -26,7 +26,7 @@ def worker(
         bool, typer.Option("--allow-remote", help="Allow models on other machines.")
     ] = False,
 ) -> None:
-    """Run the jobs of a server that has the same data folder and database."""
+    """Run jobs of a server on the same data folder and database."""
     require_server_packages()
     import os
     import threading
