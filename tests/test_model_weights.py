@@ -136,7 +136,8 @@ def test_loading_twice_gives_equal_numbers(tmp_path: Path, family: str) -> None:
         (scores,) = engine.score([PROMPT])
         found.append(np.array(scores.branches[0].logprobs))  # type: ignore[union-attr]
         engine.close()
-    assert (found[0] == found[1]).all()
+    # The last digits of a product can depend on where its operands lie in memory.
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["Bert", "Roberta", "Electra", "DistilBert"])

@@ -151,7 +151,8 @@ def export(
         manifest = _build_manifest(
             request, target, parity, forced=bool(parity and not parity.passed)
         ).model_copy(update={"calibrations": len(calibrations)})
-        _publish(draft, path, _add_hashes(manifest, draft, path.name), target)
+        manifest = _add_hashes(manifest, draft, path.name)
+        _publish(draft, path, manifest, target)
     notes += writer.finish(request, path)
     return ExportedModel(path, manifest, parity, notes)
 

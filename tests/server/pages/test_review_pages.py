@@ -154,9 +154,7 @@ def test_a_response_that_is_lost_after_the_commit_saves_once(browser, create):
 
     page.route("**/decisions", lose_first_response)
     page.keyboard.press("1")
-    page.wait_for_function(
-        "document.querySelector('[data-place=state]').dataset.state == 'offline'"
-    )
+    page.locator("[data-place=state][data-state=offline]").wait_for()
     wait_until_saved(page)
     assert lost == [200]
     assert [one["version"] for one in read_decisions(page, queue)] == [1]
