@@ -1,4 +1,4 @@
-"""`medtask worker`: runs the jobs of a server, in a process or on a machine of its own."""
+"""`medtask worker`: runs the jobs of a server, in a separate process, also on another machine."""
 
 from __future__ import annotations
 

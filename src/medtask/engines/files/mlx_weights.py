@@ -8,13 +8,12 @@ import importlib.util
 import io
 import json
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from medtask.engines.files.model_files import ModelFiles, read_model_json
-from medtask.engines.files.weights import hash_weights
-from medtask.errors import MissingExtra, StorageError
+from medtask.engines.files.weights import hash_weights, make_unpacking_folder
+from medtask.errors import MissingExtra
 
 _MARKER = "unpacked.json"
 
@@ -57,14 +56,7 @@ def dequantize_mlx(folder: Path) -> Path:
     cached = models / f"{folder.resolve().name}-{key}"
     if (cached / _MARKER).is_file():
         return cached
-    try:
-        models.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
-    except OSError as error:
-        raise StorageError(
-            f"{models} cannot be written ({error.strerror})",
-            fix="set XDG_CACHE_HOME to a folder with room",
-        ) from None
+    temporary = make_unpacking_folder(models)
     try:
         _convert(folder, temporary / "model")
         (temporary / "model").rename(cached)

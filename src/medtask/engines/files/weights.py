@@ -78,6 +78,22 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def make_unpacking_folder(models: Path) -> Path:
+    """Create a temporary folder in the cache of unpacked models.
+
+    Raises:
+        StorageError: The cache cannot be written.
+    """
+    try:
+        models.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
+    except OSError as error:
+        raise StorageError(
+            f"{models} cannot be written ({error.strerror})",
+            fix="set XDG_CACHE_HOME to a folder with room",
+        ) from None
+
+
 def dequantize_gguf(path: Path) -> tuple[Path, str]:
     """Dequantise a GGUF file; returns a cached folder with the model in safetensors and its
     tokenizer, and the file's SHA-256.
@@ -97,14 +113,7 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
     if marker.is_file():
         return cached_folder, str(read_model_json(marker)["sha256"])
     sha256 = hash_file(path)
-    try:
-        models.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary_folder = Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
-    except OSError as error:
-        raise StorageError(
-            f"{models} cannot be written ({error.strerror})",
-            fix="set XDG_CACHE_HOME to a folder with room",
-        ) from None
+    temporary_folder = make_unpacking_folder(models)
     try:
         _convert_gguf(path, temporary_folder)
         (temporary_folder / "unpacked.json").write_text(

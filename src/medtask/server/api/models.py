@@ -120,7 +120,7 @@ class ModelDetails(ModelView):
 
 @router.post("", status_code=201)
 def create_model(request: Request, user: Trainer, new: NewModel) -> ModelView:
-    """Create a model from a base, a task and a data set. Training is a request of its own."""
+    """Create a model from a base, a task and a data set. Another request trains it."""
     kind = _choose_type(new)
     bases = new.base if isinstance(new.base, list) else [new.base or kind.base]
     for base in bases:

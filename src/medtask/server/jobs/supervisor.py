@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs leased jobs, one after the other, each in a process of its own.
+    """Runs leased jobs, one after the other, each in a new process.
 
     Attributes:
         queue: The queue of the worker.

@@ -103,7 +103,7 @@ def run_mlx_loop(loop: MlxLoop) -> int:
         grad_accumulation_steps=loop.parts,
     )
     try:
-        # mlx-lm prints a table of its own.
+        # mlx-lm prints another table.
         with (
             _use_layer_call(loop.model, keeper.layer_call),
             _without_compilation_on_cpu(),
