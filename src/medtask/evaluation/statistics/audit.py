@@ -9,7 +9,7 @@ is unbiased for any answers; its width depends on their quality.
 Intervals hold for this table, not for similar tables. Normal intervals fail with few errors,
 because a stratum without an observed error has no variance. Here variances are shrunk towards the
 pooled variance by one event, and the interval is Wilson's for the effective number of rows (Korn
-and Graubard 1998). docs/guarantees.md has measurements.
+and Graubard 1998). docs/explanation/guarantees.md has measurements.
 """
 
 from __future__ import annotations
