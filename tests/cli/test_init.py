@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -70,3 +71,14 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(
     outcome = medtask("init", "procedures.csv/purpose", "--from", "procedures.csv")
     assert outcome.code == 7
     assert "procedures.csv/purpose/task.yaml cannot be written" in outcome.err
+
+
+def test_the_first_line_names_a_schema_beside_the_task_file(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    medtask("init", "purpose", "--from", "procedures.csv")
+    first = Path("purpose/task.yaml").read_text().partition("\n")[0]
+    assert first == "# yaml-language-server: $schema=task.schema.json"
+    schema = json.loads(Path("purpose/task.schema.json").read_text())
+    assert json.loads(medtask("data", "schema").out) == schema
+    assert "instruction" in schema["required"]

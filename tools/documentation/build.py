@@ -31,11 +31,11 @@ _LOADED = re.compile(
 
 def write_source() -> None:
     """Write all pages as Markdown."""
-    from documentation.project_pages import read_project_pages
+    from documentation.generated_pages import write_generated_pages
 
     shutil.rmtree(SOURCE, ignore_errors=True)
     shutil.copytree(ROOT / "docs", SOURCE)
-    for path, text in read_project_pages().items():
+    for path, text in write_generated_pages().items():
         file = SOURCE / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")

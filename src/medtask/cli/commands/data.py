@@ -1,4 +1,4 @@
-"""`medtask data`: prepare rows with gold for other trainers."""
+"""`medtask data`: prepare rows with gold for other trainers, and the schema of task files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,24 @@ if TYPE_CHECKING:
     from medtask.training.training_data import TrainingData
 
 data = typer.Typer(
-    name="data", help="Prepare training data.", no_args_is_help=True, rich_markup_mode=None
+    name="data",
+    help="Prepare training data; the schema of task files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 @data.callback()
 def _data_callback() -> None:
-    """Prepare training data."""
+    """Prepare training data; the schema of task files."""
+
+
+@data.command()
+def schema() -> None:
+    """Print the JSON Schema of task files, for editors."""
+    from medtask.tasks.json_schema import build_task_schema
+
+    show.print_json(build_task_schema())
 
 
 @data.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from medtask.cli.table_options import add_read_options, format_read_options
 from medtask.errors import UsageError
 from medtask.tables.read_options import ReadOptions
 
+SCHEMA_FILE = "task.schema.json"  # beside the task file: editors need no network
 _SAMPLE_ROWS = 200  # rows that are read to guess the text column and the id column
 
 
@@ -52,10 +54,19 @@ def init(
         data=os.path.relpath(table, folder),
     )
     _write_task_file(file, draft)
+    _write_schema(folder / SCHEMA_FILE)
     show.print_line(
         f"Wrote {file} - fill in the labels, then: medtask check {folder}"
         f"{format_read_options(read_options)}"
     )
+
+
+def _write_schema(file: Path) -> None:
+    """Write the schema that the first line of the task file names, for editors."""
+    from medtask.atomic_files import replace_text
+    from medtask.tasks.json_schema import build_task_schema
+
+    replace_text(file, json.dumps(build_task_schema(), indent=1, ensure_ascii=False) + "\n")
 
 
 def _write_task_file(file: Path, text: str) -> None:
@@ -65,4 +76,4 @@ def _write_task_file(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise make_storage_error(file, error) from error
-    replace_text(file, text)
+    replace_text(file, f"# yaml-language-server: $schema={SCHEMA_FILE}\n{text}")

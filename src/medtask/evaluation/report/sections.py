@@ -33,7 +33,7 @@ from medtask.evaluation.presentation.plots import (
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.records import Status
 
-_STATUS_DESCRIPTIONS = {
+STATUS_DESCRIPTIONS = {
     Status.OK: "has an answer",
     Status.REVIEW: "has an answer, but a person should look at it",
     Status.ABSTAINED: "the model chose the task’s abstention",
@@ -164,7 +164,7 @@ def build_status_table(summary: RunSummary) -> dict[str, Any]:
             "word": STATUS_NAMES[status],
             "rows": n,
             "share": n / summary.rows,
-            "meaning": _STATUS_DESCRIPTIONS[status],
+            "meaning": STATUS_DESCRIPTIONS[status],
         }
         for status, n in summary.statuses.items()
     ]

@@ -14,6 +14,7 @@ from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import COUNT, ConfigModel, OptionalText
+from medtask.tasks.key_reference import NAMES, KeyDescription
 from medtask.tasks.kinds.base import RowExtras, TaskKind
 from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.task import FreeText
@@ -41,11 +42,30 @@ class FreeTextConfig(ConfigModel):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="a whole number, 0 or more")] = 0
 
 
+_KEYS: Mapping[str, KeyDescription] = {
+    "max_tokens": KeyDescription("The maximum number of tokens.", "max_tokens: 256"),
+    "stop": KeyDescription("Texts that end the answer.", 'stop: ["\\n\\n"]', NAMES),
+    "sections": KeyDescription(
+        "Parts that are written in this order; the last one is the answer. `true` stands for "
+        "analysis and answer.",
+        "sections: [analysis, answer]",
+        {"anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]},
+    ),
+    "context": KeyDescription("A column that is shown before the question.", "context: letter"),
+    "temperature": KeyDescription(
+        "0 always writes the likeliest token; a higher number samples.", "temperature: 0.7"
+    ),
+    "top_p": KeyDescription("The share of likely tokens that sampling uses.", "top_p: 0.9"),
+    "seed": KeyDescription("The seed of sampling.", "seed: 1"),
+}
+
+
 class AnswerKind(TaskKind[FreeText]):
     """Free text without branches: the model writes section by section."""
 
     config_type = FreeTextConfig
     spec_type = FreeText
+    key_descriptions = _KEYS
     columns_key = "context"
     columns_use = "context names"
 

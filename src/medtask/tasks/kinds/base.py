@@ -14,6 +14,7 @@ from medtask.tables.cell_values import read_cell
 from medtask.tables.missing import MISSING_WORDS, MissingText
 from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import ConfigModel
+from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import AnswerSpec, Task
 
@@ -47,12 +48,14 @@ class TaskKind(Generic[SpecT]):
     Attributes:
         config_type: The keys of ``answer:``.
         spec_type: The class of the specification that is read from them.
+        key_descriptions: What these keys mean, for the JSON Schema and the documentation.
         columns_key: The key of ``answer:`` that names further columns.
         columns_use: The purpose of such a column, as completed after "which" in a fault.
     """
 
     config_type: ClassVar[type[ConfigModel]]
     spec_type: ClassVar[type[AnswerSpec]]
+    key_descriptions: ClassVar[Mapping[str, KeyDescription]]
     columns_key: ClassVar[str] = ""
     columns_use: ClassVar[str] = ""
 

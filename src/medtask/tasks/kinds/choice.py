@@ -12,6 +12,7 @@ from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.answer_form import AnswerChoice, AnswerForm
 from medtask.tasks.config import BOOLEAN, ConfigModel, NullAsNone
+from medtask.tasks.key_reference import KeyDescription, Schema
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, RowExtras, TaskKind, WrittenName
 from medtask.tasks.kinds.labels import YES_NO, ask_for_each, write_yes_no_lines
 from medtask.tasks.option_gold import (
@@ -36,11 +37,43 @@ class MultipleChoiceConfig(ConfigModel):
     gold_is: Annotated[GoldForm | None, NullAsNone] = None
 
 
+_COLUMNS: Schema = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+}
+_KEYS: Mapping[str, KeyDescription] = {
+    "options": KeyDescription(
+        "One column with all options of a row, or a list of columns with one option each.",
+        "options: [option_a, option_b, option_c]",
+        _COLUMNS,
+    ),
+    "several": KeyDescription("Whether several options may be right.", "several: true"),
+    "readout": KeyDescription(
+        "Whether the model chooses a letter, or the texts of the options are scored.",
+        "readout: text",
+    ),
+    "normalise": KeyDescription(
+        "With `readout: text`: divide the log-likelihood by the length of the text.",
+        "normalise: false",
+    ),
+    "debias": KeyDescription(
+        "`permute` averages the probabilities over orders of the options.", "debias: permute"
+    ),
+    "at_least_one": KeyDescription(
+        "With `several`: whether every row gets at least one option. Default: true.",
+        "at_least_one: false",
+    ),
+    "gold_is": KeyDescription(
+        "What the gold column holds. Default: what fits the whole column.", "gold_is: letter"
+    ),
+}
+
+
 class ChoiceKind(TaskKind[MultipleChoice]):
     """Branches over the letters or the texts of a row's options."""
 
     config_type = MultipleChoiceConfig
     spec_type = MultipleChoice
+    key_descriptions = _KEYS
     columns_key = "options"
     columns_use = "holds options"
 

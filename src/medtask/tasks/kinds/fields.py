@@ -17,6 +17,7 @@ from medtask.tasks.config import COUNT, ConfigModel
 from medtask.tasks.containers import parse_container
 from medtask.tasks.field_schema import read_fields
 from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value, format_json
+from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, TaskKind
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import Fields, ScoredField
@@ -31,11 +32,22 @@ class FieldsConfig(ConfigModel):
     max_tokens: Annotated[int, COUNT] = 512
 
 
+_KEYS: Mapping[str, KeyDescription] = {
+    "schema": KeyDescription(
+        "A JSON schema, or the path of one. Further keywords: `unit`, `nullable`, `quote`.",
+        "schema: {type: object, properties: {stage: {enum: [I, II, III]}}}",
+        {"type": ["object", "string"]},
+    ),
+    "max_tokens": KeyDescription("The maximum number of tokens.", "max_tokens: 512"),
+}
+
+
 class FieldsKind(TaskKind[Fields]):
     """No initial branches: they depend on the generated object."""
 
     config_type = FieldsConfig
     spec_type = Fields
+    key_descriptions = _KEYS
 
     @classmethod
     def read_spec(

@@ -14,6 +14,7 @@ from medtask.tables.cell_values import read_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.answer_form import AnswerChoice, AnswerForm
 from medtask.tasks.config import ConfigModel
+from medtask.tasks.key_reference import NAME, KeyDescription, Schema
 from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.label_definitions import assign_verbalizers
 from medtask.tasks.reader import TaskReader
@@ -29,11 +30,45 @@ class SingleLabelConfig(ConfigModel):
     readout: Literal["name", "code"] = "name"
 
 
+_DEFINITION: Schema = {"type": ["string", "number", "boolean", "null"]}
+LABEL_KEYS: Mapping[str, KeyDescription] = {
+    "labels": KeyDescription(
+        "The allowed answers: names with definitions, or a list of names.",
+        "labels: {curative: removes the tumour with intent to cure}",
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": _DEFINITION,
+                },
+                {"type": "array", "items": NAME, "minItems": 1},
+            ]
+        },
+    ),
+    "abstain": KeyDescription(
+        "An answer that leaves the row without a value: a name, or a name with its definition.",
+        "abstain: not enough information",
+        {
+            "anyOf": [
+                NAME,
+                {"type": "object", "maxProperties": 1, "additionalProperties": _DEFINITION},
+            ]
+        },
+    ),
+    "readout": KeyDescription(
+        "Whether the model chooses among the names of the labels or among short codes.",
+        "readout: code",
+    ),
+}
+
+
 class LabelKind(TaskKind[SingleLabel]):
     """One branch, whose candidates are the labels."""
 
     config_type = SingleLabelConfig
     spec_type = SingleLabel
+    key_descriptions = LABEL_KEYS
 
     @classmethod
     def read_spec(

@@ -15,8 +15,10 @@ from medtask.tables.missing import MissingText
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import BOOLEAN, COUNT, ConfigModel, NullAsNone
+from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.kinds.base import TaskKind, WrittenName
 from medtask.tasks.kinds.label import (
+    LABEL_KEYS,
     describe_label,
     describe_unknown_label,
     find_unknown_labels,
@@ -44,11 +46,31 @@ class MultiLabelConfig(ConfigModel):
     blank_gold: Literal["unlabelled", "none"] = "unlabelled"
 
 
+_KEYS: Mapping[str, KeyDescription] = {
+    "labels": LABEL_KEYS["labels"],
+    "at_least_one": KeyDescription(
+        "Whether every row gets at least one label.", "at_least_one: true"
+    ),
+    "at_most": KeyDescription("The maximum number of labels of a row.", "at_most: 3"),
+    "thresholds": KeyDescription(
+        "The probability from which a label applies: a number, one for each label, "
+        "`{fit: f1}`, or `{fit: recall, floor: 0.95}`. Default: 0.5.",
+        "thresholds: {fit: f1}",
+        {"type": ["number", "object"]},
+    ),
+    "blank_gold": KeyDescription(
+        "Whether a blank cell of gold says nothing, or that no label applies.",
+        "blank_gold: none",
+    ),
+}
+
+
 class LabelsKind(TaskKind[MultiLabel]):
     """One branch for each label, whose candidates are yes and no."""
 
     config_type = MultiLabelConfig
     spec_type = MultiLabel
+    key_descriptions = _KEYS
 
     @classmethod
     def read_spec(
