@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import re
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from medtask.display import quote, quote_names, suggest
-from medtask.errors import TableError
-from medtask.tables.excel_formats import list_shown_numbers, read_zero_formats
+from medtask.tables.binary_files import inspect_file
 from medtask.tables.header import (
     SAMPLE_ROWS,
     Header,
@@ -28,27 +23,14 @@ from medtask.tables.header import (
 )
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
+from medtask.tables.workbook_check import WORKBOOK, list_visible_sheets, open_workbook
+from medtask.tables.workbook_xml import SheetFacts
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
-MAX_UNPACKED_BYTES = 200 * 2**20
-"""Maximum size of an unpacked workbook."""
-
-# container format of encrypted workbooks and of old .xls files
-_OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+_CHECK = "medtask.tables.workbook_check"
 _MAX_EXACT_INTEGER = 2**53
-_SHEET_ELEMENT = re.compile(rb'<(?:\w+:)?sheet [^>]*:id="([^"]+)"')
-_RELATION_ELEMENT = re.compile(rb"<(?:\w+:)?Relationship [^>]*>")
-_ATTRIBUTE = re.compile(rb'(\w+)="([^"]*)"')
-_ERROR_CELL = re.compile(rb'<(?:\w+:)?c [^>]*\bt="e"')
-_FORMULA_MARKS = (b"<f>", b"<f ", b":f>", b":f ")
-_FORMULA_WITHOUT_VALUE = re.compile(
-    # a formula that gave "" has t="str"
-    rb'<(?:\w+:)?c (?![^>]*\bt="str")[^>]*\br="([A-Z]+\d+)"[^>]*>\s*'
-    rb"<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*"
-    rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +58,12 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
     The header is the named row, or the first one that is not empty. Whole numbers become int, dates
     ISO strings, cells with an Excel error None.
     """
-    _check_archive(path)
-    with _open_workbook(path) as workbook:
+    inspected = _inspect(path, options.sheet)
+    with open_workbook(path) as workbook:
         names = workbook.sheet_names
         previews = {
             name: _preview_sheet(workbook, name, options.header_row)
-            for name in _list_visible_sheets(workbook)
+            for name in list_visible_sheets(workbook)
         }
         filled = [name for name, preview in previews.items() if preview.rows]
         name = _choose_sheet(path, names, filled, options)
@@ -97,13 +79,16 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
             f"merged areas: {preview.merged_areas:,} (in each of their rows the first cell has the "
             "value)"
         )
-    details = _read_sheet_details(path, names.index(name))
-    if details.errors:
-        notes.append(f"cells with an Excel error such as #N/A, read as missing: {details.errors:,}")
+    facts = inspected[name]
+    _check_formulas(path, facts)
+    if facts.errors:
+        notes.append(f"cells with an Excel error such as #N/A, read as missing: {facts.errors:,}")
+    shown = _ShownNumbers(facts.shown)
     columns = header.columns
 
     def rows(stats: ReadStats) -> Iterator[Row]:
-        with _open_workbook(path) as workbook:
+        _inspect(path, options.sheet)  # again if the file has changed
+        with open_workbook(path) as workbook:
             selected = workbook.get_sheet_by_name(name)
             # Rows are complete from row 1, but begin in the first column that is used.
             first_column = selected.start[1] if selected.start else 0
@@ -115,7 +100,7 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
                         raise make_unnamed_column_error(
                             header, format_place(path, number, name), place
                         )
-                yield dict(zip(columns, details.apply(number, cells, first_column), strict=False))
+                yield dict(zip(columns, shown.apply(number, cells, first_column), strict=False))
 
     return TablePart(
         columns,
@@ -126,28 +111,66 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
     )
 
 
+def _inspect(path: Path, named_sheet: str | None) -> dict[str, SheetFacts]:
+    """The facts about the sheets that can be chosen. Raises TableError for a damaged workbook."""
+    found = inspect_file(path, WORKBOOK, f"{_CHECK}:inspect_workbook", named_sheet)
+    return {name: SheetFacts(**facts) for name, facts in cast(dict[str, Any], found).items()}
+
+
+def _check_formulas(path: Path, facts: SheetFacts) -> None:
+    """Raise TableError if formulas have no stored result: their cells would be read as empty."""
+    count, first = facts.formulas
+    if count:
+        raise make_table_error(
+            path,
+            f"{count:,} formulas have no stored result (the first is in cell {first})",
+            fix="open the workbook in Excel or LibreOffice, save it there, and try again",
+        )
+
+
+class _ShownNumbers:
+    """Numbers that are shown with leading zeros or fixed letters."""
+
+    def __init__(self, shown: Iterable[tuple[int, int, str]]) -> None:
+        self._rows: dict[int, list[tuple[int, str]]] = {}
+        for row, column, text in shown:
+            self._rows.setdefault(row, []).append((column, text))
+
+    def apply(self, row: int, cells: list[object], first_column: int) -> list[object]:
+        """The cells of a row, with such numbers as they are shown."""
+        for column, text in self._rows.get(row, ()):
+            place = column - first_column
+            if 0 <= place < len(cells) and isinstance(cells[place], int):
+                cells[place] = text
+        return cells
+
+
 class _MergedCells:
-    """Merged areas below the header: a file has their value in their first row only."""
+    """Merged areas below the header: a file has their value in their first row only.
+
+    The areas of a column do not overlap. In a file that says so, a later one ends an earlier one.
+    """
 
     def __init__(self, sheet: CalamineSheet, header_row: int, first_column: int) -> None:
-        self._values: dict[int, object] = {}
-        # For each row, from 1, the places of cells in an area, and whether the area begins there.
-        self._areas: dict[int, list[tuple[int, bool]]] = {}
+        # For each row, from 1: the places of cells in which an area begins, and its last row.
+        self._begins: dict[int, list[tuple[int, int]]] = {}
+        # For each place in an area: its last row, and its value.
+        self._open: dict[int, tuple[int, object]] = {}
         for (first, column), (last, _) in sheet.merged_cell_ranges or ():
             if first >= header_row and column >= first_column:
-                for row in range(first, last + 1):
-                    place = (column - first_column, row == first)
-                    self._areas.setdefault(row + 1, []).append(place)
+                area = (column - first_column, last + 1)
+                self._begins.setdefault(first + 1, []).append(area)
 
     def fill(self, row: int, cells: list[object]) -> None:
         """Write the values of areas that began in an earlier row into a row's cells."""
-        for place, is_first in self._areas.get(row, ()):
-            if place >= len(cells):
-                continue
-            if is_first:
-                self._values[place] = cells[place]
+        for place, (last, value) in list(self._open.items()):
+            if last < row:
+                del self._open[place]
             elif cells[place] is None:
-                cells[place] = self._values.get(place)
+                cells[place] = value
+        for place, last in self._begins.get(row, ()):
+            if place < len(cells):
+                self._open[place] = (last, cells[place])
 
 
 def _choose_sheet(
@@ -187,13 +210,6 @@ def _read_sheet_header(
     return header
 
 
-def _list_visible_sheets(workbook: CalamineWorkbook) -> list[str]:
-    from python_calamine import SheetTypeEnum, SheetVisibleEnum
-
-    shown = (SheetTypeEnum.WorkSheet, SheetVisibleEnum.Visible)
-    return [sheet.name for sheet in workbook.sheets_metadata if (sheet.typ, sheet.visible) == shown]
-
-
 def _preview_sheet(workbook: CalamineWorkbook, name: str, header_row: int | None) -> _SheetPreview:
     sheet = workbook.get_sheet_by_name(name)
     filled = _iter_filled_rows(sheet, ReadStats(), (header_row or 1) - 1)
@@ -224,116 +240,3 @@ def _convert_cell(cell: object) -> object:
     if isinstance(cell, datetime.date | datetime.time):
         return cell.isoformat()
     return str(cell) if isinstance(cell, datetime.timedelta) else cell
-
-
-def _check_archive(path: Path) -> None:
-    """Raise TableError for files that are not workbooks, damaged, or too large when unpacked."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(4)
-        if head == _OLE_MAGIC:
-            problem = (
-                "the workbook is protected by a password, or an old .xls file with a new suffix"
-            )
-            raise make_table_error(
-                path, problem, fix="save it in Excel as .xlsx without a password"
-            )
-        with zipfile.ZipFile(path) as archive:
-            expanded = sum(part.file_size for part in archive.infolist())
-            if expanded > MAX_UNPACKED_BYTES:
-                problem = (
-                    f"unpacked it has {expanded >> 20:,} MB; the limit is "
-                    f"{MAX_UNPACKED_BYTES >> 20} MB"
-                )
-                raise make_table_error(path, problem, fix="save the sheet as CSV")
-            # The directory may state wrong sizes: the checksums detect that.
-            if (damaged := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(damaged)
-    except PermissionError as error:
-        raise make_table_error(
-            path, "no permission to read this file", fix="ask its owner for read access"
-        ) from error
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise _make_damaged_error(path) from error
-
-
-@contextmanager
-def _open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
-    from python_calamine import CalamineError, CalamineWorkbook
-
-    try:
-        with CalamineWorkbook.from_path(path) as workbook:
-            yield workbook
-    except (CalamineError, OSError) as error:
-        raise _make_damaged_error(path) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _SheetDetails:
-    """What the reader of workbooks does not report: error cells, and numbers as they are shown."""
-
-    errors: int
-    shown: Mapping[int, Mapping[int, str]]
-
-    def apply(self, row: int, cells: list[object], first_column: int) -> list[object]:
-        """The cells of a row, with numbers that have leading zeros or fixed letters as shown."""
-        for column, text in self.shown.get(row, {}).items():
-            place = column - first_column
-            if place < len(cells) and isinstance(cells[place], int):
-                cells[place] = text
-        return cells
-
-
-def _read_sheet_details(path: Path, index: int) -> _SheetDetails:
-    """The details of the sheet at ``index``.
-
-    Raises:
-        TableError: Formulas have no stored result; their cells would be read as empty.
-    """
-    with zipfile.ZipFile(path) as archive:
-        try:
-            relation = _SHEET_ELEMENT.findall(archive.read("xl/workbook.xml"))[index]
-            relations = (
-                dict(_ATTRIBUTE.findall(found))
-                for found in _RELATION_ELEMENT.findall(archive.read("xl/_rels/workbook.xml.rels"))
-            )
-            target = next(
-                found[b"Target"] for found in relations if found[b"Id"] == relation
-            ).decode()
-            cells = archive.read(target.lstrip("/") if target.startswith("/") else f"xl/{target}")
-        except (LookupError, StopIteration) as error:
-            raise _make_damaged_error(path) from error
-        has_styles = "xl/styles.xml" in archive.namelist()
-        formats = read_zero_formats(archive.read("xl/styles.xml")) if has_styles else {}
-    if any(mark in cells for mark in _FORMULA_MARKS) and (
-        formulas := _FORMULA_WITHOUT_VALUE.findall(cells)
-    ):
-        problem = (
-            f"{len(formulas):,} formulas have no stored result (the first is in cell "
-            f"{formulas[0].decode()})"
-        )
-        raise make_table_error(
-            path,
-            problem,
-            fix="open the workbook in Excel or LibreOffice, save it there, and try again",
-        )
-    shown: dict[int, dict[int, str]] = {}
-    for row, column, text in list_shown_numbers(cells, formats) if formats else ():
-        shown.setdefault(row, {})[column] = text
-    errors = len(_ERROR_CELL.findall(cells)) if b't="e"' in cells else 0
-    return _SheetDetails(errors, shown)
-
-
-def _make_damaged_error(path: Path) -> TableError:
-    return make_table_error(
-        path,
-        "the file is truncated, damaged, or not an XLSX workbook",
-        fix="copy or export it again",
-    )

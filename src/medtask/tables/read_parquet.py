@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtask.display import quote
+from medtask.tables.binary_files import inspect_file, make_damaged_error
 from medtask.tables.cell_values import restore_whole_number, to_cell_value
+from medtask.tables.encoding import MAX_CELL_LENGTH
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
     ReadStats,
@@ -18,7 +21,13 @@ from medtask.tables.table_part import (
     refuse_header_row,
 )
 
+if TYPE_CHECKING:
+    import polars as pl
+
+PARQUET = "a Parquet file"
 _SLICE_ROWS = 20_000
+_BUFFER_ROWS = 512
+_BUFFER_BYTES = 2**26
 
 
 def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
@@ -26,11 +35,9 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
     import polars as pl
 
     refuse_header_row(path, options)
-    with _translate_errors(path):
-        # Without these options polars interprets patterns and hive folders in the path.
-        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-        schema = frame.collect_schema()
-        height = int(frame.select(pl.len()).collect().item())
+    _inspect(path)
+    frame, height = _scan(path)
+    schema = frame.collect_schema()
     columns = collect_columns(path, schema)
     short_floats = [name for name, dtype in schema.items() if dtype == pl.Float32]
     converted = [
@@ -40,13 +47,10 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
     ]
 
     def rows(stats: ReadStats) -> Iterator[Row]:
-        for start in range(0, height, _SLICE_ROWS):
-            with _translate_errors(path):
-                # collect_batches() reads ahead and needs three times the memory.
-                part = frame.slice(start, _SLICE_ROWS).collect()
-            for row in part.with_columns(pl.col(short_floats).cast(pl.String)).iter_rows(
-                named=True
-            ):
+        _inspect(path)  # again if the file has changed
+        for part, buffer_rows in _iter_slices(path, frame, height):
+            exact = part.with_columns(pl.col(short_floats).cast(pl.String))
+            for row in exact.iter_rows(named=True, buffer_size=buffer_rows):
                 for name in short_floats:  # 0.1, not 0.10000000149011612
                     row[name] = None if row[name] is None else float(row[name])
                 for name in converted:
@@ -54,6 +58,69 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
                 yield row
 
     return TablePart(columns, ("Parquet",), rows)
+
+
+def inspect_parquet(path: str) -> int:
+    """Read all slices of a file, as `read_parquet` does, and return the number of rows."""
+    import polars as pl
+
+    frame, height = _scan(Path(path))
+    nested = [name for name, dtype in frame.collect_schema().items() if dtype.is_nested()]
+    for part, buffer_rows in _iter_slices(Path(path), frame, height):
+        for _ in part.select(pl.col(nested)).iter_rows(buffer_size=buffer_rows):
+            pass  # values with other values in them can need far more memory than their columns
+    return height
+
+
+def _inspect(path: Path) -> None:
+    inspect_file(path, PARQUET, f"{__name__}:inspect_parquet")
+
+
+def _scan(path: Path) -> tuple[pl.LazyFrame, int]:
+    """The frame of a file, not yet read, and its number of rows."""
+    import polars as pl
+
+    with _translate_errors(path):
+        # Without these options polars interprets patterns and hive folders in the path.
+        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        return frame, int(frame.select(pl.len()).collect().item())
+
+
+def _iter_slices(
+    path: Path, frame: pl.LazyFrame, height: int
+) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Frames of at most _SLICE_ROWS rows, and how many rows Python may convert at a time."""
+    for start in range(0, height, _SLICE_ROWS):
+        with _translate_errors(path):
+            # collect_batches() reads ahead and needs three times the memory.
+            part = frame.slice(start, _SLICE_ROWS).collect()
+        if part.height != min(_SLICE_ROWS, height - start):
+            raise make_damaged_error(path, PARQUET)
+        yield part, _choose_buffer_rows(path, part)
+
+
+def _choose_buffer_rows(path: Path, part: pl.DataFrame) -> int:
+    """Fewer rows if texts are long: a file stores equal texts once, Python each of them.
+
+    Raises:
+        TableError: A text is too long.
+    """
+    import polars as pl
+
+    longest = 1
+    for name, dtype in part.schema.items():
+        if dtype == pl.String or dtype == pl.Binary:
+            column = part[name]
+            sizes = column.str.len_bytes() if dtype == pl.String else column.bin.size()
+            size = int(sizes.cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
+            if size > MAX_CELL_LENGTH:
+                raise make_table_error(
+                    path,
+                    f"column {quote(name)} has a cell of more than {MAX_CELL_LENGTH:,} bytes",
+                    fix="split the text into several rows",
+                )
+            longest += size
+    return max(1, min(_BUFFER_ROWS, _BUFFER_BYTES // longest))
 
 
 def _convert_cell(path: Path, column: str, value: object) -> object:
@@ -78,8 +145,9 @@ def _translate_errors(path: Path) -> Iterator[None]:
             path, "no permission to read this file", fix="ask its owner for read access"
         ) from error
     except (PolarsError, OSError) as error:
-        raise make_table_error(
-            path,
-            "the file is truncated, damaged, or not a Parquet file",
-            fix="copy or export it again",
-        ) from error
+        raise make_damaged_error(path, PARQUET) from error
+    except BaseException as error:
+        # A panic of the library is not an Exception, and its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise make_damaged_error(path, PARQUET) from error

@@ -1,0 +1,146 @@
+"""Inspection of a workbook, in a child process: damage, size, and facts about its sheets."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtask.display import quote
+from medtask.tables.binary_files import make_damaged_error
+from medtask.tables.table_part import make_table_error
+from medtask.tables.workbook_xml import (
+    SheetFacts,
+    list_sheet_parts,
+    read_zero_formats,
+    scan_sheet,
+)
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineWorkbook
+
+MAX_UNPACKED_BYTES = 200 * 2**20
+"""Maximum size of an unpacked workbook."""
+
+MAX_AREA = 50_000_000
+"""Maximum number of cells between the first and the last cell of a sheet, also without values."""
+
+WORKBOOK = "an XLSX workbook"
+
+# container format of encrypted workbooks and of old .xls files
+_OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+
+
+def inspect_workbook(path: str, named_sheet: str | None) -> dict[str, object]:
+    """Read the visible sheets, and the named one, as the readers do.
+
+    Returns:
+        The fields of `SheetFacts`, by the name of the sheet.
+
+    Raises:
+        TableError: The file is damaged, not a workbook, or too large.
+    """
+    file = Path(path)
+    _check_archive(file)
+    with open_workbook(file) as workbook:
+        chosen = set(list_visible_sheets(workbook))
+        if named_sheet is not None and named_sheet in workbook.sheet_names:
+            chosen.add(named_sheet)
+        facts = _scan_sheets(file, workbook.sheet_names, chosen)
+        for name in chosen:
+            sheet = workbook.get_sheet_by_name(name)
+            _ = sheet.merged_cell_ranges
+            for _ in sheet.iter_rows():
+                pass
+    return {name: asdict(found) for name, found in facts.items()}
+
+
+def _scan_sheets(path: Path, names: Sequence[str], chosen: set[str]) -> dict[str, SheetFacts]:
+    facts = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            formats = read_zero_formats(archive)
+            # Not by the names in the file, which the library may decode in another way.
+            for name, part in zip(names, list_sheet_parts(archive), strict=True):
+                if name in chosen:
+                    facts[name] = scan_sheet(archive, part, formats)
+                    _check_area(path, name, facts[name])
+    except ValueError:
+        raise make_damaged_error(path, WORKBOOK) from None
+    return facts
+
+
+def _check_area(path: Path, sheet: str, facts: SheetFacts) -> None:
+    if facts.last_row * (facts.last_column + 1) > MAX_AREA:
+        raise make_table_error(
+            path,
+            f"sheet {quote(sheet)}: cell {facts.last_cell} is so far from the others that the "
+            f"sheet has {facts.last_row:,} rows of {facts.last_column + 1:,} columns",
+            fix="delete the cells far from the table, or save the table as CSV",
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """Raise TableError for files that are not workbooks, damaged, or too large when unpacked."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+        if head == _OLE_MAGIC:
+            problem = (
+                "the workbook is protected by a password, or an old .xls file with a new suffix"
+            )
+            raise make_table_error(
+                path, problem, fix="save it in Excel as .xlsx without a password"
+            )
+        with zipfile.ZipFile(path) as archive:
+            expanded = sum(part.file_size for part in archive.infolist())
+            if expanded > MAX_UNPACKED_BYTES:
+                problem = (
+                    f"unpacked it has {expanded >> 20:,} MB; the limit is "
+                    f"{MAX_UNPACKED_BYTES >> 20} MB"
+                )
+                raise make_table_error(path, problem, fix="save the sheet as CSV")
+            # The directory may state wrong sizes: the checksums detect that.
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
+    except PermissionError as error:
+        raise make_table_error(
+            path, "no permission to read this file", fix="ask its owner for read access"
+        ) from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise make_damaged_error(path, WORKBOOK) from error
+
+
+@contextmanager
+def open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
+    """Open a workbook until the block ends.
+
+    Raises:
+        TableError: It is damaged, or cannot be read.
+    """
+    from python_calamine import CalamineError, CalamineWorkbook
+
+    try:
+        with CalamineWorkbook.from_path(path) as workbook:
+            yield workbook
+    except (CalamineError, OSError) as error:
+        raise make_damaged_error(path, WORKBOOK) from error
+
+
+def list_visible_sheets(workbook: CalamineWorkbook) -> list[str]:
+    """The names of the worksheets that are not hidden."""
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
+    shown = (SheetTypeEnum.WorkSheet, SheetVisibleEnum.Visible)
+    return [sheet.name for sheet in workbook.sheets_metadata if (sheet.typ, sheet.visible) == shown]
