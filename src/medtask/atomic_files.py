@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medtask.display import format_path
 from medtask.errors import StorageError
+from medtask.os_errors import get_remedy
 
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -59,10 +60,6 @@ def _sync_to_disk(path: Path) -> None:
 def make_storage_error(path: Path, error: OSError) -> StorageError:
     """The error for a ``path`` that could not be written."""
     problem = f"{format_path(path)} cannot be written: {error.strerror or type(error).__name__}"
-    if error.errno not in _DISK_FULL_ERRNOS:
-        return StorageError(problem, fix="choose an existing folder with write permission")
-    free = shutil.disk_usage(path.parent).free
-    return StorageError(
-        f"{problem} ({free:,} bytes free)",
-        fix="free disk space or choose another folder, then run the same command again",
-    )
+    if error.errno in _DISK_FULL_ERRNOS:
+        problem += f" ({shutil.disk_usage(path.parent).free:,} bytes free)"
+    return StorageError(problem, fix=get_remedy(error))

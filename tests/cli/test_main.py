@@ -13,6 +13,7 @@ import pytest
 from medtask import errors
 from medtask.cli import main as shell
 from support.command_line import RunCommand
+from support.ordinary_user import act_as_ordinary_user, make_readable_folder
 
 
 @pytest.fixture
@@ -158,3 +159,50 @@ main.main()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == (130 if number == signal.SIGINT else 143)
     assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run surgery {long}",
+        "run {long} procedures.csv",
+        "run surgery procedures.csv --model {long}",
+        "run surgery procedures.csv --model {long}.gguf",
+        "run surgery procedures.csv --model fake: --out {long}",
+        "evaluate {long}",
+        "check {long}",
+        "train surgery procedures.csv --base fake: --out {long}",
+        "export {long} --to gguf --out model.gguf",
+    ],
+)
+def test_a_name_that_is_too_long_is_bad_input(
+    medtask: RunCommand, project_folder: Path, words: str
+) -> None:
+    result = medtask(*words.format(long="x" * 300).split())
+    assert result.code in (2, 4, 5, 7)
+    assert "bug" not in result.err
+    assert "fix: " in result.err
+
+
+def test_a_folder_that_may_not_be_searched_is_named(
+    medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_readable_folder() as folder:
+        closed = folder / "closed"
+        closed.mkdir(mode=0o700)
+        monkeypatch.chdir(folder)
+        commands = (
+            ("run", closed / "task.yaml", "rows.csv"),
+            ("evaluate", closed / "run"),
+            ("check", closed / "task.yaml"),
+        )
+        for words in commands:  # imports what the other user may not be able to read
+            assert medtask(*words).code in (2, 4)
+        with act_as_ordinary_user():
+            if os.access(closed, os.X_OK, effective_ids=True):
+                pytest.skip("needs a folder of another user")
+            for words in commands:
+                result = medtask(*words)
+                assert result.code == 7
+                assert "Permission denied" in result.err
+                assert "fix: change its permissions" in result.err

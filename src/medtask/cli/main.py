@@ -31,6 +31,7 @@ from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
 from medtask.cli.commands.worker import worker
 from medtask.errors import EncodingGuessWarning, MedtaskError
+from medtask.os_errors import convert_os_error
 from medtask.runs.signals import catch_signals, limit_shutdown
 
 COMMANDS = (
@@ -126,6 +127,15 @@ def _run_command(get_signal_code: Callable[[], int]) -> int:
         return get_signal_code() or 130
     except BrokenPipeError:
         return 141  # 128 + SIGPIPE, as for any command with a closed pipe
+    except OSError as error:
+        if code := get_signal_code():
+            return code
+        converted = convert_os_error(error)
+        if converted is None:
+            show.print_bug_report(error)
+            return 1
+        show.print_error(converted)
+        return converted.exit_code
     except SystemExit as error:
         if error.code == 130:  # typer exits with 130 after any interruption
             return get_signal_code() or 130

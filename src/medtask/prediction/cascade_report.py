@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 
 @dataclass(frozen=True, slots=True)
 class CascadeDecision:
@@ -70,5 +72,5 @@ class CascadeReport:
 
 
 def decision_from_json(content: Mapping[str, Any]) -> CascadeDecision:
-    """The decision from ``asdict``. Raises TypeError if not valid."""
-    return CascadeDecision(**content)
+    """The decision from ``asdict``. Raises ValueError if not valid."""
+    return TypeAdapter(CascadeDecision).validate_python(content)

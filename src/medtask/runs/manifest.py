@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from medtask.atomic_files import replace_text
+from medtask.display import format_path
 from medtask.engines.base import Engine, EngineInfo, list_changed_facts
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine, measure_peak_memory
+from medtask.json_files import InvalidJsonFile, check_content, load_json_object
 from medtask.privacy import NetworkGuard, block_network
+from medtask.runs.manifest_schema import DEFAULTS, RunManifest
 from medtask.tables.table import Table
 from medtask.tasks.fingerprint import describe_task, restore_earlier_settings
 from medtask.tasks.serialization import task_to_dict
@@ -149,10 +152,10 @@ def create_manifest(
 
 def continue_manifest(manifest: dict[str, Any], before: Mapping[str, Any]) -> None:
     """Add the facts of earlier sessions to the manifest of a new one."""
-    timing = before.get("timing") or {"sessions": 1, "seconds": 0.0}
-    manifest["created"] = before["created"]
+    timing = DEFAULTS["timing"] | before["timing"]
+    manifest["created"] = before["created"] or manifest["created"]
     manifest["timing"] = {**timing, "sessions": timing["sessions"] + 1}
-    manifest["egress"]["connections_attempted"] = before["egress"]["connections_attempted"]
+    manifest["egress"]["connections_attempted"] = before["egress"].get("connections_attempted", 0)
     manifest |= {
         name: before[name] for name in ("recoveries", "cascade", "cache") if name in before
     }
@@ -233,22 +236,23 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder; None if not found. Raises StorageError if it cannot be read."""
     path = folder / MANIFEST_FILE
     try:
-        manifest = json.loads(path.read_bytes())
-        is_manifest = isinstance(manifest["identity"], dict)
+        content = load_json_object(path)
+        check_content(content, RunManifest)
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except InvalidJsonFile as error:
         raise StorageError(
-            f"{path} cannot be read: {error.strerror}",
-            fix="make it readable, or give another folder with --out",
-        ) from error
-    except (ValueError, LookupError, TypeError):
-        is_manifest = False
-    if not is_manifest:
+            f"{format_path(path)} cannot be read: {error}",
+            fix="make it readable; if it is damaged, move the folder aside and run the same "
+            "command again",
+        ) from None
+    if content.get("format", FORMAT) != FORMAT:
         raise StorageError(
-            f"{path} is damaged", fix="move the folder aside and run the same command again"
+            f"{format_path(path)} has the format {content['format']}; this version of medtask "
+            f"reads format {FORMAT}",
+            fix="use the version that wrote it, or give another folder with --out",
         )
-    return dict(manifest)
+    return DEFAULTS | content
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:

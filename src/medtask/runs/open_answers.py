@@ -123,7 +123,7 @@ def _find_forms(answers: AnswerTable) -> AnswerTable:
 def _leave_out_groups(answers: AnswerTable) -> AnswerTable:
     """Leave out the groups of left out rows if the run had other groups or none."""
     column = answers.task.group_column
-    recorded = answers.manifest["task"]["question"]["columns"]["group"]
+    recorded = answers.manifest["task"]["question"]["columns"].get("group")
     if not answers.left_out or column is None or column == answers.find_column_name(recorded or ""):
         return answers
     groups = (read_cell(cells.get(column)) for cells in answers.table.rows())
@@ -174,8 +174,8 @@ def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTa
             f"the manifest of {folder} does not describe what was asked", fix=fix
         ) from error
     names = rename_columns(task, data["columns"])
-    task = replace(task, source=task.source or _find_task_file(folder, facts["source"]))
-    gold = settings["gold_column"] or task.gold_column
+    task = replace(task, source=task.source or _find_task_file(folder, facts.get("source")))
+    gold = settings.get("gold_column") or task.gold_column
     renamed = replace(
         task,
         id_column=names.get(task.id_column or ""),

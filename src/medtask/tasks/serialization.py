@@ -7,8 +7,36 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pydantic import Field
+
+from medtask.json_files import JsonContent
+from medtask.kinds import KindName
 from medtask.tasks.kinds import TASK_KINDS
 from medtask.tasks.task import Label, Task
+
+
+class _StoredLabel(JsonContent):
+    name: str
+    definition: str
+    say: str
+
+
+class _StoredColumns(JsonContent):
+    id: str | None
+    gold: str | None
+    group: str | None
+
+
+class _StoredQuestion(JsonContent):
+    kind: KindName
+    instruction: str
+    input: str
+    form: dict[str, Any]
+    labels: list[_StoredLabel]
+    abstain: _StoredLabel | None
+    columns: _StoredColumns
+    phi: bool
+    keywords: dict[str, list[str]] = Field(default_factory=dict)
 
 
 def task_to_dict(task: Task) -> dict[str, Any]:
@@ -29,20 +57,20 @@ def task_to_dict(task: Task) -> dict[str, Any]:
 
 
 def task_from_dict(name: str, content: Mapping[str, Any], *, fingerprint: str = "") -> Task:
-    """The task from `task_to_dict`. Raises LookupError, TypeError or ValueError if not valid."""
-    columns, abstain = content["columns"], content["abstain"]
+    """The task from `task_to_dict`. Raises ValueError if not valid."""
+    question = _StoredQuestion.model_validate(content)
     return Task(
         name=name,
-        instruction=content["instruction"],
-        input=content["input"],
-        answer_spec=TASK_KINDS[content["kind"]].spec_from_dict(content["form"]),
-        labels=tuple(map(_label_from_dict, content["labels"])),
-        abstain=_label_from_dict(abstain) if abstain else None,
-        phi=content["phi"] or None,  # false can mean that the task file did not state it
-        id_column=columns["id"],
-        gold_column=columns["gold"],
-        group_column=columns["group"],
-        keywords={name: tuple(words) for name, words in content.get("keywords", {}).items()},
+        instruction=question.instruction,
+        input=question.input,
+        answer_spec=TASK_KINDS[question.kind].spec_from_dict(question.form),
+        labels=tuple(map(_parse_label, question.labels)),
+        abstain=_parse_label(question.abstain) if question.abstain else None,
+        phi=question.phi or None,  # false can mean that the task file did not state it
+        id_column=question.columns.id,
+        gold_column=question.columns.gold,
+        group_column=question.columns.group,
+        keywords={name: tuple(words) for name, words in question.keywords.items()},
         fingerprint=fingerprint,
     )
 
@@ -63,5 +91,5 @@ def _label_to_dict(label: Label) -> dict[str, str]:
     return {"name": label.name, "definition": label.definition, "say": label.verbalizer}
 
 
-def _label_from_dict(content: Mapping[str, str]) -> Label:
-    return Label(content["name"], content["definition"], content["say"])
+def _parse_label(label: _StoredLabel) -> Label:
+    return Label(label.name, label.definition, label.say)

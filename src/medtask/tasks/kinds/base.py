@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
+from pydantic import TypeAdapter
+
 from medtask.display import quote
 from medtask.errors import UsageError
 from medtask.names import MatchLevel, NameMatch
@@ -77,12 +79,9 @@ class TaskKind(Generic[SpecT]):
 
     @classmethod
     def spec_from_dict(cls, content: Mapping[str, Any]) -> AnswerSpec:
-        """The specification from its JSON object, in which tuples are lists."""
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in content.items()
-        }
-        return cls.spec_type(**values)
+        """The specification from its JSON object. Raises ValueError if not valid."""
+        spec: AnswerSpec = TypeAdapter(cls.spec_type).validate_python(content)
+        return spec
 
     @classmethod
     def get_readout(cls, spec: SpecT) -> Literal["name", "code"]:

@@ -20,7 +20,7 @@ from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value, format_json
 from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, TaskKind
 from medtask.tasks.reader import TaskReader
-from medtask.tasks.task import Fields, ScoredField
+from medtask.tasks.task import Fields
 from medtask.tasks.text_cleaning import clean_text
 
 _INDENT = "  "
@@ -58,14 +58,6 @@ class FieldsKind(TaskKind[Fields]):
     @classmethod
     def make_minimal_spec(cls) -> Fields:
         return Fields({})
-
-    @classmethod
-    def spec_from_dict(cls, content: Mapping[str, Any]) -> Fields:
-        scored = tuple(
-            ScoredField(tuple(one["path"]), tuple(one["values"])) for one in content["scored"]
-        )
-        quoted = tuple(map(tuple, content["quoted"]))
-        return Fields(**{**content, "scored": scored, "quoted": quoted})
 
     def parse_gold(self, row: Mapping[str, object], cell: object, text: str) -> Value:
         """A mapping, or a mapping as text, with values typed by the schema."""
