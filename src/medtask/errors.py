@@ -31,6 +31,18 @@ class MedtaskError(Exception):
         super().__init__(message)
         self.fix = fix
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Unpickling calls the class with ``args`` only, without the remedy.
+        return _restore_error, (type(self), self.args, self.__dict__)
+
+
+def _restore_error(
+    kind: type[MedtaskError], args: tuple[object, ...], state: dict[str, object]
+) -> MedtaskError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(MedtaskError):
     exit_code = 2

@@ -109,14 +109,26 @@ def save_calibration(path: Path, saved: SavedCalibration) -> None:
     write_calibrations(path, [*other_calibrations, saved])
 
 
-def find_calibration(task: Task, model: Mapping[str, str]) -> tuple[SavedCalibration | None, str]:
+def read_task_calibrations(task: Task) -> list[SavedCalibration]:
+    """The calibrations in the file next to the task file; none if there is no file."""
+    path = locate_calibration_file(task)
+    return read_calibrations(path) if path else []
+
+
+def find_calibration(
+    task: Task,
+    model: Mapping[str, str],
+    *,
+    beside_task: Sequence[SavedCalibration] | None = None,
+) -> tuple[SavedCalibration | None, str]:
     """Find the calibration of exactly this task and model.
 
     The file next to the task is searched first, then the model folder, where training writes one.
+    ``beside_task`` replaces the content of that file, for machines that do not have it.
     Returns None and a note if the task's file holds only calibrations for other models or tasks.
     """
     path = locate_calibration_file(task)
-    candidates = read_calibrations(path) if path else []
+    candidates = read_task_calibrations(task) if beside_task is None else beside_task
     location = Path(model.get("model.model") or ".").expanduser()
     model_file = locate_model_calibration(location)
     trained = read_calibrations(model_file)

@@ -45,15 +45,22 @@ def list_output_columns(task: Task, *, rounded: bool, calibrated: bool = False) 
     return columns
 
 
-def rename_columns(task: Task, columns: Sequence[str]) -> dict[str, str]:
-    """The table's columns -> their output names, which differ if an output column has that name."""
+def rename_columns(
+    task: Task, columns: Sequence[str], *, ignore_case: bool = False
+) -> dict[str, str]:
+    """The table's columns -> their output names, which differ if an output column has that name.
+
+    ``ignore_case`` is for systems in which "Answer" and "answer" are the same name.
+    """
     output_columns = _RESERVED_COLUMNS | {
         column.name for column in list_output_columns(task, rounded=False)
     }
     names: dict[str, str] = {}
     for column in columns:
         name = column
-        while name in output_columns or (name != column and name in columns):
+        while (name.lower() if ignore_case else name) in output_columns or (
+            name != column and name in columns
+        ):
             name = f"input_{name}"
         names[column] = name
     return names

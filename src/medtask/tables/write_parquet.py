@@ -48,11 +48,11 @@ def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence
             pl.DataFrame(series).write_parquet(parts[-1], compression="lz4")
         if not parts:
             pl.DataFrame(
-                schema={column.name: _choose_dtype(column, frozenset()) for column in columns}
+                schema={column.name: choose_dtype(column, frozenset()) for column in columns}
             ).write_parquet(path)
             return
         final = [
-            _choose_dtype(column, frozenset().union(*seen))
+            choose_dtype(column, frozenset().union(*seen))
             for column, seen in zip(columns, zip(*part_types, strict=True), strict=True)
         ]
         for part, seen in zip(parts, part_types, strict=True):
@@ -106,7 +106,8 @@ def _find_value_types(column: Column, values: Sequence[object]) -> frozenset[str
     return frozenset(types)
 
 
-def _choose_dtype(column: Column, types: frozenset[str]) -> pl.DataType:
+def choose_dtype(column: Column, types: frozenset[str] = frozenset()) -> pl.DataType:
+    """The type of a column; ``types`` are those of the values in a column of type "any"."""
     import polars as pl
 
     if column.type == "probabilities":
@@ -140,10 +141,11 @@ def _to_part_series(column: Column, values: Sequence[object], types: frozenset[s
             [None if value is None else json.dumps(value) for value in values],
             dtype=pl.String(),
         )
-    return _to_series(column, values, _choose_dtype(column, types))
+    return to_series(column, values, choose_dtype(column, types))
 
 
-def _to_series(column: Column, values: Sequence[object], dtype: pl.DataType) -> pl.Series:
+def to_series(column: Column, values: Sequence[object], dtype: pl.DataType) -> pl.Series:
+    """The values of a column, converted to its type."""
     import polars as pl
 
     if column.type == "nested":
@@ -167,8 +169,7 @@ def _rewrite_part(
     todo = [
         (column, seen, dtype)
         for column, seen, dtype in zip(columns, part_types, final_dtypes, strict=True)
-        if column.type == "any"
-        and not (_is_lossless(seen) and _choose_dtype(column, seen) == dtype)
+        if column.type == "any" and not (_is_lossless(seen) and choose_dtype(column, seen) == dtype)
     ]
     if not todo:
         return
@@ -177,5 +178,5 @@ def _rewrite_part(
         values = frame[column.name].to_list()
         if not _is_lossless(seen):
             values = [None if value is None else json.loads(value) for value in values]
-        frame = frame.with_columns(_to_series(column, values, dtype))
+        frame = frame.with_columns(to_series(column, values, dtype))
     frame.write_parquet(part, compression="lz4")

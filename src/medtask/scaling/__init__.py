@@ -1,0 +1,1 @@
+"""Answers on more than one process or machine: Spark and Ray."""
