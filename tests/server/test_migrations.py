@@ -32,6 +32,8 @@ OPEN = (
     "open_database(ServerSettings(Path(sys.argv[1]), sys.argv[2])).close()"
 )
 
+NEWEST = ScriptDirectory.from_config(make_config()).get_current_head() or ""
+
 
 def test_the_migrations_make_the_tables_of_the_code(tmp_path: Path, database_url: str) -> None:
     settings = ServerSettings(tmp_path / "data", database_url)
@@ -75,12 +77,12 @@ def test_a_newer_database_is_refused_and_stays_as_it_is(tmp_path: Path, database
     assert "newer version" in shown.stderr
 
 
-SECOND_REVISION = """
+FURTHER_REVISION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{next}"
+down_revision = "{newest}"
 
 
 def upgrade() -> None:
@@ -92,8 +94,12 @@ def upgrade() -> None:
 def add_revision(folder: Path, monkeypatch: pytest.MonkeyPatch, then: str) -> None:
     """Use migrations with a further one."""
     shutil.copytree(revisions.MIGRATIONS_FOLDER, folder)
-    text = SECOND_REVISION.replace("{then}", then)
-    (folder / "versions" / "revision_0002.py").write_text(text)
+    following = f"{int(NEWEST) + 1:04}"
+    names = {"{then}": then, "{newest}": NEWEST, "{next}": following}
+    text = FURTHER_REVISION
+    for name, value in names.items():
+        text = text.replace(name, value)
+    (folder / "versions" / f"revision_{following}.py").write_text(text)
     monkeypatch.setattr(revisions, "MIGRATIONS_FOLDER", folder)
 
 
@@ -112,7 +118,7 @@ def test_an_older_database_is_copied_and_migrated(
     open_database(settings).close()
     assert "added" in list_columns(settings)
     if not database_url:
-        copy = tmp_path / "data" / "medtask.db.0001.copy"
+        copy = tmp_path / "data" / f"medtask.db.{NEWEST}.copy"
         assert copy.stat().st_mode & 0o777 == 0o600
         with closing(sqlite3.connect(copy)) as copied:
             assert copied.execute("SELECT name FROM accounts").fetchall() == [("Ada",)]

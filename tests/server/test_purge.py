@@ -67,6 +67,8 @@ def answer_rows(server: ServerUnderTest, client: TestClient) -> dict[str, Any]:
     run: dict[str, Any] = client.get("/api/runs").json()[0]
     queue = client.post("/api/reviews", json={"run_id": run["id"]})
     assert queue.status_code == 201, queue.text
+    unanswered = {"dataset_id": dataset["id"], "task_id": task["id"]}
+    assert client.post("/api/reviews", json=unanswered).status_code == 201
     return {**run, "dataset_id": dataset["id"]}
 
 
@@ -93,7 +95,7 @@ def test_nothing_is_left_of_a_run_and_its_data_set(server: ServerUnderTest) -> N
     )
     assert shown.returncode == 0, shown.stderr
     assert "Removed review queue 1." in shown.stdout
-    assert purge(server.settings, "dataset", run["dataset_id"]) == ["data set 1"]
+    assert purge(server.settings, "dataset", run["dataset_id"]) == ["data set 1", "review queue 2"]
     copy.unlink(missing_ok=True)
     assert find_canary(server) == []
     assert client.get(f"/api/runs/{run['id']}").status_code == 404

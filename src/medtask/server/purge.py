@@ -29,19 +29,21 @@ class PurgeableKind:
     Attributes:
         noun: What people call it.
         column: The column of runs that refers to it; "" for runs.
+        review_column: The column of reviews that refers to it; "" if reviews have none of its text.
     """
 
     table: type[Any]
     folder: Resource
     noun: str
     column: str = ""
+    review_column: str = ""
 
 
 PURGEABLE: Mapping[str, PurgeableKind] = {
-    "dataset": PurgeableKind(StoredDataset, "datasets", "data set", "dataset_id"),
+    "dataset": PurgeableKind(StoredDataset, "datasets", "data set", "dataset_id", "dataset_id"),
     "task": PurgeableKind(StoredTask, "tasks", "task", "task_id"),
     "model": PurgeableKind(StoredModel, "models", "model", "model_id"),
-    "run": PurgeableKind(StoredRun, "runs", "run"),
+    "run": PurgeableKind(StoredRun, "runs", "run", review_column="run_id"),
 }
 
 
@@ -57,38 +59,48 @@ def purge(settings: ServerSettings, name: str, number: int) -> list[str]:
     kind = PURGEABLE[name]
     with closing(open_database(settings)) as database:
         with database.write() as session:
-            removed = _delete_rows(session, kind, number)
+            removed, queue_ids = _delete_rows(session, kind, number)
             event = AuditEvent("", "", f"{name}.purge", str(number))
             AuditLog(settings.data_folder).record(session, event)
-        DataFolder(settings.data_folder).delete_folder(kind.folder, number)
+        files = DataFolder(settings.data_folder)
+        files.delete_folder(kind.folder, number)
+        for queue_id in queue_ids:  # what a failed job has left of its items
+            files.delete_folder("reviews", queue_id)
         removed += _delete_copies(database)
         _clean_database(database)
     return removed
 
 
-def _delete_rows(session: Session, kind: PurgeableKind, number: int) -> list[str]:
+def _delete_rows(session: Session, kind: PurgeableKind, number: int) -> tuple[list[str], list[int]]:
+    """Delete an object and its reviews; returns what was removed, and the ids of the reviews."""
+    queue_ids = []
     row = session.get(kind.table, number)
     if row is None:
         raise InputError(
             f"there is no {kind.noun} {number}", fix="see the ids on the server's pages"
         )
-    job_id = getattr(row, "job_id", None)
-    job = None if job_id is None else session.get(Job, job_id)
-    if job is not None and job.state not in ENDED_STATES:
-        raise InputError(f"job {job.id} works on {kind.noun} {number}", fix="cancel the job first")
+    _refuse_running_job(session, getattr(row, "job_id", None), f"{kind.noun} {number}")
     removed = [f"{kind.noun} {number}"]
     if kind.column:
         runs = session.scalars(select(StoredRun.id).filter_by(**{kind.column: number})).all()
         if runs:
             listed = ", ".join(f"medtask purge run {run}" for run in runs)
             raise InputError(f"runs have copies of {kind.noun} {number}", fix=f"first: {listed}")
-    else:
-        queues = session.scalars(select(ReviewQueue).where(ReviewQueue.run_id == number)).all()
-        for queue in queues:
+    if kind.review_column:
+        queues = session.scalars(select(ReviewQueue).filter_by(**{kind.review_column: number}))
+        for queue in queues.all():
+            _refuse_running_job(session, queue.job_id, f"review {queue.id}")
             removed.append(f"review queue {queue.id}")
+            queue_ids.append(queue.id)
             session.delete(queue)
     session.delete(row)
-    return removed
+    return removed, queue_ids
+
+
+def _refuse_running_job(session: Session, job_id: int | None, name: str) -> None:
+    job = None if job_id is None else session.get(Job, job_id)
+    if job is not None and job.state not in ENDED_STATES:
+        raise InputError(f"job {job.id} works on {name}", fix="cancel the job first")
 
 
 def _delete_copies(database: Database) -> list[str]:

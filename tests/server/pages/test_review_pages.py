@@ -307,3 +307,37 @@ def test_hostile_texts_and_labels_are_shown_as_text(browser, live_server, tmp_pa
     assert get_text(page) == hostile
     assert page.locator("#review img, #review b:text-is('bold')").count() == 0
     assert page.title() == f"{hostile} - medtask"
+
+
+def test_a_trainer_chooses_rows_and_readers_of_a_new_review(browser, create):
+    queue = create(browser, "passes")
+    browser.server.sign_in(Role.REVIEWER, "Anna")
+    page = browser.open("/reviews", Role.TRAINER)
+    run_id = page.evaluate(SEND, [f"/api/reviews/{queue}", None, "GET"])["run_id"]
+    page.select_option("#run", str(run_id))
+    page.fill("#name", "only the curative ones")
+    page.locator("details summary", has_text="Which rows").click()
+    page.locator("#choices input[value=curative]").check()
+    page.locator("fieldset", has_text="Read by").get_by_label("Anna").check()
+    page.get_by_role("button", name="Create the review").click()
+    card = page.locator(".card", has_text="only the curative ones")
+    card.locator("h3").first.wait_for()
+    assert card.get_by_role("link", name="Read").count() == 0  # the trainer is not a reader of it
+    number = int(card.get_attribute("id").removeprefix("review-"))
+    reading = open_queue(browser, number, name="Anna")
+    reading.locator(".choice.suggested .choice-name", has_text="curative").wait_for()
+
+
+def test_what_is_filled_in_is_found_on_another_machine(browser, create):
+    queue = create(browser, "labels")
+    page = open_queue(browser, queue)
+    page.keyboard.press("1")
+    page.keyboard.press("2")
+    chosen = page.locator(".choice[aria-pressed=true] .choice-name").all_inner_texts()
+    with page.expect_response("**/draft"):
+        page.locator("[data-place=comment]").fill("ask the ward")
+    elsewhere = open_queue(browser, queue)
+    assert elsewhere.locator("[data-place=comment]").input_value() == "ask the ward"
+    pressed = elsewhere.locator(".choice[aria-pressed=true] .choice-name")
+    assert pressed.all_inner_texts() == chosen
+    assert read_decisions(elsewhere, queue) == []

@@ -68,3 +68,12 @@ def test_rows_that_do_not_meet_the_query_are_counted():
     drafted = draft_items(TASK, rows, QueueSettings(query=query))
     assert [item.text for item in drafted.items] == ["arthroscopy"]
     assert (drafted.unmatched, drafted.without_text) == (1, 1)
+
+
+def test_what_is_not_text_comes_last_in_every_order():
+    rows = make_rows(("???", 0.1), ("biopsy", 0.9), ("arthroscopy", 0.8))
+    rows[0] = rows[0]._replace(text="", answer=Answer("1", Status.NOT_TEXT))
+    for order in ("worth", "random", "table"):
+        texts = [item.text for item in draft_items(TASK, rows, QueueSettings(order=order)).items]
+        assert texts[-1] == "???"
+        assert len(texts) == 3

@@ -24,14 +24,14 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from medtask.runs.open_answers import open_answers
 from medtask.server.access.roles import Role, User
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database, create_sqlite_file
 from medtask.server.review.assignments import reassign_items
 from medtask.server.review.decisions import CONFLICT, SAVED, Submission, submit_decision
-from medtask.server.review.queues import create_queue, draft_queue, make_run_source
+from medtask.server.review.queues import add_queue, draft_queue, fill_queue
 from medtask.server.review.settings import QueueSettings
+from medtask.server.review.sources import open_run_source
 from medtask.server.review.tables import (
     ADJUDICATION,
     READ_OUTCOMES,
@@ -53,12 +53,12 @@ Saved = tuple[str, Any, str]  # outcome, value, comment
 
 def make_queue(database: Database, run_folder: Path, **changes: Any) -> ReviewQueue:
     chosen = QueueSettings(max_items=4, **changes)
-    source = make_run_source(open_answers(run_folder))
+    source = open_run_source(run_folder, "run 1")
     drafted = draft_queue(source, chosen)
     with database.write() as session:
-        return create_queue(
-            session, source, drafted, settings=chosen, name="", created_by=PEOPLE[0]
-        )
+        queue = add_queue(session, source, settings=chosen, name="", created_by=PEOPLE[0])
+        fill_queue(session, queue, source, drafted)
+        return queue
 
 
 def open_test_database(url: str) -> Database:

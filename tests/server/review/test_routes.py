@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from medtask.server.access.roles import Role
+from support.jobs import run_one_worker, wait_for_end
 from support.review_runs import add_run, create_queue, load_items, make_submission
 from support.server import ServerUnderTest
 
@@ -54,6 +55,16 @@ def test_a_query_selects_rows(trainer, run_id):
     for item in load_items(trainer, create_queue(trainer, run_id, query=query), 60):
         assert "tremor" in item["text"]
         assert item["model"]["value"] == "curative"
+
+
+def test_a_query_selects_rows_by_status(trainer, run_id):
+    shown = trainer.get(f"/reviews/choices?run_id={run_id}").text
+    assert 'value="abstained"' in shown
+    assert 'value="curative"' in shown
+    queue = create_queue(trainer, run_id, query={"statuses": ["abstained"]})
+    items = load_items(trainer, queue, 60)
+    assert items
+    assert all(item["model"]["status"] == "abstained" for item in items)
 
 
 def test_a_query_without_rows_says_what_to_do(trainer, run_id):
@@ -274,3 +285,102 @@ def test_viewers_see_progress_and_cannot_read_or_create(server, trainer, run_id)
     assert viewer.post(f"/api/reviews/{queue}/assignments", json={}).status_code == 403
     assert viewer.get(f"/api/reviews/{queue}/gold").status_code == 403
     assert server.connect(Role.REVIEWER).post("/api/reviews", json={"run_id": 1}).status_code == 403
+
+
+ROWS = [
+    {"text": f"biopsy of the {part}", "case": f"c{number}"}
+    for number, part in enumerate(["lung", "liver", "knee", "lung", "skin"])
+] + [{"text": "???", "case": "c8"}, {"text": "", "case": "c9"}]
+TASK = """\
+name: organ
+instruction: Which organ?
+input: "{{ text }}"
+id: case
+answer: {kind: label, labels: [lung, liver, knee, skin]}
+"""
+
+
+def add_rows(trainer: TestClient) -> dict[str, int]:
+    dataset = trainer.post("/api/datasets/rows", json={"name": "notes", "rows": ROWS}).json()
+    task = trainer.post("/api/tasks", json={"text": TASK}).json()
+    return {"dataset_id": dataset["id"], "task_id": task["id"]}
+
+
+def test_rows_that_no_model_has_answered_are_labelled_from_nothing(trainer, reviewer):
+    created = trainer.post("/api/reviews", json=add_rows(trainer))
+    assert created.status_code == 201, created.text
+    queue = created.json()["id"]
+    items = load_items(reviewer, queue)
+    assert items[0]["text"] == "biopsy of the lung"  # it is in two rows
+    assert items[-1]["text"] == "???"
+    assert all(item["model"] is None for item in items)
+    saved = decide(reviewer, queue, make_submission(items[0], "lung"))
+    assert saved["saved"][0]["model"] is None
+    gold = trainer.get(f"/api/reviews/{queue}/gold?format=csv").text
+    rows = list(csv.DictReader(io.StringIO(gold)))
+    assert [(row["case"], row["gold"]) for row in rows] == [("c0", "lung"), ("c3", "lung")]
+
+
+def test_conditions_on_answers_are_refused_for_rows_without_answers(trainer):
+    body = {**add_rows(trainer), "settings": {"query": {"answers": ["lung"]}}}
+    refused = trainer.post("/api/reviews", json=body)
+    assert refused.status_code == 422
+    assert "review a run" in refused.json()["fix"]
+    assert trainer.post("/api/reviews", json={}).status_code == 422
+
+
+@pytest.mark.slow
+def test_a_large_review_is_made_by_a_job(server, trainer, reviewer, run_id, monkeypatch):
+    monkeypatch.setattr("medtask.server.api.reviews.MAX_ROWS_AT_ONCE", 5)
+    settings = {"query": {"answers": ["curative"]}}
+    body = {"run_id": run_id, "settings": settings}
+    of_run = trainer.post("/api/reviews", json=body).json()
+    of_rows = trainer.post("/api/reviews", json=add_rows(trainer)).json()
+    empty = {"run_id": run_id, "settings": {"query": {"contains": "nowhere"}}}
+    failing = trainer.post("/api/reviews", json=empty).json()
+    assert {one["state"] for one in (of_run, of_rows, failing)} == {"creating"}
+    for path in (f"/api/reviews/{of_run['id']}/assignments", f"/reviews/{of_run['id']}"):
+        early = reviewer.post(path, json={}) if "api" in path else reviewer.get(path)
+        assert early.status_code == 409
+    assert trainer.delete(f"/api/reviews/{of_run['id']}").status_code == 409
+    assert "rows are read and ordered" in trainer.get("/reviews").text
+    with run_one_worker(server):
+        for one in (of_run, of_rows, failing):
+            wait_for_end(server, one["job_id"])
+    monkeypatch.undo()
+    at_once = trainer.post("/api/reviews", json=body).json()
+    made = trainer.get(f"/api/reviews/{of_run['id']}").json()
+    assert (made["state"], made["progress"]["items"]) == ("ready", at_once["progress"]["items"])
+    strip = [{**item, "id": 0} for item in load_items(trainer, made["id"], 60)]
+    assert strip == [{**item, "id": 0} for item in load_items(trainer, at_once["id"], 60)]
+    assert len(load_items(reviewer, of_rows["id"])) == 5
+    failed = trainer.get(f"/api/reviews/{failing['id']}").json()
+    assert failed["state"] == "failed"
+    assert "query" in failed["problem"]["fix"]
+    assert "nowhere" not in str(failed["problem"])
+    assert failed["problem"]["detail"].capitalize() in trainer.get("/reviews").text
+    assert trainer.delete(f"/api/reviews/{failing['id']}").status_code == 204
+    assert list((server.settings.data_folder / "reviews").iterdir()) == []
+
+
+def test_a_draft_follows_its_reader_and_is_never_an_answer(server, trainer, reviewer, run_id):
+    queue = create_queue(trainer, run_id)
+    item = load_items(reviewer, queue)[0]
+    path = f"/api/reviews/{queue}/items/{item['id']}/draft"
+    for comment in ("see", "see the report"):
+        draft = {"value": ["curative"], "comment": comment}
+        assert reviewer.put(path, json=draft).status_code == 204
+    elsewhere = server.connect(Role.REVIEWER)
+    assert load_items(elsewhere, queue)[0]["draft"] == draft
+    assert trainer.get(f"/api/reviews/{queue}").json()["progress"]["finished"] == 0
+    assert elsewhere.get(f"/api/reviews/{queue}/decisions").json() == []
+    assert all(one["draft"] is None for one in load_items(trainer, queue))
+    saved = decide(elsewhere, queue, make_submission(item, "curative"))
+    late = reviewer.put(path, json=draft)  # it was sent before the decision
+    assert late.status_code == 204
+    withdrawn = {**item, "version": saved["saved"][0]["version"]}
+    decide(elsewhere, queue, make_submission(withdrawn, None, outcome="withdrawn"))
+    assert load_items(elsewhere, queue)[0]["draft"] is None
+    assert reviewer.put(f"/api/reviews/{queue}/items/999999/draft", json={}).status_code == 422
+    long = reviewer.put(path, json={"value": "x" * 300_000})
+    assert long.status_code == 422

@@ -23,7 +23,7 @@ from medtask.server.api.resources import (
 )
 from medtask.server.api.run_views import RunView, describe_run, require_answers
 from medtask.server.database.connect import ReadSession, WriteSession
-from medtask.server.jobs.kinds import find_model_reference
+from medtask.server.jobs.kind import find_model_reference
 from medtask.server.problems import NotValid
 from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
 from medtask.server.storage.task_files import check_model_reference

@@ -22,7 +22,7 @@ from medtask.server.database.connect import get_database
 from medtask.server.inference.execution import get_inference
 from medtask.server.inference.requests import ModelRequest
 from medtask.server.inference.shared_prediction import predict_shared
-from medtask.server.jobs.kinds import find_model_reference
+from medtask.server.jobs.kind import find_model_reference
 from medtask.server.problems import BodyTooLarge, NotPermitted, NotValid
 from medtask.server.settings import RequestLimits
 from medtask.server.storage.files import DataFolder

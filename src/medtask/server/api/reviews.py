@@ -1,62 +1,65 @@
-"""Routes of reviews: queues, items, decisions, adjudication, progress and gold."""
+"""Routes of reviews: creating, changing and deleting queues, progress and gold."""
 
 from __future__ import annotations
 
 import secrets
 import tempfile
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
-from medtask.runs.open_answers import open_answers
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Reviewer, Trainer, Viewer
 from medtask.server.access.roles import Role, User
-from medtask.server.api.resources import get_files
+from medtask.server.api.resources import (
+    MAX_ID,
+    get_files,
+    get_row,
+    load_stored_task,
+    refuse_active_job,
+    start_job,
+)
+from medtask.server.api.review_access import (
+    QueueId,
+    get_queue,
+    may_adjudicate,
+    require_reader,
+)
 from medtask.server.database.base import get_utc_now
 from medtask.server.database.connect import ReadSession, WriteSession, get_database
-from medtask.server.problems import PROBLEM_TYPE, Conflict, NotFound, NotPermitted, describe_problem
+from medtask.server.jobs.queue import is_ended, make_problem
+from medtask.server.jobs.tables import Job
+from medtask.server.problems import NotFound, NotValid
 from medtask.server.review.agreement import get_agreements
 from medtask.server.review.assignments import is_reader, reassign_items
-from medtask.server.review.decisions import (
-    CONFLICT,
-    Submission,
-    SubmissionResult,
-    submit_decision,
-)
 from medtask.server.review.gold_export import GOLD_FORMATS, write_gold
 from medtask.server.review.progress import count_left_for, describe_progress
 from medtask.server.review.queues import (
-    QueueSource,
-    create_queue,
+    add_queue,
     delete_queue,
     draft_queue,
+    fill_queue,
     get_settings,
     list_queues,
-    make_run_source,
 )
 from medtask.server.review.settings import QueueSettings, ReaderIds
+from medtask.server.review.sources import QueueSource, open_run_source, open_table_source
 from medtask.server.review.tables import ReviewQueue
-from medtask.server.review.views import (
-    describe_queue,
-    has_read,
-    load_disputed_items,
-    load_next_items,
-    load_own_decisions,
-    reveal_model_answers,
-)
-from medtask.server.storage.datasets import NewDataset, add_dataset
+from medtask.server.review.views import describe_queue
+from medtask.server.storage.answers import count_outcomes
+from medtask.server.storage.datasets import NewDataset, add_dataset, open_dataset
+from medtask.server.storage.tables import StoredDataset
 from medtask.server.storage.uploads import ReceivedFile
 from medtask.tables.read_options import ReadOptions
 
 router = APIRouter(prefix="/api/reviews", tags=["reviews"])
 
-MAX_ID = 2**31 - 1
-QueueId = Annotated[int, Path(ge=1, le=MAX_ID, description="The id of the queue.")]
+MAX_ROWS_AT_ONCE = 2000  # more are read by a job
+_GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
 ShortText = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
@@ -70,11 +73,16 @@ _MEDIA_TYPES = {
 
 
 class NewQueue(BaseModel):
-    """A queue to create. ``name`` may be empty."""
+    """A queue to create: of a run, or of a data set without answers, with its task.
+
+    ``name`` may be empty.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    run_id: Annotated[int, Field(ge=1, le=MAX_ID)]
+    run_id: _GivenIdField | None = None
+    dataset_id: _GivenIdField | None = None
+    task_id: _GivenIdField | None = None
     name: ShortText = ""
     settings: QueueSettings = QueueSettings()
 
@@ -98,14 +106,6 @@ class NewGoldDataset(BaseModel):
     name: ShortText = ""
 
 
-class ItemRequest(BaseModel):
-    """How many items a page wants to have loaded."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    count: Annotated[int, Field(ge=1, le=100)] = 20
-
-
 class Reassignment(BaseModel):
     """Whose items to move, and to whom; None frees them."""
 
@@ -123,13 +123,23 @@ def list_reviews(session: ReadSession, user: Viewer) -> list[Document]:
 
 @router.post("", status_code=201)
 def create_review(request: Request, body: NewQueue, user: Trainer) -> Document:
-    """Create a queue from the rows of a run."""
-    source = _open_run(request, body.run_id)
-    drafted = draft_queue(source, body.settings)
+    """Create a queue from the rows of a run, or of a data set that no model has answered.
+
+    If there are many rows, a job makes its items: ``state`` is "creating", and ``job_id`` is given.
+    """
+    origin = _open_origin(request, body)
+    source, settings = origin.source, body.settings
+    # A few rows are read at once; a job would take longer to start.
+    drafted = draft_queue(source, settings) if origin.rows <= MAX_ROWS_AT_ONCE else None
     with get_database(request).write() as session:
-        queue = create_queue(
-            session, source, drafted, settings=body.settings, name=body.name, created_by=user
-        )
+        queue = add_queue(session, source, settings=settings, name=body.name, created_by=user)
+        queue.run_id, queue.dataset_id = body.run_id, body.dataset_id
+        if drafted is not None:
+            fill_queue(session, queue, source, drafted)
+        else:
+            parameters = {"queue_id": queue.id, "rows": origin.rows}
+            queue.job_id = start_job(request, session, user, "review", parameters).id
+        session.flush()
         record_action(request, session, "review.create", str(queue.id))
         return describe_review(session, queue, user)
 
@@ -162,22 +172,11 @@ def delete_review(
     request: Request, session: WriteSession, queue_id: QueueId, user: Trainer
 ) -> None:
     """Delete a queue with everything that was read in it."""
-    get_queue(session, queue_id)
-    delete_queue(session, queue_id)
-    record_action(request, session, "review.delete", str(queue_id))
-
-
-@router.post("/{queue_id}/assignments")
-def assign_review_items(
-    request: Request, session: WriteSession, queue_id: QueueId, body: ItemRequest, user: Reviewer
-) -> list[Document]:
-    """The next items of the reader; they are assigned to the reader for 30 minutes."""
     queue = get_queue(session, queue_id)
-    require_reader(queue, user)
-    items = load_next_items(session, queue, user, body.count)
-    if items:
-        record_action(request, session, "review.read", str(queue_id))
-    return items
+    refuse_active_job(session, queue.job_id, "review")
+    delete_queue(session, queue_id)
+    get_files(request).delete_folder("reviews", queue_id)
+    record_action(request, session, "review.delete", str(queue_id))
 
 
 @router.post("/{queue_id}/reassignments")
@@ -196,62 +195,6 @@ def reassign_review_items(
     moved = reassign_items(session, queue, body.giver_id, taker)
     record_action(request, session, "review.reassign", str(queue_id))
     return {"moved": moved}
-
-
-@router.post("/{queue_id}/decisions")
-def submit_review_decision(
-    request: Request, session: WriteSession, queue_id: QueueId, body: Submission, user: Reviewer
-) -> Response:
-    """Save a decision about one or more items, and show the model's answer to them.
-
-    A submission that is sent again gets the same response. If the decision was changed elsewhere,
-    the response is 409 with the later version, and nothing is saved.
-    """
-    queue = get_queue(session, queue_id)
-    require_reader(queue, user)
-    result = submit_decision(session, queue, user, body)
-    record_action(
-        request, session, f"review.{body.outcome}", str(queue_id), outcome=_name_outcome(result)
-    )
-    return _respond(reveal_model_answers(session, result))
-
-
-@router.get("/{queue_id}/decisions")
-def list_review_decisions(
-    session: ReadSession,
-    queue_id: QueueId,
-    user: Reviewer,
-    count: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> list[Document]:
-    """The reader's own latest decisions, the last first."""
-    return load_own_decisions(session, get_queue(session, queue_id), user, count)
-
-
-@router.get("/{queue_id}/disputes")
-def list_disputed_items(session: ReadSession, queue_id: QueueId, user: Reviewer) -> list[Document]:
-    """The items that wait for an adjudicator, with the answers of their readers."""
-    queue = get_queue(session, queue_id)
-    require_adjudicator(queue, user)
-    return load_disputed_items(session, queue, user)
-
-
-@router.post("/{queue_id}/adjudications")
-def submit_adjudication(
-    request: Request, session: WriteSession, queue_id: QueueId, body: Submission, user: Reviewer
-) -> Response:
-    """Settle disputed items, as `decisions` does for readers."""
-    queue = get_queue(session, queue_id)
-    require_adjudicator(queue, user)
-    ids = [item.id for item in body.items]
-    if not get_settings(queue).readers_may_adjudicate and has_read(session, ids, user.id):
-        raise NotPermitted(
-            "you have read one of these items", fix="ask somebody else to adjudicate it"
-        )
-    result = submit_decision(session, queue, user, body, adjudicates=True)
-    record_action(
-        request, session, "review.adjudicate", str(queue_id), outcome=_name_outcome(result)
-    )
-    return _respond(result)
 
 
 @router.get("/{queue_id}/progress")
@@ -309,41 +252,11 @@ def store_gold(
     return {"dataset_id": dataset.id, "name": dataset.name, "rows": rows}
 
 
-def get_queue(session: Session, queue_id: int) -> ReviewQueue:
-    """The queue with an id; raises NotFound if there is none."""
-    queue = session.get(ReviewQueue, queue_id)
-    if queue is None:
-        raise NotFound(f"there is no review {queue_id}", fix="list the reviews: GET /api/reviews")
-    return queue
-
-
-def require_reader(queue: ReviewQueue, user: User) -> None:
-    """Raise NotPermitted if the queue names readers, and the user is not one of them."""
-    if not is_reader(get_settings(queue), user.id):
-        raise NotPermitted(
-            "this review names its readers, and you are not one of them",
-            fix="ask the person who created it to add you",
-        )
-
-
-def may_adjudicate(queue: ReviewQueue, user: User) -> bool:
-    named = get_settings(queue).adjudicators
-    return user.id in named if named else user.role >= Role.TRAINER
-
-
-def require_adjudicator(queue: ReviewQueue, user: User) -> None:
-    """Raise NotPermitted if the user does not adjudicate this queue."""
-    if not may_adjudicate(queue, user):
-        raise NotPermitted(
-            "you do not adjudicate this review",
-            fix="ask the person who created it to add you to the adjudicators",
-        )
-
-
 def describe_review(session: Session, queue: ReviewQueue, user: User) -> Document:
     """The queue, its progress, and what the user may do in it."""
     return {
         **describe_queue(queue),
+        **_describe_state(session, queue),
         "progress": describe_progress(session, queue),
         "left": count_left_for(session, queue.id, user.id),
         "may_read": user.role >= Role.REVIEWER and is_reader(get_settings(queue), user.id),
@@ -351,25 +264,45 @@ def describe_review(session: Session, queue: ReviewQueue, user: User) -> Documen
     }
 
 
-def _open_run(request: Request, run_id: int) -> QueueSource:
-    folder = get_files(request).get_folder("runs", run_id)
-    if not folder.is_dir():
-        raise NotFound(f"there is no run {run_id}", fix="list the runs: GET /api/runs")
-    return make_run_source(open_answers(folder), run_id)
+def _describe_state(session: Session, queue: ReviewQueue) -> Document:
+    """Whether the items are there: "creating", "ready", or "failed" with the problem."""
+    if queue.job_id is None:
+        return {"state": "ready", "job_id": None, "problem": None}
+    job = session.get(Job, queue.job_id)
+    if job is not None and not is_ended(job):
+        return {"state": "creating", "job_id": job.id, "problem": None}
+    problem = job.problem if job else make_problem("Deleted", "its job was deleted", "delete it")
+    return {"state": "failed", "job_id": queue.job_id, "problem": problem}
 
 
-def _name_outcome(result: SubmissionResult) -> str:
-    return "conflict" if result.status == CONFLICT else "ok"
+class _Origin(NamedTuple):
+    """The rows of a new queue, and their number."""
+
+    source: QueueSource
+    rows: int
 
 
-def _respond(result: SubmissionResult) -> Response:
-    """The response; a conflict is a problem, and its submission is stored all the same."""
-    if result.status != CONFLICT:
-        return JSONResponse(result.content, result.status)
-    problem = describe_problem(
-        Conflict(
-            "a later decision about an item is saved",
-            fix="compare both, then send yours again with the later version",
+def _open_origin(request: Request, body: NewQueue) -> _Origin:
+    if (body.run_id is None) == (body.dataset_id is None):
+        raise NotValid(
+            "name the rows of the review", fix="give either run_id, or dataset_id and task_id"
         )
-    )
-    return JSONResponse({**problem, **result.content}, CONFLICT, media_type=PROBLEM_TYPE)
+    files = get_files(request)
+    if body.run_id is not None:
+        folder = files.get_folder("runs", body.run_id)
+        if not folder.is_dir():
+            raise NotFound(f"there is no run {body.run_id}", fix="list the runs: GET /api/runs")
+        source = open_run_source(folder, f"run {body.run_id}")
+        return _Origin(source, count_outcomes(folder).rows)
+    if body.dataset_id is None or body.task_id is None:
+        raise NotValid("the review has no task", fix="give task_id")
+    if body.settings.query.needs_answers:
+        raise NotValid(
+            "these rows have no answers of a model to choose by",
+            fix="leave out answers, statuses and confidence_below, or review a run",
+        )
+    task = load_stored_task(request, body.task_id)
+    with get_database(request).read() as session:
+        dataset = get_row(session, StoredDataset, body.dataset_id, "data set")
+    name = f"data set {dataset.id}"
+    return _Origin(open_table_source(task, open_dataset(files, dataset), name), dataset.rows)

@@ -29,7 +29,7 @@ from medtask.server.api.resources import (
 )
 from medtask.server.api.run_views import RunView, describe_run, require_answers
 from medtask.server.database.connect import ReadSession, WriteSession, get_database
-from medtask.server.jobs.kinds import find_model_reference
+from medtask.server.jobs.kind import find_model_reference
 from medtask.server.jobs.tables import Job
 from medtask.server.problems import Conflict, NotFound, NotValid
 from medtask.server.storage.answers import read_answers

@@ -66,4 +66,8 @@ class JobObserver:
 
     def on_baseline(self, method: str, done: int, rows: int) -> None:
         """Report the progress of a simple method on the same rows."""
-        self._channel.send_progress(phase=f"baseline {method}", done=done, total=rows)
+        self.on_rows(f"baseline {method}", done, rows)
+
+    def on_rows(self, phase: str, done: int, rows: int) -> None:
+        """Report how many rows a phase has done."""
+        self._channel.send_progress(phase=phase, done=done, total=rows)

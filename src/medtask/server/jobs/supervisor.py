@@ -17,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from medtask.errors import MedtaskError
-from medtask.server.jobs.kinds import JOB_KINDS, JobContext
+from medtask.server.jobs.kind import JobContext
+from medtask.server.jobs.kinds import JOB_KINDS
 from medtask.server.jobs.messages import (
     BEAT,
     JobRequest,
@@ -164,7 +165,7 @@ class Supervisor:
 
         def publish(session: Session) -> None:
             if result is not None:
-                kind.publish(session, lease.parameters, result)
+                kind.publish(session, self.context, lease.parameters, result)
 
         return publish
 

@@ -20,7 +20,7 @@ from types import FrameType
 from sqlalchemy.exc import DBAPIError
 
 from medtask.server.database.connect import Database
-from medtask.server.jobs.kinds import make_job_context
+from medtask.server.jobs.kind import make_job_context
 from medtask.server.jobs.queue import DEFAULT_LEASE_S, JobQueue
 from medtask.server.jobs.supervisor import Supervisor
 from medtask.server.settings import ServerSettings

@@ -13,9 +13,18 @@ from medtask.display import capitalise_first, format_clock
 from medtask.server.access.roles import Role, User
 from medtask.server.jobs.tables import ENDED_STATES, Job
 
-_TITLES = {"train": "Training", "evaluate": "Evaluation", "compare": "Comparison"}
+_TITLES = {
+    "train": "Training",
+    "evaluate": "Evaluation",
+    "compare": "Comparison",
+    "review": "Making the review",
+}
 _UNITS = {"train": "steps"}
-_PAGES = {"run_id": ("/runs/{}", "The run"), "model_id": ("/models/{}", "The model")}
+_PAGES = {
+    "run_id": ("/runs/{}", "The run"),
+    "model_id": ("/models/{}", "The model"),
+    "queue_id": ("/reviews#review-{}", "The review"),
+}
 
 
 @dataclass(frozen=True, slots=True)

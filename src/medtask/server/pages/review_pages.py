@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from medtask.errors import StorageError
 from medtask.runs.manifest import read_manifest
-from medtask.server.access.requests import Reviewer, Viewer
+from medtask.runs.open_answers import open_answers
+from medtask.server.access.accounts import list_accounts
+from medtask.server.access.requests import Reviewer, Trainer, Viewer
 from medtask.server.access.roles import Role, User
-from medtask.server.api.reviews import (
+from medtask.server.api.resources import MAX_ID, get_files
+from medtask.server.api.review_access import (
     QueueId,
-    describe_review,
     get_queue,
     require_adjudicator,
+    require_items,
     require_reader,
 )
+from medtask.server.api.reviews import describe_review
 from medtask.server.database.connect import ReadSession
+from medtask.server.pages.job_views import find_job
+from medtask.server.pages.lookups import list_datasets, list_tasks
+from medtask.server.problems import NotFound
 from medtask.server.rendering import render_page
 from medtask.server.review.agreement import get_agreements
 from medtask.server.review.queues import list_queues
 from medtask.server.review.tables import ReviewQueue
+from medtask.server.storage.answers import ANSWERS_FILE, count_outcomes
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,13 +41,31 @@ router = APIRouter(include_in_schema=False)
 @router.get("/reviews")
 def show_reviews(request: Request, session: ReadSession, user: Viewer) -> Response:
     """All queues, and for trainers a form for a new one."""
-    values = {
-        "reviews": [_describe(request, session, queue, user) for queue in list_queues(session)],
-        "runs": _list_runs(request.app.state.settings.data_folder)
-        if user.role >= Role.TRAINER
-        else [],
+    values: dict[str, Any] = {
+        "reviews": [_describe(request, session, queue, user) for queue in list_queues(session)]
     }
+    if user.role >= Role.TRAINER:
+        accounts = [one for one in list_accounts(session) if not one.disabled]
+        values |= {
+            "runs": _list_runs(request.app.state.settings.data_folder),
+            "datasets": list_datasets(session),
+            "tasks": list_tasks(session),
+            "readers": [account for account in accounts if account.role >= Role.REVIEWER],
+        }
     return render_page(request, "reviews.html", values)
+
+
+@router.get("/reviews/choices")
+def show_review_choices(
+    request: Request, user: Trainer, run_id: Annotated[int, Query(ge=1, le=MAX_ID)]
+) -> Response:
+    """The statuses and answers of a run, to choose the rows of a new review by."""
+    folder = get_files(request).get_folder("runs", run_id)
+    if not (folder / ANSWERS_FILE).exists():
+        raise NotFound(f"run {run_id} has no answers", fix="choose another run")
+    task = open_answers(folder).task
+    counts = count_outcomes(folder, [label.name for label in task.candidates])
+    return render_page(request, "review_choices.html", {"counts": counts})
 
 
 @router.get("/reviews/{queue_id}/card")
@@ -58,6 +84,7 @@ def show_reading_page(
     """The page of a reader."""
     queue = get_queue(session, queue_id)
     require_reader(queue, user)
+    require_items(queue)
     return _render_reading_page(request, session, queue, user, adjudicates=False)
 
 
@@ -77,6 +104,7 @@ def _render_reading_page(
     review = _describe(request, session, queue, user)
     facts = {
         "queue": {name: review[name] for name in ("id", "name", "form")},
+        "has_model": queue.run_id is not None,
         "user_id": user.id,
         "adjudicates": adjudicates,
         "progress": {**review["progress"], "left": review["left"]},
@@ -88,6 +116,7 @@ def _render_reading_page(
 def _describe(request: Request, session: Session, queue: ReviewQueue, user: User) -> dict[str, Any]:
     review = describe_review(session, queue, user)
     review["progress"]["agreement"] = get_agreements(request.app.state, session, queue)
+    review["job"] = find_job(session, queue.job_id, user)
     return review
 
 
@@ -103,7 +132,7 @@ def _list_runs(data_folder: Path) -> list[tuple[int, str]]:
     """Runs that have answers: their ids and descriptions, the newest first."""
     found = []
     for folder in (data_folder / "runs").glob("*"):
-        if not folder.name.isdecimal() or not (folder / "answers.parquet").exists():
+        if not folder.name.isdecimal() or not (folder / ANSWERS_FILE).exists():
             continue
         try:
             manifest = read_manifest(folder) or {}

@@ -18,6 +18,7 @@ from medtask.server.review.consensus import (
     find_consensus,
     parse_stored_value,
 )
+from medtask.server.review.drafts import DraftOwner, drop_draft
 from medtask.server.review.queues import get_form
 from medtask.server.review.tables import (
     ADJUDICATION,
@@ -197,6 +198,7 @@ def _save_version(
     )
     session.add(decision)
     session.flush()
+    drop_draft(session, item.id, DraftOwner(reviewer.id, new.seat == ADJUDICATION))
     if new.seat != ADJUDICATION:
         drop_assignment(session, item.id, reviewer.id)
         if submission.outcome == Outcome.WITHDRAWN:

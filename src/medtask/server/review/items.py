@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from medtask.display import format_row_count
 from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.evaluation.kinds.protocols import compute_sample_key
 from medtask.near_duplicates import cluster_near_duplicates, sketch_texts
@@ -16,6 +17,7 @@ from medtask.records import (
     AnsweredRow,
     Option,
     Record,
+    Status,
     Value,
     comparable_value,
 )
@@ -55,6 +57,12 @@ class DraftedItems:
     clusters: Sequence[int]
     without_text: int
     unmatched: int
+
+    def describe_left_out(self) -> list[str]:
+        """Notes on rows that were left out, for users."""
+        if not self.without_text:
+            return []
+        return [f"{format_row_count(self.without_text)} without text left out"]
 
 
 def draft_items(task: Task, rows: Iterable[AnsweredRow], settings: QueueSettings) -> DraftedItems:
@@ -158,13 +166,24 @@ def _find_clusters(items: Sequence[ItemDraft]) -> list[int]:
 def _order_items(
     items: Sequence[ItemDraft], clusters: Sequence[int], settings: QueueSettings
 ) -> list[int]:
-    if settings.order == "random":
-        return sorted(
-            range(len(items)),
-            key=lambda index: compute_sample_key(items[index].first.answer.record_id),
-        )
-    if settings.order == "table":
-        return list(range(len(items)))
+    """The indices of the items in the queue's order; what is not text comes last in every order."""
+    orders = {"worth": _order_by_worth, "random": _order_randomly, "table": _keep_order}
+    order = orders[settings.order](items, clusters)
+    return sorted(order, key=lambda index: items[index].first.answer.status is Status.NOT_TEXT)
+
+
+def _keep_order(items: Sequence[ItemDraft], clusters: Sequence[int]) -> list[int]:
+    return list(range(len(items)))
+
+
+def _order_randomly(items: Sequence[ItemDraft], clusters: Sequence[int]) -> list[int]:
+    return sorted(
+        range(len(items)),
+        key=lambda index: compute_sample_key(items[index].first.answer.record_id),
+    )
+
+
+def _order_by_worth(items: Sequence[ItemDraft], clusters: Sequence[int]) -> list[int]:
     owners = [index for index, item in enumerate(items) for _ in item.rows]
     answers = [row.answer for item in items for row in item.rows]
     order, _ = rank_for_review(

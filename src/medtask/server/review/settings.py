@@ -31,6 +31,11 @@ class RowQuery(BaseModel):
     confidence_below: Share | None = None
     without_gold: bool = False
 
+    @property
+    def needs_answers(self) -> bool:
+        """Whether a condition is about the model's answer."""
+        return bool(self.answers or self.statuses or self.confidence_below is not None)
+
 
 class QueueSettings(BaseModel):
     """The settings of a queue.

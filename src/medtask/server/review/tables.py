@@ -1,4 +1,4 @@
-"""Tables of reviews: queues, their items and rows, assignments, decisions and submissions.
+"""Tables of reviews: queues, items and rows, assignments, drafts, decisions and submissions.
 
 These tables hold the text of records. Decisions are only added: a change is a new version, and a
 unique constraint refuses two decisions of the same version.
@@ -44,9 +44,15 @@ def _make_json_column() -> Any:
 
 
 class ReviewQueue(Base):
-    """Rows of one run that people read.
+    """Rows of a run, or of a data set without answers, that people read.
 
-    ``task`` is the question as `task_to_dict` returns it, ``settings`` a `QueueSettings` as JSON.
+    Attributes:
+        source: What the rows are of, such as "run 3".
+        run_id: The run; None for a data set.
+        dataset_id: The data set; None for a run.
+        task: The question as `task_to_dict` returns it.
+        settings: A `QueueSettings` as JSON.
+        job_id: The job that makes the items; None once they are there.
     """
 
     __tablename__ = "review_queues"
@@ -56,6 +62,8 @@ class ReviewQueue(Base):
     name: Mapped[str]
     source: Mapped[str]
     run_id: Mapped[int | None]
+    dataset_id: Mapped[int | None]
+    job_id: Mapped[int | None]
     task_name: Mapped[str]
     task: Mapped[dict[str, Any]]
     settings: Mapped[dict[str, Any]]
@@ -151,6 +159,23 @@ class ReviewDecision(Base):
     saw_model: Mapped[bool]
     seconds: Mapped[float | None]
     decided_at: Mapped[datetime]
+
+
+class ReviewDraft(Base):
+    """What a person has filled in and not saved, for any machine that they continue on.
+
+    ``content`` has the value of the input, which need not be valid, and the comment.
+    """
+
+    __tablename__ = "review_drafts"
+
+    item_id: Mapped[int] = mapped_column(
+        ForeignKey("review_items.id", ondelete="CASCADE"), primary_key=True
+    )
+    reader_id: Mapped[str] = mapped_column(primary_key=True)
+    adjudicates: Mapped[bool] = mapped_column(primary_key=True)
+    content: Mapped[dict[str, Any]]
+    saved_at: Mapped[datetime]
 
 
 class ReviewSubmission(Base):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from medtask.server.access.roles import User
 from medtask.server.review.assignments import assign_items
 from medtask.server.review.decisions import SubmissionResult
+from medtask.server.review.drafts import DraftOwner, list_drafts
 from medtask.server.review.queues import get_form, get_settings, get_task
 from medtask.server.review.tables import (
     ADJUDICATION,
@@ -35,6 +36,7 @@ def describe_queue(queue: ReviewQueue) -> dict[str, Any]:
         "name": queue.name,
         "source": queue.source,
         "run_id": queue.run_id,
+        "dataset_id": queue.dataset_id,
         "task": queue.task_name,
         "instruction": task.instruction,
         "form": get_form(queue, []).to_json(),
@@ -54,12 +56,14 @@ def load_next_items(
     items = [item for item, _ in assigned]
     names = _list_record_ids(session, items)
     own = _list_own_versions(session, items, reader.id)
+    drafts = list_drafts(session, list(names), DraftOwner(reader.id, adjudicates=False))
     return [
         {
             **_describe_content(queue, item, names[item.id]),
             **_describe_own(own.get(item.id)),
             "sees_model": assignment.sees_model,
             "model": item.model if assignment.sees_model else None,
+            "draft": drafts.get(item.id),
         }
         for item, assignment in assigned
     ]
@@ -129,6 +133,7 @@ def load_disputed_items(
         .order_by(ReviewDecision.id)
     ).all()
     names = _list_record_ids(session, items)
+    drafts = list_drafts(session, list(names), DraftOwner(adjudicator.id, adjudicates=True))
     contents = []
     for item in items:
         own = [one for one in decisions if one.item_id == item.id]
@@ -140,6 +145,7 @@ def load_disputed_items(
                 **_describe_own(adjudication),
                 "sees_model": True,
                 "model": item.model,
+                "draft": drafts.get(item.id),
                 "readers": [
                     {"name": f"Reader {number}", **_describe_verdict(decision)}
                     for number, decision in enumerate(readers, 1)

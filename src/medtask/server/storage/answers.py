@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from polars import LazyFrame
 
 ANSWERS_FILE = "answers.parquet"
 
@@ -23,10 +26,8 @@ def read_answers(folder: Path, offset: int, limit: int, status: str | None) -> d
 
     frame = pl.scan_parquet(folder / ANSWERS_FILE)
     columns = frame.collect_schema().names()
-    # A column of the table may have the same name: that of the answer is the last one.
-    column = next((name for name in reversed(columns) if name.startswith("status")), None)
-    if status is not None and column is not None:
-        frame = frame.filter(pl.col(column) == status)
+    if status is not None:
+        frame = frame.filter(pl.col(_find_column(frame, "status")) == status)
     total = frame.select(pl.len()).collect().item()
     rows = frame.slice(offset, limit).collect().to_dicts()
     return {
@@ -35,6 +36,41 @@ def read_answers(folder: Path, offset: int, limit: int, status: str | None) -> d
         "offset": offset,
         "total": total,
     }
+
+
+class OutcomeCounts(NamedTuple):
+    """The numbers of rows of a run: of all, by status, and by answer."""
+
+    rows: int
+    statuses: dict[str, int]
+    answers: dict[str, int]
+
+
+def count_outcomes(folder: Path, answers: Sequence[str] = ()) -> OutcomeCounts:
+    """Count the rows of a run by status, and those that have one of these answers."""
+    import polars as pl
+
+    frame = pl.scan_parquet(folder / ANSWERS_FILE)
+    status, answer = (_find_column(frame, name) for name in ("status", "answer"))
+    by_status = frame.group_by(pl.col(status).alias("name")).len().collect().rows()
+    by_answer: list[tuple[str, int]] = []
+    if answers:
+        given = frame.select(pl.col(answer).alias("name"))
+        if isinstance(given.collect_schema()["name"], pl.List):
+            given = given.explode("name")
+        by_answer = given.group_by("name").len().collect().rows()
+    counted = dict(by_answer)
+    return OutcomeCounts(
+        sum(count for _, count in by_status),
+        {str(name): count for name, count in sorted(by_status, key=lambda one: -one[1])},
+        {name: counted.get(name, 0) for name in answers},
+    )
+
+
+def _find_column(frame: LazyFrame, name: str) -> str:
+    """A column of the answer; one of the table can have the same name, and comes before it."""
+    columns = reversed(frame.collect_schema().names())
+    return next((column for column in columns if column.startswith(name)), name)
 
 
 def _to_json(value: object) -> Any:

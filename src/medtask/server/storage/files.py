@@ -13,7 +13,7 @@ from medtask.errors import InputError, UsageError
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
-Resource = Literal["datasets", "tasks", "models", "runs", "comparisons"]
+Resource = Literal["datasets", "tasks", "models", "runs", "comparisons", "reviews"]
 TASK_FILE = "task.yaml"
 _MAX_NAME_LENGTH = 120
 

@@ -15,7 +15,7 @@ function buildChoices(place, item, form, submit) {
   const several = form.input === "several";
   const shares = item.model?.probabilities ?? {};
   const suggested = new Set([item.model?.value ?? []].flat());
-  const chosen = new Set(several ? (item.decision?.value ?? item.model?.value ?? []) : []);
+  const chosen = new Set(several ? (item.draft?.value ?? item.decision?.value ?? item.model?.value ?? []) : []);
   const readers = item.readers ?? [];
   const ordered = [...form.choices].sort((one, other) => (shares[other.value] ?? 0) - (shares[one.value] ?? 0));
   const list = make("div", { class: "choices", role: several ? "group" : undefined, "aria-label": "Answers" });
@@ -59,6 +59,7 @@ function buildChoices(place, item, form, submit) {
     else chosen.add(value);
     buttons.get(value).setAttribute("aria-pressed", String(chosen.has(value)));
     showSave();
+    list.dispatchEvent(new Event("input", { bubbles: true }));
   }
 
   function show(choices) {
@@ -114,6 +115,7 @@ function buildChoices(place, item, form, submit) {
       return Boolean(choice);
     },
     enter: several ? () => save.disabled || submit(read()) : null,
+    draft: several ? read : undefined,
     filter,
   };
 }
@@ -147,10 +149,13 @@ function makeSave(submit) {
 
 function buildText(place, item, form, submit) {
   const area = make("textarea", { class: "answer-input", "aria-label": "Answer", dir: "auto", rows: 6 });
-  area.value = item.draft ?? item.decision?.value ?? item.model?.value ?? "";
+  area.value = item.draft?.value ?? item.decision?.value ?? item.model?.value ?? "";
   const send = () => submit(area.value);
   place.append(noteSuggestion(item) ?? "", area, makeSave(send));
-  for (const reader of item.readers ?? []) place.append(makeReaderAnswer(reader, () => (area.value = reader.value ?? "")));
+  for (const reader of item.readers ?? []) place.append(makeReaderAnswer(reader, () => {
+    area.value = reader.value ?? "";
+    area.dispatchEvent(new Event("input", { bubbles: true }));
+  }));
   return { enter: send, needsControl: true, first: area, draft: () => area.value };
 }
 
@@ -165,7 +170,7 @@ function makeReaderAnswer(reader, use) {
 }
 
 function buildObject(place, item, form, submit) {
-  const value = item.draft ?? item.decision?.value ?? item.model?.value ?? {};
+  const value = item.draft?.value ?? item.decision?.value ?? item.model?.value ?? {};
   const shares = item.model?.probabilities ?? {};
   let fields = buildFields(form.schema, value, shares, "");
   const holder = make("div", { class: "object" }, fields.elements);
@@ -173,6 +178,7 @@ function buildObject(place, item, form, submit) {
   const use = (chosen) => {
     fields = buildFields(form.schema, chosen ?? {}, shares, "");
     holder.replaceChildren(...fields.elements);
+    holder.dispatchEvent(new Event("input", { bubbles: true }));
   };
   place.append(noteSuggestion(item) ?? "", holder, makeSave(send));
   for (const reader of item.readers ?? []) place.append(makeReaderAnswer(reader, () => use(reader.value)));

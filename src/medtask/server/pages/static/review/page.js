@@ -2,6 +2,7 @@
 /* The page on which people read and decide. Nothing here waits for the server between two items. */
 
 import { formatPercent, formatValue, make, markDifferences, markQuotes } from "./elements.js";
+import { Drafts } from "./drafts.js";
 import { buildInput } from "./inputs.js";
 import { Outbox, makeKey } from "./outbox.js";
 
@@ -10,7 +11,7 @@ const REFRESH_MS = 15000;
 
 const root = document.querySelector("#review");
 const facts = JSON.parse(document.querySelector("#review-facts").textContent);
-const { queue, user_id: userId, adjudicates } = facts;
+const { queue, user_id: userId, adjudicates, has_model: hasModel } = facts;
 const api = `/api/reviews/${queue.id}`;
 const place = Object.fromEntries([...root.querySelectorAll("[data-place]")].map((one) => [one.dataset.place, one]));
 const storage = `medtask.review.${userId}.${queue.id}.`;
@@ -28,6 +29,10 @@ const outbox = new Outbox(`${storage}outbox.`, sendJson, {
   saved: noteSaved,
   refused: noteRefused,
 });
+
+const drafts = new Drafts(`${storage}drafts.${adjudicates ? "adjudication." : ""}`, (itemId, draft) =>
+  sendJson(`${api}/items/${itemId}/draft`, { ...draft, adjudicates }, "PUT"),
+);
 
 async function sendJson(path, body, method = "POST") {
   const token = document.querySelector("meta[name=csrf-token]").content;
@@ -75,22 +80,18 @@ async function fetchItems() {
   const known = new Set([...items.map((item) => item.id), ...pending]);
   const added = response.content.filter((item) => !known.has(item.id));
   const wasEmpty = !items.length;
-  for (const item of added) item.draft = readDraft(item);
+  for (const item of added) item.draft = drafts.find(item);
   items.push(...added);
   if (wasEmpty) showItem();
   showState();
   showLeft();
 }
 
-function readDraft(item) {
-  const text = localStorage.getItem(`${storage}draft.${item.id}`);
-  return text === null ? undefined : JSON.parse(text);
-}
-
 function keepDraft() {
   const item = items[0];
-  if (!item || !input?.draft) return;
-  localStorage.setItem(`${storage}draft.${item.id}`, JSON.stringify(input.draft()));
+  if (!item) return;
+  item.draft = { value: input?.draft?.() ?? null, comment: place.comment.value };
+  drafts.keep(item.id, item.draft);
 }
 
 /* Showing */
@@ -103,7 +104,7 @@ function showItem() {
   const item = items[0];
   included.clear();
   root.classList.toggle("is-empty", !item);
-  place.comment.value = "";
+  place.comment.value = item?.draft?.comment ?? "";
   if (!item) {
     showEnd();
     return;
@@ -115,7 +116,7 @@ function showItem() {
   showSimilar(item);
   place.input.replaceChildren();
   input = buildInput(place.input, item, form, (value) => decide("answer", value));
-  place.hint.textContent = item.sees_model || adjudicates ? "" : "The model’s answer is shown after you decide.";
+  place.hint.textContent = item.sees_model || adjudicates || !hasModel ? "" : "The model’s answer is shown after you decide.";
   place.input.scrollTop = 0;
   if (input.first && !isPhone()) input.first.focus({ preventScroll: true });
   else if (document.activeElement !== document.body) document.activeElement.blur();
@@ -271,7 +272,8 @@ function decide(outcome, value) {
   for (const one of together) {
     one.version += 1;
     one.decision = { outcome, value: submission.value, comment: submission.comment };
-    localStorage.removeItem(`${storage}draft.${one.id}`);
+    one.draft = undefined;
+    drafts.remove(one.id);
   }
   const taken = new Set(together);
   items = items.filter((one) => !taken.has(one));
@@ -450,11 +452,13 @@ place.skip.addEventListener("click", () => decide("skipped"));
 place.unclear.addEventListener("click", () => decide("cannot_tell"));
 place.keys.addEventListener("click", () => place.help.showModal());
 place.input.addEventListener("input", keepDraft);
+place.comment.addEventListener("input", keepDraft);
 
 showProgress();
 showRefused();
 showItem();
 loadItems();
 outbox.flush();
+drafts.flush();
 setInterval(refreshProgress, REFRESH_MS);
 setInterval(() => !document.hidden && items.length < LOADED / 2 && loadItems(), REFRESH_MS);

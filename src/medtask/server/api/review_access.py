@@ -1,0 +1,57 @@
+"""Who may do what in a review, and the lookup of its queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path
+from sqlalchemy.orm import Session
+
+from medtask.server.access.roles import Role, User
+from medtask.server.api.resources import MAX_ID
+from medtask.server.problems import Conflict, NotFound, NotPermitted
+from medtask.server.review.assignments import is_reader
+from medtask.server.review.queues import get_settings
+from medtask.server.review.tables import ReviewQueue
+
+QueueId = Annotated[int, Path(ge=1, le=MAX_ID, description="The id of the queue.")]
+
+
+def get_queue(session: Session, queue_id: int) -> ReviewQueue:
+    """The queue with an id; raises NotFound if there is none."""
+    queue = session.get(ReviewQueue, queue_id)
+    if queue is None:
+        raise NotFound(f"there is no review {queue_id}", fix="list the reviews: GET /api/reviews")
+    return queue
+
+
+def require_reader(queue: ReviewQueue, user: User) -> None:
+    """Raise NotPermitted if the queue names readers, and the user is not one of them."""
+    if not is_reader(get_settings(queue), user.id):
+        raise NotPermitted(
+            "this review names its readers, and you are not one of them",
+            fix="ask the person who created it to add you",
+        )
+
+
+def may_adjudicate(queue: ReviewQueue, user: User) -> bool:
+    named = get_settings(queue).adjudicators
+    return user.id in named if named else user.role >= Role.TRAINER
+
+
+def require_adjudicator(queue: ReviewQueue, user: User) -> None:
+    """Raise NotPermitted if the user does not adjudicate this queue."""
+    if not may_adjudicate(queue, user):
+        raise NotPermitted(
+            "you do not adjudicate this review",
+            fix="ask the person who created it to add you to the adjudicators",
+        )
+
+
+def require_items(queue: ReviewQueue) -> None:
+    """Raise Conflict if a job still makes the items of the queue."""
+    if queue.job_id is not None:
+        raise Conflict(
+            "the rows of this review are not there yet",
+            fix=f"wait until job {queue.job_id} has ended: GET /api/jobs/{queue.job_id}",
+        )
