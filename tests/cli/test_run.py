@@ -30,6 +30,8 @@ def test_a_run_reports_its_counts_and_where_its_files_are(
     outcome = medtask("run", "surgery", *FAKE)
     assert outcome.code == 0
     counts, files = outcome.out.splitlines()
+    assert "--to xlsx" in outcome.err
+    assert "--to xlsx" not in medtask("run", "surgery", *FAKE, "--new-run").err
     assert re.fullmatch(r"ok \d   review \d   empty 1   failed 0", counts)
     assert re.fullmatch(
         r"surgery/runs/\d{4}-\d\d-\d\d-\d{4}/   answers\.csv  answers\.parquet  report\.html", files

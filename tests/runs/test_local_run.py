@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import openpyxl
 import polars as pl
 import pytest
 
@@ -154,6 +156,21 @@ def test_a_finished_run_asks_nothing_and_derives_the_same_again(
     assert (tmp_path / "out" / "answers.xlsx").exists()
     assert read_run_manifest(result)["created"] == "2026-11-20T14:12:00+00:00"
     assert read_run_manifest(result)["timing"]["sessions"] == 2  # type: ignore[index]
+
+
+def test_answers_to_a_workbook_are_a_workbook_too_and_their_csv_opens_in_excel(
+    task: Task, tmp_path: Path
+) -> None:
+    book = openpyxl.Workbook()
+    for cells in (["case_id", "procedure"], ["000052", "fjerning av blære, høyre side"]):
+        book.active.append(cells)
+    book.save(tmp_path / "cases.xlsx")
+    folder = run(task, FakeEngine(), tmp_path / "cases.xlsx", out=tmp_path / "out").folder
+    sheet = openpyxl.load_workbook(folder / "answers.xlsx").active
+    assert [cell.value for cell in sheet[2]][:2] == ["000052", "fjerning av blære, høyre side"]
+    assert (folder / "answers.csv").read_bytes().startswith(codecs.BOM_UTF8)
+    chosen = run(task, FakeEngine(), tmp_path / "cases.xlsx", out=tmp_path / "b", formats=["csv"])
+    assert not (chosen.folder / "answers.xlsx").exists()
 
 
 def test_a_run_that_broke_down_goes_on_with_the_same_batches_and_asks_nothing_twice(

@@ -123,6 +123,9 @@ def test_accepted_and_review_together_are_the_table(tmp_path: Path) -> None:
         not row["confidence"] or float(row["confidence"]) <= found.acceptance.threshold + 1e-4
         for row in second
     )
+    assert {row["status"] for row in first} == {"accepted"}
+    again = open_answers(tmp_path / "accepted.csv", gold="gold")
+    assert all(row.answer.value is not None for row in again.rows())
     worth = [float(row["expected_errors"]) for row in second]
     assert worth == sorted(worth, reverse=True)
     wrong = sum(row["answer"] != row["gold"] for row in first)

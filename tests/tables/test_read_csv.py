@@ -237,3 +237,17 @@ def test_any_bytes_are_a_table_or_a_table_error(tmp_path_factory, content):
         list(read_table(path))
     except TableError as error:
         assert error.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id,text\n1,Blære\n", False),
+        ("id;text\n1;Blære\n", True),
+        (b"\xef\xbb\xbfid,text\n1,x\n", True),
+        ("id,text\n1,fjerning av blære på høyre side\n".encode("cp1252"), True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::medtask.errors.EncodingGuessWarning")
+def test_files_that_a_spreadsheet_wrote_are_recognised(write_file, content, expected):
+    assert read_table(write_file(content)).from_spreadsheet is expected

@@ -54,6 +54,19 @@ def test_csv_is_text(tmp_path):
     )
 
 
+def test_a_byte_order_mark_is_written_only_before_letters_beyond_ascii(tmp_path):
+    path, columns = tmp_path / "a.csv", [Column("id"), Column("text")]
+    write_answers(path, columns, iter([[1, "Blære"]]), byte_order_mark=True)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfid,text\r\n")
+    assert list(read_table(path)) == [{"id": "1", "text": "Blære"}]
+    write_answers(path, columns, [[1, "Blære"]])
+    assert path.read_bytes().startswith(b"id,text\r\n")
+    write_answers(path, columns, [[1, ["ascii"]]], byte_order_mark=True)
+    assert path.read_bytes().startswith(b"id,text\r\n")
+    write_answers(path, columns, [["=1", {"organ": "øye"}]], byte_order_mark=True)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf")
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_no_rows_are_a_table_with_columns(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from medtask.display import quote
 from medtask.errors import TableError
 from medtask.records import Answer, Status
+from medtask.runs.output_columns import ACCEPTED
 from medtask.tables.cell_values import read_cell, read_key, read_present_cell
 from medtask.tables.missing import MissingText
 from medtask.tasks.containers import parse_container
@@ -88,6 +89,8 @@ def _read_status(cell: object, number: int) -> Status | None:
     text = read_present_cell(cell)
     if text is None:
         return None
+    if text.lower() == ACCEPTED:
+        return Status.OK
     try:
         return Status(text.lower())
     except ValueError:

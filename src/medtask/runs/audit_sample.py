@@ -103,6 +103,7 @@ def draw_audit_sample(
                 [record_id, *sampled.cells.values(), *(None for _ in filled_in)]
                 for record_id, sampled in sample.items()
             ),
+            byte_order_mark=True,
         )
     document = {"format": FORMAT, "answers": arrays.digest, "plan": plan.to_json()}
     replace_text(folder / PLAN_FILE, json.dumps(document, indent=1) + "\n")

@@ -39,7 +39,7 @@ def evaluate(
     out: str | Path | None = None,
     baselines: bool = True,
     seed: int = 0,
-    formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
+    formats: Sequence[str] | None = None,
     progress: ProgressListener | None = None,
     **read: Unpack[ReadOptionValues],
 ) -> Evaluation:
@@ -63,7 +63,8 @@ def evaluate(
         baselines: Compare with simple methods on the same rows. They take at most as long as the
             model was asked, or a minute, and are kept in the output folder.
         seed: Seed of resampling and random draws.
-        formats: The formats of accepted, review and sets tables, such as ("csv", "xlsx").
+        formats: The formats of accepted, review and sets tables, such as ("csv", "xlsx"); by
+            default CSV, and XLSX if the run has answers.xlsx.
         progress: Receives the progress of baselines: the method, its rows that are done, all rows.
         read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
@@ -84,7 +85,7 @@ def evaluate(
         max_error, level, by_class, calibrate, sets, readers, baselines, seed
     )
     _check_fractions(options)
-    check_formats(formats)
+    check_formats(formats or ())
     with block_network():
         answers = (
             source
@@ -105,12 +106,17 @@ def evaluate(
             homes, answers.manifest.get("timing", {}), progress, options.seed
         )
         evaluation = evaluate_answers(answers, options, settings)
-        return _write_files(evaluation, folder, formats)
+        return _write_files(evaluation, folder, formats or _choose_formats(answers))
 
 
 def choose_folder(answers: AnswerTable, name: str) -> Path:
     """The run folder; for another tool's table, a folder next to it."""
     return answers.folder or Path(answers.table.source).with_name(f"{answers.name}-{name}")
+
+
+def _choose_formats(answers: AnswerTable) -> Sequence[str]:
+    has_workbook = answers.folder is not None and (answers.folder / "answers.xlsx").exists()
+    return (*DEFAULT_TRIAGE_FORMATS, "xlsx") if has_workbook else DEFAULT_TRIAGE_FORMATS
 
 
 def _check_fractions(options: EvaluationOptions) -> None:

@@ -26,7 +26,6 @@ from medtask.runs.measured_rows import (
     left_out_to_json,
     make_record_key,
 )
-from medtask.runs.output_columns import DEFAULT_FORMATS
 from medtask.runs.outputs import OutputSource, fit_thresholds, write_answer_tables
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
@@ -151,7 +150,7 @@ def run(
     out: str | Path | None = None,
     limit: int | None = None,
     gold: str | None = None,
-    formats: Sequence[str] = DEFAULT_FORMATS,
+    formats: Sequence[str] | None = None,
     max_error_rate: float = 0.05,
     new_run: bool = False,
     force_lock: bool = False,
@@ -173,7 +172,7 @@ def run(
         limit: Answer the first ``limit`` rows only.
         gold: The column with the correct answers; by default the task's.
         formats: Output formats: "csv", "parquet", "xlsx", "jsonl". CSV and Parquet are always
-            written.
+            written; by default XLSX is too if the table is a workbook.
         max_error_rate: ``exit_code`` is 3 if a larger share of rows has no answer.
         new_run: Start a new run instead of resuming an earlier one.
         force_lock: Take over a folder that is locked by a process on another host.
@@ -208,7 +207,7 @@ def run(
         None if out is None else Path(out),
         limit,
         gold,
-        tuple(formats),
+        None if formats is None else tuple(formats),
         max_error_rate,
         new_run,
         force_lock,
@@ -290,7 +289,9 @@ def _write_outputs(
     thresholds = fit_thresholds(source)
     if thresholds is None and source.left_out and get_task_kind(setup.task).threshold_fit:
         session.add_note("thresholds are not fitted: no row with gold is new to the model")
-    summary, notes = write_answer_tables(session.folder, source, setup.options.formats, thresholds)
+    summary, notes = write_answer_tables(
+        session.folder, source, setup.options.formats or (), thresholds
+    )
     for note in notes:
         session.add_note(note)
     applied = saved_calibration.to_manifest() if saved_calibration else None

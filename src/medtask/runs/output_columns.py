@@ -13,6 +13,7 @@ from medtask.tasks.task import Task
 
 DEFAULT_FORMATS = ("csv", "parquet")
 ROUNDED_FORMATS = ("csv", "xlsx")  # without probabilities, and with 4 decimals
+ACCEPTED = "accepted"  # status in accepted.csv
 ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")
 _PROBABILITY_COLUMNS = ("probabilities", "uncalibrated")
 # All names that a run may add.

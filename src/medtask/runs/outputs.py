@@ -170,6 +170,8 @@ def _write_formats(
             folder / f"answers.{suffix}",
             [*map(Column, names.values()), *(rounded if is_rounded else exact)],
             _RoundedRows(cells, exact, rounded) if is_rounded else cells,
+            # Scripts that read the answers to a plain CSV file find one.
+            byte_order_mark=source.table.from_spreadsheet,
         )
     return notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,13 +51,14 @@ class RunOptions:
 
     ``row_calibrations``, by row number, replace the calibration of the model, in runs in which rows
     are answered by different models. ``cascade_alpha`` is the share of rows that may differ from
-    the model's answers, because a student answers for it.
+    the model's answers, because a student answers for it. ``formats`` are None for those of
+    `choose_formats`.
     """
 
     out: Path | None = None
     limit: int | None = None
     gold_column: str | None = None
-    formats: Sequence[str] = DEFAULT_FORMATS
+    formats: Sequence[str] | None = None
     max_error_rate: float = 0.05
     new_run: bool = False
     force_lock: bool = False
@@ -99,7 +100,7 @@ class RunSetup:
         settings = {
             "rows": self.rows,
             "gold_column": self.gold_column,
-            "formats": list(self.options.formats),
+            "formats": list(self.options.formats or DEFAULT_FORMATS),
             "max_error_rate": self.options.max_error_rate,
         }
         alpha = self.options.cascade_alpha
@@ -142,18 +143,19 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"
         )
+    formats = choose_formats(table, options.formats)
     setup = RunSetup(
         task,
         task,
         table,
-        options,
+        replace(options, formats=formats),
         gold_column=options.gold_column or task.gold_column,
         table_rows=table_survey.rows,
         rows=min(table_survey.rows, options.limit or table_survey.rows),
         started=started,
         notes=[_CACHE_NOTE] if options.cache and options.cascade_alpha else [],
     )
-    if "xlsx" in options.formats:
+    if "xlsx" in formats:
         output_columns = list_output_columns(task, rounded=True, calibrated=True)
         check_excel_size(setup.rows, len(table.columns) + len(output_columns))
     if table_survey.blank_lines:
@@ -190,12 +192,19 @@ def refuse_remote_phi(task: Task, *, allow_remote: bool) -> None:
         )
 
 
+def choose_formats(table: Table, formats: Sequence[str] | None) -> Sequence[str]:
+    """The named formats; by default CSV and Parquet, and XLSX for tables that are workbooks."""
+    if formats is not None:
+        return formats
+    return (*DEFAULT_FORMATS, "xlsx") if table.is_workbook else DEFAULT_FORMATS
+
+
 def _check_options(options: RunOptions) -> None:
     if options.limit is not None and options.limit < 1:
         raise UsageError(
             f"a limit of {options.limit} leaves no row", fix="set the limit to 1 row or more"
         )
-    check_formats(options.formats)
+    check_formats(options.formats or ())
 
 
 def _check_gold(setup: RunSetup) -> None:

@@ -13,7 +13,7 @@ from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.records import AnsweredRow
 from medtask.runs.answer_table import AnswerTable
-from medtask.runs.output_columns import ANSWER_COLUMNS, get_cell, round_cell
+from medtask.runs.output_columns import ACCEPTED, ANSWER_COLUMNS, get_cell, round_cell
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
@@ -31,6 +31,9 @@ def write_triage(
 ) -> tuple[int, int]:
     """Write accepted.csv and review.csv, or other formats; returns the number of rows in each.
 
+    The status in accepted.csv is "accepted": an answer below the task's threshold for review can be
+    above the one that gold supports.
+
     review.csv is sorted by ``expected_errors``, the number of errors that reviewing the row is
     expected to correct (rows with the same text count together), highest first.
     """
@@ -43,12 +46,12 @@ def write_triage(
     taken = frozenset(accepted.tolist())
     for suffix in formats:
         chosen = (row for row in answers.rows() if row.row in taken)
-        cells = (_list_cells(answers, row, inputs) for row in chosen)
-        write_answers(folder / f"accepted.{suffix}", columns, cells)
+        cells = (_list_cells(answers, row, inputs, ACCEPTED) for row in chosen)
+        write_answers(folder / f"accepted.{suffix}", columns, cells, byte_order_mark=True)
         ranked = zip(_fetch_rows(answers, review), expected_errors.tolist(), strict=True)
         cells = ([*_list_cells(answers, row, inputs), round(value, 4)] for row, value in ranked)
         review_columns = [*columns, Column("expected_errors", "float")]
-        write_answers(folder / f"review.{suffix}", review_columns, cells)
+        write_answers(folder / f"review.{suffix}", review_columns, cells, byte_order_mark=True)
     return len(accepted), len(review)
 
 
@@ -66,7 +69,7 @@ def write_prediction_sets(
     columns = [Column("id", "text"), Column("size", "int"), Column("possible", "text")]
     for suffix in formats:
         cells = (_list_possible_answers(answers, row, names, sets) for row in answers.rows())
-        write_answers(folder / f"sets.{suffix}", columns, cells)
+        write_answers(folder / f"sets.{suffix}", columns, cells, byte_order_mark=True)
 
 
 def _list_possible_answers(
@@ -123,8 +126,11 @@ def _fetch_rows(answers: AnswerTable, order: RowNumbers) -> Iterator[AnsweredRow
         yield from (found[number] for number in part.tolist())
 
 
-def _list_cells(answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str]) -> Sequence[object]:
-    return [
-        *(row.fields[answers.source_columns[name]] for name in inputs),
-        *(round_cell(name, get_cell(name, row.answer)) for name in ANSWER_COLUMNS),
-    ]
+def _list_cells(
+    answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str], status: str | None = None
+) -> Sequence[object]:
+    """The cells of a row; ``status`` replaces the status of its answer, and its reason."""
+    cells = {name: round_cell(name, get_cell(name, row.answer)) for name in ANSWER_COLUMNS}
+    if status is not None:
+        cells |= {"status": status, "reason": None}
+    return [*(row.fields[answers.source_columns[name]] for name in inputs), *cells.values()]

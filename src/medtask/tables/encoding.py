@@ -22,14 +22,29 @@ from medtask.tables.table_part import make_table_error
 # Characters. csv needs 4 bytes for each; a longer cell is probably an unclosed quote.
 MAX_CELL_LENGTH = 64 * 2**20
 
-BINARY_SUFFIXES = {b"PAR1": ".parquet", b"PK\x03\x04": ".xlsx", b"\x1f\x8b": ".gz"}
-"""First bytes of the binary formats."""
+OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+"""First bytes of .xls files, and of encrypted workbooks."""
 
+_BINARY_SUFFIXES = {
+    b"PAR1": ".parquet",
+    b"PK\x03\x04": ".xlsx",
+    b"\x1f\x8b": ".gz",
+    OLE_MAGIC: ".xls",
+}
+_ODS_MARK = b"opendocument.spreadsheet"  # in the first entry of the archive
 _CHUNK_BYTES = 2**20
 _HEAD_BYTES = 2**16
 _SAMPLE_BYTES = 2**18
 _MAX_CHANCE_SHARE = 0.05
 _UTF8_REMEDY = "save the file again as UTF-8 (in Excel: CSV UTF-8)"
+
+
+def sniff_binary_suffix(head: bytes) -> str | None:
+    """The suffix of the binary format of a file by its first bytes; None for text."""
+    if head.startswith(b"PK\x03\x04") and _ODS_MARK in head[:200]:
+        return ".ods"
+    found = (suffix for magic, suffix in _BINARY_SUFFIXES.items() if head.startswith(magic))
+    return next(found, None)
 
 
 @contextmanager
@@ -134,13 +149,12 @@ def detect_encoding(path: Path, named: str | None = None) -> TextEncoding:
         head = stream.read(_HEAD_BYTES)
     if not head:
         raise make_table_error(path, "the file is empty (0 bytes)", fix="export it again")
-    for magic, suffix in BINARY_SUFFIXES.items():
-        if head.startswith(magic):
-            raise make_table_error(
-                path,
-                f"not a text file but a {suffix} file",
-                fix=f"rename the file so that its name ends in {suffix}",
-            )
+    if suffix := sniff_binary_suffix(head):
+        raise make_table_error(
+            path,
+            f"not a text file but a {suffix} file",
+            fix=f"rename the file so that its name ends in {suffix}",
+        )
     marked = next(
         (encoding for mark, encoding in _MARKED_ENCODINGS.items() if head.startswith(mark)), None
     )

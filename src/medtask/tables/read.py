@@ -12,13 +12,13 @@ from medtask.display import format_path, quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.tables.formula_escapes import undo_escapes
 from medtask.tables.read_csv import read_csv
-from medtask.tables.read_excel import read_excel
 from medtask.tables.read_json import read_json, read_jsonl
 from medtask.tables.read_objects import read_objects
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions, ReadOptionValues
 from medtask.tables.read_parquet import read_parquet
+from medtask.tables.read_workbook import read_workbook
 from medtask.tables.stdin import spool_stdin
-from medtask.tables.table import Table
+from medtask.tables.table import WORKBOOK_SUFFIXES, Table
 from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
 from medtask.tables.validation import TableCounts, validate_table
 from medtask.unicode_text import remove_noise
@@ -37,8 +37,7 @@ _READERS = {
     **{f"{suffix}.gz": reader for suffix, reader in _TEXT_READERS.items()},
     ".parquet": read_parquet,
 }
-_EXCEL_SUFFIXES = (".xlsx", ".xlsm")
-_READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet or XLSX"
+_READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet, XLSX, ODS or XLS"
 
 
 def read_table(
@@ -47,7 +46,8 @@ def read_table(
     """Open a table from a file, a folder, a list of files, or an object in memory.
 
     Args:
-        source: A path or a list of paths (CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX),
+        source: A path or a list of paths (CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX,
+            ODS, XLS),
             a folder whose tables are read in the order of their names, a pandas or polars frame, a
             pyarrow table, a Hugging Face dataset, or mappings from column to value. Several files
             need the same columns.
@@ -110,12 +110,12 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
             path, "not a regular file", fix="name a file; use - for standard input"
         )
     kind = _read_suffix(path)
-    if kind in _EXCEL_SUFFIXES:
-        return _clean_columns(path, undo_escapes(read_excel(path, options)))
+    if kind in WORKBOOK_SUFFIXES:
+        return _clean_columns(path, undo_escapes(read_workbook(path, options)))
     if options.sheet is not None:
         raise make_table_error(
             path,
-            f"only XLSX files have sheets, such as {quote(options.sheet)}",
+            f"only workbooks have sheets, such as {quote(options.sheet)}",
             fix="remove the sheet option",
         )
     if kind in _READERS:
@@ -167,7 +167,7 @@ def _find_tables(folder: Path) -> list[Path]:
     if tables := [
         path
         for path in files
-        if _read_suffix(path) in _READERS or _read_suffix(path) in _EXCEL_SUFFIXES
+        if _read_suffix(path) in _READERS or _read_suffix(path) in WORKBOOK_SUFFIXES
     ]:
         return tables
     raise make_table_error(

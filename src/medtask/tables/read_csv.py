@@ -64,6 +64,7 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
         rows,
         guess_note=encoding.note if encoding.is_guess else "",
         header=header,
+        from_spreadsheet=delimiter == ";" or encoding.name == "utf-8-sig" or encoding.is_guess,
     )
 
 

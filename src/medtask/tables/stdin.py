@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medtask.atomic_files import replace_file
 from medtask.errors import TableError
-from medtask.tables.encoding import BINARY_SUFFIXES
+from medtask.tables.encoding import sniff_binary_suffix
 
 _HEAD_BYTES = 2**16
 
@@ -21,7 +21,8 @@ def spool_stdin(folder: Path) -> Path:
     """Write standard input to a file in ``folder``, with a suffix detected from its first bytes.
 
     Returns:
-        The path of the file: stdin.csv, .jsonl, .json, .parquet or .xlsx, mode 0600.
+        The path of the file: stdin.csv, .jsonl, .json, .parquet, .xlsx, .ods or
+        .xls, mode 0600.
 
     Raises:
         TableError: Standard input is empty.
@@ -41,9 +42,7 @@ def spool_stdin(folder: Path) -> Path:
 
 
 def _sniff_suffix(head: bytes) -> str:
-    suffix = next(
-        (suffix for magic, suffix in BINARY_SUFFIXES.items() if head.startswith(magic)), None
-    )
+    suffix = sniff_binary_suffix(head)
     if suffix == ".gz":
         return _sniff_suffix(_unpack_head(head)) + ".gz"
     return suffix or _sniff_text(head)

@@ -16,12 +16,15 @@ from medtask.tables.missing import mark_missing
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import ReadStats, Row, TablePart
 
+WORKBOOK_SUFFIXES = (".xlsx", ".xlsm", ".ods", ".xls")
+"""Suffixes of workbooks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table whose rows can be iterated repeatedly without loading all of them into memory.
 
-    XLSX and JSON files are the exception: they are loaded as a whole.
+    Workbooks and JSON files are the exception: they are loaded as a whole.
 
     Attributes:
         source: The table as the user named it.
@@ -73,6 +76,18 @@ class Table:
         """The error if columns are in another row or sheet than the header; None if in none."""
         header = self.parts[0].header
         return header.explain_missing(columns) if header else None
+
+    @property
+    def from_spreadsheet(self) -> bool:
+        """Whether a file was written by a spreadsheet, see `TablePart`."""
+        return any(part.from_spreadsheet for part in self.parts)
+
+    @property
+    def is_workbook(self) -> bool:
+        """Whether all files are workbooks (XLSX, ODS or XLS)."""
+        return bool(self.paths) and all(
+            path.suffix.lower() in WORKBOOK_SUFFIXES for path in self.paths
+        )
 
     @property
     def header_place(self) -> str:

@@ -32,6 +32,8 @@ class TablePart:
         sheet: Name of the selected sheet; "" for the default sheet.
         guess_note: What was guessed about the file; "" if nothing was.
         header: Its row of column names; None for formats without one.
+        from_spreadsheet: Whether it is a workbook, or CSV as Excel writes it in most of Europe:
+            with a byte order mark, semicolons, or in a code page of Windows.
     """
 
     columns: tuple[str, ...]
@@ -40,6 +42,7 @@ class TablePart:
     sheet: str = ""
     guess_note: str = ""
     header: Header | None = None
+    from_spreadsheet: bool = False
 
 
 def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = None) -> TableError:

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medtask.display import quote
+from medtask.errors import TableError
 from medtask.tables.binary_files import make_damaged_error
+from medtask.tables.encoding import OLE_MAGIC
+from medtask.tables.ods_sheets import read_ods_sheets
 from medtask.tables.table_part import make_table_error
 from medtask.tables.workbook_xml import (
     SheetFacts,
@@ -29,10 +32,12 @@ MAX_UNPACKED_BYTES = 200 * 2**20
 MAX_AREA = 50_000_000
 """Maximum number of cells between the first and the last cell of a sheet, also without values."""
 
-WORKBOOK = "an XLSX workbook"
+WORKBOOK = "a workbook (XLSX, ODS or XLS)"
 
-# container format of encrypted workbooks and of old .xls files
-_OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+_Format = Literal["xlsx", "ods", "xls"]
+
+_ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")
+_NO_FORMATS = "number formats of .xls files are not read: an id shown as 000123 is 123"
 
 
 def inspect_workbook(path: str, named_sheet: str | None) -> dict[str, object]:
@@ -45,12 +50,21 @@ def inspect_workbook(path: str, named_sheet: str | None) -> dict[str, object]:
         TableError: The file is damaged, not a workbook, or too large.
     """
     file = Path(path)
-    _check_archive(file)
+    kind = _check_file(file)
+    # Before the library expands repeated cells.
+    ods_sheets = read_ods_sheets(file) if kind == "ods" else []
     with open_workbook(file) as workbook:
         chosen = set(list_visible_sheets(workbook))
         if named_sheet is not None and named_sheet in workbook.sheet_names:
             chosen.add(named_sheet)
-        facts = _scan_sheets(file, workbook.sheet_names, chosen)
+        match kind:
+            case "xlsx":
+                facts = _scan_sheets(file, workbook.sheet_names, chosen)
+            case "ods":
+                sheets = zip(workbook.sheet_names, ods_sheets, strict=True)
+                facts = {name: found for name, found in sheets if name in chosen}
+            case "xls":
+                facts = {name: SheetFacts(note=_NO_FORMATS) for name in chosen}
         for name in chosen:
             sheet = workbook.get_sheet_by_name(name)
             _ = sheet.merged_cell_ranges
@@ -84,29 +98,19 @@ def _check_area(path: Path, sheet: str, facts: SheetFacts) -> None:
         )
 
 
-def _check_archive(path: Path) -> None:
-    """Raise TableError for files that are not workbooks, damaged, or too large when unpacked."""
+def _check_file(path: Path) -> _Format:
+    """The format of a workbook, by its content.
+
+    Raises TableError for files that are not workbooks, encrypted, damaged, or too large when
+    unpacked.
+    """
     try:
         with path.open("rb") as stream:
-            head = stream.read(4)
-        if head == _OLE_MAGIC:
-            problem = (
-                "the workbook is protected by a password, or an old .xls file with a new suffix"
-            )
-            raise make_table_error(
-                path, problem, fix="save it in Excel as .xlsx without a password"
-            )
-        with zipfile.ZipFile(path) as archive:
-            expanded = sum(part.file_size for part in archive.infolist())
-            if expanded > MAX_UNPACKED_BYTES:
-                problem = (
-                    f"unpacked it has {expanded >> 20:,} MB; the limit is "
-                    f"{MAX_UNPACKED_BYTES >> 20} MB"
-                )
-                raise make_table_error(path, problem, fix="save the sheet as CSV")
-            # The directory may state wrong sizes: the checksums detect that.
-            if (damaged := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(damaged)
+            is_ole = stream.read(len(OLE_MAGIC)) == OLE_MAGIC
+        if is_ole:
+            _check_xls(path)
+            return "xls"
+        return _check_archive(path)
     except PermissionError as error:
         raise make_table_error(
             path, "no permission to read this file", fix="ask its owner for read access"
@@ -122,6 +126,39 @@ def _check_archive(path: Path) -> None:
         raise make_damaged_error(path, WORKBOOK) from error
 
 
+def _check_archive(path: Path) -> _Format:
+    with zipfile.ZipFile(path) as archive:
+        _check_size(path, sum(part.file_size for part in archive.infolist()), "unpacked it")
+        # The directory may state wrong sizes: the checksums detect that.
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(damaged)
+        names = archive.namelist()
+        if "content.xml" not in names:
+            return "xlsx"
+        manifest = "META-INF/manifest.xml"
+        if manifest in names and b"encryption-data" in archive.read(manifest):
+            raise _make_password_error(path)
+        return "ods"
+
+
+def _check_xls(path: Path) -> None:
+    _check_size(path, path.stat().st_size, "it")
+    if _ENCRYPTED_STREAM in path.read_bytes():
+        raise _make_password_error(path)
+
+
+def _check_size(path: Path, size: int, what: str) -> None:
+    if size > MAX_UNPACKED_BYTES:
+        problem = f"{what} has {size >> 20:,} MB; the limit is {MAX_UNPACKED_BYTES >> 20} MB"
+        raise make_table_error(path, problem, fix="save the sheet as CSV")
+
+
+def _make_password_error(path: Path) -> TableError:
+    return make_table_error(
+        path, "the workbook is protected by a password", fix="save it without a password"
+    )
+
+
 @contextmanager
 def open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
     """Open a workbook until the block ends.
@@ -129,11 +166,14 @@ def open_workbook(path: Path) -> Iterator[CalamineWorkbook]:
     Raises:
         TableError: It is damaged, or cannot be read.
     """
-    from python_calamine import CalamineError, CalamineWorkbook
+    from python_calamine import CalamineError, CalamineWorkbook, PasswordError
 
     try:
-        with CalamineWorkbook.from_path(path) as workbook:
+        # Not by its path, whose suffix would decide the format.
+        with path.open("rb") as stream, CalamineWorkbook.from_filelike(stream) as workbook:
             yield workbook
+    except PasswordError as error:
+        raise _make_password_error(path) from error
     except (CalamineError, OSError) as error:
         raise make_damaged_error(path, WORKBOOK) from error
 

@@ -1,4 +1,4 @@
-"""The XML parts of a workbook: sheets, number formats, and facts about the cells of a sheet.
+"""The XML parts of an XLSX workbook: sheets, number formats, and facts about the cells of a sheet.
 
 Parts are read by expat, in time and memory that are proportional to their size.
 """
@@ -18,6 +18,9 @@ _COLUMN = re.compile(r"[A-Z]{1,3}")
 _MAX_ROW_LENGTH = 7
 _MAX_NUMBER_LENGTH = 100
 
+MergedArea = tuple[tuple[int, int], tuple[int, int]]
+"""The first and the last cell of a merged area: row and column from 0."""
+
 _StartHandler = Callable[[str, dict[str, str]], None]
 
 
@@ -32,18 +35,23 @@ class SheetFacts:
     Attributes:
         errors: Cells with an Excel error.
         formulas: References of formulas without a stored result: the number, and the first.
-        shown: Numbers as their format shows them, as (row from 1, column from 0, text).
+        shown: Numbers as their format shows them, as (row from 1, column from 0, text), and
+            booleans that are stored as numbers.
         last_row: The last row with a value, from 1.
         last_column: The last column with a value, from 0.
         last_cell: The reference of the cell that is farthest from the first one.
+        merged: Merged areas, where the reader does not report them.
+        note: What the format does not say, for users.
     """
 
     errors: int = 0
     formulas: tuple[int, str] = (0, "")
-    shown: list[tuple[int, int, str]] = field(default_factory=list)
+    shown: list[tuple[int, int, object]] = field(default_factory=list)
     last_row: int = 0
     last_column: int = 0
     last_cell: str = ""
+    merged: list[MergedArea] = field(default_factory=list)
+    note: str = ""
 
 
 def list_sheet_parts(archive: zipfile.ZipFile) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,9 @@ __all__ = ["FORMATS", "Column", "write_answers"]
 Rows = Iterable[Sequence[object]]
 
 
-def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[str, ...]:
+def write_answers(
+    path: Path, columns: Sequence[Column], rows: Rows, *, byte_order_mark: bool = False
+) -> tuple[str, ...]:
     """Write rows to a file (mode 0600) that replaces an existing one only when it is complete.
 
     In CSV and XLSX, text that a spreadsheet could run as a formula is escaped by an apostrophe.
@@ -34,6 +37,8 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[st
         columns: Columns of the table.
         rows: Rows with one value per column. An iterator is stored in a temporary file in the
             same folder if the format needs the rows twice.
+        byte_order_mark: Begin a CSV file that has letters beyond ASCII with a byte order mark:
+            without it, Excel reads them in a code page of Windows.
 
     Returns:
         Notes about texts that the format cannot hold in full.
@@ -55,6 +60,9 @@ def write_answers(path: Path, columns: Sequence[Column], rows: Rows) -> tuple[st
         with _make_repeatable(path.parent, rows) as repeatable:
             marked_names, marked_rows = mark_escaped_rows(names, repeatable)
             marker = [Column(name, "text") for name in marked_names[len(columns) :]]
+            is_marked = byte_order_mark and not _is_ascii(names, repeatable)
+            if suffix == ".csv" and is_marked:
+                draft.write_bytes(codecs.BOM_UTF8)
             notes = FORMATS[suffix](draft, [*columns, *marker], marked_rows)
     return _add_name(path, notes)
 
@@ -74,8 +82,16 @@ def _add_name(path: Path, notes: tuple[str, ...] | None) -> tuple[str, ...]:
     return tuple(f"{format_path(path.name)}: {note}" for note in notes or ())
 
 
+def _is_ascii(names: Sequence[str], rows: Rows) -> bool:
+    return all(
+        cell.isascii() if isinstance(cell, str) else cell is None or format_cell(cell).isascii()
+        for row in itertools.chain([names], rows)
+        for cell in row
+    )
+
+
 def _write_csv(path: Path, columns: Sequence[Column], rows: Rows) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with path.open("a", encoding="utf-8", newline="") as stream:  # after a byte order mark
         # csv quotes \r and \n in cells only if the line end contains them: \r\n (RFC 4180) does.
         writer = csv.writer(stream, lineterminator="\r\n")
         for row in itertools.chain([[column.name for column in columns]], rows):

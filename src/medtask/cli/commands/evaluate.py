@@ -71,12 +71,13 @@ def evaluate(
         bool, typer.Option(help="Include simple baselines on the same rows.")
     ] = True,
     to: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="FORMATS",
-            help="Formats of accepted, review and sets tables; in xlsx, ids stay text.",
+            help="Formats of accepted, review and sets tables: csv, xlsx (ids stay text), parquet, "
+            "jsonl; default: csv, and xlsx if the run has answers.xlsx.",
         ),
-    ] = "csv",
+    ] = None,
     track: TrackingStore = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Allow a tracking store on another machine.")
@@ -116,7 +117,7 @@ def evaluate(
         "readers": columns,
         "baselines": baselines,
         "seed": seed,
-        "formats": split_formats(to),
+        "formats": None if to is None else split_formats(to),
     }
     evaluation = evaluate_answers(
         answers,

@@ -54,12 +54,13 @@ def run(
     ] = None,
     gold: GoldColumn = None,
     to: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="FORMATS",
-            help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl.",
+            help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl; default: "
+            "csv,parquet, and xlsx if the table is a workbook.",
         ),
-    ] = "csv,parquet",
+    ] = None,
     *,
     read_options: ReadOptions,
     load_options: LoadOptions,
@@ -130,7 +131,7 @@ def run(
             out=out,
             limit=limit,
             gold=gold,
-            formats=split_formats(to),
+            formats=None if to is None else split_formats(to),
             max_error_rate=max_error_rate,
             new_run=new_run,
             force_lock=force,
@@ -148,7 +149,7 @@ def run(
         tracker if result.summary else None, "run", loaded_task, result.folder, document
     )
     show.print_json(document) if as_json else _print_result(
-        result, resume_note=" without --new-run" if new_run else ""
+        result, resume_note=" without --new-run" if new_run else "", quiet=quiet
     )
     raise typer.Exit(result.exit_code)
 
@@ -174,7 +175,11 @@ def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
     return open_run_folder(out, new_run=new_run) if out else open_runs_folder(task)
 
 
-def _print_result(result: Run, resume_note: str) -> None:
+def _is_first_run(folder: Path) -> bool:
+    return len(list(folder.parent.glob("*/manifest.json"))) == 1
+
+
+def _print_result(result: Run, *, resume_note: str, quiet: bool) -> None:
     if result.summary is None:
         answered = sum(result.statuses.values())
         show.print_line(
@@ -193,6 +198,11 @@ def _print_result(result: Run, resume_note: str) -> None:
         )
     files = [*sorted(file.name for file in result.folder.glob("answers.*")), "report.html"]
     show.print_line((f"{result.folder}{os.sep}", "bold"), f"   {'  '.join(files)}")
+    if not quiet and "answers.xlsx" not in files and _is_first_run(result.folder):
+        show.print_line(
+            "For spreadsheets: --to xlsx writes answers.xlsx, in which ids keep their zeros",
+            stderr=True,
+        )
     if result.exit_code == 3:
         show.print_line(
             ("warning: ", "yellow"),

@@ -80,7 +80,7 @@ def write_gold(session: Session, queue: ReviewQueue, path: Path) -> int:
         ]
         for row, value, provenance in rows
     )
-    write_answers(path, columns, cells)
+    write_answers(path, columns, cells, byte_order_mark=True)
     return len(rows)
 
 

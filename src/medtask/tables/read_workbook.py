@@ -1,4 +1,4 @@
-"""Reading of XLSX files: one sheet, checked before it is unpacked."""
+"""Reading of workbooks (XLSX, ODS, XLS): one sheet, checked before it is unpacked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medtask.tables.header import (
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
 from medtask.tables.workbook_check import WORKBOOK, list_visible_sheets, open_workbook
-from medtask.tables.workbook_xml import SheetFacts
+from medtask.tables.workbook_xml import MergedArea, SheetFacts
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
@@ -52,7 +52,7 @@ class _SheetPreview:
         return [OtherHeader(option, self.columns), *found] if self.columns else []
 
 
-def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
+def read_workbook(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open the named sheet, or the first visible one with content.
 
     The header is the named row, or the first one that is not empty. Whole numbers become int, dates
@@ -74,13 +74,14 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
     if others:
         ignored = quote_names(other.name for other in others)
         notes.append(f"not read: sheet{'s' if len(others) > 1 else ''} {ignored}")
-    if preview.merged_areas:
-        notes.append(
-            f"merged areas: {preview.merged_areas:,} (in each of their rows the first cell has the "
-            "value)"
-        )
     facts = inspected[name]
     _check_formulas(path, facts)
+    if merged_areas := preview.merged_areas or len(facts.merged):
+        notes.append(
+            f"merged areas: {merged_areas:,} (in each of their rows the first cell has the value)"
+        )
+    if facts.note and any(type(cell) is int for _, cells in preview.rows for cell in cells):
+        notes.append(facts.note)
     if facts.errors:
         notes.append(f"cells with an Excel error such as #N/A, read as missing: {facts.errors:,}")
     shown = _ShownNumbers(facts.shown)
@@ -92,15 +93,18 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
             selected = workbook.get_sheet_by_name(name)
             # Rows are complete from row 1, but begin in the first column that is used.
             first_column = selected.start[1] if selected.start else 0
-            merged = _MergedCells(selected, header.row, first_column)
+            areas = selected.merged_cell_ranges or facts.merged
+            merged = _MergedCells(areas, header.row, first_column)
             for number, cells in _iter_filled_rows(selected, stats, after_row=header.row):
+                # First the ids as they are shown, which all rows of a merged area have.
+                shown.apply(number, cells, first_column)
                 merged.fill(number, cells)
                 for place, cell in enumerate(cells[len(columns) :], len(columns) + 1):
                     if cell is not None and str(cell).strip():
                         raise make_unnamed_column_error(
                             header, format_place(path, number, name), place
                         )
-                yield dict(zip(columns, shown.apply(number, cells, first_column), strict=False))
+                yield dict(zip(columns, cells, strict=False))
 
     return TablePart(
         columns,
@@ -108,6 +112,7 @@ def read_excel(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Table
         rows,
         sheet="" if filled[:1] == [name] else name,
         header=header,
+        from_spreadsheet=True,
     )
 
 
@@ -121,28 +126,28 @@ def _check_formulas(path: Path, facts: SheetFacts) -> None:
     """Raise TableError if formulas have no stored result: their cells would be read as empty."""
     count, first = facts.formulas
     if count:
+        place = f" (the first is in cell {first})" if first else ""
         raise make_table_error(
             path,
-            f"{count:,} formulas have no stored result (the first is in cell {first})",
+            f"{count:,} formulas have no stored result{place}",
             fix="open the workbook in Excel or LibreOffice, save it there, and try again",
         )
 
 
 class _ShownNumbers:
-    """Numbers that are shown with leading zeros or fixed letters."""
+    """Numbers that are shown with leading zeros or fixed letters, or are booleans."""
 
-    def __init__(self, shown: Iterable[tuple[int, int, str]]) -> None:
-        self._rows: dict[int, list[tuple[int, str]]] = {}
+    def __init__(self, shown: Iterable[tuple[int, int, object]]) -> None:
+        self._rows: dict[int, list[tuple[int, object]]] = {}
         for row, column, text in shown:
             self._rows.setdefault(row, []).append((column, text))
 
-    def apply(self, row: int, cells: list[object], first_column: int) -> list[object]:
-        """The cells of a row, with such numbers as they are shown."""
+    def apply(self, row: int, cells: list[object], first_column: int) -> None:
+        """Write such numbers of a row as they are shown."""
         for column, text in self._rows.get(row, ()):
             place = column - first_column
             if 0 <= place < len(cells) and isinstance(cells[place], int):
                 cells[place] = text
-        return cells
 
 
 class _MergedCells:
@@ -151,12 +156,12 @@ class _MergedCells:
     The areas of a column do not overlap. In a file that says so, a later one ends an earlier one.
     """
 
-    def __init__(self, sheet: CalamineSheet, header_row: int, first_column: int) -> None:
+    def __init__(self, areas: Iterable[MergedArea], header_row: int, first_column: int) -> None:
         # For each row, from 1: the places of cells in which an area begins, and its last row.
         self._begins: dict[int, list[tuple[int, int]]] = {}
         # For each place in an area: its last row, and its value.
         self._open: dict[int, tuple[int, object]] = {}
-        for (first, column), (last, _) in sheet.merged_cell_ranges or ():
+        for (first, column), (last, _) in areas:
             if first >= header_row and column >= first_column:
                 area = (column - first_column, last + 1)
                 self._begins.setdefault(first + 1, []).append(area)

@@ -1,4 +1,4 @@
-"""XLSX: the right sheet, whole numbers whole, nothing empty that was not, and no bombs."""
+"""Workbooks: the right sheet, whole numbers whole, nothing empty that was not, and no bombs."""
 
 from __future__ import annotations
 
@@ -159,7 +159,8 @@ def test_every_flipped_byte_is_refused_or_harmless(save_workbook):
 
 def test_a_workbook_with_a_password_is_refused_with_the_reason(tmp_path):
     path = tmp_path / "notes.xlsx"
-    path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512))
+    stream = "EncryptedPackage".encode("utf-16-le")
+    path.write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(512) + stream)
     with pytest.raises(TableError, match="protected by a password"):
         read_table(path)
 
@@ -188,3 +189,47 @@ def test_a_workbook_with_a_false_size_is_refused(tmp_path, save_workbook):
     )
     with pytest.raises(TableError, match="truncated, damaged"):
         read_table(path)
+
+
+WORKBOOKS = Path(__file__).with_name("workbooks")  # saved by LibreOffice, from the same cells
+
+
+@pytest.mark.parametrize("suffix", ["ods", "xls"])
+def test_workbooks_of_libreoffice_and_old_excel_are_read(suffix):
+    table = read_table(WORKBOOKS / f"cases.{suffix}")
+    rows = list(table)
+    assert table.columns == ("Saksnr", "Inngrep", "Dato", "Konfidens", "Aktiv", "Feil")
+    assert 'not read: sheet "Annet"' in table.notes
+    assert rows[0]["Inngrep"] == "Høyresidig hemikolektomi nr 1\nannen linje"
+    assert [row["Dato"] for row in rows[:2]] == ["2025-03-01", "2025-03-02"]
+    assert [row["Konfidens"] for row in rows[:5]] == [0.25, 0.5, 0.75, 1, 1]
+    assert [row["Aktiv"] for row in rows[2:4]] == [False, False]  # a merged area
+    assert rows[0]["Feil"] is None
+    assert read_table(WORKBOOKS / f"cases.{suffix}", sheet="Annet").columns == ("a", "b")
+
+
+def test_ids_of_an_ods_file_are_read_as_they_are_shown():
+    rows = list(read_table(WORKBOOKS / "cases.ods"))
+    assert [row["Saksnr"] for row in rows[:4]] == ["000013", "000026", "000039", "000052"]
+
+
+def test_an_old_excel_file_says_that_it_has_no_number_formats():
+    table = read_table(WORKBOOKS / "cases.xls")
+    assert any("000123" in note for note in table.notes)
+    assert [row["Saksnr"] for row in table][:2] == [13, 26]
+
+
+def test_the_format_of_a_workbook_is_that_of_its_content(tmp_path):
+    path = tmp_path / "renamed.xlsx"
+    path.write_bytes((WORKBOOKS / "cases.xls").read_bytes())
+    assert read_table(path).columns[:2] == ("Saksnr", "Inngrep")
+
+
+def test_ids_of_merged_cells_are_as_shown_in_each_row(tmp_path):
+    book = openpyxl.Workbook()
+    for cells in (["patient", "text"], [7, "a"], [None, "b"]):
+        book.active.append(cells)
+    book.active["A2"].number_format = "0000"
+    book.active.merge_cells("A2:A3")
+    book.save(tmp_path / "merged.xlsx")
+    assert [row["patient"] for row in read_table(tmp_path / "merged.xlsx")] == ["0007", "0007"]
