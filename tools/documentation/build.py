@@ -31,6 +31,7 @@ _LOADED = re.compile(
 
 def write_source() -> None:
     """Write all pages as Markdown."""
+    from documentation.example_tables import write_example_tables
     from documentation.generated_pages import write_generated_pages
 
     shutil.rmtree(SOURCE, ignore_errors=True)
@@ -39,6 +40,7 @@ def write_source() -> None:
         file = SOURCE / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
+    write_example_tables(SOURCE / "assets" / "data")
 
 
 def build_site() -> None:
