@@ -234,10 +234,9 @@ def preview_dataset(
 ) -> DatasetRows:
     """Rows of a data set."""
     dataset = _find(request, dataset_id)
-    table = open_dataset(get_files(request), dataset)
     return DatasetRows(
-        columns=list(table.columns),
-        rows=read_rows(table, offset, limit),
+        columns=dataset.columns,
+        rows=read_rows(get_files(request), dataset, offset, limit),
         offset=offset,
         total=dataset.rows,
     )

@@ -30,12 +30,11 @@ def show_dataset(
 ) -> Response:
     """A data set: some of its rows, from row ``start`` on."""
     dataset = get_row(session, StoredDataset, dataset_id, "data set")
-    table = open_dataset(get_files(request), dataset)
     first = min(max(1, start), max(1, dataset.rows))
     values = {
         "dataset": dataset,
-        "columns": table.columns,
-        "rows": read_rows(table, first - 1, PREVIEW_ROWS),
+        "columns": dataset.columns,
+        "rows": read_rows(get_files(request), dataset, first - 1, PREVIEW_ROWS),
         "first": first,
         "step": PREVIEW_ROWS,
     }

@@ -15,13 +15,18 @@ from medtask.display import format_count
 from medtask.errors import EncodingGuessWarning, MedtaskError, TableError
 from medtask.server.database.connect import Database
 from medtask.server.storage.files import DataFolder, clean_file_name
+from medtask.server.storage.preview import (
+    PREVIEW_FILE,
+    read_preview,
+    record_preview,
+    shorten_row,
+)
 from medtask.server.storage.tables import StoredDataset
 from medtask.server.storage.uploads import ReceivedFile
 from medtask.tables.read import Table, read_table, validate_table
 from medtask.tables.read_options import ReadOptions
 
 MAX_PREVIEW_ROWS = 200
-_MAX_CELL_LENGTH = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ def add_dataset(
         received.path.rename(path)
         received.path = path
         table = open_table(path, new.options)
-        counts = validate_table(table)
+        preview = path.with_name(f"{path.name}.preview")
+        with record_preview(table, preview) as recorded:
+            counts = validate_table(recorded)
         if not counts.rows:
             raise TableError("the table has no rows", fix="upload a table with at least one row")
         notes = [*table.guess_notes, *counts.describe_suspects()]
@@ -74,11 +81,14 @@ def add_dataset(
             )
             session.add(dataset)
             session.flush()
-            _move(path, files.create_folder("datasets", dataset.id) / file_name)
+            folder = files.create_folder("datasets", dataset.id)
+            _move(path, folder / file_name)
+            _move(preview, folder / PREVIEW_FILE)
     except MedtaskError as error:
         _hide_path(error, received.path)
         raise
     finally:
+        received.path.with_name(f"{received.path.name}.preview").unlink(missing_ok=True)
         received.delete()
     return dataset, [note.replace(str(path), file_name) for note in notes]
 
@@ -97,12 +107,21 @@ def open_dataset(files: DataFolder, dataset: StoredDataset) -> Table:
     return open_table(path, ReadOptions(**dataset.read_options))
 
 
-def read_rows(table: Table, offset: int, limit: int) -> list[dict[str, Any]]:
-    """Some rows for a preview; long texts are cut."""
-    return [
-        {column: _shorten(cell) for column, cell in row.items()}
-        for row in islice(table, offset, offset + limit)
-    ]
+def read_rows(
+    files: DataFolder, dataset: StoredDataset, offset: int, limit: int
+) -> list[dict[str, Any]]:
+    """Some rows for a preview; long texts are cut.
+
+    Raises:
+        TableError: The file of the data set is missing.
+        StorageError: The file of its preview is damaged.
+    """
+    folder = files.get_folder("datasets", dataset.id)
+    rows = read_preview(folder / PREVIEW_FILE, offset, limit)
+    if rows is None:  # an older version of medtask has stored it
+        table = open_dataset(files, dataset)
+        rows = [shorten_row(row) for row in islice(table, offset, offset + limit)]
+    return rows
 
 
 def delete_dataset(session: Session, files: DataFolder, dataset: StoredDataset) -> None:
@@ -126,9 +145,3 @@ def _hide_path(error: MedtaskError, path: Path) -> None:
         str(part).replace(str(path), shown).replace(path.name, shown) for part in error.args
     )
     error.fix = error.fix.replace(str(path), shown).replace(path.name, shown)
-
-
-def _shorten(cell: object) -> Any:
-    if isinstance(cell, str):
-        return cell if len(cell) <= _MAX_CELL_LENGTH else f"{cell[:_MAX_CELL_LENGTH]}…"
-    return cell if cell is None or isinstance(cell, bool | int | float) else str(cell)
