@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from medtask.runs.local_run import Run, run
     from medtask.runs.predictions import predict
     from medtask.runs.run_evaluation import Evaluation
+    from medtask.scaling.merging import merge
+    from medtask.scaling.run_status import status
+    from medtask.scaling.slurm_script import SlurmOptions
+    from medtask.scaling.submit import submit
     from medtask.tables.read import read_table
     from medtask.tables.table import Table
     from medtask.tasks.load import load_task
@@ -48,6 +52,7 @@ _PUBLIC_MODULES = {
     "MedtaskError": "medtask.errors",
     "Model": "medtask.engines.base",
     "Run": "medtask.runs.local_run",
+    "SlurmOptions": "medtask.scaling.slurm_script",
     "Status": "medtask.records",
     "Table": "medtask.tables.table",
     "Task": "medtask.tasks.task",
@@ -61,9 +66,12 @@ _PUBLIC_MODULES = {
     "judge": "medtask.runs.judging",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
+    "merge": "medtask.scaling.merging",
     "predict": "medtask.runs.predictions",
     "read_table": "medtask.tables.read",
     "run": "medtask.runs.local_run",
+    "status": "medtask.scaling.run_status",
+    "submit": "medtask.scaling.submit",
     "train": "medtask.training.train",
     "tune": "medtask.training.search.tune",
 }
@@ -77,6 +85,7 @@ __all__ = [
     "MedtaskError",
     "Model",
     "Run",
+    "SlurmOptions",
     "Status",
     "Table",
     "Task",
@@ -91,9 +100,12 @@ __all__ = [
     "judge",
     "load_model",
     "load_task",
+    "merge",
     "predict",
     "read_table",
     "run",
+    "status",
+    "submit",
     "train",
     "tune",
 ]

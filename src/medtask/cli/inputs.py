@@ -68,6 +68,7 @@ GroupName = Annotated[
         metavar="COLUMN", help="Column that groups dependent rows, such as the rows of one patient."
     ),
 ]
+ShardedRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run in shards.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Disable all downloads, including the named model.")
 ]

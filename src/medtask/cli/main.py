@@ -23,10 +23,14 @@ from medtask.cli.commands.evaluate import evaluate
 from medtask.cli.commands.export import export
 from medtask.cli.commands.init import init
 from medtask.cli.commands.judge import judge
+from medtask.cli.commands.merge import merge
 from medtask.cli.commands.models import models
 from medtask.cli.commands.purge import purge
 from medtask.cli.commands.run import run
 from medtask.cli.commands.serve import serve
+from medtask.cli.commands.shard import shard
+from medtask.cli.commands.status import status
+from medtask.cli.commands.submit import submit
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
 from medtask.cli.commands.worker import worker
@@ -47,6 +51,10 @@ COMMANDS = (
     train,
     tune,
     export,
+    submit,
+    status,
+    merge,
+    shard,
     serve,
     worker,
     purge,

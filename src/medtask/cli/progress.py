@@ -106,15 +106,22 @@ class RunProgressDisplay(ProgressDisplay):
 
     Attributes:
         activity: The activity, such as "Labelling".
+        ending: Printed when all rows are answered.
         rows: Number of rows of the run.
         first_answer_s: Seconds from the start of the command to the first stored answers.
     """
 
     bar_width = 44
 
-    def __init__(self, *, quiet: bool = False, activity: str = "Labelling") -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        activity: str = "Labelling",
+        ending: str = "All rows are answered; writing the tables and the report",
+    ) -> None:
         super().__init__(quiet=quiet)
-        self.activity = activity
+        self.activity, self.ending = activity, ending
         self.rows = 0
         self.first_answer_s: float | None = None
         self._created_at = self._started_at = self._updated_at = time.monotonic()
@@ -136,7 +143,7 @@ class RunProgressDisplay(ProgressDisplay):
 
     def on_finish(self) -> None:
         self.stop_bar()
-        self.print_line("All rows are answered; writing the tables and the report")
+        self.print_line(self.ending)
 
     def rows_per_second(self) -> float:
         """Rows per second of this session, without loading and reporting; 0 before the first."""

@@ -289,7 +289,7 @@ def _answer_window(
     )
     for key, answer in cached_by_key.items():
         yield from (
-            _copy_answer(runner.task, answer, row, key, by_row[row])
+            copy_answer(runner.task, answer, row, key, by_row[row])
             for row in rows[key]
             if row not in answered_rows
         )
@@ -304,13 +304,13 @@ def _answer_window(
         own = locate_quotes(runner.task, by_id[answer.record_id], answer)
         yield RowAnswer(rows[key][0], key, own)
         yield from (
-            _copy_answer(runner.task, answer, row, key, by_row[row])
+            copy_answer(runner.task, answer, row, key, by_row[row])
             for row in rows[key][1:]
             if row not in answered_rows
         )
 
 
-def _copy_answer(task: Task, answer: Answer, row: int, key: bytes, record: Record) -> RowAnswer:
+def copy_answer(task: Task, answer: Answer, row: int, key: bytes, record: Record) -> RowAnswer:
     """The answer for another record with the same prompt, whose cells may differ."""
     own = replace(answer, record_id=record.id, ms=0.0, tokens_read=0, tokens_reused=0)
     return RowAnswer(row, key, locate_quotes(task, record, own))

@@ -236,7 +236,9 @@ def run_prepared(
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
         saved_calibration = _find_calibration(session) if options.calibrated else None
-        if options.cascade_alpha is None:
+        if options.recorded is not None:
+            session.answer(setup.iter_records(), options.recorded.method)
+        elif options.cascade_alpha is None:
             session.answer(setup.iter_records())
         else:
             from medtask.runs.cascade_session import answer_with_cascade

@@ -66,6 +66,34 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
         os.close(file)
 
 
+def is_in_use(folder: Path) -> bool | None:
+    """Whether a process uses a run folder; None if it is, or was, one on another host.
+
+    The lock is not tried: for that moment, a process that wants it would be refused.
+    """
+    try:
+        file = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        holder = _read_holder(file)
+    finally:
+        os.close(file)
+    if not holder:
+        return False
+    return _is_process(holder.get("pid")) if _is_this_host(holder) else None
+
+
+def _is_process(number: object) -> bool:
+    try:
+        os.kill(int(str(number)), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
+
+
 def _acquire_lock(file: int, folder: Path) -> None:
     try:
         _take(file)

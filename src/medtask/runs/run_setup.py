@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from medtask.engines.base import Engine
 from medtask.errors import InputError, TableError, UsageError
 from medtask.prediction.cascade import check_cascade
+from medtask.prediction.predictor import AnswerMethod
 from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
@@ -46,13 +48,28 @@ _CACHE_NOTE = "the answer cache is not used: a cascade asks the model in this ru
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedAnswers:
+    """Answers of a run that other processes have asked for.
+
+    Attributes:
+        method: Yields the answers.
+        pass_engines: The models of further passes, by their references.
+        facts: Entries of the final manifest about these processes.
+    """
+
+    method: AnswerMethod
+    pass_engines: Mapping[str, Engine]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """The options of a run; see `medtask.run`.
 
     ``row_calibrations``, by row number, replace the calibration of the model, in runs in which rows
     are answered by different models. ``cascade_alpha`` is the share of rows that may differ from
     the model's answers, because a student answers for it. ``formats`` are None for those of
-    `choose_formats`.
+    `choose_formats`. ``recorded`` are the answers of other processes; None to ask the model.
     """
 
     out: Path | None = None
@@ -68,6 +85,7 @@ class RunOptions:
     cascade_alpha: float | None = None
     cache: Path | None = None
     row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
+    recorded: RecordedAnswers | None = None
 
 
 @dataclass(slots=True)
@@ -103,7 +121,7 @@ class RunSetup:
             "formats": list(self.options.formats or DEFAULT_FORMATS),
             "max_error_rate": self.options.max_error_rate,
         }
-        alpha = self.options.cascade_alpha
+        alpha, recorded = self.options.cascade_alpha, self.options.recorded
         # Another number of rows is another random order.
         cascade = {"cascade.alpha": f"{alpha:g}", "cascade.rows": str(self.rows)} if alpha else {}
         facts = describe_task_and_table(self.task, self.table, self.table_rows, digest)
@@ -118,6 +136,8 @@ class RunSetup:
             allow_remote=self.options.allow_remote,
             cache=None if alpha else self.options.cache,
             manifest_facts={**facts, "settings": settings, "cells": self.cell_counts},
+            pass_engines=recorded.pass_engines if recorded else None,
+            final_facts=recorded.facts if recorded else {},
             notes=tuple(self.notes),
             started=self.started,
         )

@@ -66,6 +66,8 @@ class SessionRequest:
         check_model: Raises an error if the model is not allowed for this work.
         mismatch_fix: The remedy if the folder belongs to other work; "" for that of runs.
         manifest_facts: Entries to add to the manifest.
+        pass_engines: The models of further passes, by their references; None to load them.
+        final_facts: Entries that replace those of the final manifest.
         notes: Notes known before the session starts.
         started: Start of the command by `time.monotonic`.
     """
@@ -82,6 +84,8 @@ class SessionRequest:
     check_model: Callable[[Engine], None] | None = None
     mismatch_fix: str = ""
     manifest_facts: Mapping[str, Any] = field(default_factory=dict)
+    pass_engines: Mapping[str, Engine] | None = None
+    final_facts: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     started: float = field(default_factory=time.monotonic)
 
@@ -241,6 +245,7 @@ class Session:
                 **self.manifest["egress"],
                 "connections_attempted": before + self.guard.attempts,
             },
+            **self.request.final_facts,
         }
 
     def _describe_cache(self) -> dict[str, Any]:
@@ -359,9 +364,12 @@ def _load_engines(
 ) -> tuple[Engine, dict[str, Engine]]:
     """The model and those of further passes; ``stack`` closes those loaded here."""
     engine = model if isinstance(model, Engine) else stack.enter_context(closing(model()))
-    pass_engines = load_pass_engines(request.task, allow_remote=request.allow_remote)
-    for pass_engine in pass_engines.values():
-        stack.callback(pass_engine.close)
+    if request.pass_engines is None:
+        pass_engines = load_pass_engines(request.task, allow_remote=request.allow_remote)
+        for pass_engine in pass_engines.values():
+            stack.callback(pass_engine.close)
+    else:
+        pass_engines = dict(request.pass_engines)
     if request.check_model:
         request.check_model(engine)
     check_engines(request.task, engine, pass_engines)

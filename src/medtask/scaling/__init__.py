@@ -1,1 +1,1 @@
-"""Answers on more than one process or machine: Spark and Ray."""
+"""Answers on more than one process or machine: shards and Slurm, Spark, Ray."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 
@@ -19,6 +20,33 @@ _MAX_KEPT = 8
 _Key = tuple[object, ...]
 _results: OrderedDict[_Key, object] = OrderedDict()
 _results_lock = Lock()
+
+
+# Path, size and time of the last change (ns).
+FileState = tuple[str, int, int]
+_inspected: set[FileState] = set()
+
+
+def get_file_state(path: Path) -> FileState:
+    """The state of a file, which differs after a change."""
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def accept_inspected(states: Iterable[FileState]) -> None:
+    """Accept files that another process has inspected, as long as they are in this state.
+
+    An inspection reads a whole file, also for a process that needs some of its rows.
+    """
+    _inspected.update(states)
+
+
+def was_inspected(path: Path) -> bool:
+    """Whether another process has inspected the file as it is."""
+    try:
+        return bool(_inspected) and get_file_state(path) in _inspected
+    except OSError:
+        return False
 
 
 def inspect_file(path: Path, kind: str, function: str, *arguments: str | None) -> object:

@@ -9,11 +9,10 @@ as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from medtask.tables.cell_values import is_blank
-from medtask.tables.table_part import ReadStats, Row, TablePart
+from medtask.tables.table_part import Row, TablePart, convert_rows
 
 ESCAPE_COLUMN = "medtask_escaped"
 """Name of the column that marks rows with escaped text; added only if a file has such text."""
@@ -69,12 +68,11 @@ def undo_escapes(part: TablePart) -> TablePart:
         return part
     names = {column: unescape_formula(column) for column in part.columns if column != ESCAPE_COLUMN}
 
-    def rows(stats: ReadStats) -> Iterator[Row]:
-        for row in part.rows(stats):
-            escaped = not is_blank(row[ESCAPE_COLUMN])
-            yield {
-                name: unescape_formula(cell) if escaped and isinstance(cell, str) else cell
-                for name, cell in ((names[column], row[column]) for column in names)
-            }
+    def unescape_row(row: Row) -> Row:
+        escaped = not is_blank(row[ESCAPE_COLUMN])
+        return {
+            name: unescape_formula(cell) if escaped and isinstance(cell, str) else cell
+            for name, cell in ((names[column], row[column]) for column in names)
+        }
 
-    return replace(part, columns=tuple(names.values()), rows=rows)
+    return convert_rows(part, names.values(), unescape_row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -19,7 +19,7 @@ from medtask.tables.read_parquet import read_parquet
 from medtask.tables.read_workbook import read_workbook
 from medtask.tables.stdin import spool_stdin
 from medtask.tables.table import WORKBOOK_SUFFIXES, Table
-from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
+from medtask.tables.table_part import TablePart, convert_rows, make_table_error
 from medtask.tables.validation import TableCounts, validate_table
 from medtask.unicode_text import remove_noise
 
@@ -139,11 +139,7 @@ def _clean_columns(source: str | Path, part: TablePart) -> TablePart:
             fix="rename one of them",
         )
 
-    def rows(stats: ReadStats) -> Iterator[Row]:
-        for row in part.rows(stats):
-            yield dict(zip(names, row.values(), strict=True))
-
-    return replace(part, columns=tuple(names), rows=rows)
+    return convert_rows(part, names, lambda row: dict(zip(names, row.values(), strict=True)))
 
 
 def _read_suffix(path: Path) -> str:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtask.display import quote
-from medtask.tables.binary_files import inspect_file, make_damaged_error
+from medtask.tables.binary_files import inspect_file, make_damaged_error, was_inspected
 from medtask.tables.cell_values import restore_whole_number, to_cell_value
 from medtask.tables.encoding import MAX_CELL_LENGTH
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import (
-    ReadStats,
     Row,
     TablePart,
     collect_columns,
@@ -46,9 +45,9 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
         if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean))
     ]
 
-    def rows(stats: ReadStats) -> Iterator[Row]:
+    def rows_after(skipped: int) -> Iterator[Row]:
         _inspect(path)  # again if the file has changed
-        for part, buffer_rows in _iter_slices(path, frame, height):
+        for part, buffer_rows in _iter_slices(path, frame, height, skipped):
             exact = part.with_columns(pl.col(short_floats).cast(pl.String))
             for row in exact.iter_rows(named=True, buffer_size=buffer_rows):
                 for name in short_floats:  # 0.1, not 0.10000000149011612
@@ -57,7 +56,9 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
                     row[name] = _convert_cell(path, name, row[name])
                 yield row
 
-    return TablePart(columns, ("Parquet",), rows)
+    return TablePart(
+        columns, ("Parquet",), lambda stats: rows_after(0), height=height, rows_after=rows_after
+    )
 
 
 def inspect_parquet(path: str) -> int:
@@ -73,7 +74,8 @@ def inspect_parquet(path: str) -> int:
 
 
 def _inspect(path: Path) -> None:
-    inspect_file(path, PARQUET, f"{__name__}:inspect_parquet")
+    if not was_inspected(path):
+        inspect_file(path, PARQUET, f"{__name__}:inspect_parquet")
 
 
 def _scan(path: Path) -> tuple[pl.LazyFrame, int]:
@@ -87,10 +89,10 @@ def _scan(path: Path) -> tuple[pl.LazyFrame, int]:
 
 
 def _iter_slices(
-    path: Path, frame: pl.LazyFrame, height: int
+    path: Path, frame: pl.LazyFrame, height: int, skipped: int = 0
 ) -> Iterator[tuple[pl.DataFrame, int]]:
     """Frames of at most _SLICE_ROWS rows, and how many rows Python may convert at a time."""
-    for start in range(0, height, _SLICE_ROWS):
+    for start in range(skipped, height, _SLICE_ROWS):
         with _translate_errors(path):
             # collect_batches() reads ahead and needs three times the memory.
             part = frame.slice(start, _SLICE_ROWS).collect()

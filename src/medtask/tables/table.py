@@ -63,6 +63,26 @@ class Table:
                     words,
                 )
 
+    def rows_from(self, first: int) -> Iterator[Row]:
+        """Iterate over the rows from row ``first``, counted from 1; see `rows`.
+
+        Parquet files, and the parts of them, that end before it are not read.
+        """
+        words, skipped = self.options.missing_words, first - 1
+        for part in self.parts:
+            if part.height is not None and part.height <= skipped:
+                skipped -= part.height
+                continue
+            if part.rows_after is not None:
+                rows = part.rows_after(skipped)
+                skipped = 0
+            else:
+                rows = part.rows(ReadStats())
+                while skipped and next(rows, None) is not None:
+                    skipped -= 1
+            for row in rows:
+                yield mark_missing({column: row[column] for column in self.columns}, words)
+
     @property
     def guess_notes(self) -> tuple[str, ...]:
         """What was guessed about the files, one sentence for each guess."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medtask.errors import TableError
@@ -34,6 +34,9 @@ class TablePart:
         header: Its row of column names; None for formats without one.
         from_spreadsheet: Whether it is a workbook, or CSV as Excel writes it in most of Europe:
             with a byte order mark, semicolons, or in a code page of Windows.
+        height: Number of its rows, if it is known without reading them.
+        rows_after: Function that iterates over the rows after the first ones, whose number it
+            receives, without reading those; None if the format has no way to.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +46,29 @@ class TablePart:
     guess_note: str = ""
     header: Header | None = None
     from_spreadsheet: bool = False
+    height: int | None = None
+    rows_after: Callable[[int], Iterator[Row]] | None = None
+
+
+def convert_rows(
+    part: TablePart, columns: Iterable[str], convert: Callable[[Row], Row]
+) -> TablePart:
+    """The file with other columns, which ``convert`` makes of each row."""
+    read_after = part.rows_after
+
+    def rows(stats: ReadStats) -> Iterator[Row]:
+        return map(convert, part.rows(stats))
+
+    def rows_after(skipped: int) -> Iterator[Row]:
+        assert read_after is not None
+        return map(convert, read_after(skipped))
+
+    return replace(
+        part,
+        columns=tuple(columns),
+        rows=rows,
+        rows_after=rows_after if read_after is not None else None,
+    )
 
 
 def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = None) -> TableError:

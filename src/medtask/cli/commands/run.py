@@ -148,7 +148,7 @@ def run(
     document = report_to_tracker(
         tracker if result.summary else None, "run", loaded_task, result.folder, document
     )
-    show.print_json(document) if as_json else _print_result(
+    show.print_json(document) if as_json else print_result(
         result, resume_note=" without --new-run" if new_run else "", quiet=quiet
     )
     raise typer.Exit(result.exit_code)
@@ -179,7 +179,8 @@ def _is_first_run(folder: Path) -> bool:
     return len(list(folder.parent.glob("*/manifest.json"))) == 1
 
 
-def _print_result(result: Run, *, resume_note: str, quiet: bool) -> None:
+def print_result(result: Run, *, resume_note: str = "", quiet: bool = False) -> None:
+    """Print the statistics and the files of a run."""
     if result.summary is None:
         answered = sum(result.statuses.values())
         show.print_line(

@@ -1,0 +1,82 @@
+"""The commands of Slurm: submitting a script, and the state of jobs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from medtask.errors import EngineError, UsageError
+
+_TIMEOUT_S = 60.0
+
+
+def get_job_id() -> str:
+    """The Slurm job of this process, "1234_7" for a task of an array; "" outside of Slurm."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID", "")
+    if array:
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def submit_script(script: Path, *options: str) -> str:
+    """Submit a script; returns the id of its job.
+
+    Raises:
+        UsageError: Slurm is not installed here.
+        EngineError: Slurm refuses the script.
+    """
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        raise UsageError(
+            "Slurm's command sbatch is not found on this machine",
+            fix="submit from a login node of the cluster, or use --dry-run to see the script",
+        )
+    done = _run([sbatch, "--parsable", *options, str(script)])
+    if done.returncode:
+        reason = " ".join(done.stderr.split()).removeprefix("sbatch: error: ")
+        raise EngineError(
+            f"Slurm refused the job: {reason}",
+            fix=f"correct the option that it names, or edit {script} and run: sbatch {script}",
+        )
+    return done.stdout.strip().partition(";")[0]  # "1234;cluster" on machines with several
+
+
+def list_jobs(job: str) -> dict[str, tuple[str, str]] | None:
+    """The tasks of a job that wait or run: by id, the state and the reason for waiting.
+
+    None if Slurm does not answer here.
+    """
+    squeue = shutil.which("squeue")
+    if squeue is None:
+        return None
+    done = _run([squeue, "--noheader", "--array", f"--jobs={job}", "--format=%i|%T|%r"])
+    if done.returncode:
+        # Slurm forgets jobs some minutes after their end.
+        return {} if "Invalid job id" in done.stderr else None
+    found = {}
+    for line in done.stdout.splitlines():
+        name, state, reason = line.strip().split("|", 2)
+        found[name] = (state, "" if reason == "None" else reason)
+    return found
+
+
+def is_job_running(job: str) -> bool:
+    """Whether a job may still run: also if Slurm does not answer."""
+    jobs = list_jobs(job)
+    return jobs is None or any(state in _ACTIVE for state, _ in jobs.values())
+
+
+# A job that is completing can still have processes.
+_ACTIVE = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT"})
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 - a fixed program, and arguments without a shell
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", f"{type(error).__name__}: {error}")

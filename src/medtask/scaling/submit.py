@@ -1,0 +1,175 @@
+"""`medtask.submit`: plans a run in shards, and submits it to Slurm."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from medtask.atomic_files import make_storage_error, replace_text
+from medtask.display import format_count
+from medtask.engines.files.model_files import BUILT_IN_MODEL
+from medtask.engines.load_options import LoadOptions, LoadOptionValues
+from medtask.scaling.plan import PlannedOptions, RunPlan
+from medtask.scaling.planning import PlanRequest, open_plan
+from medtask.scaling.slurm_jobs import list_jobs, submit_script
+from medtask.scaling.slurm_script import (
+    ArrayJob,
+    SlurmOptions,
+    format_array_script,
+    format_merge_script,
+    make_vllm_reference,
+)
+from medtask.scaling.submissions import add_job, read_jobs
+from medtask.tables.read import read_table
+from medtask.tasks.task import Task
+
+SCRIPT_FILE, MERGE_SCRIPT_FILE, LOGS_FOLDER = "shards.sh", "merge.sh", "logs"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedRun:
+    """The result of `medtask.submit`.
+
+    Attributes:
+        folder: The run folder.
+        shards: The numbers of the shards that the job answers; empty if none is missing.
+        rows: Rows of the run.
+        script: The batch script.
+        job: The id of the array job; "" if nothing was submitted.
+        merge_job: The id of the job that merges the shards when the array has ended; "" for none.
+        notes: What the user should know.
+    """
+
+    folder: Path
+    shards: tuple[int, ...]
+    rows: int
+    script: str
+    job: str = ""
+    merge_job: str = ""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON document that ``medtask submit --json`` prints."""
+        return {
+            "folder": str(self.folder),
+            "shards": list(self.shards),
+            "rows": self.rows,
+            "job": self.job or None,
+            "merge_job": self.merge_job or None,
+            "script": self.script,
+            "notes": list(self.notes),
+        }
+
+
+def submit(
+    task: Task,
+    table: object,
+    *,
+    model: str | None = None,
+    shards: int = 1,
+    slurm: SlurmOptions | None = None,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    gold: str | None = None,
+    formats: Sequence[str] | None = None,
+    max_error_rate: float = 0.05,
+    calibrated: bool = True,
+    merge: bool = True,
+    new_run: bool = False,
+    dry_run: bool = False,
+    **load_options: Unpack[LoadOptionValues],
+) -> SubmittedRun:
+    """Answer a table on a Slurm cluster: as an array job with a task for each shard of the rows.
+
+    The same call submits the shards again that are neither complete nor in the queue.
+
+    Args:
+        task: A task that was loaded from a file which all machines can read.
+        table: A path, or another input of `read_table` that consists of files.
+        model: The model's reference; by default the task's.
+        shards: How many shards the rows are split into.
+        slurm: What each job asks for.
+        out: The run folder, which all machines can write to. By default a new folder next to the
+            task file.
+        limit: Answer the first ``limit`` rows only.
+        gold: The column with the correct answers; by default the task's.
+        formats: Output formats, as in `medtask.run`.
+        max_error_rate: As in `medtask.run`.
+        calibrated: Apply the calibration of this task and model, if there is one.
+        merge: Submit also a job that merges the shards when the array has ended.
+        new_run: Start a new run instead of continuing one.
+        dry_run: Write and submit nothing.
+        **load_options: How each process loads the model; see `medtask.load_model`.
+
+    Returns:
+        The ids of the jobs, and the script.
+
+    Raises:
+        UsageError: An option is not valid, or Slurm is not installed here.
+        InputError: The task and the table do not fit.
+        RunMismatch: The folder belongs to another task, table, model or number of shards.
+        EngineError: Slurm refuses the job.
+    """
+    options = slurm or SlurmOptions()
+    opened = read_table(table)
+    reference = model or task.model or BUILT_IN_MODEL
+    if options.vllm:
+        reference = make_vllm_reference(reference.removeprefix("vllm:"))
+    request = PlanRequest(
+        task,
+        opened,
+        (reference, LoadOptions(**load_options)),
+        PlannedOptions(
+            limit, gold, None if formats is None else tuple(formats), max_error_rate, calibrated
+        ),
+        shards,
+        new_run,
+    )
+    plan, notes = open_plan(request, Path(out) if out is not None else None, dry_run=dry_run)
+    active = _list_active_shards(plan)
+    numbers = tuple(
+        folder.shard.number
+        for folder in plan.list_folders()
+        if folder.shard.number not in active and not folder.read_done()
+    )
+    server_model = reference.partition("#")[2] if options.vllm else ""
+    job = ArrayJob(
+        plan.folder, task.name, numbers, plan.rows, sys.executable, options, server_model
+    )
+    if active:
+        notes.append(f"{format_count(len(active), 'shard')} of this run are in the queue")
+    elif not numbers:
+        notes.append(f"no shard is missing: medtask merge {plan.folder}")
+    submission = SubmittedRun(
+        plan.folder, numbers, plan.rows, format_array_script(job), notes=tuple(notes)
+    )
+    return submission if dry_run or not numbers else _submit(submission, job, merge=merge)
+
+
+def _list_active_shards(plan: RunPlan) -> set[int]:
+    """The shards that wait in Slurm's queue or run."""
+    return {
+        int(number)
+        for job, numbers in read_jobs(plan.folder).items()
+        for name in list_jobs(job) or {}
+        if (number := name.rpartition("_")[2]).isdigit() and int(number) in numbers
+    }
+
+
+def _submit(submission: SubmittedRun, job: ArrayJob, *, merge: bool) -> SubmittedRun:
+    folder = submission.folder
+    script, merge_script = folder / SCRIPT_FILE, folder / MERGE_SCRIPT_FILE
+    try:
+        (folder / LOGS_FOLDER).mkdir(mode=0o700, exist_ok=True)  # Slurm does not create it
+    except OSError as error:
+        raise make_storage_error(folder / LOGS_FOLDER, error) from error
+    replace_text(script, submission.script)
+    replace_text(merge_script, format_merge_script(job))
+    job_id = submit_script(script)
+    add_job(folder, job_id, job.shards)
+    # "afterany": if shards are missing at the end, the merge lists them in its log.
+    merge_job = submit_script(merge_script, f"--dependency=afterany:{job_id}") if merge else ""
+    return replace(submission, job=job_id, merge_job=merge_job)

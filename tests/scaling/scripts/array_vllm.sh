@@ -1,0 +1,66 @@
+#!/bin/bash
+# surgery-purpose: 41,230 rows in shards, written by medtask submit.
+# A shard keeps its answers in its folder. Stopped, killed and repeated tasks continue
+# where the shard is.
+#SBATCH --job-name=medtask-surgery-purpose
+#SBATCH --array=1-16%2
+#SBATCH --time=1-12
+#SBATCH --partition=gpu
+#SBATCH --gres=gpu:4
+#SBATCH --cpus-per-task=32
+#SBATCH --mem=200G
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --exclusive
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR2@120
+#SBATCH --output=/data/surgery/runs/2026-11-29-1200/logs/shard-%a.log
+#SBATCH --account=radiology
+#SBATCH --constraint=h100
+
+set -u
+umask 077
+module load cuda
+run=/data/surgery/runs/2026-11-29-1200
+python=/opt/medtask/bin/python
+shard="$SLURM_ARRAY_TASK_ID"
+job="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+
+continue_later() {
+  case "$(scontrol show job "$job" --oneliner)" in
+    *JobState=CANCELLED*) echo "shard $shard was cancelled" ;;
+    *) echo "shard $shard continues later"; scontrol requeue "$job" ;;
+  esac
+}
+
+# The server of the model, on all GPUs of the job. The job has its node for itself, so
+# that the port is free.
+vllm serve google/medgemma-27b-text-it --host 127.0.0.1 --port 8317 \
+  --tensor-parallel-size 4 --max-logprobs 100 \
+  >>"$run/logs/vllm-$shard.log" 2>&1 &
+server=$!
+trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null' EXIT
+trap 'continue_later; exit 143' USR2 TERM  # while the server loads the model
+until curl --silent --fail --output /dev/null "http://127.0.0.1:8317/health"; do
+  kill -0 "$server" 2>/dev/null || { echo "the vLLM server ended: see its log"; exit 5; }
+  sleep 5
+done
+
+# USR2: the time limit is near. TERM: the job is preempted or cancelled.
+signals=0
+trap 'signals=1; kill -TERM "$worker" 2>/dev/null' USR2 TERM
+"$python" -m medtask shard "$run" "$shard" &
+worker=$!
+wait "$worker"
+code=$?
+while [ "$signals" = 1 ]; do  # a signal ends a wait before the process ends
+  signals=0
+  wait "$worker"
+  code=$?
+done
+
+# 143: stopped, with all answers kept. 137: killed, as for want of memory; after three
+# such ends without a new answer, medtask ends with another code.
+if [ "$code" = 143 ] || [ "$code" = 137 ]; then continue_later; fi
+exit "$code"
