@@ -18,7 +18,8 @@ from medtask.privacy import EgressError
 from medtask.records import Prompt, Record, Scores
 from medtask.runs import ledger
 from medtask.runs.progress import NullRunObserver
-from medtask.runs.session import Session, SessionRequest, open_session
+from medtask.runs.session import Session, open_session
+from medtask.runs.session_request import SessionRequest
 from medtask.tasks.serialization import make_minimal_task
 
 TASK = replace(make_minimal_task("letters", "label", ["a", "b"]), input="{{ text }}")

@@ -15,7 +15,7 @@ from medtask.prediction.cascade_report import (
 )
 from medtask.records import Answer, Record
 from medtask.runs.calibration_store import SavedCalibration, calibrate_answer
-from medtask.runs.manifest import write_manifest
+from medtask.runs.manifest import FIRST_DIGEST, write_manifest
 from medtask.runs.session import Session
 
 
@@ -57,9 +57,11 @@ def answer_with_cascade(
         write_manifest(session.folder, session.manifest)
 
     earlier: dict[str, Any] = session.manifest.get("cascade", {})
+    # The random order of the rows stays that of the start if only gold has changed since.
+    digest = session.manifest["data"].get(FIRST_DIGEST, session.request.data_digest)
     cascade = Cascade(
         alpha,
-        int(session.request.data_digest[:8], 16),
+        int(digest[:8], 16),
         session.request.rows,
         finish_answer,
         save_decision,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from itertools import chain, count
@@ -45,15 +45,21 @@ def open_runs_folder(task: Task) -> Path:
     return runs_folder
 
 
-def find_run(runs_folder: Path, identity: Mapping[str, str]) -> Path | None:
-    """The newest run in ``runs_folder`` of this task, model and table; None if not found."""
+def find_runs(
+    runs_folder: Path,
+    select_facts: Callable[[Mapping[str, str]], tuple[Mapping[str, str], Mapping[str, str]]],
+) -> list[Path]:
+    """The runs in ``runs_folder`` with equal facts, newest first.
+
+    ``select_facts`` returns the facts of a run's identity to compare, and those that are wanted.
+    """
     found = []
     for candidate in runs_folder.iterdir():
         with suppress(StorageError):  # a run that cannot be read cannot be resumed
             manifest = read_manifest(candidate) if candidate.is_dir() else None
-            if manifest and not list_changed_facts(manifest["identity"], identity):
+            if manifest and not list_changed_facts(*select_facts(manifest["identity"])):
                 found.append((manifest["created"], candidate))
-    return max(found, default=(None, None))[1]
+    return [folder for _, folder in sorted(found, reverse=True)]
 
 
 def create_run_folder(runs_folder: Path) -> Path:

@@ -30,7 +30,8 @@ from medtask.runs.judging_input import (
 from medtask.runs.open_answers import open_answers
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import refuse_remote_phi
-from medtask.runs.session import Session, SessionRequest, SessionState, open_session
+from medtask.runs.session import Session, SessionState, open_session
+from medtask.runs.session_request import SessionRequest
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tables.write import FORMATS
 from medtask.tasks.rubric import MEDICAL_RUBRIC, Rubric, load_rubric

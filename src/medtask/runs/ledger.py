@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from medtask.errors import StorageError
 from medtask.prediction.predictor import RowAnswer
 from medtask.records import Answer, Status
+from medtask.runs.ledger_comparison import (
+    FORMER_ROWS,
+    LedgerComparison,
+    TableRow,
+    compare_table_rows,
+    find_first_rows,
+    list_known_answers,
+    load_table_rows,
+    stage_answers,
+    use_staged_answers,
+)
 from medtask.runs.ledger_file import (
     INSERT,
     LedgerRecovery,
@@ -103,13 +115,19 @@ class Ledger:
             }
 
     def find_answers_before(self, row: int, keys: Collection[bytes]) -> dict[bytes, Answer]:
-        """For each key, the answer of the earliest row before ``row`` that has this key."""
+        """For each key, the answer of the earliest row before ``row`` that has this key.
+
+        Answers from before a change of the table are found, too.
+        """
         self.flush()
-        query = "SELECT * FROM answers WHERE prompt_key = ? AND row < ? ORDER BY row LIMIT 1"
+        query = (
+            "SELECT * FROM answers WHERE prompt_key = ? AND (row < ? OR row >= ?) ORDER BY row "
+            "LIMIT 1"
+        )
         found = {}
         with self._raise_storage_errors():
             for key in keys:
-                stored = self._db.execute(query, (key, row)).fetchone()
+                stored = self._db.execute(query, (key, row, FORMER_ROWS)).fetchone()
                 # SQLite trusts its index; with a damaged one, a row could get the answer to another
                 # question.
                 if stored and stored[2] == key and is_intact(stored):
@@ -145,6 +163,39 @@ class Ledger:
                 "SELECT * FROM answers WHERE row <= ? ORDER BY row", (last,)
             ):
                 yield RowAnswer(stored[0], stored[2], self._codec.decode(stored))
+
+    def compare_rows(
+        self, rows: Iterable[TableRow], last: int, *, has_ids: bool
+    ) -> LedgerComparison:
+        """Compare the answers with the rows of a changed table, of which ``last`` are answered."""
+        self.flush()
+        with self._raise_storage_errors():
+            load_table_rows(self._db, rows)
+            return compare_table_rows(self._db, last, has_ids=has_ids)
+
+    def find_first_rows(self, keys: Collection[bytes]) -> dict[bytes, int]:
+        """For each key, the first row with it in the table of the last `compare_rows`."""
+        with self._raise_storage_errors():
+            return find_first_rows(self._db, keys)
+
+    def replace_answers(self, answers: Iterable[RowAnswer]) -> None:
+        """Replace the answers of all rows by those of a changed table.
+
+        One answer to each prompt is also kept under the number of a former row.
+        """
+        with self._raise_storage_errors():
+            stage_answers(
+                self._db, chain(map(self._codec.encode, answers), self._list_former_answers())
+            )
+            # A recovery reads free pages too: they must not hold answers under their old numbers.
+            self._db.execute("PRAGMA secure_delete = ON")
+            with self._transaction():
+                use_staged_answers(self._db)
+
+    def _list_former_answers(self) -> Iterator[LedgerRow]:
+        for row, stored in enumerate(list_known_answers(self._db), FORMER_ROWS):
+            answer = self._codec.decode(stored[:-1])
+            yield self._codec.encode(RowAnswer(row, stored[2], answer))
 
     def _check_file(self, *, read_only: bool) -> LedgerRecovery | None:
         labels = self._codec.labels

@@ -69,6 +69,8 @@ class Run:
         baselines: Simple methods on the same rows; empty without gold.
         notes: What the user should know.
         cascade: Rows by tier, the promised and the observed difference; None without a cascade.
+        table_change: Rows that are "reused", "asked", "changed" and "gone" since the table of the
+            session before; None if it is the same.
     """
 
     folder: Path
@@ -88,6 +90,7 @@ class Run:
     notes: tuple[str, ...] = ()
     cascade: Mapping[str, Any] | None = None
     cached_answers: int = 0
+    table_change: Mapping[str, int] | None = None
 
     @property
     def metrics(self) -> Mapping[str, Metric | None]:
@@ -114,6 +117,7 @@ class Run:
             "cascade": self.cascade,
             "asked": self.new_answers,
             "from_cache": self.cached_answers,
+            "table_change": self.table_change,
             "seconds": round(self.seconds, 3),
             "seconds_to_first_answer": (
                 None if self.first_answer_s is None else round(self.first_answer_s, 3)
@@ -163,12 +167,18 @@ def run(
 ) -> Run:
     """Answer every row of a table into a run folder, or resume an interrupted run.
 
+    A run is about what its model reads. If the table has changed since, rows whose text is
+    unchanged keep their answers: gold and other columns can change, and rows can be added,
+    corrected, removed and sorted.
+
     Args:
         task: The task.
         model: A model, or a function that loads one; it is called after the table is checked.
         table: A path, a table, or any other input of `read_table`.
         out: The run folder. By default the newest run of this task, model and table next to the
-            task file is resumed, or a new folder named after the time is created there.
+            task file is resumed, or a new folder named after the time is created there. A table is
+            the same if it asks the same of every row, or if the file has the same name and most of
+            its earlier rows.
         limit: Answer the first ``limit`` rows only.
         gold: The column with the correct answers; by default the task's.
         formats: Output formats: "csv", "parquet", "xlsx", "jsonl". CSV and Parquet are always
@@ -192,7 +202,7 @@ def run(
     Raises:
         TaskFaults: The task uses columns that are missing in the table.
         TableError: The table cannot be read.
-        RunMismatch: The folder belongs to another task, model or table.
+        RunMismatch: The folder belongs to another task or model, or to a table with other rows.
         RunLocked: Another process uses the folder.
         StorageError: The disk is full or read-only.
         EngineError: The model cannot be loaded or cannot answer. Earlier answers are kept and are
@@ -268,6 +278,7 @@ def run_prepared(
         notes=tuple(session.notes),
         cascade=cascade if finished else None,
         cached_answers=session.cost.cached_rows,
+        table_change=session.table_change.to_json() if session.table_change else None,
     )
 
 
@@ -381,5 +392,5 @@ def _check_unchanged(setup: RunSetup, digest: str) -> None:
     if setup.table.digest() != digest:
         raise RunMismatch(
             f"{setup.table.source} was changed during the run",
-            fix=("restore the table and run the same command again, or start again with --new-run"),
+            fix="run the same command again: rows whose text is unchanged keep their answers",
         )

@@ -30,6 +30,8 @@ from medtask.tasks.task import Task
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
+DATA_FACT = "data.sha256"
+FIRST_DIGEST = "first_sha256"  # of the table that a run started with, if it has changed since
 
 _PACKAGES = (
     "accelerate",
@@ -55,7 +57,7 @@ def identify_task(task: Task, digest: str) -> dict[str, str]:
     """The task and its rows as facts that must be equal when a run is resumed."""
     facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
     major = version("medtask").partition(".")[0]
-    return {**facts, "task.fingerprint": task.fingerprint, "data.sha256": digest, "medtask": major}
+    return {**facts, "task.fingerprint": task.fingerprint, DATA_FACT: digest, "medtask": major}
 
 
 def restore_task(task: Task, folder: Path) -> Task:
@@ -97,14 +99,15 @@ def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
 def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
     """Raise RunMismatch, with the differences, if the folder is of another task, model or table.
 
-    Models are compared only if ``identity`` has facts about one.
+    Models and the table are compared only if ``identity`` has facts about them.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         return
     old: dict[str, str] = manifest["identity"]
-    if not any(name.startswith("model.") for name in identity):
-        old = {name: fact for name, fact in old.items() if not name.startswith("model.")}
+    for group in ("model.", DATA_FACT):
+        if not any(name.startswith(group) for name in identity):
+            old = {name: fact for name, fact in old.items() if not name.startswith(group)}
     if differences := list_differences(old, identity):
         listed = "".join(f"\n  {difference}" for difference in differences)
         raise RunMismatch(
@@ -156,9 +159,10 @@ def continue_manifest(manifest: dict[str, Any], before: Mapping[str, Any]) -> No
     manifest["created"] = before["created"] or manifest["created"]
     manifest["timing"] = {**timing, "sessions": timing["sessions"] + 1}
     manifest["egress"]["connections_attempted"] = before["egress"].get("connections_attempted", 0)
-    manifest |= {
-        name: before[name] for name in ("recoveries", "cascade", "cache") if name in before
-    }
+    names = ("recoveries", "cascade", "cache", "table_changes")
+    manifest |= {name: before[name] for name in names if name in before}
+    if FIRST_DIGEST in before.get("data", {}):
+        manifest["data"] = {**manifest["data"], FIRST_DIGEST: before["data"][FIRST_DIGEST]}
 
 
 def sum_timing(

@@ -56,6 +56,7 @@ class _ManifestDataOptions(JsonContent):
 class _ManifestData(JsonContent):
     source: str = ""
     sha256: str
+    first_sha256: str = ""
     rows: int = 0
     columns: list[str]
     notes: list[str] = Field(default_factory=list)
@@ -111,6 +112,8 @@ class RunManifest(JsonContent):
     thresholds: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     recoveries: list[dict[str, Any]] = Field(default_factory=list)
+    table_changes: list[dict[str, Any]] = Field(default_factory=list)
+    moving_answers: bool = False
     cascade: _ManifestCascade = Field(default_factory=_ManifestCascade.model_construct)
     cache: _ManifestCache = Field(default_factory=_ManifestCache.model_construct)
     batch: _ManifestBatch = Field(default_factory=_ManifestBatch.model_construct)

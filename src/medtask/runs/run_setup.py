@@ -17,7 +17,7 @@ from medtask.prediction.predictor import AnswerMethod
 from medtask.records import Record
 from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
-from medtask.runs.session import SessionRequest
+from medtask.runs.session_request import SessionRequest
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tables.write import check_formats
@@ -108,9 +108,10 @@ class RunSetup:
     started: float = field(default_factory=time.monotonic)
 
     def iter_records(self) -> Iterator[Record]:
-        return islice(
-            read_records(self.gold_task, self.table, gold_column=self.gold_column), self.rows
-        )
+        return islice(self._read_table(), self.rows)
+
+    def _read_table(self) -> Iterator[Record]:
+        return read_records(self.gold_task, self.table, gold_column=self.gold_column)
 
     def build_request(self) -> SessionRequest:
         """The session request of this run."""
@@ -138,6 +139,7 @@ class RunSetup:
             manifest_facts={**facts, "settings": settings, "cells": self.cell_counts},
             pass_engines=recorded.pass_engines if recorded else None,
             final_facts=recorded.facts if recorded else {},
+            read_table=None if recorded else self._read_table,
             notes=tuple(self.notes),
             started=self.started,
         )

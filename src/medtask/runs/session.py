@@ -12,82 +12,34 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from medtask.engines.base import Engine
-from medtask.errors import EngineError, MedtaskError, RunMismatch
-from medtask.prediction.predictor import AnswerMethod, answer_rows, check_engines, load_pass_engines
+from medtask.errors import EngineError, MedtaskError
+from medtask.prediction.predictor import AnswerMethod, answer_rows
 from medtask.privacy import NetworkGuard
 from medtask.records import Record, Status
 from medtask.runs.answer_cache import open_cached_ledger
-from medtask.runs.batch_sizes import apply_batch_size, restore_batch_size
-from medtask.runs.folder import create_run_folder, find_run, open_run_folder, open_runs_folder
+from medtask.runs.batch_sizes import restore_batch_size
 from medtask.runs.ledger import Ledger
 from medtask.runs.ledger_file import describe_loss
-from medtask.runs.lock import lock_run
 from medtask.runs.manifest import (
-    continue_manifest,
-    create_manifest,
     get_timestamp,
     guard_network,
-    identify_model,
-    identify_task,
-    read_manifest,
-    refuse_mismatch,
     sum_timing,
     write_manifest,
 )
 from medtask.runs.progress import NullRunObserver, RunObserver, SessionCost
+from medtask.runs.session_folder import apply_table_change, open_manifest, open_session_folder
+from medtask.runs.session_request import SessionRequest
 from medtask.runs.signals import Interrupted, SignalState, catch_signals
-from medtask.tasks.task import Task
+from medtask.runs.table_change import TableChange
 
 SessionState = Literal["finished", "interrupted"]
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """The work of a session.
-
-    Attributes:
-        task: The task; the ledger stores probabilities of its outcomes.
-        data_digest: SHA-256 of all rows.
-        rows: How many rows are to be answered.
-        identity_facts: Further facts that must be equal when the run is resumed.
-        out: The run folder; None resumes the newest run of the same identity next to the task file,
-            or creates a folder there.
-        new_run: Whether to start a new run instead of resuming one.
-        force_lock: Whether to take over a folder locked by a process on another host.
-        allow_remote: Whether models of further passes may be on other machines.
-        cache: The file of answers that runs share; None for none.
-        check_model: Raises an error if the model is not allowed for this work.
-        mismatch_fix: The remedy if the folder belongs to other work; "" for that of runs.
-        manifest_facts: Entries to add to the manifest.
-        pass_engines: The models of further passes, by their references; None to load them.
-        final_facts: Entries that replace those of the final manifest.
-        notes: Notes known before the session starts.
-        started: Start of the command by `time.monotonic`.
-    """
-
-    task: Task
-    data_digest: str
-    rows: int
-    identity_facts: Mapping[str, str] = field(default_factory=dict)
-    out: Path | None = None
-    new_run: bool = False
-    force_lock: bool = False
-    allow_remote: bool = False
-    cache: Path | None = None
-    check_model: Callable[[Engine], None] | None = None
-    mismatch_fix: str = ""
-    manifest_facts: Mapping[str, Any] = field(default_factory=dict)
-    pass_engines: Mapping[str, Engine] | None = None
-    final_facts: Mapping[str, Any] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -107,6 +59,7 @@ class Session:
         statuses: Rows by status; empty until the session ends.
         notes: What the user should know.
         cost: Time and tokens of this session.
+        table_change: How the table differs from that of the session before; None if it does not.
     """
 
     request: SessionRequest
@@ -124,6 +77,7 @@ class Session:
     statuses: Mapping[Status, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     cost: SessionCost = field(default_factory=SessionCost)
+    table_change: TableChange | None = None
 
     def add_note(self, text: str) -> None:
         """Show a note and keep it for the manifest."""
@@ -286,29 +240,35 @@ def open_session(
     for note in request.notes:
         observer.on_note(note)
     with ExitStack() as stack:
-        folder, engine, pass_engines, identity = _open_folder(request, model, stack)
-        stack.enter_context(restore_batch_size(request.task, engine))
-        manifest, counts_before = _open_manifest(request, folder, (engine, pass_engines), identity)
+        opened = open_session_folder(request, model, stack)
+        stack.enter_context(restore_batch_size(request.task, opened.engine))
+        manifest, counts_before = open_manifest(request, opened)
+        ledger = stack.enter_context(
+            closing(Ledger(opened.path / "ledger.db", request.task.outcomes))
+        )
+        apply_table_change(request, opened, ledger, manifest)
         session = Session(
             request,
             observer,
-            folder,
-            engine,
-            pass_engines,
+            opened.path,
+            opened.engine,
+            opened.pass_engines,
             manifest,
-            guard=stack.enter_context(guard_network(engine, *pass_engines.values())),
-            ledger=stack.enter_context(
-                closing(Ledger(folder / "ledger.db", request.task.outcomes))
-            ),
+            guard=stack.enter_context(guard_network(opened.engine, *opened.pass_engines.values())),
+            ledger=ledger,
             signals=stack.enter_context(catch_signals()),
             counts_before=counts_before,
             notes=list(request.notes),
+            table_change=opened.change,
         )
+        for note in (opened.change.describe() if opened.change else "", opened.hint):
+            if note:
+                session.add_note(note)
         try:
             yield session
             if session.state is None:
                 session.finish()
-            write_manifest(folder, session.manifest)
+            write_manifest(session.folder, session.manifest)
         except (Interrupted, Exception) as error:
             session.manifest = manifest
             if exit_code := session.signals.find_exit_code(error):
@@ -326,70 +286,3 @@ def open_session(
                     ),
                 ) from error
             raise
-
-
-def _open_folder(
-    request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
-) -> tuple[Path, Engine, dict[str, Engine], dict[str, str]]:
-    """The locked folder, the models, and the identity that was checked."""
-    identity = identify_task(request.task, request.data_digest) | dict(request.identity_facts)
-    if request.out is not None:
-        # Loading a model can take minutes, so the folder is locked and checked first.
-        folder = open_run_folder(request.out, new_run=request.new_run)
-        stack.enter_context(lock_run(folder, force=request.force_lock))
-        _refuse_mismatch(request, folder, identity)
-        engine, pass_engines = _load_engines(request, model, stack)
-        identity |= identify_model(engine, pass_engines)
-    else:
-        runs_folder = open_runs_folder(request.task)
-        engine, pass_engines = _load_engines(request, model, stack)
-        identity |= identify_model(engine, pass_engines)
-        found = None if request.new_run else find_run(runs_folder, identity)
-        folder = found or create_run_folder(runs_folder)
-        stack.enter_context(lock_run(folder, force=request.force_lock))
-    _refuse_mismatch(request, folder, identity)
-    return folder, engine, pass_engines, identity
-
-
-def _refuse_mismatch(request: SessionRequest, folder: Path, identity: Mapping[str, str]) -> None:
-    try:
-        refuse_mismatch(folder, identity)
-    except RunMismatch as error:
-        error.fix = request.mismatch_fix or error.fix
-        raise
-
-
-def _load_engines(
-    request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
-) -> tuple[Engine, dict[str, Engine]]:
-    """The model and those of further passes; ``stack`` closes those loaded here."""
-    engine = model if isinstance(model, Engine) else stack.enter_context(closing(model()))
-    if request.pass_engines is None:
-        pass_engines = load_pass_engines(request.task, allow_remote=request.allow_remote)
-        for pass_engine in pass_engines.values():
-            stack.callback(pass_engine.close)
-    else:
-        pass_engines = dict(request.pass_engines)
-    if request.check_model:
-        request.check_model(engine)
-    check_engines(request.task, engine, pass_engines)
-    return engine, pass_engines
-
-
-def _open_manifest(
-    request: SessionRequest,
-    folder: Path,
-    engines: tuple[Engine, Mapping[str, Engine]],
-    identity: Mapping[str, str],
-) -> tuple[dict[str, Any], Mapping[str, int]]:
-    """Write this session's manifest, and return it with the counts of the session before.
-
-    It is written at once, to mark the folder as belonging to this run.
-    """
-    before = read_manifest(folder) or {}
-    batch = apply_batch_size(request.task, engines[0], before or None)
-    manifest = create_manifest(*engines, identity) | dict(request.manifest_facts) | batch
-    if before:
-        continue_manifest(manifest, before)
-    write_manifest(folder, manifest)
-    return manifest, before.get("counts", {})

@@ -19,7 +19,8 @@ from medtask.runs.manifest import (
     read_manifest,
 )
 from medtask.runs.progress import NullRunObserver, RunObserver
-from medtask.runs.session import Session, SessionRequest, SessionState, open_session
+from medtask.runs.session import Session, SessionState, open_session
+from medtask.runs.session_request import SessionRequest
 from medtask.scaling.plan import RunPlan
 from medtask.scaling.recorded_engine import record_engine
 from medtask.scaling.shards import ProgressFileObserver, Shard, ShardAttempt, ShardFolder

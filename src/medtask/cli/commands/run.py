@@ -104,7 +104,8 @@ def run(
 ) -> None:
     """Answer a task's question for every row of a table.
 
-    Running the same command again resumes an interrupted run; answered rows are not repeated.
+    Running the same command again resumes an interrupted run; answered rows are not repeated. When
+    the table has changed, rows whose text is unchanged keep their answers.
     """
     if not quiet:  # before the imports, which take most of the time until the next line
         show.print_line(f"Reading {format_path(task)}", stderr=True)
