@@ -89,3 +89,48 @@ def test_any_name_and_column_make_a_draft_that_works(tmp_path_factory, name, col
     task = load_task(path)
     assert find_prompt_columns(task) == {column}
     assert build_prompt(task, Record("1", {column: "stent"})).text == "stent"
+
+
+def make_gold_rows(count: int = 40) -> list[dict[str, object]]:
+    purposes = ("kurativ", "lindrende", "kurativ", "Kurativ ", None)
+    return [
+        {
+            "Saksnr": f"{row:06}",
+            "Pasient": f"P{row // 2}",
+            "Inngrep": f"fjerning av svulst nummer {row}",
+            "År": 2020 + row % 3,
+            "Formål": purposes[row % 5],
+        }
+        for row in range(count)
+    ]
+
+
+def test_a_column_with_a_few_names_is_gold_and_its_names_are_the_labels(tmp_path):
+    rows = make_gold_rows()
+    path = tmp_path / "task.yaml"
+    path.write_text(draft_task_file("formal", list(rows[0]), rows), "utf-8")
+    task = load_task(path)
+    assert (task.gold_column, task.id_column) == ("Formål", "Saksnr")
+    assert [label.name for label in task.labels] == ["kurativ", "lindrende"]
+    assert "kurativ:  # 24 rows" in path.read_text("utf-8")
+    assert "# group: Pasient" in path.read_text("utf-8")
+
+
+def test_of_several_columns_with_names_the_user_chooses():
+    rows = [
+        {**row, "Avdeling": f"avdeling {'AB'[n % 2]}"} for n, row in enumerate(make_gold_rows())
+    ]
+    draft = draft_task_file("formal", list(rows[0]), rows)
+    assert "# gold: COLUMN" in draft and "few values: Formål, Avdeling" in draft
+    named = [{**row, "label": row["Formål"]} for row in rows]
+    assert "\ngold: label  #" in draft_task_file("formal", list(named[0]), named)
+
+
+def test_numbers_dates_and_rare_values_are_not_gold():
+    rows = [
+        {"text": f"stent {n} lagt inn", "dato": "2025-01-01", "x": f"v{n % 15}"} for n in range(40)
+    ]
+    assert (
+        "# gold: COLUMN                    # the column that holds the right answers, if any"
+        in (draft_task_file("formal", list(rows[0]), rows))
+    )

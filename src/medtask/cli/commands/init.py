@@ -17,7 +17,7 @@ from medtask.errors import UsageError
 from medtask.tables.read_options import ReadOptions
 
 SCHEMA_FILE = "task.schema.json"  # beside the task file: editors need no network
-_SAMPLE_ROWS = 200  # rows that are read to guess the text column and the id column
+_SAMPLE_ROWS = 5_000  # rows from which the columns of text, ids and gold are guessed
 
 
 @add_read_options
@@ -37,6 +37,7 @@ def init(
 ) -> None:
     """Draft a task file from a table."""
     from medtask.tables.read import read_table, validate_table
+    from medtask.tasks.label_definitions import PLACEHOLDER_LABELS
     from medtask.tasks.task_draft import draft_task_file
 
     file = folder / "task.yaml"
@@ -54,10 +55,14 @@ def init(
         data=os.path.relpath(table, folder),
     )
     _write_task_file(file, draft)
+    to_do = (
+        "fill in the labels"
+        if PLACEHOLDER_LABELS[0] in draft
+        else "check gold, and write what belongs to each label"
+    )
     _write_schema(folder / SCHEMA_FILE)
     show.print_line(
-        f"Wrote {file} - fill in the labels, then: medtask check {folder}"
-        f"{format_read_options(read_options)}"
+        f"Wrote {file} - {to_do}, then: medtask check {folder}{format_read_options(read_options)}"
     )
 
 
