@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from medtask.atomic_files import replace_file
+from medtask.atomic_files import make_private_folder, open_private, replace_file
 from medtask.errors import StorageError, TableError
 
 
@@ -63,3 +65,33 @@ def test_a_full_disk_is_reported_with_what_is_free(tmp_path):
         replace_file(tmp_path / "a.csv"),
     ):
         raise OSError(28, "No space left on device")
+
+
+def test_a_link_in_place_of_a_draft_is_replaced_and_its_file_unchanged(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for name in ("a.csv", ".a.csv.draft"):
+        (tmp_path / name).symlink_to(tmp_path / "thesis.txt")
+    with replace_file(tmp_path / "a.csv") as draft:
+        draft.write_text("new")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert not (tmp_path / "a.csv").is_symlink()
+
+
+def test_a_private_file_keeps_its_content(tmp_path):
+    for text in (b"one", b"two"):
+        handle = open_private(tmp_path / "log", os.O_WRONLY | os.O_APPEND)
+        os.write(handle, text)
+        os.close(handle)
+    assert (tmp_path / "log").read_text() == "onetwo"
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_private_file_or_folder_is_not_opened_through_a_link(tmp_path):
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="it is a link"):
+        open_private(tmp_path / "log")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "work").symlink_to(tmp_path / "real")
+    with pytest.raises(OSError, match="it is a link"):
+        make_private_folder(tmp_path / "work")
+    assert not (tmp_path / "elsewhere").exists()

@@ -1,10 +1,11 @@
-"""Files that are replaced atomically and are readable by their owner only."""
+"""Files that are replaced atomically, and files and folders that only their owner can read."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,45 @@ def replace_text(path: Path, text: str) -> None:
     with replace_file(path) as draft:
         # Ids and labels may hold lone surrogates.
         draft.write_bytes(text.encode("utf-8", "replace"))
+
+
+def open_private(path: Path, flags: int = os.O_RDWR) -> int:
+    """Open a file that keeps its content, created with mode 0600, and return its descriptor.
+
+    In a folder that others may write to, a link of that name could lead to any file of this user.
+
+    Raises:
+        OSError: It is a link or not a regular file, or cannot be opened.
+    """
+    if not hasattr(os, "O_NOFOLLOW") and path.is_symlink():  # Windows
+        raise _make_link_error()
+    # Without O_NONBLOCK a pipe would block.
+    special = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        handle = os.open(path, flags | os.O_CREAT | special, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP or path.is_symlink():
+            raise _make_link_error() from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.ENXIO, "it is not a regular file")
+    return handle
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder of a fixed name, with mode 0700, unless it exists.
+
+    Raises:
+        OSError: It is a link, or cannot be made.
+    """
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink():
+        raise _make_link_error()
+
+
+def _make_link_error() -> OSError:
+    return OSError(errno.ELOOP, "it is a link, and could lead to any other file")
 
 
 def _sync_to_disk(path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 from medtask import errors
 from medtask.errors import MedtaskError
 
-_WALL_FACTOR = 5
+_WALL_FACTOR = 4
 _STARTUP_BYTES = 2**28
 _MEMORY_MARKS = (b"memory allocation of", b"MemoryError", b"std::bad_alloc", b"out of memory")
 
@@ -77,10 +77,15 @@ def call_isolated(function: str, *arguments: str | None, limits: ProcessLimits) 
         )
     except subprocess.TimeoutExpired:
         raise IsolatedCallFailed("time", "no result within the time limit") from None
+    return read_reply(done.returncode, done.stdout, done.stderr)
+
+
+def read_reply(returncode: int, stdout: bytes, stderr: bytes) -> object:
+    """The result that a child process has written; raises as `call_isolated` does."""
     try:
-        reply = json.loads(done.stdout.splitlines()[-1])
+        reply = json.loads(stdout.splitlines()[-1])
     except (ValueError, LookupError):
-        raise _explain_end(done.returncode, done.stderr) from None
+        raise _explain_end(returncode, stderr) from None
     if "error" in reply:
         name, message, fix = reply["error"]
         raise getattr(errors, name)(message, fix=fix)
@@ -111,17 +116,17 @@ def _set_limits(memory_bytes: int, cpu_seconds: int) -> None:
                 resource.setrlimit(limit, (soft, hard))
 
 
-def _answer_request() -> None:
-    """Read a request from standard input, and write the reply to standard output."""
-    function, arguments, memory_bytes, cpu_seconds = json.load(sys.stdin)
+def answer_request(request: bytes) -> str:
+    """Set the limits of a request in this process, call its function and return the reply."""
+    function, arguments, memory_bytes, cpu_seconds = json.loads(request)
     _set_limits(memory_bytes, cpu_seconds)
     module, _, name = function.partition(":")
     try:
         reply = {"result": getattr(importlib.import_module(module), name)(*arguments)}
     except MedtaskError as error:
         reply = {"error": [type(error).__name__, str(error), error.fix]}
-    sys.stdout.write(f"\n{json.dumps(reply)}\n")
+    return f"\n{json.dumps(reply)}\n"
 
 
 if __name__ == "__main__":
-    _answer_request()
+    sys.stdout.write(answer_request(sys.stdin.buffer.read()))

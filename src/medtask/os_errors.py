@@ -15,7 +15,7 @@ _REMEDIES = {
     errno.EFBIG: _SPACE_FIX,
     errno.EIO: "check the disk, then run the same command again",
     errno.EISDIR: "name a file, not a folder",
-    errno.ELOOP: "the path is a cycle of links: name the file itself",
+    errno.ELOOP: "remove the link, or name the file itself",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run the same command again",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.ENFILE: "close other programs, then run the same command again",

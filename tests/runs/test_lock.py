@@ -145,7 +145,7 @@ def test_a_machine_that_was_restarted_needs_no_force(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("torn", ["\0\0\0\0", '{"host": "no', "[]"])
+@pytest.mark.parametrize("torn", ["\0" * 200, '{"host": "no', '{"ho'])
 def test_a_lock_file_torn_by_a_power_cut_is_taken_over(tmp_path: Path, torn: str) -> None:
     write_lock_file(tmp_path, torn)
     with lock_run(tmp_path):
@@ -162,4 +162,33 @@ def test_the_lock_file_is_private_and_empty_afterwards(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file"), lock_run(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.parametrize("make_link", [Path.symlink_to, Path.hardlink_to])
+def test_a_lock_that_leads_to_another_file_is_refused_and_that_file_is_unchanged(
+    tmp_path: Path, make_link: Callable[[Path, Path], None]
+) -> None:
+    notes, folder = tmp_path / "thesis.txt", tmp_path / "run"
+    notes.write_text("years of work")
+    folder.mkdir()
+    make_link(folder / ".lock", notes)
+    with pytest.raises(StorageError, match=r"\.lock") as raised, lock_run(folder):
+        pass
+    assert raised.value.fix
+    assert notes.read_text() == "years of work"
+
+
+def test_a_lock_that_leads_nowhere_creates_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".lock").symlink_to(tmp_path / "new")
+    with pytest.raises(StorageError, match="it is a link"), lock_run(folder):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_lock_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(StorageError, match="not a regular file"), lock_run(tmp_path):
         pass

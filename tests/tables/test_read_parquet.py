@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import time
+import tracemalloc
 from decimal import Decimal
 
 import polars as pl
@@ -81,3 +83,33 @@ def test_a_damaged_file_is_refused(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(TableError, match="truncated, damaged"):
         read_table(path)
+
+
+def test_a_date_that_python_cannot_hold_is_refused_with_its_column(tmp_path):
+    frame = pl.DataFrame({"id": [1, 2], "day": [0, 2**31 - 1]})
+    frame.with_columns(pl.col("day").cast(pl.Date)).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match='column "day" contains a value that cannot be read'):
+        read_table(tmp_path / "a.parquet")
+
+
+def test_long_texts_that_a_file_stores_once_need_little_memory(tmp_path):
+    text = "x" * 2**20
+    pl.DataFrame({"text": [text] * 2000}).write_parquet(tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 2**20
+    tracemalloc.start()
+    assert sum(len(row["text"]) for row in read_table(tmp_path / "a.parquet")) == 2000 * 2**20
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
+
+
+def test_a_file_that_states_more_rows_than_it_has_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"id": range(50)}).write_parquet(path, compression="uncompressed")
+    data = path.read_bytes()
+    # 50 and 1,000,000,000,000 as thrift writes them, in the footer
+    changed = data[-600:].replace(bytes([100]), bytes.fromhex("80c0caf384a33a"))
+    path.write_bytes(data[:-600] + changed)
+    started = time.monotonic()
+    with pytest.raises(TableError, match="truncated, damaged"):
+        read_table(path)
+    assert time.monotonic() - started < 30

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medtask.atomic_files import make_storage_error
+from medtask.atomic_files import make_private_folder, make_storage_error
 from medtask.runs.lock import lock_run
 
 _OS_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
@@ -28,7 +28,7 @@ def open_draft(path: Path, *, is_folder: bool) -> Iterator[Path]:
     work = path.with_name(f".{path.name}.export")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(work)
     except OSError as error:
         raise make_storage_error(path, error) from error
     with lock_run(work):

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from medtask.atomic_files import open_private
 from medtask.engines.base import Engine
 from medtask.prediction.predictor import RowAnswer
 from medtask.records import Answer, Status, Value
@@ -236,12 +236,9 @@ def _prepare_file(path: Path) -> None:
     Raises:
         OSError: It is a link, no regular file, or of another user, who could plant answers.
     """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    handle = os.open(path, flags, 0o600)
+    handle = open_private(path)
     try:
         facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(0, "it is not a regular file")
         if hasattr(os, "getuid") and facts.st_uid != os.getuid():
             raise OSError(0, "it belongs to another user")
         if os.name == "posix":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
+from medtask.atomic_files import open_private
 from medtask.errors import StorageError
 from medtask.prediction.predictor import RowAnswer
 from medtask.records import Answer, Status
@@ -70,7 +72,7 @@ class Ledger:
         with self._raise_storage_errors():
             if not read_only:
                 # SQLite creates its journal with the mode of the database: both are private.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                os.close(open_private(path))
             self._db = connect(path, read_only=read_only)
             try:
                 self.recovery = self._check_file(read_only=read_only)
@@ -235,8 +237,9 @@ class Ledger:
         try:
             yield
         except OSError as error:
+            fix = "remove the link" if error.errno == errno.ELOOP else _ACCESS_FIX
             raise StorageError(
-                f"{self.path} cannot be opened: {error.strerror}", fix=_ACCESS_FIX
+                f"{self.path} cannot be opened: {error.strerror}", fix=fix
             ) from error
         except sqlite3.Error as error:
             if not is_access_error(error):

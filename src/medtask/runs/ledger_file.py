@@ -291,7 +291,7 @@ def _salvage_rows(path: Path) -> tuple[dict[int, tuple[Any, ...]], int]:
 
 def find_copy_name(path: Path) -> Path:
     """An unused name for the copy of a damaged file."""
-    return next(name for name in _list_copy_names(path) if not name.exists())
+    return next(name for name in _list_copy_names(path) if not os.path.lexists(name))
 
 
 def _list_copy_names(path: Path) -> Iterator[Path]:

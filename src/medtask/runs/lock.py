@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from medtask.atomic_files import make_storage_error, open_private
+from medtask.display import format_path
 from medtask.errors import RunLocked, StorageError
 
 # A kernel lock is used, not the existence of a lock file: the kernel releases it however the
@@ -33,6 +35,9 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+_HOLDER_START = b'{"host": "'
+
+
 @contextmanager
 def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
     """Hold the lock of a run folder until the block ends.
@@ -44,10 +49,14 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
         RunLocked: Another process holds the lock; the message names it.
         StorageError: The folder is not writable, or the disk does not support locks.
     """
-    with _raise_storage_errors(folder):
-        file = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    path = folder / ".lock"
+    try:
+        file = open_private(path)
+    except OSError as error:
+        raise make_storage_error(path, error) from error
     try:
         _acquire_lock(file, folder)
+        _check_content(file, path)
         holder = _read_holder(file)
         if holder and not force and not _is_this_host(holder):
             raise RunLocked(
@@ -108,6 +117,17 @@ def _acquire_lock(file: int, folder: Path) -> None:
             f"{folder} is in use by {_describe_holder(holder)}",
             fix="wait until it has ended, or give another folder with --out",
         ) from error
+
+
+def _check_content(file: int, path: Path) -> None:
+    """Raise StorageError for a file of that name that is not a lock: it would be truncated."""
+    os.lseek(file, 0, os.SEEK_SET)
+    start = os.read(file, len(_HOLDER_START)).strip(b"\0")  # zeros after a power failure
+    if not _HOLDER_START.startswith(start):
+        raise StorageError(
+            f"{format_path(path)} is not a lock of medtask",
+            fix="move that file to another folder, or give another folder with --out",
+        )
 
 
 def _await_holder(file: int) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from medtask.isolation import IsolatedCallFailed, ProcessLimits, call_isolated
 from medtask.tables.table_part import make_table_error
 
 _MIN_MEMORY_BYTES, _MAX_MEMORY_BYTES = 2 * 2**30, 8 * 2**30
-_MIN_CPU_SECONDS = 120
+_MIN_CPU_SECONDS = 60
 _BYTES_PER_SECOND = 2**20  # far slower than any reader
 _MAX_KEPT = 8
 

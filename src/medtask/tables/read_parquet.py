@@ -39,11 +39,7 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
     schema = frame.collect_schema()
     columns = collect_columns(path, schema)
     short_floats = [name for name, dtype in schema.items() if dtype == pl.Float32]
-    converted = [
-        name
-        for name, dtype in schema.items()
-        if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean))
-    ]
+    converted = _list_converted(schema)
 
     def rows_after(skipped: int) -> Iterator[Row]:
         _inspect(path)  # again if the file has changed
@@ -61,16 +57,49 @@ def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Tab
     )
 
 
+def _list_converted(schema: pl.Schema) -> list[str]:
+    """Names of the columns whose values are not those of a cell."""
+    import polars as pl
+
+    return [
+        name
+        for name, dtype in schema.items()
+        if not (dtype.is_integer() or dtype in (pl.String, pl.Boolean))
+    ]
+
+
 def inspect_parquet(path: str) -> int:
     """Read all slices of a file, as `read_parquet` does, and return the number of rows."""
     import polars as pl
 
     frame, height = _scan(Path(path))
-    nested = [name for name, dtype in frame.collect_schema().items() if dtype.is_nested()]
+    others = _list_converted(frame.collect_schema())
     for part, buffer_rows in _iter_slices(Path(path), frame, height):
-        for _ in part.select(pl.col(nested)).iter_rows(buffer_size=buffer_rows):
-            pass  # values with other values in them can need far more memory than their columns
+        for name in others:
+            _convert_column(Path(path), part.select(pl.col(name)), buffer_rows)
     return height
+
+
+def _convert_column(path: Path, column: pl.DataFrame, buffer_rows: int) -> None:
+    """Convert the values of a column to Python's, which can fail, and can need far more memory.
+
+    Raises:
+        TableError: A value cannot be converted.
+    """
+    try:
+        for _ in column.iter_rows(buffer_size=buffer_rows):
+            pass
+    except MemoryError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
+        raise make_table_error(
+            path,
+            f"column {quote(column.columns[0])} contains a value that cannot be read, such as a "
+            "date outside the years 1 to 9999",
+            fix="write the column as text",
+        ) from error
 
 
 def _inspect(path: Path) -> None:
@@ -149,7 +178,11 @@ def _translate_errors(path: Path) -> Iterator[None]:
     except (PolarsError, OSError) as error:
         raise make_damaged_error(path, PARQUET) from error
     except BaseException as error:
-        # A panic of the library is not an Exception, and its class cannot be imported.
-        if type(error).__name__ != "PanicException":
+        if not _is_panic(error):
             raise
         raise make_damaged_error(path, PARQUET) from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether polars has panicked: not an Exception, and its class cannot be imported."""
+    return type(error).__name__ == "PanicException"

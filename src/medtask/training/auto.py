@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import replace_text
+from medtask.atomic_files import make_private_folder, replace_text
 from medtask.display import format_duration, format_name
 from medtask.engines.files.model_files import MINILM
 from medtask.engines.hybrid import MEMBERS_FOLDER, read_members, save_hybrid
@@ -101,7 +101,7 @@ class _Search:
             return
         self.context.signals.raise_if_caught()
         run_folder = self.context.work_folder / "runs" / candidate.name
-        run_folder.parent.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(run_folder.parent)
         with closing(load_model(str(folder / MODEL_FOLDER))) as engine:
             evaluation, _ = evaluate_with_thresholds(
                 engine, run_folder, self.data, result.thresholds
@@ -153,7 +153,7 @@ class _Search:
         model, work = folder / MODEL_FOLDER, folder / _CHECKPOINT_FOLDER
         shutil.rmtree(model, ignore_errors=True)
         for path in (folder, model, work):
-            path.mkdir(exist_ok=True, mode=0o700)
+            make_private_folder(path)
         observer = self.context.observer
         log = TrainingLog(folder / "loss.csv", observer, find_resume_step(work))
         # A blend only reads the validation rows, for which a part of the budget is kept.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import make_storage_error
+from medtask.atomic_files import make_private_folder, make_storage_error
 from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, find_trained_engine
 from medtask.errors import MedtaskError, UsageError
 from medtask.runs.lock import lock_run
@@ -318,7 +318,7 @@ def _make_context(
     loss_file = folder / LOSS_FILE if is_main_process() else work / f"loss-{rank}.csv"
     shutil.rmtree(draft, ignore_errors=True)
     for path in (work, draft):
-        path.mkdir(exist_ok=True, mode=0o700)
+        make_private_folder(path)
     log = TrainingLog(loss_file, observer, find_resume_step(work))
     return TrainingContext(draft, work, log, observer, signals)
 

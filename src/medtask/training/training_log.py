@@ -11,7 +11,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
-from medtask.atomic_files import make_storage_error, replace_text
+from medtask.atomic_files import make_storage_error, open_private, replace_text
 from medtask.display import format_path
 from medtask.errors import InputError
 
@@ -117,7 +117,8 @@ class TrainingLog:
     def _append(self, line: bytes) -> None:
         try:
             # Opened for each point, so that no file stays open for hours.
-            with self.path.open("ab", buffering=0) as file:
+            handle = open_private(self.path, os.O_WRONLY | os.O_APPEND)
+            with os.fdopen(handle, "ab", buffering=0) as file:
                 size = file.tell()
                 try:
                     if file.write(line) != len(line):

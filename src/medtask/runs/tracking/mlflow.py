@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from medtask.atomic_files import make_storage_error
+from medtask.atomic_files import make_private_folder, make_storage_error, open_private
 from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import block_network, disable_telemetry
 from medtask.runs.tracking.store import TrackingStore, describe_error, find_tracking_store
@@ -173,8 +173,8 @@ def _create_private_store(file: Path) -> str:
     folder = file.parent / ARTEFACT_FOLDER
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        make_private_folder(folder)
+        os.close(open_private(file))
     except OSError as error:
         raise make_storage_error(file, error) from error
     return folder.resolve().as_uri()

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
+from medtask.atomic_files import open_private
 from medtask.errors import MissingExtra, UsageError
 
 BUSY_TIMEOUT_S = 30
@@ -116,7 +118,7 @@ def create_sqlite_file(url: str) -> None:
     """Create the file of a SQLite database, readable by its owner only."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database not in {None, "", ":memory:"}:
-        os.close(os.open(str(parsed.database), os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(open_private(Path(str(parsed.database))))
 
 
 def get_database(request: Request) -> Database:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.atomic_files import make_storage_error, open_private
 from medtask.errors import EngineError, InputError
 from medtask.tables.table import Table
 from medtask.tasks.task import Task
@@ -219,7 +220,12 @@ class HyperparameterStudy:
             settings.share,
         )
         name = _hash(repr(identity))
-        storage = optuna.storages.RDBStorage(f"sqlite:///{settings.folder / DATABASE}")
+        file = settings.folder / DATABASE
+        try:
+            os.close(open_private(file))
+        except OSError as error:
+            raise make_storage_error(file, error) from error
+        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
         done = _count_trials(storage, name)
         study = optuna.create_study(
             storage=storage,
