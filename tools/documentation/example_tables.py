@@ -61,7 +61,8 @@ def _write_export(path: Path, rows: int | None) -> None:
     header, lines = _read_rows("surgery_purpose", "procedures.csv", rows)
     written = ["Operasjoner på Østre sykehus", "", ";".join(header)]
     written += [
-        ";".join(cell.replace(";", ",").replace('"', "'") for cell in line) for line in lines
+        ";".join(" ".join(cell.replace(";", ",").replace('"', "'").split()) for cell in line)
+        for line in lines
     ]
     written.append(f"Total;{len(lines)};;;")
     path.write_bytes("\r\n".join(written).encode("cp1252", "replace"))
