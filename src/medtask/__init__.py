@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medtask.runs.benchmark import Benchmark, benchmark
     from medtask.runs.comparison import Comparison, compare
     from medtask.runs.evaluation import evaluate
+    from medtask.runs.gold_collection import gold
     from medtask.runs.judging import judge
     from medtask.runs.local_run import Run, run
     from medtask.runs.predictions import predict
@@ -63,6 +64,7 @@ _PUBLIC_MODULES = {
     "connect": "medtask.client",
     "evaluate": "medtask.runs.evaluation",
     "export": "medtask.exporting.export",
+    "gold": "medtask.runs.gold_collection",
     "judge": "medtask.runs.judging",
     "load_model": "medtask.engines.registry",
     "load_task": "medtask.tasks.load",
@@ -97,6 +99,7 @@ __all__ = [
     "connect",
     "evaluate",
     "export",
+    "gold",
     "judge",
     "load_model",
     "load_task",

@@ -297,7 +297,7 @@ class Answer:
 
 
 class LeftOut(StrEnum):
-    """Why a row is left out of metrics: it is not new to the model.
+    """Why a row is left out of metrics: it is not new to the model, or was chosen by its answer.
 
     EXAMPLE and EXAMPLE_GROUP: the prompt shows the row, or a row of its group, with its answer.
     TRAINING and TRAINING_GROUP: the weights were fitted on the row, or on a row of its group.
@@ -306,6 +306,8 @@ class LeftOut(StrEnum):
     CALIBRATION: a calibration that changes answers was fitted on the row, or on a row of its group.
     CONFIDENCE: a calibration that changes no answer was fitted on the row: the answer counts, its
     confidence does not.
+    REVIEW: the row has gold because its answer was doubtful, so it is harder than others.
+    AUDIT: the row was drawn for an audit, which weighs it by the probability of its draw.
     """
 
     EXAMPLE = "example"
@@ -316,6 +318,8 @@ class LeftOut(StrEnum):
     TUNING = "tuning"
     CALIBRATION = "calibration"
     CONFIDENCE = "confidence"
+    REVIEW = "review"
+    AUDIT = "audit"
 
 
 class AnsweredRow(NamedTuple):

@@ -21,6 +21,7 @@ from medtask.cli.commands.data import data
 from medtask.cli.commands.doctor import doctor
 from medtask.cli.commands.evaluate import evaluate
 from medtask.cli.commands.export import export
+from medtask.cli.commands.gold import gold
 from medtask.cli.commands.init import init
 from medtask.cli.commands.judge import judge
 from medtask.cli.commands.merge import merge
@@ -44,6 +45,7 @@ COMMANDS = (
     run,
     evaluate,
     audit,
+    gold,
     compare,
     ask,
     judge,

@@ -102,7 +102,7 @@ def audit(
         default = answers.folder / "audit" if answers.folder else choose_folder(answers, "audit")
         folder = Path(out) if out else default
         sample = read_audit_sample(folder)
-        if labels is None and (sample is None or budget is not None or seed is not None):
+        if labels is None and not (sample and sample.is_drawn_with(budget, seed)):
             sample = draw_audit_sample(
                 answers, folder, budget=budget or DEFAULT_AUDIT_ROWS, seed=seed or 0
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medtask.display import format_columns, quote
+from medtask.display import format_columns, format_suggestion, quote
 from medtask.errors import InputError
 from medtask.records import Value
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
@@ -22,6 +22,7 @@ LABEL_COLUMN = "gold"  # the column that a person fills in
 NONE_COLUMN = "none_applies"  # a mark in it says that no label applies
 _NO_MARK = frozenset(("no", "n", "false", "0"))
 _MAX_LISTED = 10
+_MAX_SHOWN = 60  # characters of a cell
 
 
 class SampledRow(NamedTuple):
@@ -112,7 +113,8 @@ def match_labels(
     )
     truths: dict[int, Value] = {}
     rows_by_name: dict[str, int] = {}
-    unknown_ids, unknown_labels = [], []
+    unknown_ids: list[LabelledRow] = []
+    unknown_labels: dict[int, object] = {}
     for name, labelled in zip(matched.names, labels, strict=True):
         if not labelled.is_labelled:
             continue
@@ -126,9 +128,9 @@ def match_labels(
                 fix="leave one of the two rows out",
             )
         rows_by_name[name] = labelled.number
-        truth = _read_truth(answers.task, sample[name].fields, labelled)
+        truth = read_truth(answers.task, sample[name].fields, labelled)
         if truth is None and not is_missing(labelled.cell):
-            unknown_labels.append(labelled.number)
+            unknown_labels[labelled.number] = labelled.cell
         elif truth is not None:
             truths[sample[name].place] = truth
     if moved := [labelled for labelled in unknown_ids if labelled.name in sample]:
@@ -137,8 +139,9 @@ def match_labels(
         raise _make_unknown_id_error(source, unknown_ids, next(iter(sample)))
     if unknown_labels:
         raise InputError(
-            f"{source} has labels that the task does not know: {_format_rows(unknown_labels)}",
-            fix=_format_choices(answers.task),
+            f"{source} has labels that the task does not know: "
+            f"{describe_unknown_labels(answers.task, unknown_labels)}",
+            fix=format_choices(answers.task),
         )
     return truths, matched.notes
 
@@ -194,7 +197,18 @@ def _make_unknown_id_error(
     )
 
 
-def _read_truth(task: Task, fields: Mapping[str, object], labelled: LabelledRow) -> Value | None:
+def describe_unknown_labels(task: Task, cells: Mapping[int, object]) -> str:
+    """The rows whose cells are not labels, with the first cells and what they may mean."""
+    names = [label.name for label in task.candidates]
+    shown = [
+        f"{quote(cell, _MAX_SHOWN)} in row {number:,}{format_suggestion(str(cell), names)}"
+        for number, cell in sorted(cells.items())[:_MAX_LISTED]
+    ]
+    more = [f"{len(cells) - len(shown):,} more"] if len(cells) > len(shown) else []
+    return "; ".join([*shown, *more])
+
+
+def read_truth(task: Task, fields: Mapping[str, object], labelled: LabelledRow) -> Value | None:
     """The labels of a row as a gold value of the task; None if they are not valid."""
     cell = labelled.cell
     # The sample asks for letters of options, whatever the task's own gold holds.
@@ -214,9 +228,11 @@ def _format_rows(numbers: Sequence[int]) -> str:
     )
 
 
-def _format_choices(task: Task) -> str:
+def format_choices(task: Task) -> str:
     if task.kind_spec.has_options:
         return "write the letter of one of the row's own options"
+    if not task.candidates:
+        return "write the answer as the table of answers has it"
     names: Iterable[str] = (label.name for label in task.candidates)
     several = (
         f'; several with ";" between them; if none applies, an x in the column {NONE_COLUMN}'

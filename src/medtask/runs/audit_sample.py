@@ -53,14 +53,21 @@ _NEW_SAMPLE_FIX = "draw a new sample into another folder with --out"
 class AuditSample:
     """A sample of ``drawn_rows`` of ``rows`` rows; ``labelled_rows`` of them have a label.
 
-    ``has_none_column``: whether a column is for marks that no label applies.
+    ``has_none_column``: whether a column is for marks that no label applies. It was drawn with
+    ``budget`` and ``seed``.
     """
 
     folder: Path
     rows: int
     drawn_rows: int
     labelled_rows: int
-    has_none_column: bool = False
+    has_none_column: bool
+    budget: int
+    seed: int
+
+    def is_drawn_with(self, budget: int | None, seed: int | None) -> bool:
+        """Whether a draw with this budget and seed (None for any) is this sample."""
+        return budget in (None, self.budget) and seed in (None, self.seed)
 
     @property
     def table_path(self) -> Path:
@@ -107,7 +114,10 @@ def draw_audit_sample(
         )
     document = {"format": FORMAT, "answers": arrays.digest, "plan": plan.to_json()}
     replace_text(folder / PLAN_FILE, json.dumps(document, indent=1) + "\n")
-    return AuditSample(folder, plan.rows, len(plan.sampled_rows), 0, NONE_COLUMN in filled_in)
+    has_none_column = NONE_COLUMN in filled_in
+    return AuditSample(
+        folder, plan.rows, len(plan.sampled_rows), 0, has_none_column, plan.budget, plan.seed
+    )
 
 
 def _list_label_columns(task: Task) -> tuple[str, ...]:
@@ -159,6 +169,8 @@ def read_audit_sample(folder: Path) -> AuditSample | None:
         len(plan["drawn"]),
         _count_labels(file) if file else 0,
         NONE_COLUMN in columns,
+        int(plan["budget"]),
+        int(plan["seed"]),
     )
 
 

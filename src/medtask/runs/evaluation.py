@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Unpack
 
+from medtask.display import format_path
 from medtask.errors import UsageError
 from medtask.evaluation.baselines.context import ProgressListener
 from medtask.evaluation.calibration.acceptance import Acceptance
@@ -18,6 +20,7 @@ from medtask.runs.evaluation_report import save_evaluation_calibration, write_ev
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.triage import DEFAULT_TRIAGE_FORMATS, write_prediction_sets, write_triage
+from medtask.runs.written_tables import keep_written_table
 from medtask.tables.read_options import ReadOptions, ReadOptionValues
 from medtask.tables.write import check_formats
 from medtask.tasks.task import Task
@@ -136,8 +139,16 @@ def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -
     """Write the report and the tables; a calibration is written next to the task file."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = write_evaluation_report(folder, evaluation)
-    if isinstance(evaluation.acceptance, Acceptance):
-        write_triage(folder, evaluation.answers, evaluation.acceptance, formats)
+    acceptance = evaluation.acceptance
+    if isinstance(acceptance, Acceptance):
+        notes = [
+            f"the corrections in review.{suffix} are kept in {copy.name}: `medtask gold "
+            f"{format_path(folder)}` reads them"
+            for suffix in formats
+            if (copy := keep_written_table(folder / f"review.{suffix}"))
+        ]
+        evaluation = replace(evaluation, notes=(*evaluation.notes, *notes))
+        write_triage(folder, evaluation.answers, acceptance, formats)
         files += [f"{name}.{suffix}" for suffix in formats for name in ("accepted", "review")]
     if isinstance(evaluation.prediction_sets, PredictionSets):
         write_prediction_sets(folder, evaluation.answers, evaluation.prediction_sets, formats)

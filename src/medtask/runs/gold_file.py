@@ -8,9 +8,11 @@ from pathlib import Path
 
 from medtask.display import format_columns, format_path, format_suggestion, quote
 from medtask.errors import TableError, UsageError
+from medtask.records import LeftOut
 from medtask.runs.answer_cells import read_id
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
 from medtask.runs.changed_ids import MatchedIds, match_changed_ids
+from medtask.runs.gold_table import LEFT_OUT_BY_SELECTION, SELECTION_COLUMN, read_selection
 from medtask.tables.cell_values import read_key
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import ReadOptions
@@ -27,7 +29,7 @@ def read_gold_file(
     Raises TableError or UsageError if its rows or its column cannot be found.
     """
     table = read_table(path, options)
-    id_column = _find_id_column(answers, table, column)
+    id_column = find_id_column(answers, table, column)
     other_columns = [name for name in table.columns if name != id_column]
     wanted = (
         (column,)
@@ -43,7 +45,7 @@ def read_gold_file(
         fix = f"name its column, as in {path}#COLUMN: it has {format_columns(other_columns)}"
         raise UsageError(f"{path} does not tell which column holds the truth", fix=fix)
     validate_table(table, id_column)
-    matched = _match_ids(answers, table, id_column, truth)
+    matched = match_ids(answers, table, id_column, truth)
     cells = (row[truth] for row in table.rows())
     gold_by_id = {
         name: cell for name, cell in zip(matched.names, cells, strict=True) if name is not None
@@ -65,10 +67,27 @@ def read_gold_file(
     if unknown_ids := rows - len(gold_by_id):
         notes.append(f"{unknown_ids:,} of the {rows:,} ids of {path} are not among the answers")
     gold = GoldLocation(f'{path}, column "{truth}"', by_id=gold_by_id)
-    return replace(answers, gold=gold, notes=(*answers.notes, *notes))
+    left_out = _leave_out_chosen_rows(answers, table, matched.names)
+    return replace(answers, gold=gold, left_out=left_out, notes=(*answers.notes, *notes))
 
 
-def _find_id_column(answers: AnswerTable, table: Table, gold_column: str) -> str:
+def _leave_out_chosen_rows(
+    answers: AnswerTable, table: Table, names: Sequence[str | None]
+) -> Mapping[int, LeftOut]:
+    """The rows that are left out, and those whose gold is known because of their answers."""
+    if SELECTION_COLUMN not in table.columns:
+        return answers.left_out
+    reasons = {
+        name: reason
+        for name, row in zip(names, table.rows(), strict=True)
+        if name is not None and (reason := LEFT_OUT_BY_SELECTION.get(read_selection(row) or ""))
+    }
+    ids = (read_id(answers.task, row, number) for number, row in enumerate(answers.table.rows(), 1))
+    chosen = {number: reasons[name] for number, name in enumerate(ids, 1) if name in reasons}
+    return {**chosen, **answers.left_out}
+
+
+def find_id_column(answers: AnswerTable, table: Table, gold_column: str) -> str:
     """The column of ids: by its name, or else the only one with ids of the answers."""
     names = [name for name in (answers.task.id_column, "id") if name is not None]
     if found := next((name for name in names if name in table.columns), None):
@@ -97,7 +116,7 @@ def _has_ids(cells: Sequence[object], known: Mapping[str, Mapping[str, object]])
     return 2 * sum(name is not None for name in matched.names) >= len(keys)
 
 
-def _match_ids(answers: AnswerTable, table: Table, id_column: str, gold_column: str) -> MatchedIds:
+def match_ids(answers: AnswerTable, table: Table, id_column: str, gold_column: str) -> MatchedIds:
     """The answers' id of each row of another table, also where a spreadsheet has changed it.
 
     Numbers of rows are compared with the texts that both tables have.

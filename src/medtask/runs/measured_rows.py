@@ -43,6 +43,8 @@ _GROUP_REASONS = dict(_REASONS.values())
 _ORDER = {reason: position for position, reason in enumerate(LeftOut)}  # the first one is reported
 # A calibration is fitted on the model's own probabilities, whatever calibration was applied before.
 CALIBRATED = frozenset({LeftOut.CALIBRATION, LeftOut.CONFIDENCE})
+# An audit draws rows of every confidence, so a calibration can be fitted on them without weights.
+CALIBRATION_ROWS = CALIBRATED | {LeftOut.AUDIT}
 
 
 def find_left_out(

@@ -14,6 +14,7 @@ from medtask.tasks.task import Task
 DEFAULT_FORMATS = ("csv", "parquet")
 ROUNDED_FORMATS = ("csv", "xlsx")  # without probabilities, and with 4 decimals
 ACCEPTED = "accepted"  # status in accepted.csv
+CORRECTED_COLUMN = "corrected"  # of review.csv: people write the right answer there
 ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")
 _PROBABILITY_COLUMNS = ("probabilities", "uncalibrated")
 # All names that a run may add.

@@ -14,6 +14,7 @@ from medtask.errors import UsageError
 from medtask.evaluation.baselines.context import BaselineSettings
 from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidences, find_acceptance
 from medtask.evaluation.calibration.fitting import LabelSet
+from medtask.evaluation.presentation.formatting import explain_no_rows
 from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.evaluation.statistics.refusal import Refusal
@@ -23,7 +24,7 @@ from medtask.runs.answer_table import AnswerTable
 from medtask.runs.baselines import evaluate_baselines
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
 from medtask.runs.manifest import get_timestamp
-from medtask.runs.measured_rows import CALIBRATED, make_answered_row_key, select_measured
+from medtask.runs.measured_rows import CALIBRATION_ROWS, make_answered_row_key, select_measured
 from medtask.runs.outputs import create_summary_accumulator
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes, refuse_student
 from medtask.tasks.cell_counts import CellCounts
@@ -231,8 +232,10 @@ def _check_options(answers: AnswerTable, options: EvaluationOptions) -> None:
 
 def _refuse_without_rows(answers: AnswerTable, reason: str) -> Refusal:
     """The refusal if no row can be used; ``reason`` is for answers without left out rows."""
+    if not answers.left_out:
+        return Refusal(reason, 0)
     known = "no row with gold is new to the model and its calibration"
-    return Refusal(known if answers.left_out else reason, 0)
+    return Refusal(explain_no_rows(answers.count_left_out(), known), 0)
 
 
 def _find_acceptance(
@@ -279,7 +282,7 @@ def _fit_calibration(
     rows = (
         answers.rows()
         if options.calibrate == "batch"
-        else select_measured(answers.rows(), accepted=CALIBRATED)
+        else select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
     )
     probabilities, gold, groups = collect_probabilities(
         answers, rows, names, with_gold=options.calibrate != "batch"
@@ -289,7 +292,7 @@ def _fit_calibration(
     if options.calibrate == "batch":
         calibration = fit_batch_calibration(probabilities, names)
         if answers.has_gold and not isinstance(calibration, Refusal):
-            measured = select_measured(answers.rows(), accepted=CALIBRATED)
+            measured = select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
             known, gold, _ = collect_probabilities(answers, measured, names, with_gold=True)
             if len(known):
                 calibration = drop_if_decisions_worse(
@@ -328,7 +331,7 @@ def _fingerprint_gold_rows(answers: AnswerTable, calibration: Calibration) -> Ro
     """The fingerprints of the rows that a calibration was fitted on."""
     keys = (
         make_answered_row_key(answers.task, row)
-        for row in select_measured(answers.rows(), accepted=CALIBRATED)
+        for row in select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
     )
     # A temperature keeps the order of exclusive outcomes, so it changes no answer.
     keeps_answers = calibration.method == "temperature" and calibration.exclusive

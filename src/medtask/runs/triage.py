@@ -13,13 +13,20 @@ from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.review_order import rank_for_review
 from medtask.records import AnsweredRow
 from medtask.runs.answer_table import AnswerTable
-from medtask.runs.output_columns import ACCEPTED, ANSWER_COLUMNS, get_cell, round_cell
+from medtask.runs.output_columns import (
+    ACCEPTED,
+    ANSWER_COLUMNS,
+    CORRECTED_COLUMN,
+    get_cell,
+    round_cell,
+)
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
 
 DEFAULT_TRIAGE_FORMATS = ("csv",)
 CHUNK_ROWS = 50_000  # rows that are sorted at a time
+_ROW_NUMBER = ""  # the column "id" of a task without ids: rows are found again by their number
 RowNumbers = NDArray[np.int64]
 
 
@@ -35,22 +42,31 @@ def write_triage(
     above the one that gold supports.
 
     review.csv is sorted by ``expected_errors``, the number of errors that reviewing the row is
-    expected to correct (rows with the same text count together), highest first.
+    expected to correct (rows with the same text count together), highest first. Its column
+    ``corrected`` is blank: people write there, and `medtask.gold` reads it.
     """
     accepted, review, expected_errors = triage_rows(answers, acceptance)
     inputs = [name for name in answers.table.columns if name in answers.source_columns]
+    if answers.task.id_column is None and "id" not in inputs:
+        inputs.insert(0, _ROW_NUMBER)
     output_columns = [
         Column(name, "float" if name == "confidence" else "text") for name in ANSWER_COLUMNS
     ]
-    columns = [*(Column(name) for name in inputs), *output_columns]
+    columns = [*(Column(name or "id") for name in inputs), *output_columns]
     taken = frozenset(accepted.tolist())
     for suffix in formats:
         chosen = (row for row in answers.rows() if row.row in taken)
         cells = (_list_cells(answers, row, inputs, ACCEPTED) for row in chosen)
         write_answers(folder / f"accepted.{suffix}", columns, cells, byte_order_mark=True)
         ranked = zip(_fetch_rows(answers, review), expected_errors.tolist(), strict=True)
-        cells = ([*_list_cells(answers, row, inputs), round(value, 4)] for row, value in ranked)
-        review_columns = [*columns, Column("expected_errors", "float")]
+        cells = (
+            [*_list_cells(answers, row, inputs), round(value, 4), None] for row, value in ranked
+        )
+        review_columns = [
+            *columns,
+            Column("expected_errors", "float"),
+            Column(CORRECTED_COLUMN, "text"),
+        ]
         write_answers(folder / f"review.{suffix}", review_columns, cells, byte_order_mark=True)
     return len(accepted), len(review)
 
@@ -130,7 +146,14 @@ def _list_cells(
     answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str], status: str | None = None
 ) -> Sequence[object]:
     """The cells of a row; ``status`` replaces the status of its answer, and its reason."""
+    columns = answers.source_columns
     cells = {name: round_cell(name, get_cell(name, row.answer)) for name in ANSWER_COLUMNS}
     if status is not None:
         cells |= {"status": status, "reason": None}
-    return [*(row.fields[answers.source_columns[name]] for name in inputs), *cells.values()]
+    return [
+        *(
+            row.answer.record_id if name is _ROW_NUMBER else row.fields[columns[name]]
+            for name in inputs
+        ),
+        *cells.values(),
+    ]

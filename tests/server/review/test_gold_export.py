@@ -115,6 +115,9 @@ def test_a_model_is_trained_on_the_data_set_of_what_people_decided(server, tmp_p
     assert stored["rows"] == len(rows)
     path = server.settings.data_folder / "datasets" / str(stored["dataset_id"]) / "gold.parquet"
     table = medtask.read_table(path)
-    assert table.columns == ("text", "id", "gold", "gold_by", "gold_at", "gold_how", "gold_comment")
+    names = ("by", "at", "how", "comment", "selection")
+    assert table.columns == ("text", "id", "gold", *(f"gold_{name}" for name in names))
+    # All rows were read, so they are no selection.
+    assert {row["gold_selection"] for row in table} == {"random"}
     model = medtask.train(task, path, gold="gold", method="linear", out=tmp_path / "model")
     assert model.metrics["accuracy"].value == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from medtask.display import format_row_count, shorten
@@ -40,7 +40,16 @@ _LEFT_OUT_PHRASES: Mapping[LeftOut, tuple[str, str]] = {  # for one row, and for
         "was used to fit the calibration, which changes no answer",
         "were used to fit the calibration, which changes no answer",
     ),
+    LeftOut.REVIEW: (
+        "was reviewed because its answer was doubtful, and says nothing about the others",
+        "were reviewed because their answers were doubtful, and say nothing about the others",
+    ),
+    LeftOut.AUDIT: (
+        "was drawn for an audit, which weighs it",
+        "were drawn for an audit, which weighs them",
+    ),
 }
+_CHOSEN = frozenset({LeftOut.REVIEW, LeftOut.AUDIT})  # by their answers
 
 
 def format_metric(metric: Metric) -> str:
@@ -138,15 +147,23 @@ def describe_left_out(counts: Mapping[LeftOut, int], measured: int) -> list[str]
             f"{_LEFT_OUT_PHRASES[LeftOut.CONFIDENCE][fitted != 1]}"
         )
     if answers and not measured:
-        sentences.append(
-            f"no metrics: no row with gold is new to the model - {suggest_unseen_rows(answers)}"
-        )
+        sentences.append(f"no metrics: {explain_no_rows(answers)} - {suggest_unseen_rows(answers)}")
     return sentences
+
+
+def explain_no_rows(
+    reasons: Collection[LeftOut], otherwise: str = "no row with gold is new to the model"
+) -> str:
+    """Why no row with gold counts, if all are left out for some of these reasons."""
+    is_chosen = reasons and _CHOSEN.issuperset(reasons)
+    return "all rows with gold were chosen by their answers" if is_chosen else otherwise
 
 
 def suggest_unseen_rows(counts: Mapping[LeftOut, int]) -> str:
     """How to measure rows that are new to the model; ``counts`` are the rows that are not."""
     ways = ["use other rows with gold"]
+    if _CHOSEN & counts.keys():
+        ways.append("label a random sample with `medtask audit RUN`, which estimates the accuracy")
     if counts.keys() & {LeftOut.TRAINING, LeftOut.TRAINING_GROUP, LeftOut.VALIDATION}:
         ways.append(
             "let models that have not seen a row answer it, with `medtask train TASK DATA "

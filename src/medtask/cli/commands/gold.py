@@ -1,0 +1,97 @@
+"""`medtask gold`: read corrections back, and join them with the gold that there was."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medtask.cli import console as show
+from medtask.cli.inputs import AnswersPath, AsJson, GoldSource, TaskFile, split_formats
+from medtask.cli.table_options import add_read_options
+from medtask.display import format_count
+from medtask.tables.read_options import ReadOptions
+
+if TYPE_CHECKING:
+    from medtask.runs.gold_collection import GoldCollection
+
+_SELECTIONS = {
+    "table": "had gold in the table",
+    "random": "chosen without regard to their answers",
+    "audit": "drawn for an audit, which weighs them",
+    "review": "reviewed because they were doubtful: used for training, left out of metrics",
+}
+
+
+@add_read_options
+def gold(
+    source: AnswersPath,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Tables with corrections; default: review.csv and the audit sample of the run.",
+        ),
+    ] = None,
+    gold: GoldSource = None,
+    selection: Annotated[
+        Literal["random", "audit", "review"] | None,
+        typer.Option(help="How the rows of the files were chosen; default: as the files say."),
+    ] = None,
+    task: TaskFile = None,
+    *,
+    read_options: ReadOptions,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of gold.csv; default: the run folder."),
+    ] = None,
+    to: Annotated[
+        str, typer.Option(metavar="FORMATS", help="Formats of gold beside CSV, such as xlsx.")
+    ] = "csv",
+    as_json: AsJson = False,
+) -> None:
+    """Collect corrections from review.csv and audit samples as gold.
+
+    Write the right answer into the column corrected of review.csv ("ok" confirms the answer, a
+    blank cell says nothing). The result, gold.csv, is for evaluate --gold and for train.
+    """
+    from medtask.runs.gold_collection import gold as collect_gold
+    from medtask.tasks.load import load_task
+
+    collected = collect_gold(
+        source,
+        *(files or ()),
+        gold=gold,
+        selection=selection,
+        task=load_task(task) if task else None,
+        out=out,
+        formats=split_formats(to),
+        **read_options.to_values(),
+    )
+    show.print_json(collected.to_json()) if as_json else _print_gold(collected, source)
+
+
+def _print_gold(collected: GoldCollection, source: Path) -> None:
+    for note in collected.notes:
+        show.print_fact("note", note)
+    show.print_line(
+        (str(collected.file), "bold"),
+        f"   {format_count(collected.rows, 'row')} with gold: {collected.added:,} added, "
+        f"{collected.changed:,} changed; {collected.corrected:,} answers corrected, "
+        f"{collected.confirmed:,} confirmed",
+    )
+    for name, meaning in _SELECTIONS.items():
+        if rows := collected.selections.get(name):
+            show.print_line(f"  {format_count(rows, 'row')} {meaning}")
+    named = str(collected.task.source or "TASK")
+    gold = [] if collected.task.gold_column else ["--gold", "gold"]
+    file = str(collected.file)
+    steps = {
+        "measure again": ["medtask", "evaluate", str(source), "--gold", file],
+        "calibrate": ["medtask", "evaluate", str(source), "--gold", file, "--calibrate", "auto"],
+        "train": ["medtask", "train", named, file, *gold, "--out", "MODEL"],
+    }
+    for name, words in steps.items():
+        show.print_line(f"  {name + ':':<15}{shlex.join(words)}")
