@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from medtask.json_files import (
-    MAX_DEPTH,
-    InvalidJsonFile,
-    JsonContent,
-    load_checked,
-    load_json,
-    load_json_object,
-)
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import MAX_DEPTH, InvalidJsonFile, load_json, load_json_object
 
 
 class Settings(JsonContent):

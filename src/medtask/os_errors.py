@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 from medtask.display import format_path, shorten
 from medtask.errors import InputError, MedtaskError, StorageError
@@ -54,3 +55,14 @@ def convert_os_error(error: OSError) -> MedtaskError | None:
         problem = f"{format_path(path)} cannot be used: {problem}"
     convert = InputError if error.errno in _NAME_FAULTS else StorageError
     return convert(problem, fix=get_remedy(error))
+
+
+def require_utf8(path: Path) -> None:
+    """Raise InputError for a path that is not UTF-8, which some libraries cannot open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the name of {format_path(path)} is not UTF-8",
+            fix="rename it, or name another path",
+        ) from None

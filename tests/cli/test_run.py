@@ -298,3 +298,17 @@ def test_a_terminal_shows_a_bar_with_speed_and_time_left(project_folder: Path) -
         r"━.* {2,}\d+ % {3}[\d.]+ rows/s   \d+ % of tokens reused   \d:\d\d left", text
     )
     assert "100 %" in text
+
+
+def test_an_output_folder_whose_name_is_not_utf8_is_refused(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    name = os.fsdecode(b"out\xff")
+    try:
+        Path(name).mkdir()
+    except OSError:
+        pytest.skip("the file system has no such names")
+    result = medtask("run", "surgery", "--model", "fake:", "--out", name)
+    assert result.code == 4
+    assert "is not UTF-8" in result.err
+    assert "fix: rename it" in result.err

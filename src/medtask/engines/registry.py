@@ -12,8 +12,10 @@ from medtask.engines.files.model_files import (
     MINILM,
     ONNX_SETTINGS_FILE,
     is_mlx_adapter,
+    make_load_error,
     read_model_json,
 )
+from medtask.engines.files.unpacked_models import discard_on_failure
 from medtask.engines.load_options import (
     DEFAULT_OPTIONS,
     LoadOptions,
@@ -21,7 +23,7 @@ from medtask.engines.load_options import (
     format_option,
 )
 from medtask.engines.specs import EngineSpec, find_engine, find_engine_by_prefix
-from medtask.errors import UsageError
+from medtask.errors import MedtaskError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,14 @@ def load_model(
     options = replace(options, **changes)
     choice = choose_engine(reference)
     check_options(choice.spec, options)
-    engine = choice.spec.import_loader()(reference.removeprefix("hf:"), options)
+    try:
+        with discard_on_failure():
+            engine = choice.spec.import_loader()(reference.removeprefix("hf:"), options)
+    except (MedtaskError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Configs and weights of others: libraries raise errors of any type for wrong values.
+        raise make_load_error(reference, error) from error
     if choice.note:
         engine.info = replace(engine.info, notes=(*engine.info.notes, choice.note))
     engine.info = replace(engine.info, trained_folders=find_trained_folders(reference, options))

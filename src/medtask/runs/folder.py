@@ -11,6 +11,7 @@ from pathlib import Path
 from medtask.atomic_files import make_storage_error
 from medtask.engines.base import list_changed_facts
 from medtask.errors import StorageError, UsageError
+from medtask.os_errors import require_utf8
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.tasks.task import Task
 
@@ -86,6 +87,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _make_folder(folder: Path) -> None:
+    require_utf8(folder.absolute())
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -20,7 +20,8 @@ from medtask.display import format_path
 from medtask.engines.base import Engine, EngineInfo, list_changed_facts
 from medtask.errors import RunMismatch, StorageError
 from medtask.hardware import inspect_machine, measure_peak_memory
-from medtask.json_files import InvalidJsonFile, check_content, load_json_object
+from medtask.json_content import check_content
+from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.privacy import NetworkGuard, block_network
 from medtask.runs.manifest_schema import DEFAULTS, RunManifest
 from medtask.tables.table import Table

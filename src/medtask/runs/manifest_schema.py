@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from medtask.json_files import JsonContent
+from medtask.json_content import JsonContent
 from medtask.prediction.cascade_report import decision_from_json
 
 _Span = Annotated[list[int], Field(min_length=2, max_length=2)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtask.display import quote
+from medtask.os_errors import require_utf8
 from medtask.tables.binary_files import inspect_file, make_damaged_error, was_inspected
 from medtask.tables.cell_values import restore_whole_number, to_cell_value
 from medtask.tables.encoding import MAX_CELL_LENGTH
@@ -31,6 +32,7 @@ _BUFFER_BYTES = 2**26
 
 def read_parquet(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
     """Open a Parquet file; dates become ISO strings, decimals int or str."""
+    require_utf8(path)
     import polars as pl
 
     refuse_header_row(path, options)

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medtask.os_errors import require_utf8
 from medtask.tables.cell_values import format_cell, replace_surrogates
 from medtask.tables.nested_types import cast_to_schema, schema_to_dtype
 from medtask.tables.table import Column
@@ -28,6 +29,7 @@ _TYPE_NAMES = {bool: "bool", int: "int", float: "float", str: "text"}
 
 def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
     """Write rows to ``path``; columns of type "any" get a primitive type if all values fit one."""
+    require_utf8(path)
     import polars as pl
 
     with _unwrap_os_error(), _scratch_folder(path) as folder:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from medtask.json_files import JsonContent
+from medtask.json_content import JsonContent
 from medtask.kinds import KindName
 from medtask.tasks.kinds import TASK_KINDS
 from medtask.tasks.task import Label, Task

@@ -138,3 +138,60 @@ def test_blank_matrices_are_refused_and_blank_vectors_are_not(tmp_path: Path) ->
     check_gguf_tensors(write_blocks(tmp_path / "whole.gguf", 1, names))
     with pytest.raises(EngineError, match=r"2 tensors are all zero: blk\.0"):
         check_gguf_tensors(write_blocks(tmp_path / "blank.gguf", 1, names, value=0.0))
+
+
+def write_stated(path: Path, **stated: int) -> Path:
+    """A file with two blocks whose metadata state other sizes."""
+    writer = GGUFWriter(str(path), "llama")
+    for name, number in {"block_count": 2, "embedding_length": 32, **stated}.items():
+        key = f"llama.{name.replace('__', '.')}"
+        if number > 255:
+            writer.add_uint64(key, number)
+        else:
+            writer.add_uint8(key, number)
+    writer.add_tensor("token_embd.weight", np.ones((64, 32), dtype=np.float16))
+    for block in range(2):
+        writer.add_tensor(f"blk.{block}.ffn_up.weight", np.ones((48, 32), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"block_count": 255},
+        {"embedding_length": 33},
+        {"embedding_length": 2**40},
+        {"feed_forward_length": 49},
+        {"vocab_size": 2**31},
+        {"attention__head_count": 2**30},
+        {"attention__key_length": 2**30},
+        {"attention__head_count": 48, "attention__key_length": 17},
+        {"attention__head_count": 48, "attention__value_length": 17},
+    ],
+)
+def test_metadata_that_state_a_larger_model_than_the_tensors_are_refused_at_once(
+    tmp_path: Path, stated: dict[str, int]
+) -> None:
+    path = write_stated(tmp_path / "model.gguf", **stated)
+    with pytest.raises(InputError, match="not a complete GGUF"):
+        read_gguf_header(path)
+
+
+def test_metadata_that_state_the_sizes_of_the_tensors_are_read(tmp_path: Path) -> None:
+    sizes = {"feed_forward_length": 48, "vocab_size": 64, "attention__head_count": 4}
+    header = read_gguf_header(write_stated(tmp_path / "model.gguf", **sizes))
+    assert header.block_count == 2
+
+
+def test_a_key_that_is_stated_twice_is_refused(gguf_bytes: bytes, tmp_path: Path) -> None:
+    doubled = gguf_bytes.replace(b"tokenizer.chat_template", b"tokenizer.ggml.xxxxxxxx", 1)
+    assert count_weights(tmp_path, doubled) > 0
+    key = b"llama.context_length"
+    same = gguf_bytes.replace(b"general.architecture", key, 1)
+    assert len(key) == len(b"general.architecture")
+    with pytest.raises(InputError, match="not a complete GGUF"):
+        count_weights(tmp_path, same)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medtask.engines.http.client import InvalidResponse
-from medtask.engines.http.openai import OpenAIDialect, constrain_to_choices
+from medtask.engines.http.openai import OpenAIDialect, constrain_to_choices, parse_count
 from medtask.engines.http.protocol import (
     ChatRequest,
     ConstraintMode,
@@ -211,3 +211,11 @@ def test_what_looks_like_a_control_token_is_broken_up(control: str) -> None:
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert break_control_tokens(text) == text
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 2**63, 10**400, True, 1.0, "7", None])
+def test_a_number_of_tokens_that_no_server_can_have_read_counts_as_not_reported(
+    count: object,
+) -> None:
+    assert parse_count(count) is None
+    assert parse_count(2**31 - 1) == 2**31 - 1

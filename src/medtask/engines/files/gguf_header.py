@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,10 @@ from medtask.model_weights import BLANK, is_weight_matrix, refuse_weights
 
 _VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING_TYPE, _ARRAY_TYPE = 8, 9
-_COUNT_TYPES = frozenset({4, 10})  # unsigned integers of 32 and 64 bits
+_INTEGER_TYPES = frozenset({0, 1, 2, 3, 4, 5, 10, 11})
+_SIGNED_TYPES = frozenset({1, 3, 5, 11})
+_ARCHITECTURE, _EMBEDDINGS = "general.architecture", "token_embd.weight"
+_MAX_HEAD_FACTOR = 16
 _DEFAULT_ALIGNMENT = 32  # bytes
 _CHUNK_BYTES = 1 << 16
 _BLOCK_NAME = re.compile(r"blk\.(\d+)\.")
@@ -108,11 +111,16 @@ def _read_header(file: BinaryIO, size: int) -> GgufHeader:
     magic, version, tensors, keys = struct.unpack("<4sIQQ", file.read(24))
     if magic != b"GGUF" or version not in {2, 3} or tensors > MAX_TENSORS or keys > MAX_KEYS:
         raise ValueError
-    numbers: dict[str, int] = {}
+    numbers, architecture, names = {}, "", set()
     for _ in range(keys):
         name, kind = _read_string(file, size), _read_int(file, 4)
-        if kind in _COUNT_TYPES:
-            numbers[name] = _read_int(file, _VALUE_SIZES[kind])
+        if name in names:
+            raise ValueError
+        names.add(name)
+        if kind in _INTEGER_TYPES:
+            numbers[name] = _read_int(file, _VALUE_SIZES[kind], signed=kind in _SIGNED_TYPES)
+        elif name == _ARCHITECTURE and kind == _STRING_TYPE:
+            architecture = _read_string(file, size)
         else:
             _skip_value(file, size, kind)
     found = [_read_tensor(file, size) for _ in range(tensors)]
@@ -121,12 +129,46 @@ def _read_header(file: BinaryIO, size: int) -> GgufHeader:
         raise ValueError
     start = -(-file.tell() // alignment) * alignment
     placed = tuple(replace(tensor, start=start + tensor.start) for tensor in found)
-    block_counts = [number for name, number in numbers.items() if name.endswith(".block_count")]
-    header = GgufHeader(placed, block_counts[0] if len(block_counts) == 1 else None)
+    header = GgufHeader(placed, numbers.get(f"{architecture}.block_count"))
+    _check_sizes(architecture, numbers, placed)
     # A parser in C that trusts these sizes would read beyond the file.
     if header.parameters > 8 * size or any(t.start + t.size > size for t in placed):
         raise ValueError
     return header
+
+
+def _check_sizes(
+    architecture: str, numbers: Mapping[str, int], tensors: Sequence[GgufTensor]
+) -> None:
+    """Raise ValueError if the metadata state a larger model than the tensors can fill.
+
+    A library builds the stated model before it looks at the tensors.
+    """
+    stated = {
+        name.removeprefix(f"{architecture}."): number
+        for name, number in numbers.items()
+        if name.startswith(f"{architecture}.")
+    }
+    largest = max((max(one.shape, default=1) for one in tensors), default=1)
+    of_blocks = [max(one.shape, default=1) for one in tensors if _BLOCK_NAME.match(one.name)]
+    widest = max(of_blocks, default=largest)
+    rows = [one.shape[0] for one in tensors if one.name == _EMBEDDINGS and one.shape]
+    limits = {
+        "block_count": 4 * len(tensors),  # `check_gguf_tensors` names a few that are missing
+        "embedding_length": rows[0] if rows else widest,
+        "feed_forward_length": widest,
+        "vocab_size": largest,
+        "attention.head_count": widest,
+        "attention.key_length": widest,
+        "attention.value_length": widest,
+    }
+    heads = stated.get("attention.head_count", 1)
+    # Latent attention stores factors of these matrices: they can be wider than any tensor.
+    wide = [heads * stated.get(f"attention.{part}_length", 1) for part in ("key", "value")]
+    if max(wide) > _MAX_HEAD_FACTOR * widest or any(
+        not 0 <= stated.get(name, 0) <= limit for name, limit in limits.items()
+    ):
+        raise ValueError
 
 
 def _read_tensor(file: BinaryIO, size: int) -> GgufTensor:
@@ -184,8 +226,8 @@ def _read_string_length(file: BinaryIO, size: int) -> int:
     return length
 
 
-def _read_int(file: BinaryIO, width: int) -> int:
+def _read_int(file: BinaryIO, width: int, *, signed: bool = False) -> int:
     data = file.read(width)
     if len(data) != width:
         raise ValueError
-    return int.from_bytes(data, "little")
+    return int.from_bytes(data, "little", signed=signed)

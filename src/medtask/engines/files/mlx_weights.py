@@ -12,7 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from medtask.engines.files.model_files import ModelFiles, read_model_json
-from medtask.engines.files.weights import hash_weights, make_unpacking_folder
+from medtask.engines.files.unpacked_models import (
+    find_models_folder,
+    make_unpacking_folder,
+    publish_unpacked,
+)
+from medtask.engines.files.weights import hash_weights
 from medtask.errors import MissingExtra
 
 _MARKER = "unpacked.json"
@@ -45,13 +50,11 @@ def is_quantized_by_mlx(folder: Path) -> bool:
 
 def dequantize_mlx(folder: Path) -> Path:
     """A cached folder with the dequantised model, which transformers can read."""
-    import platformdirs
-
     try:
         require_mlx()
     except MissingExtra as error:
         raise MissingExtra(f"{folder} is quantised by mlx-lm: {error}", fix=error.fix) from None
-    models = Path(platformdirs.user_cache_dir("medtask")) / "models"
+    models = find_models_folder()
     key = hashlib.sha256(hash_weights(folder).encode()).hexdigest()[:16]
     cached = models / f"{folder.resolve().name}-{key}"
     if (cached / _MARKER).is_file():
@@ -59,7 +62,7 @@ def dequantize_mlx(folder: Path) -> Path:
     temporary = make_unpacking_folder(models)
     try:
         _convert(folder, temporary / "model")
-        (temporary / "model").rename(cached)
+        publish_unpacked(temporary / "model", cached)
     except OSError:
         if not (cached / _MARKER).is_file():  # created by another process
             raise

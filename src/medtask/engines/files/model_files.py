@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtask.display import find_closest
+from medtask.display import find_closest, format_path
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound
+from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
 
 BUILT_IN_MODEL = "smollm2-135m"
@@ -92,17 +93,22 @@ def locate_model(reference: str) -> ModelFiles:
     """Locate the files of a model.
 
     Only a named model that is incomplete in the cache is downloaded, unless downloads are disabled.
+    The base that an adapter names is not downloaded, because the user did not name it.
 
     Args:
         reference: The built-in model's name, ``org/name[@revision]``, a folder or a .gguf file.
     """
+    return _locate(reference, _download)
+
+
+def _locate(reference: str, download: Callable[[str, str | None], Path]) -> ModelFiles:
     path = Path(reference).expanduser()
     if reference == BUILT_IN_MODEL:
         built_in = find_built_in_model()
         return (
             ModelFiles(reference, built_in)
             if built_in
-            else replace(_find_on_hub(BUILT_IN_HUB_ID, None), reference=reference)
+            else replace(_find_on_hub(BUILT_IN_HUB_ID, None, download), reference=reference)
         )
     if reference and path.is_dir():
         return _inspect_folder(reference, path)
@@ -110,6 +116,12 @@ def locate_model(reference: str) -> ModelFiles:
         if not path.is_file():
             raise ModelNotFound(f"there is no file {reference}", fix=_suggest_file(path))
         return ModelFiles(reference, path)
+    if reference and (path.exists() or path.is_symlink()):
+        # The names of a user's files are not sent to the Hub.
+        raise ModelNotFound(
+            f"{format_path(reference)} is a file, but not of a model",
+            fix="name a folder with config.json and safetensors, or a file that ends in .gguf",
+        )
     match = _HUB_ID_PATTERN.fullmatch(reference)
     if match is None or reference.startswith((".", "/", "~")):
         raise ModelNotFound(
@@ -119,7 +131,7 @@ def locate_model(reference: str) -> ModelFiles:
                 "ends in .gguf"
             ),
         )
-    return _find_on_hub(match["repo"], match["revision"])
+    return _find_on_hub(match["repo"], match["revision"], download)
 
 
 def list_token_ids(setting: int | list[int] | None) -> list[int]:
@@ -180,9 +192,29 @@ def _inspect_folder(reference: str, folder: Path) -> ModelFiles:
                 f"{adapter} names no base model",
                 fix="give the base with --model and this folder with --adapter",
             )
-        return replace(locate_model(base), reference=reference, adapter=folder)
+        return replace(_locate_base(base, folder), reference=reference, adapter=folder)
     check_model_folder(folder)
     return ModelFiles(reference, folder)
+
+
+def _locate_base(base: str, adapter: Path) -> ModelFiles:
+    """Locate the base that an adapter names, on this machine."""
+    if (Path(base).expanduser() / ADAPTER_CONFIG).is_file():
+        raise InputError(
+            f"the base that {format_path(adapter)} names is an adapter too: {format_path(base)}",
+            fix=f"merge that adapter into its base, and name the merged model in {ADAPTER_CONFIG}",
+        )
+
+    def refuse_download(repo: str, revision: str | None) -> Path:
+        name = f"{repo}@{revision}" if revision else repo
+        raise ModelNotFound(
+            f"the adapter {format_path(adapter)} names the base {name}, which is not on this "
+            "machine; only models that you name are downloaded",
+            fix=f"if you trust it, fetch it: hf download {repo} (or name it: --model {name} "
+            f"--adapter {format_path(adapter)})",
+        )
+
+    return _locate(base, refuse_download)
 
 
 def check_model_folder(folder: Path) -> None:
@@ -218,7 +250,9 @@ def _is_known_model_type(model_type: str) -> bool:
     return model_type in CONFIG_MAPPING
 
 
-def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
+def _find_on_hub(
+    repo: str, revision: str | None, download: Callable[[str, str | None], Path]
+) -> ModelFiles:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -251,7 +285,7 @@ def _find_on_hub(repo: str, revision: str | None) -> ModelFiles:
                 "here and name the folder"
             ),
         )
-    folder = _download(repo, revision)
+    folder = download(repo, revision)
     check_model_folder(folder)
     return ModelFiles(reference, folder, revision=folder.name, downloaded=True)
 
@@ -322,14 +356,12 @@ def _download(repo: str, revision: str | None) -> Path:
 def read_model_json(path: Path) -> dict[str, Any]:
     """A JSON object of a model folder; InputError for invalid content."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read ({type(error).__name__})", fix="fetch the model again"
-        ) from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object", fix="fetch the model again")
-    return content
+        return load_json_object(path)
+    except FileNotFoundError:
+        reason = "it does not exist"
+    except InvalidJsonFile as error:
+        reason = str(error)
+    raise InputError(f"{format_path(path)} cannot be read: {reason}", fix="fetch the model again")
 
 
 def _suggest_file(path: Path) -> str:

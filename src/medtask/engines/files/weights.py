@@ -10,7 +10,6 @@ import json
 import math
 import shutil
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,11 @@ from medtask.atomic_files import replace_file
 from medtask.engines.base import FILE_FACT
 from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
 from medtask.engines.files.model_files import ModelFiles, read_model_json, require_transformers
+from medtask.engines.files.unpacked_models import (
+    find_models_folder,
+    make_unpacking_folder,
+    publish_unpacked,
+)
 from medtask.errors import InputError, StorageError
 from medtask.model_weights import check_loaded_model
 
@@ -78,36 +82,18 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def make_unpacking_folder(models: Path) -> Path:
-    """Create a temporary folder in the cache of unpacked models.
-
-    Raises:
-        StorageError: The cache cannot be written.
-    """
-    try:
-        models.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Path(tempfile.mkdtemp(dir=models, prefix="unpacking-"))
-    except OSError as error:
-        raise StorageError(
-            f"{models} cannot be written ({error.strerror})",
-            fix="set XDG_CACHE_HOME to a folder with room",
-        ) from None
-
-
 def dequantize_gguf(path: Path) -> tuple[Path, str]:
     """Dequantise a GGUF file; returns a cached folder with the model in safetensors and its
     tokenizer, and the file's SHA-256.
 
     The cache is keyed by the file's path, size and time: later calls do not read the file.
     """
-    import platformdirs
-
     file_stat = path.stat()
     transformers_version = importlib.metadata.version("transformers")
     key = hashlib.sha256(
         f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{transformers_version}|checked".encode()
     ).hexdigest()
-    models = Path(platformdirs.user_cache_dir("medtask")) / "models"
+    models = find_models_folder()
     cached_folder = models / f"{path.stem}-{key[:16]}"
     marker = cached_folder / "unpacked.json"
     if marker.is_file():
@@ -119,7 +105,7 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
         (temporary_folder / "unpacked.json").write_text(
             json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8"
         )
-        temporary_folder.rename(cached_folder)
+        publish_unpacked(temporary_folder, cached_folder)
     except BaseException as error:
         shutil.rmtree(temporary_folder, ignore_errors=True)
         if not (isinstance(error, OSError) and marker.is_file()):  # created by another process

@@ -24,6 +24,8 @@ from medtask.engines.http.protocol import (
     TokenLogprob,
 )
 
+MAX_COUNT = 2**31 - 1  # of tokens that a server can have read; the ledger cannot hold 2**63
+
 
 class OpenAIDialect:
     """Chat completions of OpenAI-compatible servers."""
@@ -191,7 +193,8 @@ def _parse_token(value: Any) -> tuple[bytes, float]:
 
 def parse_count(value: Any) -> int | None:
     """Parse a number of tokens; None if it is missing or not valid."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    is_valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
+    return value if is_valid else None
 
 
 def parse_finish_reason(reason: Any) -> Literal["stop", "length"]:

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import tempfile
+import shutil
 from pathlib import Path
 
 import llama_cpp
-import platformdirs
 
+from medtask.engines.files.unpacked_models import (
+    find_models_folder,
+    make_unpacking_folder,
+    publish_unpacked,
+)
 from medtask.engines.llamacpp.log import format_log_error
 from medtask.errors import EngineError, StorageError
 
@@ -41,30 +45,29 @@ def dequantize_weights(path: Path) -> Path:
     key = hashlib.sha256(
         f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{llama_cpp.__version__}".encode()
     ).hexdigest()
-    models = Path(platformdirs.user_cache_dir("medtask")) / "models"
+    models = find_models_folder()
     cached_file = models / f"{path.stem}-{key[:16]}-float16.gguf"
     if cached_file.is_file():
         return cached_file
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype, settings.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_F16, True
+    folder = make_unpacking_folder(models)
     try:
-        models.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=models, prefix="unpacking-") as folder:
-            temporary_file = Path(folder) / "model.gguf"
-            code = llama_cpp.llama_model_quantize(
-                str(path).encode(), str(temporary_file).encode(), ctypes.byref(settings)
+        temporary_file = folder / "model.gguf"
+        code = llama_cpp.llama_model_quantize(
+            str(path).encode(), str(temporary_file).encode(), ctypes.byref(settings)
+        )
+        if code != 0:
+            raise EngineError(
+                f"llama.cpp could not dequantise {path.name}{format_log_error()}",
+                fix="fetch the file again; if it is intact, add --dtype file: its weights are "
+                "then used as they are",
             )
-            if code != 0:
-                raise EngineError(
-                    f"llama.cpp could not dequantise {path.name}{format_log_error()}",
-                    fix=(
-                        "fetch the file again; if it is intact, add --dtype file: its weights are "
-                        "then used as they are"
-                    ),
-                )
-            temporary_file.chmod(0o600)
-            temporary_file.rename(cached_file)
+        temporary_file.chmod(0o600)
+        publish_unpacked(temporary_file, cached_file)
     except OSError as error:
         fix = "set XDG_CACHE_HOME to a folder with room, or add --dtype file"
         raise StorageError(f"{models} cannot be written ({error.strerror})", fix=fix) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return cached_file
