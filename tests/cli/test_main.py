@@ -120,7 +120,9 @@ def test_a_reader_that_has_gone_is_no_error(project_folder: Path) -> None:
     process.stdout.close()
     complaint = process.stderr.read()
     process.stderr.close()
-    assert (process.wait(), complaint) == (141, b"")
+    assert process.wait() == 141
+    # On a busy machine, what the command does is printed before.
+    assert complaint in (b"", b"Checking the task and its table\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

@@ -279,7 +279,7 @@ def test_a_terminal_shows_a_bar_with_speed_and_time_left(project_folder: Path) -
         + "".join(f"B{row},text {row},staging\n" for row in range(400))
     )
     terminal, terminal_end = os.openpty()
-    command = [sys.executable, "-m", "medtask", "run", "surgery", "--model", "fake:ms_per_row=3"]
+    command = [sys.executable, "-m", "medtask", "run", "surgery", "--model", "fake:ms_per_row=12"]
     environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1", "COLUMNS": "120"}
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=terminal_end, env=environment

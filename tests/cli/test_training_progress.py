@@ -112,7 +112,7 @@ def test_non_finite_numbers_are_shown_as_words(clock: list[float]) -> None:
     display.on_point(TrainingPoint(1, 2, 0.5, validation_loss=math.inf, score=0.1))
     assert (
         display.describe()
-        == "loss not finite   validation not finite (macro-F1 0.100)   12.3 rows/s   0:01 left"
+        == "loss not finite   validation not finite (macro-F1 0.100)   12.3 rows/s"
     )
 
 
@@ -169,6 +169,8 @@ def test_only_a_terminal_has_a_bar(
 
 
 TERMINAL_SCRIPT = """
+from medtask.cli import remaining_time
+remaining_time.MIN_SECONDS, remaining_time.MIN_UPDATES = 0, 1
 from medtask.cli.training_progress import TrainingProgressDisplay
 from medtask.training.training_log import TrainingPoint
 with TrainingProgressDisplay(quiet=False) as display:

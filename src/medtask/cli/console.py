@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,12 +17,23 @@ from medtask.display import escape_control_characters
 from medtask.errors import MedtaskError, TaskFaults
 
 _LABEL_WIDTH = 12
+_output_times = {"last": time.monotonic()}
 
 
 class _PipeSafeConsole(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Raise for a closed pipe (`| head`); rich would exit with 1, the exit code of a bug."""
         raise BrokenPipeError
+
+
+def mark_output() -> None:
+    """Record that something was printed."""
+    _output_times["last"] = time.monotonic()
+
+
+def last_output() -> float:
+    """The monotonic time of the last output."""
+    return _output_times["last"]
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -38,6 +50,7 @@ def print_line(*parts: str | tuple[str, str], stderr: bool = False) -> None:
         for part in parts
     ]
     make_console(stderr=stderr).print(Text.assemble(*safe), soft_wrap=True)
+    mark_output()
 
 
 def print_chunk(text: str, style: str = "", *, stderr: bool = False) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +35,7 @@ from medtask.cli.commands.submit import submit
 from medtask.cli.commands.train import train
 from medtask.cli.commands.tune import tune
 from medtask.cli.commands.worker import worker
+from medtask.cli.waiting import print_waiting_lines
 from medtask.errors import EncodingGuessWarning, MedtaskError
 from medtask.os_errors import convert_os_error
 from medtask.runs.signals import catch_signals, limit_shutdown
@@ -63,6 +64,25 @@ COMMANDS = (
     models,
     doctor,
 )
+
+# What the commands begin with. A command that waits for its user, or for others, is not listed.
+_FIRST_ACTIVITIES = {
+    "init": "Reading the table",
+    "check": "Checking the task and its table",
+    "run": "Starting",
+    "evaluate": "Reading the answers",
+    "audit": "Reading the answers",
+    "compare": "Comparing the systems",
+    "judge": "Starting",
+    "bench": "Starting",
+    "train": "Starting",
+    "tune": "Starting",
+    "export": "Starting",
+    "merge": "Reading the shards",
+    "data": "Reading the table",
+    "models": "Looking for models",
+    "doctor": "Checking",
+}
 
 _EXIT_CODES = """\
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished above --max-error-rate,
@@ -128,7 +148,7 @@ def _run_command(get_signal_code: Callable[[], int]) -> int:
     ``get_signal_code`` returns the exit code of the signal that was received, 0 without one.
     """
     try:
-        with _print_guess_warnings():
+        with _print_guess_warnings(), _name_first_activity(sys.argv[1:]):
             app(prog_name="medtask")
     except MedtaskError as error:
         show.print_error(error)
@@ -156,6 +176,14 @@ def _run_command(get_signal_code: Callable[[], int]) -> int:
         show.print_bug_report(error)
         return 1
     return 0
+
+
+def _name_first_activity(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Lines while the command is silent, unless it is --quiet."""
+    activity = _FIRST_ACTIVITIES.get(next(iter(arguments), ""))
+    if activity is None or not {"-q", "--quiet"}.isdisjoint(arguments):
+        return nullcontext()
+    return print_waiting_lines(activity)
 
 
 @contextmanager

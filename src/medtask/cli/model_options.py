@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medtask.cli.option_groups import add_options
+from medtask.cli.waiting import name_activity
 from medtask.engines.load_options import LoadOptions
 from medtask.hardware import parse_bytes
 
@@ -93,6 +94,11 @@ add_load_options = add_options("load_options", _declare_options)
 
 def load_engine(reference: str, options: LoadOptions) -> Engine:
     """Load a model. Libraries print to standard error, because standard output is for results."""
+    with name_activity(f"Loading {reference}"):
+        return _load_engine(reference, options)
+
+
+def _load_engine(reference: str, options: LoadOptions) -> Engine:
     from medtask.engines.registry import load_model
 
     with redirect_stdout(sys.stderr):
@@ -102,7 +108,7 @@ def load_engine(reference: str, options: LoadOptions) -> Engine:
 def load_shown_engine(reference: str, options: LoadOptions, display: RunProgressDisplay) -> Engine:
     """Load a model, and show its title and notes on the display."""
     display.on_load(reference)
-    engine = load_engine(reference, options)
+    engine = _load_engine(reference, options)
     display.model_title = engine.info.title
     for note in engine.info.notes:
         display.on_note(note)

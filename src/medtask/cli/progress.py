@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.text import Text
 
 from medtask.cli import console as show
+from medtask.cli.remaining_time import RemainingTime
+from medtask.cli.waiting import LINE_INTERVAL_S, set_activity
 from medtask.display import format_clock, format_count, format_estimated_duration
 
 if TYPE_CHECKING:
     from medtask.training.search.candidate_evaluator import SearchTrial
 
-LINE_INTERVAL_S = 10.0
+
+class _FactsColumn(ProgressColumn):
+    """The facts beside a bar, as they are when it is drawn."""
+
+    def __init__(self, get_facts: Callable[[], str]) -> None:
+        super().__init__()
+        self._get_facts = get_facts
+
+    def render(self, task: Task) -> Text:
+        """The facts as text."""
+        return Text(self._get_facts())
 
 
 class ProgressDisplay:
@@ -34,8 +48,9 @@ class ProgressDisplay:
         self._printed_at = time.monotonic()
         self._bar: Progress | None = None
         self._bar_task = TaskID(0)
+        self._facts = ""
         if self.bar_width is not None and not quiet and sys.stderr.isatty():
-            columns = BarColumn(bar_width=self.bar_width), TextColumn("{task.fields[facts]}")
+            columns = BarColumn(bar_width=self.bar_width), _FactsColumn(self.get_facts)
             # Output of libraries to standard error appears above the bar.
             self._bar = Progress(
                 *columns, console=show.make_console(stderr=True), redirect_stdout=False
@@ -54,19 +69,29 @@ class ProgressDisplay:
 
     def on_load(self, model: str) -> None:
         self.print_line(f"Loading {model}")
+        set_activity(f"Loading {model}", is_printed=True)
 
     def on_note(self, text: str) -> None:
         self.print_line(("note: ", "yellow"), text)
 
     def on_stage(self, text: str) -> None:
         self.print_line(text)
+        set_activity(text, is_printed=True)
+
+    def get_facts(self) -> str:
+        """The text beside the bar."""
+        return self._facts
 
     def on_baseline(self, method: str, done: int, rows: int) -> None:
         """Print the start of a baseline, and a line if ten seconds have passed since the last."""
         if done == 0:
             self._printed_at = time.monotonic()
-            self.print_line(f"Comparing with {method} on {format_count(rows, 'row')} with gold")
-        elif done < rows and time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
+            line = f"Comparing with {method} on {format_count(rows, 'row')} with gold"
+            self.print_line(line)
+            set_activity(line, is_printed=True)
+        elif done >= rows:
+            set_activity("Computing metrics and their intervals")
+        elif time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
             self._printed_at = time.monotonic()
             self.print_line(f"{method}: {done:,} of {rows:,} rows")
 
@@ -78,7 +103,8 @@ class ProgressDisplay:
     def start_bar(self, total: int, done: int) -> None:
         self._printed_at = time.monotonic()
         if self._bar is not None:
-            self._bar_task = self._bar.add_task("", total=total, completed=done, facts="")
+            set_activity(None)
+            self._bar_task = self._bar.add_task("", total=total, completed=done)
             self._bar.start()
 
     def stop_bar(self) -> None:
@@ -94,8 +120,9 @@ class ProgressDisplay:
             position: Text before the facts of a line, such as "step 5 of 30".
             now: Print the line in any case.
         """
+        self._facts = facts
         if self._bar is not None:
-            self._bar.update(self._bar_task, completed=done, facts=facts)
+            self._bar.update(self._bar_task, completed=done)
         elif now or time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
             self._printed_at = time.monotonic()
             self.print_line(f"{position}   {facts}")
@@ -126,24 +153,38 @@ class RunProgressDisplay(ProgressDisplay):
         self.first_answer_s: float | None = None
         self._created_at = self._started_at = self._updated_at = time.monotonic()
         self._rows_before = self._rows_done = 0
+        self._tokens_read = self._tokens_reused = 0
+        self._remaining = RemainingTime(0, 0, 0.0)
 
     def on_start(self, rows: int, done: int) -> None:
         self.rows, self._rows_before, self._rows_done = rows, done, done
         self._started_at = self._updated_at = time.monotonic()
         self.print_line(f"{self.activity} {format_count(rows, 'row')} with {self.model_title}")
+        self._remaining = RemainingTime(rows, done, self._started_at)
+        if self._bar is None:
+            set_activity(self._describe_position, is_printed=True)
         self.start_bar(rows, done)
 
     def on_batch(self, done: int, tokens_read: int, tokens_reused: int) -> None:
         self._rows_done, self._updated_at = done, time.monotonic()
+        self._tokens_read, self._tokens_reused = tokens_read, tokens_reused
+        self._remaining.add(done, self._updated_at)
         if self.first_answer_s is None and done > self._rows_before:
             self.first_answer_s = self._updated_at - self._created_at
-        self.show_progress(
-            done, self.describe(tokens_read, tokens_reused), f"{done:,} of {self.rows:,}"
-        )
+        self.show_progress(done, self.get_facts(), f"{done:,} of {self.rows:,}")
+
+    def get_facts(self) -> str:
+        """The speed and the time left, as they are at this moment."""
+        return self.describe(self._tokens_read, self._tokens_reused)
+
+    def _describe_position(self) -> str:
+        position = f"{self._rows_done:,} of {self.rows:,}"
+        return f"{position}   {self.get_facts()}" if self._rows_done else f"{position} answered"
 
     def on_finish(self) -> None:
         self.stop_bar()
         self.print_line(self.ending)
+        set_activity(self.ending, is_printed=True)
 
     def rows_per_second(self) -> float:
         """Rows per second of this session, without loading and reporting; 0 before the first."""
@@ -157,8 +198,8 @@ class RunProgressDisplay(ProgressDisplay):
         if tokens_reused:
             share = tokens_reused / (tokens_read + tokens_reused)
             facts.append(f"{100 * share:.0f} % of tokens reused")
-        if self._rows_done < self.rows and speed:
-            facts.append(f"{format_clock((self.rows - self._rows_done) / speed)} left")
+        if (left := self._remaining.estimate(time.monotonic())) is not None:
+            facts.append(f"{format_clock(left)} left")
         return "   ".join(facts)
 
 

@@ -6,6 +6,8 @@ import time
 from math import isfinite
 
 from medtask.cli.progress import ProgressDisplay
+from medtask.cli.remaining_time import SteadyEstimate
+from medtask.cli.waiting import set_activity
 from medtask.display import format_clock, format_count
 from medtask.training.training_log import TrainingPoint
 
@@ -27,6 +29,7 @@ class TrainingProgressDisplay(ProgressDisplay):
         self.steps = self.done = 0
         self._steps_before = 0  # steps of earlier sessions, which are not timed
         self._finished = False
+        self._steady = SteadyEstimate(time.monotonic())
         self._updated_at = time.monotonic()
         self._step_seconds = self._validation_seconds = 0.0
         self._validations = self._last_validation_step = self._validation_interval = 0
@@ -43,6 +46,9 @@ class TrainingProgressDisplay(ProgressDisplay):
             f"resumes after step {done:,} of {steps:,}" if done else format_count(steps, "step")
         )
         self.print_line(f"{f'Training {self.model_title}'.strip()}: {extent}")
+        self._steady = SteadyEstimate(self._updated_at)
+        if self._bar is None:
+            set_activity(self._describe_position, is_printed=True)
         self.start_bar(steps, done)
 
     def on_point(self, point: TrainingPoint) -> None:
@@ -72,7 +78,12 @@ class TrainingProgressDisplay(ProgressDisplay):
         self.stop_bar()
         if not self._finished:  # reported by the method, and again by the code that calls it
             self._finished = True
-            self.print_line("Training finished; saving and evaluating the model")
+            line = "Training finished; saving and evaluating the model"
+            self.print_line(line)
+            set_activity(line, is_printed=True)
+
+    def _describe_position(self) -> str:
+        return f"step {self.done:,} of {self.steps:,}   {self.describe()}".strip()
 
     def estimate_seconds_left(self) -> float | None:
         """Estimate the seconds left, from the steps and validations of this session.
@@ -117,7 +128,8 @@ class TrainingProgressDisplay(ProgressDisplay):
                 if pace.tokens_per_s is not None
                 else f"{pace.rows_per_s:,.1f} rows/s"
             )
-        if (left := self.estimate_seconds_left()) is not None:
+        left = self._steady.check(self.estimate_seconds_left(), time.monotonic())
+        if left is not None:
             facts.append(f"{format_clock(left)} left")
         return "   ".join(facts)
 

@@ -21,6 +21,7 @@ from medtask.cli.inputs import (
 )
 from medtask.cli.model_options import add_load_options, load_engine
 from medtask.cli.table_options import add_read_options
+from medtask.cli.waiting import name_activity, set_activity
 from medtask.display import format_count, format_estimated_duration
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import TableError, TaskFaults
@@ -139,10 +140,12 @@ def _print_task_check(
             fix="check the columns that the task's input uses",
         )
     with closing(load_model()) as engine:
-        tokens = count_prompt_tokens(task, engine, statistics)
+        with name_activity("Counting tokens"):
+            tokens = count_prompt_tokens(task, engine, statistics)
         _print_prompt_cost(task, engine, tokens)
         _print_time_estimate(task, engine, statistics, tokens, measure)
         if task.gold_column:
+            set_activity("Comparing the rows with those of the model's training")
             _warn_about_left_out_rows(checked.gold_task, table, engine)
 
 
@@ -279,7 +282,8 @@ def _describe_plan(
     if not prompts:
         parts = " whole" if distinct else ""
         return f"{work}; the model cannot read a row of the sample{parts}, so no row is timed"
-    speed = measure_speed(task, engine, prompts)
+    with name_activity("Timing some rows"):
+        speed = measure_speed(task, engine, prompts)
     if speed is None:
         return (
             f"{work}; their time could not be measured within {MAX_TIMING_S:g} seconds "

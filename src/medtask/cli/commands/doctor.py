@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from medtask.errors import EngineError, StorageError, UsageError
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
+    from medtask.cli.environment import EnvironmentCheck
     from medtask.evaluation.labels.content_free_bias import ContentFreeBias
     from medtask.evaluation.labels.label_set_report import LabelSetReport
     from medtask.runs.answer_table import AnswerTable
@@ -100,29 +102,36 @@ def doctor(
 
 
 def _check_environment(model: str | None, options: LoadOptions, as_json: bool) -> None:
+    # Before the imports, during which no other thread can print.
+    show.print_line("Checking this machine", stderr=True)
     from medtask.cli.environment import check_environment, check_model
 
-    checks = list(check_environment())
-    if model:
-        checks += check_model(model, options)
+    findings = chain(check_environment(), check_model(model, options) if model else ())
+    checks = []
+    for finding in findings:
+        checks.append(finding)
+        if not as_json:
+            _print_check(finding)
     passed = all(finding.state != "bad" for finding in checks)
     if as_json:
         show.print_json({"ok": passed, "findings": [asdict(finding) for finding in checks]})
     else:
-        for result in checks:
-            show.print_line(
-                (f"{result.state:<4}  ", _STATE_STYLES[result.state]),
-                (f"{result.name:<9}  ", "dim"),
-                result.detail,
-            )
-            if result.fix:
-                show.print_line(" " * 17, ("fix: ", "bold"), result.fix)
         show.print_line(
             "Everything that a run needs is installed."
             if passed
             else "Runs do not work until the problems marked bad are fixed."
         )
     raise typer.Exit(0 if passed else EngineError.exit_code)
+
+
+def _print_check(result: EnvironmentCheck) -> None:
+    show.print_line(
+        (f"{result.state:<4}  ", _STATE_STYLES[result.state]),
+        (f"{result.name:<9}  ", "dim"),
+        result.detail,
+    )
+    if result.fix:
+        show.print_line(" " * 17, ("fix: ", "bold"), result.fix)
 
 
 def _check_run(folder: Path, as_json: bool) -> None:

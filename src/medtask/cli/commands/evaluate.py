@@ -20,6 +20,7 @@ from medtask.cli.inputs import (
 )
 from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
+from medtask.cli.waiting import set_activity
 from medtask.errors import UsageError
 from medtask.tables.read_options import ReadOptions
 
@@ -119,6 +120,7 @@ def evaluate(
         "seed": seed,
         "formats": None if to is None else split_formats(to),
     }
+    set_activity("Computing metrics and their intervals")
     evaluation = evaluate_answers(
         answers,
         out=out,
