@@ -284,7 +284,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "most_mb"),
-    [((5_000, 45_000), 14), pytest.param((50_000, 200_000), 30, marks=pytest.mark.scale)],
+    [((5_000, 45_000), 14), pytest.param((30_000, 120_000), 30, marks=pytest.mark.scale)],
 )
 def test_memory_does_not_grow_with_rows(
     limits: tuple[int, int], most_mb: float, task_folder: Path, tmp_path: Path

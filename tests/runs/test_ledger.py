@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import sqlite3
@@ -243,12 +244,14 @@ def test_every_cut_of_the_last_three_pages_is_recovered(
 ) -> None:
     content, given = written
     path = tmp_path / "ledger.db"
-    for cut in range(1, 3 * 4096 + 1):
+    # All cuts of the last page, and every third of the two before it.
+    cuts = itertools.chain(range(1, 4097), range(4099, 3 * 4096 + 1, 3))
+    for number, cut in enumerate(cuts):
         path.write_bytes(content[:-cut])
         state = verify_ledger(path)
         assert state.problem is not None
         assert WRITTEN_ROWS - 3 * 40 <= state.intact <= WRITTEN_ROWS - state.damaged
-        if cut % 64 == 0:
+        if number % 64 == 0:
             assert check_recovery(content[:-cut], given)[0] == state.intact
 
 

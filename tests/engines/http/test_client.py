@@ -554,7 +554,7 @@ asyncio.run(main())
 """  # noqa: E501 - data as it is read
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.scale)])
+@pytest.mark.parametrize("count", [300, pytest.param(3_000, marks=pytest.mark.scale)])
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files by /proc")
 def test_no_connection_is_left_behind(count: int) -> None:
     server = subprocess.Popen(

@@ -124,9 +124,9 @@ def test_a_worker_that_is_asked_to_end_puts_its_job_back(server: ServerUnderTest
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_points_lose_and_repeat_nothing(tmp_path: Path) -> None:
+def test_eight_kills_at_random_points_lose_and_repeat_nothing(tmp_path: Path) -> None:
     with run_server(tmp_path / "data") as server:
-        assert kill_at_random_points(server, 20, seed=1) == 20
+        assert kill_at_random_points(server, 8, seed=1) == 8
 
 
 @pytest.mark.scale
