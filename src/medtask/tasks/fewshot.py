@@ -63,11 +63,7 @@ def read_examples(reader: TaskReader, path: KeyPath, task: Task) -> FewShotExamp
     nearest = config is not None and config.select == "nearest"
     max_rows = MAX_POOL_SIZE if nearest else config.k if config else MAX_EXAMPLES
     try:
-        rows = (
-            raw
-            if isinstance(raw, list)
-            else _read_table(reader.folder, config or raw, task, max_rows)
-        )
+        rows = raw if isinstance(raw, list) else _read_table(reader, config or raw, task, max_rows)
     except (InputError, UsageError) as error:
         reader.add_fault(f"examples: {error} - {_name_encoding_key(error.fix)}", *path)
         return FewShotExamples()
@@ -101,7 +97,7 @@ def _check_selection(reader: TaskReader, path: KeyPath, config: ExamplesConfig) 
 
 
 def _read_table(
-    folder: Path, source: ExamplesConfig | object, task: Task, max_rows: int
+    reader: TaskReader, source: ExamplesConfig | object, task: Task, max_rows: int
 ) -> Sequence[object]:
     """Read at most ``max_rows + 1`` rows of a table; a guessed encoding is a warning."""
     encoding = source.encoding if isinstance(source, ExamplesConfig) else None
@@ -116,7 +112,7 @@ def _read_table(
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", EncodingGuessWarning)
-        table = read_table(folder / raw.strip(), ReadOptions(encoding=encoding))
+        table = read_table(reader.resolve_path(raw.strip()), ReadOptions(encoding=encoding))
     for one in caught:
         warnings.warn(_name_encoding_key(str(one.message)), one.category, stacklevel=2)
     answer_columns = [name for name in ("answer", task.gold_column) if name]

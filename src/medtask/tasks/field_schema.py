@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.display import format_suggestion, quote
+from medtask.errors import InputError
 from medtask.tasks.field_values import INVALID, QUOTE_SUFFIX, find_json_type, parse_scalar
 from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.schema_keywords import (
@@ -44,7 +45,7 @@ def read_fields(reader: TaskReader, raw: object, max_tokens: int) -> Fields:
     schema_reader = _SchemaReader(reader)
     if isinstance(raw, str) and not is_null(raw):
         schema_reader.file = Path(raw.strip()).name
-        raw = _read_schema_file(schema_reader, reader.folder / raw.strip())
+        raw = _read_schema_file(schema_reader, reader, raw.strip())
     if not isinstance(raw, dict) or not raw:
         if not schema_reader.has_faults:
             schema_reader.add_fault(
@@ -63,7 +64,12 @@ def read_fields(reader: TaskReader, raw: object, max_tokens: int) -> Fields:
     return Fields(schema or {}, scored, quoted, max_tokens)
 
 
-def _read_schema_file(reader: _SchemaReader, path: Path) -> object:
+def _read_schema_file(reader: _SchemaReader, task_reader: TaskReader, name: str) -> object:
+    try:
+        path = task_reader.resolve_path(name)
+    except InputError as error:
+        reader.add_fault(f"{error} - {error.fix}", (), omit_file_name=True)
+        return None
     if path.suffix.lower() != ".json":
         reader.add_fault(
             f"the schema {quote(path.name)} is not a .json file", (), omit_file_name=True

@@ -43,11 +43,13 @@ MAX_LISTED_FAULTS = 50
 T = TypeVar("T")
 
 
-def load_task(path: str | Path) -> Task:
+def load_task(path: str | Path, *, root: str | Path | None = None) -> Task:
     """Load a task file.
 
     Args:
         path: The task file, or the folder with its ``task.yaml``, ``task.yml`` or ``task.json``.
+        root: The folder that all files named in the task file must be in, for task files of other
+            people. By default they may be in any folder that the user can read.
 
     Returns:
         The task. Its ``warnings`` describe settings that are valid but probably unintended.
@@ -57,7 +59,7 @@ def load_task(path: str | Path) -> Task:
         InputError: The file is not found or cannot be read.
     """
     file = _find_file(Path(path))
-    reader = TaskReader(read_document(file))
+    reader = TaskReader(read_document(file), root=None if root is None else Path(root))
     resolve_keys(reader)
     reader.faults += reader.document.faults
     config = reader.read_config((), TaskConfig)
@@ -169,7 +171,7 @@ def _build_task(
         id_column=reader.get_text("id") or None,
         gold_column=reader.get_text("gold") or None,
         group_column=reader.get_text("group") or None,
-        data=file.parent / config.data if config and config.data else None,
+        data=_find_table(reader, config),
         model=config.model if config else None,
         tuning_rows=_find_tuning_rows(reader, config),
         source=file,
@@ -177,15 +179,27 @@ def _build_task(
     )
 
 
+def _find_table(reader: TaskReader, config: TaskConfig | None) -> Path | None:
+    """The table that the task names; a fault if it is outside the root."""
+    if config is None or not config.data:
+        return None
+    try:
+        return reader.resolve_path(config.data)
+    except InputError as error:
+        reader.add_fault(f"{error} - {error.fix}", "data")
+        return None
+
+
 def _find_tuning_rows(reader: TaskReader, config: TaskConfig | None) -> Path | None:
     """The file of the rows that chose the words of the task; a fault if it cannot be read."""
     if config is None or config.tuning_rows is None:
         return None
-    path = reader.folder / config.tuning_rows
     try:
+        path = reader.resolve_path(config.tuning_rows)
         read_fingerprints(path)
     except InputError as error:
         reader.add_fault(f"{error} - {error.fix}", "tuning_rows")
+        return None
     return path
 
 

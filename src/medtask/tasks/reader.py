@@ -14,6 +14,7 @@ from medtask.errors import TaskFault
 from medtask.tasks.config import ConfigModel, list_keys
 from medtask.tasks.document import Document, KeyPath
 from medtask.tasks.parse_events import NullScalar
+from medtask.tasks.task_paths import resolve_task_path
 
 ConfigT = TypeVar("ConfigT", bound=ConfigModel)
 
@@ -27,11 +28,17 @@ class TaskReader:
         faults: The faults found so far.
         answers_known: Whether the answer section has no faults, so that answers named elsewhere in
             the file can be checked.
+        root: The folder that named files must be in; None for any folder.
     """
 
     document: Document
     faults: list[TaskFault] = field(default_factory=list)
     answers_known: bool = True
+    root: Path | None = None
+
+    def resolve_path(self, name: str) -> Path:
+        """The file that a value names. Raises InputError if it is outside `root`."""
+        return resolve_task_path(self.folder, name, self.root)
 
     @property
     def folder(self) -> Path:

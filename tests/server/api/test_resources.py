@@ -164,12 +164,27 @@ def test_all_faults_of_a_task_are_shown_with_their_lines(server: ServerUnderTest
     assert checked["faults"] == refused.json()["errors"]
 
 
+def test_a_task_cannot_name_a_schema_of_the_server(server: ServerUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"type": "object", "properties": {"SECRET": {}}}')
+    for schema in (tmp_path / "secret.json", "../../1/secret.json"):
+        text = (
+            "name: a\ninstruction: b\ninput: '{{ x }}'\n"
+            f"answer: {{kind: fields, schema: {schema}}}\n"
+        )
+        refused = server.connect(Role.TRAINER).post("/api/tasks", json={"text": text})
+        assert refused.status_code == 422
+        assert "read no files" in refused.text
+        assert "SECRET" not in refused.text
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         "examples: /etc/passwd",
         "examples: {file: ../../1/notes.csv}",
         "tuning_rows: /etc/passwd",
+        "data: ../../datasets/1/notes.csv",
+        "data: /etc/passwd",
         "model: /etc",
         "model: ../models/1",
         "passes: [{name: a, when: {confidence_below: 0.5}, model: ./secret}]",

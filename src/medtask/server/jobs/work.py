@@ -9,13 +9,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medtask.records import Status
 from medtask.runs.lock import lock_run
 from medtask.server.jobs.messages import JobOutcome
 from medtask.server.jobs.observer import JobObserver
 from medtask.server.jobs.queue import make_problem
+
+if TYPE_CHECKING:
+    from medtask.tasks.task import Task
 
 _Arguments = Mapping[str, Any]
 # Statuses of rows that have been read by a model and have an answer, or a reasoned "none".
@@ -30,12 +33,11 @@ def answer_table(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     from medtask.runs.local_run import run
     from medtask.tables.read import read_table
     from medtask.tables.read_options import ReadOptions
-    from medtask.tasks.load import load_task
 
     observer.set_phase("reading")
     folder = Path(arguments["folder"])
     _take_over(folder, arguments)
-    task = load_task(arguments["task_file"])
+    task = _load_task(arguments)
     table = read_table(arguments["table"], ReadOptions(**arguments["read_options"]))
     options = LoadOptions(**arguments["load_options"])
 
@@ -73,7 +75,6 @@ def train_model(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     """`medtask.train`. After a signal, the best state so far is a model if there is one."""
     from medtask.tables.read import read_table
     from medtask.tables.read_options import ReadOptions
-    from medtask.tasks.load import load_task
     from medtask.training.train import train
     from medtask.training.training_data import RowSelection
 
@@ -90,7 +91,7 @@ def train_model(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     if memory is not None:
         settings["memory"] = memory
     model = train(
-        load_task(arguments["task_file"]),
+        _load_task(arguments),
         read_table(arguments["table"], ReadOptions(**arguments["read_options"])),
         out=folder,
         method=arguments["method"],
@@ -154,11 +155,10 @@ def measure_models(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     from medtask.runs.benchmark import benchmark
     from medtask.tables.read import read_table
     from medtask.tables.read_options import ReadOptions
-    from medtask.tasks.load import load_task
 
     observer.set_phase("measuring")
     result = benchmark(
-        load_task(arguments["task_file"]),
+        _load_task(arguments),
         read_table(arguments["table"], ReadOptions(**arguments["read_options"])),
         models=arguments["models"],
         rows=arguments["rows"],
@@ -175,6 +175,13 @@ def _finish(document: Mapping[str, Any], results: int, nothing: str) -> JobOutco
         problem = make_problem("No results", nothing, "check the gold column and the runs")
         return JobOutcome("failed", _drop_paths(document), problem)
     return JobOutcome("succeeded", _drop_paths(document))
+
+
+def _load_task(arguments: _Arguments) -> Task:
+    from medtask.tasks.load import load_task
+
+    file = Path(arguments["task_file"])
+    return load_task(file, root=file.parent)
 
 
 def _take_over(folder: Path, arguments: _Arguments) -> None:

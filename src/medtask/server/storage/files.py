@@ -66,7 +66,7 @@ class DataFolder:
             raise InputError(
                 f"the file of task {task_id} is missing", fix="save the task again, or delete it"
             )
-        return load_task(file)
+        return load_task(file, root=file.parent)
 
 
 def clean_file_name(name: str) -> str:

@@ -61,7 +61,7 @@ def parse_task(text: str, folder: Path) -> Task:
         try:
             if faults := list(_find_file_names(read_document(file))):
                 raise TaskFaults(TASK_FILE, faults)
-            return load_task(file)
+            return load_task(file, root=file.parent)
         except TaskFaults as error:
             renamed = TaskFaults(TASK_FILE, error.faults)
             renamed.fix = "correct the lines, then save the task again"
@@ -120,6 +120,10 @@ def _list_files(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
         examples = section.get("examples")
         if isinstance(examples, Mapping) and isinstance(file := examples.get("file"), str):
             yield (*base, "examples", "file"), file
+    answer = data.get("answer")
+    schema = answer.get("schema") if isinstance(answer, Mapping) else None
+    if isinstance(schema, str) and schema.strip():
+        yield ("answer", "schema"), schema
 
 
 def _list_models(data: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
