@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from medtask.networks.json_file import read_json
+from medtask.stored_weights import list_weight_files
 
 _INITIALIZERS = frozenset({"normal_", "uniform_", "kaiming_uniform_"})
 
@@ -88,7 +89,7 @@ def fill_network(
         Whether names and shapes of all weights are those of the network.
     """
     weights: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in list_weight_files(folder):
         weights |= load_file(path)
     weights = {name: value for name, value in weights.items() if not name.startswith(ignored)}
     parameters = dict(network.named_parameters())  # tied ones once, by their first name

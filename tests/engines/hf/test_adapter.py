@@ -16,6 +16,7 @@ import transformers as t
 
 import medtask
 from medtask.engines.base import Engine
+from medtask.engines.files.model_files import check_model_folder
 from medtask.engines.registry import load_model
 from medtask.errors import EngineError, InputError
 from medtask.exporting.export import export
@@ -153,3 +154,21 @@ def test_a_folder_that_holds_no_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no adapter"):
         load_model(str(base), adapter=str(tmp_path / "empty"))
     assert medtask.load_model(str(base)).info.name == "hf"
+
+
+def test_pickled_weights_beside_another_safetensors_file_are_not_loaded(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    folder, _ = save_foreign_adapter(tmp_path / "adapter", base)
+    torch.save({}, folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").rename(folder / "decoy.safetensors")
+    with pytest.raises(InputError, match="pickled weights are not loaded"):
+        load_model(str(folder))
+
+
+def test_an_adapter_in_a_models_folder_is_refused(tmp_path: Path) -> None:
+    """transformers would apply it, or load the base that it names."""
+    base = save_model(tmp_path / "base", "llama")
+    adapter, _ = save_foreign_adapter(tmp_path / "adapter", base)
+    (base / "adapter_config.json").write_bytes((adapter / "adapter_config.json").read_bytes())
+    with pytest.raises(InputError, match="other weights than those of its model"):
+        check_model_folder(base)

@@ -307,6 +307,13 @@ def test_an_adapter_without_a_base_explains_how_to_name_it(tmp_path: Path) -> No
     assert "--adapter" in caught.value.fix
 
 
+def move_weights(folder: Path, name: str) -> None:
+    """Moves the weights to where an index names them."""
+    (folder / "model.safetensors").rename(folder / name)
+    index = {"metadata": {}, "weight_map": {"model.embed_tokens.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
@@ -318,6 +325,10 @@ def test_an_adapter_without_a_base_explains_how_to_name_it(tmp_path: Path) -> No
             "own code",
         ),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "safetensors"),
+        (lambda f: set_config(f, transformers_weights="adapter_model.bin"), "other weights"),
+        (lambda f: set_config(f, transformers_weights="b/x.safetensors"), "other weights"),
+        (lambda f: move_weights(f, "pytorch_model.bin"), "does not name safetensors"),
+        (lambda f: move_weights(f, "../x.safetensors"), "does not name safetensors"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
         (

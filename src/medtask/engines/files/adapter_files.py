@@ -7,6 +7,7 @@ from pathlib import Path
 from medtask.engines.files.model_files import ADAPTER_CONFIG, read_model_json
 from medtask.engines.files.weights import read_safetensors_header
 from medtask.errors import InputError
+from medtask.stored_weights import ADAPTER_FILE
 
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings")
 # Parts of the names of weights that are stored whole. PEFT may store one under several names.
@@ -46,11 +47,11 @@ def normalize_stored_name(name: str) -> str:
 
 def find_embedding_rows(adapter: Path) -> int | None:
     """The rows of the embeddings that an adapter stores; None if it stores none."""
-    for path in sorted(adapter.glob("adapter_model*.safetensors")):
-        for name, entry in read_safetensors_header(path).items():
-            owner, _, part = normalize_stored_name(name).rpartition(".")
-            if part == "weight" and owner.endswith(_EMBEDDINGS):
-                return int(entry["shape"][0])
+    path = adapter / ADAPTER_FILE
+    for name, entry in (read_safetensors_header(path) if path.is_file() else {}).items():
+        owner, _, part = normalize_stored_name(name).rpartition(".")
+        if part == "weight" and owner.endswith(_EMBEDDINGS):
+            return int(entry["shape"][0])
     return None
 
 

@@ -13,6 +13,7 @@ from medtask.display import find_closest, format_path
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound
 from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
+from medtask.stored_weights import list_weight_files
 
 BUILT_IN_MODEL = "smollm2-135m"
 MINILM = "minilm"
@@ -237,7 +238,13 @@ def check_model_folder(folder: Path) -> None:
             f"{folder} brings its own code, which medtask does not run",
             fix="choose a model whose architecture is part of transformers",
         )
-    if not any(folder.glob("*.safetensors")):
+    if "transformers_weights" in config or (folder / ADAPTER_CONFIG).is_file():
+        raise InputError(
+            f"{folder} has other weights than those of its model: transformers would load them "
+            "in their place",
+            fix=f"remove {ADAPTER_CONFIG}, and transformers_weights from config.json",
+        )
+    if not list_weight_files(folder):
         raise ModelNotFound(
             f"{folder} holds no weights in safetensors, and pickled weights are not loaded",
             fix="convert the model: save_pretrained writes safetensors",
@@ -291,14 +298,11 @@ def _find_on_hub(
 
 
 def _is_complete(folder: Path) -> bool:
-    index = folder / "model.safetensors.index.json"
-    needed = (
-        set(read_model_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    )
+    needed = list_weight_files(folder)
     return (
         (folder / "config.json").is_file()
-        and any(folder.glob("*.safetensors"))
-        and all((folder / name).is_file() for name in needed)
+        and bool(needed)
+        and all(path.is_file() for path in needed)
     )
 
 

@@ -24,6 +24,7 @@ from medtask.engines.files.unpacked_models import (
 )
 from medtask.errors import InputError, StorageError
 from medtask.model_weights import check_loaded_model
+from medtask.stored_weights import list_weight_files
 
 # Bytes in memory by dtype or quantisation.
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
@@ -60,7 +61,7 @@ def count_parameters(files: ModelFiles) -> int:
     if files.is_gguf:
         return read_gguf_header(files.path).parameters
     total = 0
-    for path in sorted(files.path.glob("*.safetensors")):
+    for path in list_weight_files(files.path):
         for tensor in read_safetensors_header(path).values():
             total += math.prod(tensor.get("shape", [0]))
     return total

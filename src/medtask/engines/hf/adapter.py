@@ -13,6 +13,7 @@ from medtask.engines.files.model_files import ModelFiles, read_adapter_base
 from medtask.engines.hf.load_plan import HfLoadPlan
 from medtask.errors import EngineError, InputError, MissingExtra
 from medtask.model_weights import check_weight_values, refuse_weights
+from medtask.stored_weights import ADAPTER_FILE
 
 _LORA = ".lora_"
 
@@ -32,14 +33,15 @@ def apply_adapter(model: Any, base: Path, files: ModelFiles, plan: HfLoadPlan) -
     except ImportError:
         raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
     check_base_sizes(adapter, model.config.to_dict())
-    if not any(adapter.glob("*.safetensors")):
-        raise InputError(
-            f"{adapter} holds no weights in safetensors; pickled ones are not loaded",
-            fix="save the adapter again with PEFT",
-        )
     base_rows = int(model.get_input_embeddings().weight.shape[0])
     rows = check_vocabulary(adapter, base, base_rows)
     with warnings.catch_warnings(), open_as_peft(adapter) as folder:
+        if not (folder / ADAPTER_FILE).is_file():
+            # PEFT would load adapter_model.bin, or look for the adapter on the Hub.
+            raise InputError(
+                f"{adapter} has no {ADAPTER_FILE}; pickled weights are not loaded",
+                fix="save the adapter again with PEFT",
+            )
         warnings.simplefilter(
             "ignore", UserWarning
         )  # about keys missing in an adapter, which are checked below
@@ -75,9 +77,8 @@ def _check_adapter_weights(adapted_model: Any, adapter: Path, folder: Path) -> N
     from safetensors import safe_open
 
     stored_names: set[str] = set()
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as content:
-            stored_names |= set(map(normalize_stored_name, content.keys()))
+    with safe_open(folder / ADAPTER_FILE, framework="pt") as content:
+        stored_names |= set(map(normalize_stored_name, content.keys()))
     # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
     # base model. Stored embeddings replace those of the model, which has them by the same name.
     expected_names = set(get_peft_model_state_dict(adapted_model, save_embedding_layers=False))

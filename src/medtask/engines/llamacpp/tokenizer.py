@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp
 
-from medtask.engines.tokens.chat_template import render_chat_template
+from medtask.engines.tokens.chat_template import build_template_variables, render_chat_template
 
 _MAX_TOKEN_BYTES = 4096  # bytes; the longest token of any known vocabulary has 200
 
@@ -79,18 +79,16 @@ class GgufTokenizer:
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> str:
-        template_variables = {
-            "bos_token": self._bos,
-            "eos_token": self.eos_token or "",
-            "enable_thinking": enable_thinking,
-            "thinking": enable_thinking,
-        }
         return render_chat_template(
             self.chat_template,
             {
-                "messages": [dict(turn) for turn in turns],
-                "add_generation_prompt": add_generation_prompt,
-                **template_variables,
+                "bos_token": self._bos,
+                "eos_token": self.eos_token or "",
+                **build_template_variables(
+                    turns,
+                    add_generation_prompt=add_generation_prompt,
+                    enable_thinking=enable_thinking,
+                ),
             },
         )
 

@@ -42,6 +42,7 @@ from medtask.errors import InputError, ModelTooLarge
 from medtask.hardware import inspect_machine
 from medtask.model_weights import BLANK, NOT_FINITE, is_weight_matrix, refuse_weights
 from medtask.privacy import block_network
+from medtask.stored_weights import list_weight_files
 
 if TYPE_CHECKING:
     from medtask.engines.mlx.engine import MlxEngine
@@ -183,6 +184,12 @@ def _resolve_weights(files: ModelFiles) -> tuple[Path, dict[str, str]]:
     if files.is_gguf:
         folder, sha256 = dequantize_gguf(files.path)
         return folder, {"file": sha256, **adapter}
+    # mlx-lm loads all of them, transformers only those of the model.
+    if set(files.path.glob("model*.safetensors")) != set(list_weight_files(files.path)):
+        raise InputError(
+            f"{files.path} has more weights than those of its model, and mlx-lm would load them",
+            fix="move the other files model*.safetensors to another folder",
+        )
     hashes = {"weights": hash_weights(files.path), **hash_model_files(files.path)}
     return files.path, {**hashes, **adapter}
 

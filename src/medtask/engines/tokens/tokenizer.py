@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from medtask.engines.tokens.chat_template import render_chat_template
+from medtask.engines.tokens.chat_template import build_template_variables, render_chat_template
 from medtask.networks.tokenizer_file import TokenizerFile
 
 
@@ -77,7 +77,7 @@ class HfTokenizer:
         )
         self.tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path)
-        self.chat_template = str(tokenizer.chat_template or "")
+        self.chat_template = _read_template(tokenizer)
         self.special_tokens = tuple(sorted(special_tokens, key=len, reverse=True))
         self.special_token_ids = frozenset(
             number for number, token in added.items() if token.special
@@ -128,16 +128,18 @@ class HfTokenizer:
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> str:
-        # Models that support thinking read one of these switches (Qwen 3 the first, Granite the
-        # second); other templates ignore them.
-        text: str = self.tokenizer.apply_chat_template(
-            [dict(turn) for turn in turns],
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=enable_thinking,
-            thinking=enable_thinking,
+        # Not by transformers, which renders without limits.
+        return render_chat_template(
+            self.chat_template,
+            {
+                **self.tokenizer.special_tokens_map,
+                **build_template_variables(
+                    turns,
+                    add_generation_prompt=add_generation_prompt,
+                    enable_thinking=enable_thinking,
+                ),
+            },
         )
-        return text
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         from llguidance.hf import from_tokenizer
@@ -145,6 +147,12 @@ class HfTokenizer:
         return from_tokenizer(
             self.tokenizer, n_vocab=vocabulary_size, eos_token=list(eos_token_ids)
         )
+
+
+def _read_template(tokenizer: Any) -> str:
+    """The tokenizer's template; the default one of several, "" if there is none."""
+    template = tokenizer.chat_template or ""
+    return str(template.get("default", "") if isinstance(template, dict) else template)
 
 
 class FileTokenizer:
@@ -194,12 +202,11 @@ class FileTokenizer:
             self.chat_template,
             {
                 **self.file.get_special_roles(),
-                "messages": [dict(turn) for turn in turns],
-                "tools": None,
-                "documents": None,
-                "add_generation_prompt": add_generation_prompt,
-                "enable_thinking": enable_thinking,
-                "thinking": enable_thinking,
+                **build_template_variables(
+                    turns,
+                    add_generation_prompt=add_generation_prompt,
+                    enable_thinking=enable_thinking,
+                ),
             },
         )
 
