@@ -50,6 +50,8 @@ class PageRunner:
             with pytest.raises(SystemExit) as left:
                 main()
             assert left.value.code in (0, None), line
+        elif words[:1] == ["python"]:
+            subprocess.run([sys.executable, *words[1:]], check=True)
         elif words:
             subprocess.run(["bash", "-ec", line], check=True)
 

@@ -77,7 +77,13 @@ def _copy_table(example: str, table: str) -> Callable[[Path, int | None], None]:
     return write
 
 
+def _copy_script(path: Path, _: int | None) -> None:
+    """The script that makes the tables of "A data manager's day", all of their rows."""
+    path.write_bytes((EXAMPLES / "data_manager" / path.name).read_bytes())
+
+
 TABLES: dict[str, Callable[[Path, int | None], None]] = {
+    "make_tables.py": _copy_script,
     "procedures.xlsx": _write_procedures,
     "labelled.csv": _write_labelled,
     "export.csv": _write_export,
