@@ -33,6 +33,9 @@ def test_json_keeps_its_contract(medtask: RunCommand, run_folder: Path) -> None:
         output["n"] == 5 and output["statuses"]["empty_input"] == 1 and output["acceptance"] is None
     )
     assert set(output["metrics"]["accuracy"]) >= {"value", "low", "high"}
+    assert {"accepted.csv", "review.csv"} <= set(output["files"])
+    assert not list(read_table(run_folder / "accepted.csv"))
+    assert [row["corrected"] for row in read_table(run_folder / "review.csv")] == [""] * 5
     assert "acceptance_refused" in output and output["gold"] == {
         "rows": 5,
         "missing": 0,

@@ -11,7 +11,6 @@ from typing import Literal, Unpack
 from medtask.display import format_path
 from medtask.errors import UsageError
 from medtask.evaluation.baselines.context import ProgressListener
-from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
@@ -140,7 +139,8 @@ def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = write_evaluation_report(folder, evaluation)
     acceptance = evaluation.acceptance
-    if isinstance(acceptance, Acceptance):
+    # If it was refused, people need the rows in the order of their worth all the more.
+    if acceptance or "acceptance" in evaluation.refusals:
         notes = [
             f"the corrections in review.{suffix} are kept in {copy.name}: `medtask gold "
             f"{format_path(folder)}` reads them"

@@ -33,10 +33,12 @@ RowNumbers = NDArray[np.int64]
 def write_triage(
     folder: Path,
     answers: AnswerTable,
-    acceptance: Acceptance,
+    acceptance: Acceptance | None,
     formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
 ) -> tuple[int, int]:
     """Write accepted.csv and review.csv, or other formats; returns the number of rows in each.
+
+    Without an acceptance no row is accepted, and all are in review.csv.
 
     The status in accepted.csv is "accepted": an answer below the task's threshold for review can be
     above the one that gold supports.
@@ -105,10 +107,11 @@ def _list_possible_answers(
 
 
 def triage_rows(
-    answers: AnswerTable, acceptance: Acceptance
+    answers: AnswerTable, acceptance: Acceptance | None
 ) -> tuple[RowNumbers, RowNumbers, NDArray[np.float64]]:
     """The numbers of the accepted rows, and of the others sorted by review benefit, with it."""
-    codes = {rule.name: number for number, rule in acceptance.class_thresholds.items()}
+    thresholds = acceptance.class_thresholds if acceptance else {}
+    codes = {rule.name: number for number, rule in thresholds.items()}
     rows, confidences, off_set, classes, same = [], [], [], [], []
     texts: dict[str, int] = {}
     for row in answers.rows():
@@ -121,8 +124,12 @@ def triage_rows(
         classes.append(codes.get(answer.value, -1) if isinstance(answer.value, str) else -1)
         same.append(texts.setdefault(row.text, len(texts)) if row.text else -row.row)
     numbers, confidence = np.array(rows, dtype=np.int64), np.array(confidences, dtype=np.float64)
-    taken = acceptance.select_accepted(
-        confidence, np.array(classes, dtype=np.int64) if acceptance.class_thresholds else None
+    taken = (
+        acceptance.select_accepted(
+            confidence, np.array(classes, dtype=np.int64) if thresholds else None
+        )
+        if acceptance
+        else np.zeros(len(numbers), dtype=bool)
     )
     left = np.flatnonzero(~taken)
     order, expected_errors = rank_for_review(
