@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo serve adapter test test-all quick check docs clean
+.PHONY: setup demo serve adapter test test-all quick check docs report-picture release-check requirements sbom clean
 
 setup: $(VENV)/ready
 
@@ -85,6 +85,22 @@ check: setup
 docs: setup
 	$(BIN)/codespell
 	$(BIN)/python tools/documentation/build.py
+
+# The picture in the README, of a report that is made for it. Needs Chromium.
+report-picture: setup
+	$(BIN)/python tools/documentation/report_picture.py
+
+# The wheel has what it should have, and runs the first tutorial in a fresh environment.
+release-check: setup
+	TORCH="$(TORCH)" $(BIN)/python tools/release/check.py
+
+# Hashes of all packages of constraints.txt that medtask's extras for use need: pip install --require-hashes -r requirements.txt
+requirements: setup
+	$(BIN)/python tools/release/requirements.py
+
+# A list of all installed packages with versions and licences, in CycloneDX format: build/sbom.json
+sbom: setup
+	$(BIN)/python tools/release/sbom.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

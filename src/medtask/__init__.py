@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medtask.engines.base import Engine as Model
     from medtask.engines.registry import load_model
     from medtask.errors import MedtaskError
+    from medtask.exporting.bundle import bundle
     from medtask.exporting.export import export
     from medtask.records import Answer, Status
     from medtask.runs.audit import audit
@@ -60,6 +61,7 @@ _PUBLIC_MODULES = {
     "TrainedModel": "medtask.training.trained_model",
     "audit": "medtask.runs.audit",
     "benchmark": "medtask.runs.benchmark",
+    "bundle": "medtask.exporting.bundle",
     "compare": "medtask.runs.comparison",
     "connect": "medtask.client",
     "evaluate": "medtask.runs.evaluation",
@@ -95,6 +97,7 @@ __all__ = [
     "__version__",
     "audit",
     "benchmark",
+    "bundle",
     "compare",
     "connect",
     "evaluate",

@@ -30,6 +30,7 @@ from medtask.engines.registry import is_installed
 from medtask.privacy import block_network
 from support.command_line import CommandResult, RunCommand
 from support.fault_server import FaultRule, FaultScript, FaultServer, serve
+from support.network_namespace import list_no_network_command
 from support.server_dialects import ServerFeatures
 from support.toy_model import ToyModel
 
@@ -559,17 +560,6 @@ def test_a_task_with_patients_data_is_answered_by_a_local_server(
     _, model = server("ollama")
     assert medtask("run", "surgery", "--model", model, "--out", "answers").code == 0
     assert_nothing_left(Path("answers"))
-
-
-def list_no_network_command() -> list[str]:
-    """The words before a command that take every network from it, even that to itself."""
-    for words in (["unshare", "-n"], ["unshare", "-rn"]):
-        if (
-            shutil.which(words[0])
-            and not subprocess.run([*words, "true"], capture_output=True).returncode
-        ):
-            return words
-    pytest.skip("this machine lets nobody run without a network (unshare -n)")
 
 
 def save_trained_model(folder: Path) -> str:

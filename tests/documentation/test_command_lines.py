@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from documentation.code_blocks import list_command_lines, split_command
 
 from medtask.cli.main import app
-from support.documentation_blocks import list_command_lines, split_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documentation.code_blocks import CodeBlock, join_lines, read_blocks, read_data_names
 from documentation.example_tables import write_example_tables
 
 from medtask.cli.main import main
-from support.documentation_blocks import CodeBlock, join_lines, read_blocks, read_data_names
 
 ROOT = Path(__file__).parents[2]
 ROWS = 60  # of every table: a page shows what it shows on few rows too
@@ -21,7 +21,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN_PAGES = [page for page in PAGES if any(block.is_run for block in read_blocks(page))]
 KNOWN_REASONS = (
     "installs", "needs Ollama", "needs a GPU", "needs Slurm", "starts a server", "needs a network",
-    "needs the server", "downloads a model", "takes minutes", "opens a page", "a form",
+    "needs the server", "needs the bundle",
+    "downloads a model", "takes minutes", "opens a page", "a form",
 )  # fmt: skip
 
 

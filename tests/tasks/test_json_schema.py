@@ -9,7 +9,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from medtask.tasks.json_schema import build_task_schema
+from medtask.kinds import KINDS
+from medtask.tasks.json_schema import SECTIONS, build_task_schema, list_section_keys
 
 ROOT = Path(__file__).parents[2]
 TASK_FILES = [
@@ -62,3 +63,19 @@ def test_sections_are_valid(change: str) -> None:
 )
 def test_misspelled_keys_and_values_are_faults(text: str) -> None:
     assert find_faults(text)
+
+
+@pytest.mark.parametrize("section", ["", *KINDS, *SECTIONS])
+def test_the_example_of_a_key_is_valid(section: str) -> None:
+    definitions = json.loads(json.dumps(build_task_schema()))
+    for key in list_section_keys(section):
+        if "{...}" not in key.description.example:
+            value = yaml.safe_load(key.description.example)[key.name]
+            schema = {**definitions, "type": "object", "required": [], "allOf": [], "x": key.schema}
+            validator = jsonschema_rs.validator_for(
+                {
+                    "$defs": schema["$defs"],
+                    "properties": {**schema["properties"], "checked": key.schema},
+                }
+            )
+            assert not list(validator.iter_errors({"checked": value})), key.name

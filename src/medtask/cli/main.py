@@ -15,6 +15,7 @@ from medtask.cli import console as show
 from medtask.cli.commands.ask import ask
 from medtask.cli.commands.audit import audit
 from medtask.cli.commands.bench import bench
+from medtask.cli.commands.bundle import bundle
 from medtask.cli.commands.check import check
 from medtask.cli.commands.compare import compare
 from medtask.cli.commands.data import data
@@ -54,6 +55,7 @@ COMMANDS = (
     train,
     tune,
     export,
+    bundle,
     submit,
     status,
     merge,
