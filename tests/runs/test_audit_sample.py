@@ -139,7 +139,9 @@ def test_faults_of_labels_are_reported_by_row(
 ) -> None:
     sample = draw_audit_sample(answers, tmp_path / "audit", budget=60)
     fill_labels(sample.table_path, truth, row1="curativ", row4="Secret text")
-    with pytest.raises(InputError, match=r"rows 2, 5$") as caught:
+    with pytest.raises(
+        InputError, match=r'"curativ" in row 2 - did you mean "curative"\?; row 5$'
+    ) as caught:
         estimate_from_labels(answers, sample.folder)
     assert "Secret" not in str(caught.value)
     assert "palliative" in caught.value.fix

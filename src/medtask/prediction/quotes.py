@@ -37,7 +37,8 @@ def extract_quotes(
         for key in path[:-1]:
             parent = parent.get(key) if isinstance(parent, dict) else None
         quote = parent.pop(path[-1] + QUOTE_SUFFIX, None) if isinstance(parent, dict) else None
-        if quote:
+        # What was not found has no quote, whatever the model has written beside it.
+        if quote and isinstance(parent, dict) and parent.get(path[-1], quote) is not None:
             written[path], parents[path] = quote, parent
     places = {path: list(_find_places(text, quote)) for path, quote in written.items()}
     certain = {path: found[0] for path, found in places.items() if len(found) == 1}

@@ -198,14 +198,19 @@ def _make_unknown_id_error(
 
 
 def describe_unknown_labels(task: Task, cells: Mapping[int, object]) -> str:
-    """The rows whose cells are not labels, with the first cells and what they may mean."""
+    """The rows whose cells are not labels. Cells that resemble a label are shown.
+
+    Others can be record text, so only their rows are named.
+    """
     names = [label.name for label in task.candidates]
-    shown = [
-        f"{quote(cell, _MAX_SHOWN)} in row {number:,}{format_suggestion(str(cell), names)}"
-        for number, cell in sorted(cells.items())[:_MAX_LISTED]
-    ]
-    more = [f"{len(cells) - len(shown):,} more"] if len(cells) > len(shown) else []
-    return "; ".join([*shown, *more])
+    similar = {
+        number: f"{quote(cell, _MAX_SHOWN)} in row {number:,}{suggestion}"
+        for number, cell in sorted(cells.items())
+        if (suggestion := format_suggestion(str(cell), names))
+    }
+    shown = dict(list(similar.items())[:_MAX_LISTED])
+    others = [number for number in cells if number not in shown]
+    return "; ".join([*shown.values(), *([_format_rows(others)] if others else [])])
 
 
 def read_truth(task: Task, fields: Mapping[str, object], labelled: LabelledRow) -> Value | None:

@@ -19,6 +19,29 @@ from support.recorded_prompts import FIELDS, RecordingEngine, answer_texts
 
 
 @pytest.mark.parametrize(
+    ("size", "status", "quotes", "reason"),
+    [
+        ("18", Status.OK, ["size"], None),
+        ("1", Status.REVIEW, ["size"], "size does not agree with its quote"),
+        ("null", Status.OK, [], None),
+    ],
+)
+def test_a_value_agrees_with_its_quote_and_null_has_none(
+    size: str, status: Status, quotes: list[str], reason: str | None
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"size": {"type": ["number", "null"]}, "size_quote": {"quote": True}},
+    }
+    task = Task("size", "?", "{{ text }}", answer_spec=Fields(schema, quoted=(("size",),)))
+    written = f'{{"size": {size}, "size_quote": "18 mm"}}'
+    output = EngineOutput(Prompt("r", (), (), "A tumour of 18 mm."), text=written)
+    answer = decide_answer(task, "r", output)
+    assert (answer.status, answer.reason) == (status, reason)
+    assert list(answer.quotes or {}) == quotes
+
+
+@pytest.mark.parametrize(
     ("quote", "status", "quotes", "reason"),
     [
         ("left flank", Status.OK, ["side"], None),

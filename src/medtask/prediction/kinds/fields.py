@@ -19,6 +19,7 @@ from medtask.prediction.field_answers import (
     find_outcome,
     parse_object,
 )
+from medtask.prediction.field_checks import check_fields
 from medtask.prediction.kinds.base import (
     CAPABLE_ENGINE_FIX,
     INVALID_SCORES,
@@ -124,5 +125,7 @@ class FieldsPrediction(KindPrediction[Fields]):
         doubts = [find_review_reason(self.task.review, answer.confidence, answer.off_set)]
         if missing:
             doubts.append(f"the quote of {', '.join(missing)} is not in the record")
+        written_quotes = {name: quote.text for name, quote in quotes.items()}
+        doubts += check_fields(self.spec, value, written_quotes)
         reason = "; ".join(doubt for doubt in doubts if doubt)
         return replace(answer, status=Status.REVIEW, reason=reason) if reason else answer

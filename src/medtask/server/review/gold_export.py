@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
+from medtask.records import Status
 from medtask.runs.gold_table import (
     GoldColumns,
     GoldProvenance,
@@ -94,11 +95,14 @@ def _iterate_rows(session: Session, queue: ReviewQueue) -> Iterator[GoldRow]:
 def _find_selection(session: Session, queue: ReviewQueue) -> GoldSelection:
     """Whether the rows with a result were chosen because their answers were doubtful."""
     settings = get_settings(queue)
-    if settings.query.needs_answers:
+    query = settings.query
+    # All rows with an answer are no selection among the answers.
+    has_all = not query.statuses or {Status.OK, Status.REVIEW} <= set(query.statuses)
+    if query.answers or query.confidence_below is not None or not has_all:
         return GoldSelection.REVIEW
     states = session.scalars(select(ReviewItem.state).where(ReviewItem.queue_id == queue.id)).all()
     # In the order of their worth, a part of the rows is the most doubtful part.
-    is_part = len(states) >= settings.max_items or any(one not in _FINISHED for one in states)
+    is_part = len(states) >= settings.max_items or ItemState.OPEN in states
     is_chosen = settings.order == "worth" and is_part
     return GoldSelection.REVIEW if is_chosen else GoldSelection.RANDOM
 
