@@ -23,6 +23,7 @@ from medtask.runs.calibration_store import (
     calibrate_answer,
     describe_gold_reuse,
     find_calibration,
+    read_calibrations,
     save_calibration,
 )
 from medtask.runs.evaluation_report import save_evaluation_calibration
@@ -151,6 +152,51 @@ def test_a_hostile_calibration_is_refused(task: Task) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(InputError):
         find_calibration(task, {})
+
+
+def test_every_flipped_byte_is_refused_or_harmless(task: Task) -> None:
+    path = task.source.parent / CALIBRATION_FILE  # type: ignore[union-attr]
+    saved = SavedCalibration(
+        replace(SHARP_CALIBRATION, temperature=0.3725), task.fingerprint, {}, "a", "run", "now"
+    )
+    save_calibration(path, saved)
+    intact = path.read_bytes()
+    refused = 0
+    for place in range(len(intact)):
+        for bit in (1, 2, 32):
+            path.write_bytes(intact[:place] + bytes([intact[place] ^ bit]) + intact[place + 1 :])
+            try:
+                assert read_calibrations(path) == [saved]
+            except InputError as error:
+                refused += 1
+                assert error.fix
+    assert refused > len(intact)
+
+
+def test_a_file_of_an_earlier_version_has_no_checksum(task: Task) -> None:
+    path = task.source.parent / CALIBRATION_FILE  # type: ignore[union-attr]
+    saved = SavedCalibration(SHARP_CALIBRATION, task.fingerprint, {}, "a", "run", "now")
+    save_calibration(path, saved)
+    document = json.loads(path.read_text())
+    assert len(document.pop("sha256")) == 64
+    path.write_text(json.dumps(document))
+    assert read_calibrations(path) == [saved]
+
+
+def test_a_calibration_without_a_label_of_the_task_is_named_and_not_applied(
+    task: Task, write_rows: Callable[[int], Path], tmp_path: Path
+) -> None:
+    first = run(task, FakeEngine(), write_rows(30), out=tmp_path / "first").folder
+    identity = json.loads((first / "manifest.json").read_text())["identity"]
+    other = replace(SHARP_CALIBRATION, labels=("curative", "palliative", "stagind"))
+    facts = {name: fact for name, fact in identity.items() if name.startswith("model.")}
+    save_calibration(
+        task.source.parent / CALIBRATION_FILE,  # type: ignore[union-attr]
+        SavedCalibration(other, task.fingerprint, facts, "a", "first", "now"),
+    )
+    again = run(task, FakeEngine(), write_rows(30), out=tmp_path / "second")
+    assert any('does not know "staging": it is not applied' in note for note in again.notes)
+    assert json.loads((again.folder / "manifest.json").read_text())["calibration"] is None
 
 
 def test_an_answer_with_other_labels_is_not_calibrated(task: Task) -> None:

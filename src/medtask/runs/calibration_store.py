@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medtask.atomic_files import replace_text
+from medtask.display import quote_names
 from medtask.engines.base import list_changed_facts
 from medtask.errors import InputError
 from medtask.prediction.deciding import apply_probabilities
@@ -95,7 +97,8 @@ def locate_model_calibration(model: Path) -> Path:
 
 def write_calibrations(path: Path, calibrations: Sequence[SavedCalibration]) -> None:
     """Write a file of calibrations (mode 0600)."""
-    document = {"format": FORMAT, "calibrations": [_write_entry(one) for one in calibrations]}
+    entries = [_write_entry(one) for one in calibrations]
+    document = {"format": FORMAT, "sha256": _hash_entries(entries), "calibrations": entries}
     replace_text(path, json.dumps(document, indent=2) + "\n")
 
 
@@ -138,6 +141,11 @@ def find_calibration(
         thresholds = from_training.calibration.thresholds
         match = replace(match, calibration=replace(match.calibration, thresholds=thresholds))
     match = match or from_training
+    if match and (unknown := _list_unknown_labels(task, match.calibration)):
+        return None, (
+            f"the calibration that was fitted on {match.run} does not know {quote_names(unknown)}: "
+            "it is not applied, and probabilities are the model's own"
+        )
     if match or not (candidates or trained):
         return match, ""
     why = (
@@ -147,6 +155,11 @@ def find_calibration(
     )
     file = path if candidates else model_file
     return None, f"{file} holds calibrations {why}: probabilities are the model's own"
+
+
+def _list_unknown_labels(task: Task, calibration: Calibration) -> list[str]:
+    """Labels of the task that the calibration does not have: it would change no answer."""
+    return [label.name for label in task.candidates if label.name not in calibration.labels]
 
 
 def find_noted_calibration(
@@ -229,14 +242,41 @@ def read_calibrations(path: Path) -> list[SavedCalibration]:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}")
+        _check_document(document)
         return [_read_entry(entry) for entry in document["calibrations"]]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except _DamagedCalibrations:
+        raise InputError(
+            f"{path} is damaged or was edited: it does not have its own checksum",
+            fix="move the file aside; medtask evaluate RUN --calibrate writes it anew",
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         fix = "move the file aside; medtask evaluate RUN --calibrate writes it anew"
         raise InputError(
             f"{path} is not a file of calibrations ({type(error).__name__})", fix=fix
         ) from error
+
+
+class _DamagedCalibrations(Exception):
+    """The content of a file does not have the checksum in it."""
+
+
+def _check_document(document: Mapping[str, Any]) -> None:
+    """Raise an error for a damaged document. Those of earlier versions have no checksum.
+
+    An unknown key can be that of the checksum, damaged.
+    """
+    entries = document["calibrations"]
+    if document.keys() - {"format", "sha256", "calibrations"}:
+        raise _DamagedCalibrations
+    if "sha256" in document and document["sha256"] != _hash_entries(entries):
+        raise _DamagedCalibrations
+
+
+def _hash_entries(entries: object) -> str:
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()
 
 
 def _read_entry(entry: Mapping[str, Any]) -> SavedCalibration:

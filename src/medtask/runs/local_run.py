@@ -26,7 +26,7 @@ from medtask.runs.measured_rows import (
     left_out_to_json,
     make_record_key,
 )
-from medtask.runs.outputs import OutputSource, fit_thresholds, write_answer_tables
+from medtask.runs.outputs import OutputSource, WrittenTables, fit_thresholds, write_answer_tables
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
 from medtask.runs.session import Session, SessionState, open_session
@@ -242,7 +242,7 @@ def run_prepared(
 ) -> Run:
     """Answer the rows of a checked run; see `run`."""
     options = setup.options
-    exit_code, summary, cascade = 0, None, None
+    exit_code, written, cascade = 0, None, None
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
         saved_calibration = _find_calibration(session) if options.calibrated else None
@@ -258,8 +258,10 @@ def run_prepared(
             )
         _check_unchanged(setup, session.request.data_digest)
         exit_code = _choose_exit_code(session, options.max_error_rate)
-        summary, baseline_results = _write_outputs(setup, session, saved_calibration)
+        written, baseline_results = _write_outputs(setup, session, saved_calibration)
     finished = session.state == "finished"
+    if finished and written:
+        written.raise_failures()
     return Run(
         folder=session.folder,
         state=session.state or "interrupted",
@@ -273,7 +275,7 @@ def run_prepared(
         first_answer_s=session.cost.first_answer_s,
         rows_per_s=session.cost.rows_per_s,
         exit_code=exit_code if finished else session.exit_code,
-        summary=summary if finished else None,
+        summary=written.summary if finished and written else None,
         baselines=baseline_results if finished else (),
         notes=tuple(session.notes),
         cascade=cascade if finished else None,
@@ -284,7 +286,7 @@ def run_prepared(
 
 def _write_outputs(
     setup: RunSetup, session: Session, saved_calibration: SavedCalibration | None
-) -> tuple[RunSummary, tuple[Baseline, ...]]:
+) -> tuple[WrittenTables, tuple[Baseline, ...]]:
     """Write the tables and the report."""
     from medtask.evaluation.report.run_report import ReportAdditions, write_report
     from medtask.evaluation.statistics.significance import Baseline
@@ -302,9 +304,8 @@ def _write_outputs(
     thresholds = fit_thresholds(source)
     if thresholds is None and source.left_out and get_task_kind(setup.task).threshold_fit:
         session.add_note("thresholds are not fitted: no row with gold is new to the model")
-    summary, notes = write_answer_tables(
-        session.folder, source, setup.options.formats or (), thresholds
-    )
+    written = write_answer_tables(session.folder, source, setup.options.formats or (), thresholds)
+    summary, notes = written.summary, [*written.notes, *map(str, written.failures)]
     for note in notes:
         session.add_note(note)
     applied = saved_calibration.to_manifest() if saved_calibration else None
@@ -330,7 +331,7 @@ def _write_outputs(
         write_report(report, summary, manifest, [placeholder], additions)
         baselines = compare_with_baselines(setup.task, session, summary, manifest["timing"])
     write_report(report, summary, session.finish(**facts), baselines, additions)
-    return summary, baselines
+    return written, baselines
 
 
 def _find_left_out(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from medtask.atomic_files import make_storage_error
-from medtask.errors import RunMismatch
+from medtask.display import format_count, format_path
+from medtask.errors import MedtaskError, RunMismatch, StorageError
 from medtask.prediction.deciding import apply_thresholds
 from medtask.prediction.predictor import RowAnswer
 from medtask.prediction.quotes import locate_quotes
@@ -39,6 +40,26 @@ if TYPE_CHECKING:
     from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 
 _RecordAnswer = tuple[Record, RowAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTables:
+    """What was written: the summary of the answers, notes, and formats that could not be written.
+
+    The other formats are complete.
+    """
+
+    summary: RunSummary
+    notes: tuple[str, ...]
+    failures: tuple[MedtaskError, ...]
+
+    def raise_failures(self) -> None:
+        """Raise an error that names all formats that could not be written, if there are any."""
+        if not self.failures:
+            return
+        first = self.failures[0]
+        problems = "; ".join(map(str, self.failures))
+        raise type(first)(f"{problems}. All other files are complete", fix=first.fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +101,15 @@ class OutputSource:
                 if calibration
                 else row_answer
             )
+
+    def is_unknown(self, row_answer: RowAnswer) -> bool:
+        """Whether an answer has an outcome that its calibration does not know."""
+        calibration = self.row_calibrations.get(row_answer.row, self.calibration)
+        if calibration is None or not calibration.calibrated:
+            return False
+        answer = row_answer.answer
+        is_model = answer.pass_name != STUDENT_PASS
+        return is_model and not (answer.probabilities or {}).keys() <= set(calibration.labels)
 
     def iter_pairs(self) -> Iterator[_RecordAnswer]:
         for record, row_answer in zip(self.iter_records(), self.iter_answers(), strict=True):
@@ -133,8 +163,8 @@ def write_answer_tables(
     source: OutputSource,
     formats: Sequence[str],
     thresholds: FittedThresholds | None = None,
-) -> tuple[RunSummary, tuple[str, ...]]:
-    """Write answers.csv, answers.parquet and the other formats; returns their summary, and notes.
+) -> WrittenTables:
+    """Write answers.csv, answers.parquet and the other formats, each by itself.
 
     Raises RunMismatch if the text of a row has changed since it was answered, and StorageError if
     the disk is full.
@@ -143,37 +173,56 @@ def write_answer_tables(
     accumulator = create_summary_accumulator(task, has_gold=source.gold_column is not None)
     columns = list_output_columns(task, rounded=False, calibrated=source.is_calibrated)
     pairs = _apply_fitted_thresholds(source, thresholds) if thresholds else source.iter_pairs()
-    collected = _collect_pairs(source, pairs, accumulator)
+    unknown_rows: list[int] = []
+    collected = _collect_pairs(source, pairs, accumulator, unknown_rows)
     cells = _list_cells(collected, table.columns, [column.name for column in columns])
     try:
         # Table and ledger are read once for all formats: that takes longer than a temporary file.
         with store_rows(folder, cells) as stored:
-            notes = _write_formats(folder, stored, source, formats)
+            notes, failures = _write_formats(folder, stored, source, formats)
     except OSError as error:
         raise make_storage_error(folder / f"answers.{DEFAULT_FORMATS[0]}", error) from error
-    return accumulator.finish(), notes
+    if unknown_rows:
+        notes.append(
+            f"{format_count(len(unknown_rows), 'row')} with an option that the calibration does "
+            "not know: their probabilities are the model's own"
+        )
+    return WrittenTables(accumulator.finish(), tuple(notes), tuple(failures))
 
 
 def _write_formats(
     folder: Path, cells: StoredRows, source: OutputSource, formats: Sequence[str]
-) -> tuple[str, ...]:
-    """Write rows of input and output cells in all formats; returns notes."""
+) -> tuple[list[str], list[MedtaskError]]:
+    """Write rows of input and output cells in all formats; returns notes and failures."""
     names = rename_columns(source.task, source.table.columns)
     exact, rounded = (
         list_output_columns(source.task, rounded=rounded, calibrated=source.is_calibrated)
         for rounded in (False, True)
     )
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
+    failures: list[MedtaskError] = []
     for suffix in dict.fromkeys((*DEFAULT_FORMATS, *formats)):
         is_rounded = suffix in ROUNDED_FORMATS
-        notes += write_answers(
-            folder / f"answers.{suffix}",
-            [*map(Column, names.values()), *(rounded if is_rounded else exact)],
-            _RoundedRows(cells, exact, rounded) if is_rounded else cells,
-            # Scripts that read the answers to a plain CSV file find one.
-            byte_order_mark=source.table.from_spreadsheet,
-        )
-    return notes
+        path = folder / f"answers.{suffix}"
+        try:
+            notes += write_answers(
+                path,
+                [*map(Column, names.values()), *(rounded if is_rounded else exact)],
+                _RoundedRows(cells, exact, rounded) if is_rounded else cells,
+                # Scripts that read the answers to a plain CSV file find one.
+                byte_order_mark=source.table.from_spreadsheet,
+            )
+        except MedtaskError as error:
+            failures.append(error)
+        except OSError as error:
+            failures.append(make_storage_error(path, error))
+        except Exception as error:
+            # Whatever a library of one format cannot write, all answers are in the others.
+            problem = f"{format_path(path)} cannot be written: {type(error).__name__}"
+            failure = StorageError(problem, fix="report this, and use another format")
+            failure.__cause__ = error
+            failures.append(failure)
+    return notes, failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +257,17 @@ def _apply_fitted_thresholds(
 
 
 def _collect_pairs(
-    source: OutputSource, pairs: Iterable[_RecordAnswer], accumulator: SummaryAccumulator
+    source: OutputSource,
+    pairs: Iterable[_RecordAnswer],
+    accumulator: SummaryAccumulator,
+    unknown_rows: list[int],
 ) -> Iterator[_RecordAnswer]:
-    """Yield the pairs after adding them to the summary. Raises RunMismatch for changed texts."""
+    """Yield the pairs after adding them to the summary, and rows that cannot be calibrated to
+    ``unknown_rows``. Raises RunMismatch for changed texts.
+    """
     for record, row_answer in pairs:
+        if source.is_unknown(row_answer):
+            unknown_rows.append(row_answer.row)
         prompt = build_prompt(source.task, record)
         prompt_or_none = prompt if isinstance(prompt, Prompt) else None
         key, text, options = (

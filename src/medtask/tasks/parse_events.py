@@ -128,8 +128,8 @@ def _find_comment_warning(event: yaml.ScalarEvent, lines: Sequence[str]) -> str:
 
 def _find_empty_scalar_fault(event: yaml.ScalarEvent, lines: Sequence[str]) -> str:
     """A fault if a text is empty because of the character that it begins with."""
-    if event.value or event.start_mark is None:
-        return ""
+    if event.value or event.start_mark is None or event.start_mark.line >= len(lines):
+        return ""  # a value that is missing at the end of the file
     line = lines[event.start_mark.line]
     if event.style in (">", "|"):
         written = line[event.start_mark.column :].strip()
