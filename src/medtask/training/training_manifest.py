@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from medtask.atomic_files import replace_text
+from medtask.display import format_path
 from medtask.engines.model_metadata import TRAINING_FILE
 from medtask.errors import RunMismatch, StorageError
+from medtask.json_content import check_content
+from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.runs.manifest import list_differences
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import is_main_process
 from medtask.training.training_data import DEFAULT_SELECTION, RowSelection, TrainingData
+from medtask.training.training_schema import TrainingFile
 
 FORMAT = 1
 
@@ -71,19 +75,18 @@ def read_training_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / TRAINING_FILE
     try:
-        facts = json.loads(path.read_bytes())
-        return (
-            dict(facts)
-            if facts["format"] == FORMAT and isinstance(facts["identity"], dict)
-            else None
-        )
-    except (FileNotFoundError, NotADirectoryError):
+        facts = load_json_object(path)
+        if facts.get("format") != FORMAT:
+            return None
+        check_content(facts, TrainingFile)
+    except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except InvalidJsonFile as error:
         raise StorageError(
-            f"{path} is damaged ({type(error).__name__})",
+            f"{format_path(path)} is damaged: {error}",
             fix="move the folder aside and train again",
         ) from None
+    return {"state": "training"} | facts
 
 
 def check_training_identity(training: TrainingRun) -> None:

@@ -81,3 +81,32 @@ def test_a_config_that_cannot_be_read_is_named_with_the_reason(
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=reason):
         read_model_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"attn_implementation": "org/kernel"},
+        {"attn_implementation": "org/kernel@v1:forward"},
+        {"attn_implementation": "org__kernel"},
+        {"text_config": {"attn_implementation": "org/kernel"}},
+        {"text_config": {"_attn_implementation": "org/kernel"}},
+        {"attn_implementation": {"text_config": "org/kernel"}},
+    ],
+)
+def test_an_attention_whose_code_would_be_downloaded_is_refused(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    with pytest.raises(InputError, match="would be downloaded and run"):
+        locate_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa", "flash_attention_2", None])
+def test_an_attention_of_transformers_is_accepted(tmp_path: Path, name: str | None) -> None:
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "attn_implementation": name})
+    )
+    assert locate_model(str(tmp_path)).path == tmp_path

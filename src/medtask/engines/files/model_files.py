@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtask.display import find_closest, format_path
+from medtask.display import find_closest, format_path, quote
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound
 from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
@@ -24,6 +24,8 @@ MLX_ADAPTER_WEIGHTS = "adapters.safetensors"
 # Code (*.py) and pickles (*.bin, *.pt) are never downloaded.
 ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
 IGNORE_PATTERNS = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
+
+_ATTENTION_NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 _HUB_ID_PATTERN = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 
@@ -233,6 +235,12 @@ def check_model_folder(folder: Path) -> None:
             f"{config_file} sets {hostile[0]}, which can run foreign code",
             fix="do not use this model, or remove the key",
         )
+    if kernel := _find_kernel(config):
+        raise InputError(
+            f"{format_path(config_file)} names the attention {quote(kernel)}, whose code would be "
+            "downloaded and run",
+            fix="do not use this model, or set attn_implementation to sdpa",
+        )
     if "auto_map" in config and not _is_known_model_type(str(config.get("model_type"))):
         raise InputError(
             f"{folder} brings its own code, which medtask does not run",
@@ -249,6 +257,19 @@ def check_model_folder(folder: Path) -> None:
             f"{folder} holds no weights in safetensors, and pickled weights are not loaded",
             fix="convert the model: save_pretrained writes safetensors",
         )
+
+
+def _find_kernel(config: object) -> str | None:
+    """The attention that a config or a part of it names, unless it is part of transformers."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        names = value.values() if isinstance(value, dict) else [value]
+        if key.endswith("attn_implementation"):
+            for name in names:
+                if isinstance(name, str) and name not in _ATTENTION_NAMES:
+                    return name
+        if kernel := _find_kernel(value):
+            return kernel
+    return None
 
 
 def _is_known_model_type(model_type: str) -> bool:
