@@ -72,6 +72,11 @@ class Option:
     text: str
 
 
+# Incremented with every change that alters a prompt. Version 2 encloses the record in tags. Models
+# trained on version 1 are still asked with it.
+PROMPT_VERSION = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One question to an engine.

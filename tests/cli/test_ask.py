@@ -65,8 +65,9 @@ def test_the_question_is_worded_as_in_a_run_of_kind_answer(
     bare, with_context = [prompt.messages[-1].content for prompt in engine.prompts]
     assert bare == "Answer the question.\n\nWhat is glaucoma?"
     assert with_context == (
-        "Answer the question.\n\nContext: Tension 24 mmHg, né en 1950.\n\nQuestion: What is "
-        "glaucoma?"
+        "Answer the question.\n\n"
+        "The context is between <xq> and </xq>.\n\n"
+        "Context: <xq> Tension 24 mmHg, né en 1950. </xq>\n\nQuestion: What is glaucoma?"
     )
 
 

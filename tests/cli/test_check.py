@@ -74,7 +74,7 @@ def test_rows_beyond_the_context_are_counted(
     def plan_with_short_context(engine: FakeEngine, prompts: object) -> object:
         from dataclasses import replace
 
-        return replace(plan(engine, prompts), max_input_tokens=300)  # type: ignore[arg-type]
+        return replace(plan(engine, prompts), max_input_tokens=400)  # type: ignore[arg-type]
 
     Path("procedures.csv").write_text(
         Path("procedures.csv").read_text() + f"A6,{'long ' * 100},curative\n"
@@ -82,7 +82,7 @@ def test_rows_beyond_the_context_are_counted(
     monkeypatch.setattr(FakeEngine, "plan", plan_with_short_context)
     outcome = medtask("check", "surgery", *FAKE)
     assert (
-        "  warning     1 row will be too long: the model reads at most 300 tokens\n" in outcome.out
+        "  warning     1 row will be too long: the model reads at most 400 tokens\n" in outcome.out
     )
 
 
@@ -94,7 +94,7 @@ def test_a_row_is_shown_as_the_model_reads_it(medtask: RunCommand, project_folde
     outcome = medtask("check", "surgery", "--row", 2, *FAKE)
     assert outcome.code == 0
     assert outcome.out.startswith("row A2 as fake engine")
-    assert "\nText: Biliary stent\n" in outcome.out
+    assert "> Biliary stent </" in outcome.out
     assert "  palliative  'palliative'  10 tokens\n" in outcome.out
 
 
@@ -106,7 +106,7 @@ def test_the_document_of_a_row_holds_the_prompt_and_each_labels_continuation(
     assert outcome.code == 0
     document = json.loads(outcome.out)
     assert document["record_id"] == "A5"
-    assert document["prompt"].endswith("Text: Laparoscopic staging biopsy\n")
+    assert "> Laparoscopic staging biopsy </" in document["prompt"]
     assert document["candidates"] == {
         name: name for name in ("curative", "palliative", "staging", "unclear")
     }
@@ -186,7 +186,7 @@ def test_a_table_can_come_in_on_standard_input(medtask: RunCommand, project_fold
         stdin=b"case_id,procedure,purpose\nZ9,Thoracotomy,curative\n",
     )
     assert outcome.code == 0
-    assert "Text: Thoracotomy" in outcome.out
+    assert "> Thoracotomy </" in outcome.out
 
 
 def test_a_task_without_a_table_asks_for_one(medtask: RunCommand, project_folder: Path) -> None:

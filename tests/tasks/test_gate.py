@@ -99,4 +99,4 @@ def test_a_part_of_a_record_goes_past_the_gate():
     part = build_prompt(task, record, "one two")
     assert isinstance(part, Prompt)
     assert part.text == "one two"
-    assert part.messages[-1].content.endswith("Text: one two")
+    assert part.messages[-1].content.endswith("<vk> one two </vk>")

@@ -61,7 +61,9 @@ def test_without_examples_the_prompt_is_a_single_turn_that_ends_with_the_row():
     prompt = build_row_prompt(make_task(), procedure="Biliary stent")
     assert len(prompt.messages) == 1
     assert prompt.messages[0].content.endswith(
-        "Answer with the label alone.\n\nText: Biliary stent"
+        "Answer with the label alone.\n\n"
+        "The text is between <xf> and </xf>.\n\n"
+        "Text: <xf> Biliary stent </xf>"
     )
     assert prompt.text == "Biliary stent"
     meanings = (

@@ -73,6 +73,8 @@ class EngineInfo:
         destinations: URL of each server that records are sent to, with its checked IP addresses.
         notes: Notes about this model for the user, as sentences.
         trained_folders: The folders, written by `medtask.train`, that the model was loaded from.
+        prompt_version: The version of the prompts that the model was trained on; None for a model
+            that medtask did not train.
         details: Further facts for the manifest, as plain JSON values.
     """
 
@@ -84,6 +86,7 @@ class EngineInfo:
     destinations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     trained_folders: tuple[str, ...] = ()
+    prompt_version: int | None = None
     details: Mapping[str, object] = field(default_factory=dict)
 
     @property

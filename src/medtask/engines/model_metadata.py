@@ -29,6 +29,7 @@ from medtask.engines.files.model_files import ModelFiles
 from medtask.engines.files.weights import hash_file
 from medtask.errors import InputError
 from medtask.kinds import KINDS, KindName
+from medtask.records import PROMPT_VERSION
 from medtask.tasks.row_fingerprints import TRAINING_ROWS_FILE
 
 METADATA_FORMAT = 1
@@ -59,6 +60,7 @@ class ModelMetadata:
         base: The model that the training started from.
         task_fingerprint: Fingerprint of the task that it was trained for.
         phi: Whether it was trained on texts of patients.
+        prompt_version: The version of the prompts that it was trained on.
         sha256: Hash by file, with ``/`` between folders; set by write_model_metadata.
     """
 
@@ -70,6 +72,7 @@ class ModelMetadata:
     base: str = ""
     task_fingerprint: str = ""
     phi: PhiStatus = "unknown"
+    prompt_version: int = PROMPT_VERSION
     sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -147,6 +150,22 @@ def write_model_metadata(folder: Path, metadata: ModelMetadata) -> ModelMetadata
     return hashed
 
 
+def read_prompt_version(model: Path) -> int | None:
+    """The version of the prompts that a trained folder, or an export of one, was trained on.
+
+    None for other models.
+    """
+    if (model / METADATA_FILE).is_file():
+        return _parse_metadata(model).prompt_version
+    file = model / EXPORT_FILE if model.is_dir() else model.with_name(f"{model.name}.{EXPORT_FILE}")
+    try:
+        questions = json.loads(file.read_text(encoding="utf-8"))["questions"]
+        versions = [int(question.get("prompt_version", 1)) for question in questions]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None  # `medtask export --verify` reports a manifest that is not valid
+    return min(versions, default=None)
+
+
 def hash_model_metadata(folder: Path) -> str:
     """One SHA-256 for the whole model: the metadata contains the hashes of all other files."""
     return hash_file(folder / METADATA_FILE)
@@ -170,6 +189,7 @@ def _parse_metadata(folder: Path) -> ModelMetadata:
     _check_metadata(path, content)
     del content["format"]
     lists = {key: tuple(content.get(key, ())) for key in ("labels", "untaught")}
+    content.setdefault("prompt_version", 1)  # of the versions that did not record it
     return ModelMetadata(**{**content, **lists, "sha256": MappingProxyType(content["sha256"])})
 
 
@@ -194,6 +214,8 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
         key for key in ("base", "task_fingerprint") if not isinstance(content.get(key), str)
     ]
     invalid_keys += ["abstain"] if not isinstance(content.get("abstain", ""), str) else []
+    if content.get("prompt_version", 1) not in range(1, PROMPT_VERSION + 1):
+        invalid_keys.append("prompt_version")
     sha256, labels = content.get("sha256"), content.get("labels")
     if not isinstance(sha256, dict) or not all(
         isinstance(value, str) and _is_relative_path(name) for name, value in sha256.items()

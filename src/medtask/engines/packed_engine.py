@@ -22,12 +22,8 @@ from medtask.engines.decoding.preparation import create_sequences, find_stop_con
 from medtask.engines.decoding.scheduler import SequenceCallback
 from medtask.engines.decoding.sequence import DecodingSequence, StopConditions
 from medtask.engines.files.probe_results import ProbeKey, keep_probe_gap, read_probe_gap
-from medtask.engines.tokens.chat import (
-    ChatFormat,
-    TokenizedBranch,
-    render_prompt,
-    tokenize_branches,
-)
+from medtask.engines.tokens.chat import TokenizedBranch, render_prompt, tokenize_branches
+from medtask.engines.tokens.chat_format import ChatFormat
 from medtask.engines.tokens.prompt_requests import (
     PromptRequest,
     group_requests,

@@ -79,7 +79,11 @@ def load_model(
         raise make_load_error(reference, error) from error
     if choice.note:
         engine.info = replace(engine.info, notes=(*engine.info.notes, choice.note))
-    engine.info = replace(engine.info, trained_folders=find_trained_folders(reference, options))
+    engine.info = replace(
+        engine.info,
+        trained_folders=find_trained_folders(reference, options),
+        prompt_version=find_prompt_version(reference, options),
+    )
     return engine
 
 
@@ -109,9 +113,24 @@ def find_trained_folders(reference: str, options: LoadOptions = DEFAULT_OPTIONS)
     """The folders written by `medtask.train` among a reference and its adapter."""
     from medtask.engines.model_metadata import METADATA_FILE
 
-    location = reference.partition(":")[2] if find_engine_by_prefix(reference) else reference
-    folders = [Path(name).expanduser() for name in (location, options.adapter) if name]
+    folders = _list_paths(reference, options)
     return tuple(str(folder.resolve()) for folder in folders if (folder / METADATA_FILE).is_file())
+
+
+def find_prompt_version(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> int | None:
+    """The version of the prompts that a reference or its adapter was trained on; None for models
+    that medtask did not train.
+    """
+    from medtask.engines.model_metadata import read_prompt_version
+
+    found = map(read_prompt_version, _list_paths(reference, options))
+    return min((version for version in found if version is not None), default=None)
+
+
+def _list_paths(reference: str, options: LoadOptions) -> list[Path]:
+    """The paths that a reference and its adapter are, if they are local files or folders."""
+    location = reference.partition(":")[2] if find_engine_by_prefix(reference) else reference
+    return [Path(name).expanduser() for name in (location, options.adapter) if name]
 
 
 def is_installed(engine: str) -> bool:

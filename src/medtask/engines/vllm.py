@@ -39,7 +39,7 @@ from medtask.engines.packed_engine import (
     PackedEngine,
     compute_max_gap,
 )
-from medtask.engines.tokens.chat import detect_chat_format
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie_scoring import (

@@ -42,6 +42,7 @@ from medtask.exporting.targets import ExportRequest, ExportTarget, ExportWriter,
 from medtask.records import Prompt
 from medtask.runs.manifest import get_timestamp
 from medtask.tables.read import read_table
+from medtask.tasks.fingerprint import match_prompt_versions
 from medtask.tasks.task import Task
 from medtask.training.model_folder import find_hub_id, list_versions
 from medtask.training.trained_model import TrainedModel, read_trained_model
@@ -210,7 +211,8 @@ def _choose_prompts(
         raise UsageError("a task needs a table, and a table a task", fix="name both, or neither")
     if task is None:
         return make_default_prompts(source, rows)
-    return sample_prompts(task, read_table(table), rows)
+    version = source.metadata.prompt_version if source.metadata else None
+    return sample_prompts(match_prompt_versions(task, version, {}), read_table(table), rows)
 
 
 def _check_draft(

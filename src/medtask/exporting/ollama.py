@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medtask.display import shorten
 from medtask.engines.base import Engine
-from medtask.engines.tokens.chat import detect_chat_format
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import EngineError
 from medtask.exporting.chat_parts import ChatParts, find_chat_parts

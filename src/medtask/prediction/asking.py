@@ -10,6 +10,7 @@ from medtask.errors import EngineError, InputError, UsageError
 from medtask.prediction.engine_output import EngineOutput, list_prompts, require_one_each
 from medtask.prediction.kinds import get_kind_prediction
 from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX
+from medtask.prediction.suspicion import describe_suspicion
 from medtask.records import Fault, Limits, Prompt
 from medtask.tasks.task import Reasoning, Task
 
@@ -29,6 +30,20 @@ def ask_prompts(
         EngineError: The engine does not support the task's kind.
     """
     check_engine(task, engine)
+    outputs = _ask_prompts(task, engine, prompts, cached)
+    if not engine.info.traits.reads_instructions:
+        yield from outputs
+        return
+    for output in outputs:
+        if isinstance(output, Fault):
+            yield output
+        else:
+            yield replace(output, suspicion=describe_suspicion(output.prompt))
+
+
+def _ask_prompts(
+    task: Task, engine: Engine, prompts: Sequence[Prompt], cached: Collection[str]
+) -> Iterator[EngineOutput | Fault]:
     if task.reasoning is None and not task.kind_spec.generated:
         by_id = {prompt.record_id: prompt for prompt in prompts}
         for result in require_one_each(engine.score(prompts, cached), prompts, cached):

@@ -9,6 +9,7 @@ from medtask.prediction.engine_output import EngineOutput
 from medtask.prediction.kinds import get_kind_prediction
 from medtask.prediction.kinds.base import describe_abstention, find_review_reason
 from medtask.prediction.probabilities import OutcomeProbabilities, Probabilities
+from medtask.prediction.suspicion import is_suspicious, mark_suspicious
 from medtask.records import Answer, Fault, Prompt, Scores, Status
 from medtask.tasks.task import ScoredField, Task
 
@@ -27,7 +28,7 @@ def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> A
         return Answer(record_id, output.status, reason=output.reason)
     answer = get_kind_prediction(task).decide(record_id, output)
     reasons = [reason for reason in (answer.reason, *output.notes) if reason]
-    return replace(
+    answer = replace(
         answer,
         text=output.text,
         thoughts=output.prompt.thoughts,
@@ -36,6 +37,7 @@ def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> A
         tokens_read=output.tokens_read,
         tokens_reused=output.tokens_reused,
     )
+    return mark_suspicious(answer, output.suspicion)
 
 
 def to_probabilities(
@@ -88,7 +90,11 @@ def _redecide(task: Task, answer: Answer, probabilities: OutcomeProbabilities) -
     return replace(
         answer,
         reason="; ".join(part for part in (decided.reason, notes) if part) or None,
-        status=decided.status,
+        status=(
+            Status.REVIEW
+            if decided.status is Status.OK and is_suspicious(answer)
+            else decided.status
+        ),
         value=decided.value,
         confidence=decided.confidence,
         probabilities=decided.probabilities,

@@ -27,6 +27,7 @@ class EngineOutput:
         finish_reason: Why generation ended (see `Generated`).
         fields: For kind ``fields``, the fields of the prompt's branches.
         notes: Deviations from the task, such as missing thoughts.
+        suspicion: Why the text reads like an instruction to the model; None if it does not.
         ms: Time, in milliseconds.
         tokens_read: Tokens that the model processed.
         tokens_reused: Tokens taken from a cache.
@@ -39,6 +40,7 @@ class EngineOutput:
     finish_reason: str = "stop"
     fields: tuple[ScoredField, ...] = ()
     notes: tuple[str, ...] = ()
+    suspicion: str | None = None
     ms: float = 0.0
     tokens_read: int = 0
     tokens_reused: int = 0

@@ -15,6 +15,7 @@ from medtask.prediction.deciding import (
 from medtask.prediction.engine_output import EngineOutput
 from medtask.prediction.probabilities import combine_probabilities
 from medtask.prediction.quotes import move_quotes
+from medtask.prediction.suspicion import mark_suspicious
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Gate, Task
@@ -142,7 +143,7 @@ def _combine_parts(
         f"too long for the model: read in {len(outputs)} overlapping parts, combined by {rule}",
     ]
     thoughts = [one.prompt.thoughts for one in outputs if one.prompt.thoughts is not None]
-    return replace(
+    combined = replace(
         answer,
         reason="; ".join(
             note
@@ -154,6 +155,8 @@ def _combine_parts(
         tokens_read=sum(one.tokens_read for one in outputs),
         tokens_reused=sum(one.tokens_reused for one in outputs),
     )
+    suspicions = (one.suspicion for one in outputs if one.suspicion)
+    return mark_suspicious(combined, next(suspicions, None))
 
 
 def _find_word_end(text: str, position: int) -> int:

@@ -16,6 +16,7 @@ from medtask.prediction.asking import ask_prompts, check_engine
 from medtask.prediction.deciding import decide_answer
 from medtask.prediction.long_records import answer_long_record
 from medtask.prediction.passes import meets_condition, merge_pass_answer, went_through_pass
+from medtask.prediction.prompt_versions import match_prompts
 from medtask.prediction.quotes import locate_quotes
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tables.read import read_table
@@ -115,6 +116,7 @@ def predict_uncalibrated(
             pass_engines = load_pass_engines(task)
             for pass_engine in pass_engines.values():
                 stack.callback(pass_engine.close)
+        task = match_prompts(task, model, pass_engines)
         for row_answer in answer_rows(
             task, model, _read_rows(task, rows), cache, window=window, pass_engines=pass_engines
         ):

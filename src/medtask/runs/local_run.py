@@ -229,7 +229,7 @@ def run(
     )
     restored = task if options.out is None or new_run else restore_task(task, options.out)
     setup = prepare_run(restored, read_table(table), options)
-    if restored != task:
+    if restored.answer_spec != task.answer_spec:
         setup.notes.append(
             "this run was started with an earlier version, and keeps its defaults: an answer may "
             "have no option (at_least_one: false)"
@@ -245,6 +245,7 @@ def run_prepared(
     exit_code, written, cascade = 0, None, None
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
+        setup.match_prompts(session.request.task)
         saved_calibration = _find_calibration(session) if options.calibrated else None
         if options.recorded is not None:
             session.answer(setup.iter_records(), options.recorded.method)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from medtask.engines.base import Engine
 from medtask.prediction.predictor import WINDOW, load_pass_engines, predict_uncalibrated
+from medtask.prediction.prompt_versions import match_prompts
 from medtask.records import Answer, Record
 from medtask.runs.calibration_store import calibrate_answer, find_noted_calibration
 from medtask.runs.manifest import identify_model
@@ -51,6 +52,7 @@ def predict(
             pass_engines = load_pass_engines(task)
             for pass_engine in pass_engines.values():
                 stack.callback(pass_engine.close)
+        task = match_prompts(task, model, pass_engines)
         saved, notes = (
             find_noted_calibration(task, identify_model(model, pass_engines))
             if calibrated

@@ -113,6 +113,11 @@ class RunSetup:
     def _read_table(self) -> Iterator[Record]:
         return read_records(self.gold_task, self.table, gold_column=self.gold_column)
 
+    def match_prompts(self, task: Task) -> None:
+        """Take over the prompts of ``task``, which are those of the loaded models."""
+        self.task = _take_prompts(self.task, task)
+        self.gold_task = _take_prompts(self.gold_task, task)
+
     def build_request(self) -> SessionRequest:
         """The session request of this run."""
         digest = self.table.digest()
@@ -219,6 +224,15 @@ def choose_formats(table: Table, formats: Sequence[str] | None) -> Sequence[str]
     if formats is not None:
         return formats
     return (*DEFAULT_FORMATS, "xlsx") if table.is_workbook else DEFAULT_FORMATS
+
+
+def _take_prompts(task: Task, source: Task) -> Task:
+    return replace(
+        task,
+        passes=source.passes,
+        prompt_version=source.prompt_version,
+        fingerprint=source.fingerprint,
+    )
 
 
 def _check_options(options: RunOptions) -> None:

@@ -241,12 +241,13 @@ def open_session(
         observer.on_note(note)
     with ExitStack() as stack:
         opened = open_session_folder(request, model, stack)
+        request = opened.request
         stack.enter_context(restore_batch_size(request.task, opened.engine))
-        manifest, counts_before = open_manifest(request, opened)
+        manifest, counts_before = open_manifest(opened)
         ledger = stack.enter_context(
             closing(Ledger(opened.path / "ledger.db", request.task.outcomes))
         )
-        apply_table_change(request, opened, ledger, manifest)
+        apply_table_change(opened, ledger, manifest)
         session = Session(
             request,
             observer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from medtask.display import format_count
 from medtask.engines.base import Engine
 from medtask.errors import RunMismatch
 from medtask.prediction.predictor import check_engines, load_pass_engines
+from medtask.prediction.prompt_versions import match_prompts
 from medtask.runs.batch_sizes import apply_batch_size
 from medtask.runs.folder import create_run_folder, find_runs, open_run_folder, open_runs_folder
 from medtask.runs.ledger import Ledger
@@ -45,6 +46,7 @@ class SessionFolder:
 
     Attributes:
         path: The folder.
+        request: The request, with the prompts that its models were trained on.
         engine: The model.
         pass_engines: The models of further passes, by their references.
         identity: The facts that were compared with those of the folder.
@@ -53,6 +55,7 @@ class SessionFolder:
     """
 
     path: Path
+    request: SessionRequest
     engine: Engine
     pass_engines: Mapping[str, Engine]
     identity: Mapping[str, str]
@@ -64,37 +67,34 @@ def open_session_folder(
     request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
 ) -> SessionFolder:
     """Open the folder and load the models; ``stack`` closes and unlocks them."""
-    identity = identify_task(request.task, request.data_digest) | dict(request.identity_facts)
     hint = ""
     if request.out is not None:
         # Loading a model can take minutes, so the folder is locked and checked first.
         folder = open_run_folder(request.out, new_run=request.new_run)
         stack.enter_context(lock_run(folder, force=request.force_lock))
-        change = _check_folder(request, folder, identity)
-        engine, pass_engines = _load_engines(request, model, stack)
-        identity |= identify_model(engine, pass_engines)
+        change = _check_folder(request, folder, _identify(request))
+        request, engine, pass_engines = _load_engines(request, model, stack)
+        identity = _identify(request) | identify_model(engine, pass_engines)
         _refuse_mismatch(request, folder, identity, ignored_table=change is not None)
-        return SessionFolder(folder, engine, pass_engines, identity, change)
+        return SessionFolder(folder, request, engine, pass_engines, identity, change)
     runs_folder = open_runs_folder(request.task)
-    engine, pass_engines = _load_engines(request, model, stack)
-    identity |= identify_model(engine, pass_engines)
+    request, engine, pass_engines = _load_engines(request, model, stack)
+    identity = _identify(request) | identify_model(engine, pass_engines)
     found = None
     if not request.new_run:
         found, hint = _find_run(request, runs_folder, identity)
     folder = found or create_run_folder(runs_folder)
     stack.enter_context(lock_run(folder, force=request.force_lock))
     change = _check_folder(request, folder, identity)
-    return SessionFolder(folder, engine, pass_engines, identity, change, hint)
+    return SessionFolder(folder, request, engine, pass_engines, identity, change, hint)
 
 
-def open_manifest(
-    request: SessionRequest, opened: SessionFolder
-) -> tuple[dict[str, Any], Mapping[str, int]]:
+def open_manifest(opened: SessionFolder) -> tuple[dict[str, Any], Mapping[str, int]]:
     """Write this session's manifest, and return it with the counts of the session before.
 
     It is written at once, to mark the folder as belonging to this run.
     """
-    before = read_manifest(opened.path) or {}
+    request, before = opened.request, read_manifest(opened.path) or {}
     engines = (opened.engine, opened.pass_engines)
     batch = apply_batch_size(request.task, opened.engine, before or None)
     manifest = create_manifest(*engines, opened.identity) | dict(request.manifest_facts) | batch
@@ -108,12 +108,10 @@ def open_manifest(
     return manifest, {} if opened.change else before.get("counts", {})
 
 
-def apply_table_change(
-    request: SessionRequest, opened: SessionFolder, ledger: Ledger, manifest: dict[str, Any]
-) -> None:
+def apply_table_change(opened: SessionFolder, ledger: Ledger, manifest: dict[str, Any]) -> None:
     """Move the answers to the rows of a changed table. A killed move is done again."""
     if opened.change and opened.change.must_move:
-        move_answers(ledger, request)
+        move_answers(ledger, opened.request)
         del manifest[MOVE_MARK]
         write_manifest(opened.path, manifest)
 
@@ -181,8 +179,11 @@ def _refuse_mismatch(
 
 def _load_engines(
     request: SessionRequest, model: Engine | Callable[[], Engine], stack: ExitStack
-) -> tuple[Engine, dict[str, Engine]]:
-    """The model and those of further passes; ``stack`` closes those loaded here."""
+) -> tuple[SessionRequest, Engine, dict[str, Engine]]:
+    """The request with the prompts of its models, the model, and those of further passes.
+
+    ``stack`` closes the models that are loaded here.
+    """
     engine = model if isinstance(model, Engine) else stack.enter_context(closing(model()))
     if request.pass_engines is None:
         pass_engines = load_pass_engines(request.task, allow_remote=request.allow_remote)
@@ -193,4 +194,9 @@ def _load_engines(
     if request.check_model:
         request.check_model(engine)
     check_engines(request.task, engine, pass_engines)
-    return engine, pass_engines
+    matched = match_prompts(request.task, engine, pass_engines)
+    return replace(request, task=matched), engine, pass_engines
+
+
+def _identify(request: SessionRequest) -> dict[str, str]:
+    return identify_task(request.task, request.data_digest) | dict(request.identity_facts)

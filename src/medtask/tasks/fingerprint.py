@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
 
+from medtask.records import PROMPT_VERSION
 from medtask.tables.cell_values import format_canonical_json
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.prompt import PROMPT_VERSION
 from medtask.tasks.task import AnswerSpec, Example, ExamplePool, Task
 
 _MAX_VALUE_LENGTH = 80
@@ -39,13 +39,45 @@ def restore_earlier_settings(task: Task, properties: Mapping[str, str]) -> Task:
         properties: The result of `describe_task` in that version.
     """
     spec = get_task_kind(task).restore_spec(properties)
-    if spec == task.answer_spec:
+    version = _read_prompt_version(properties.get("prompt_version"))
+    if spec == task.answer_spec and version == task.prompt_version:
         return task
     passes = tuple(
         replace(one, task=restore_earlier_settings(one.task, properties)) for one in task.passes
     )
-    earlier = replace(task, answer_spec=spec, passes=passes)
+    earlier = replace(task, answer_spec=spec, passes=passes, prompt_version=version)
     return replace(earlier, fingerprint=fingerprint_task(earlier))
+
+
+def match_prompt_versions(
+    task: Task, version: int | None, pass_versions: Mapping[str, int | None]
+) -> Task:
+    """The task with the prompts that its models were trained on.
+
+    Args:
+        task: The task.
+        version: The version of prompts of the model; None for a model that medtask did not train.
+        pass_versions: The same for the models of further passes, by their references.
+    """
+    passes = tuple(
+        replace(
+            one,
+            task=match_prompt_versions(
+                one.task, pass_versions[one.model] if one.model else version, pass_versions
+            ),
+        )
+        for one in task.passes
+    )
+    matched = replace(task, passes=passes, prompt_version=version or task.prompt_version)
+    if matched == task:
+        return task
+    return replace(matched, fingerprint=fingerprint_task(matched))
+
+
+def _read_prompt_version(recorded: str | None) -> int:
+    """The recorded version; the current one if there is none or it is of a later medtask."""
+    known = {str(version): version for version in range(1, PROMPT_VERSION + 1)}
+    return known.get(recorded or "", PROMPT_VERSION)
 
 
 def _list_properties(task: Task) -> dict[str, str]:
@@ -59,10 +91,7 @@ def _list_properties(task: Task) -> dict[str, str]:
         }
         changed |= {"when": format_canonical_json(asdict(one.when)), "model": one.model or ""}
         properties |= {f"passes.{one.name}.{name}": fact for name, fact in changed.items()}
-    return properties | {
-        "passes": ", ".join(one.name for one in task.passes),
-        "prompt_version": str(PROMPT_VERSION),
-    }
+    return properties | {"passes": ", ".join(one.name for one in task.passes)}
 
 
 def _list_pass_properties(task: Task) -> dict[str, str]:
@@ -81,6 +110,7 @@ def _list_pass_properties(task: Task) -> dict[str, str]:
         "pool": f"{task.pool.k} by {task.pool.by} of {_summarize_pool(task.pool)}"
         if task.pool
         else "",
+        "prompt_version": str(task.prompt_version),
         "reasoning": format_canonical_json(asdict(task.reasoning)) if task.reasoning else "",
         **{f"gate.{name}": format_canonical_json(fact) for name, fact in asdict(task.gate).items()},
         **{

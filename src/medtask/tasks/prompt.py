@@ -4,12 +4,15 @@
 
     <the possible answers, and their format>
 
-    Text: <the rendered input>
+    The text is between <kq> and </kq>.
+
+    Text: <kq> <the rendered input> </kq>
 
 The prompt is one user turn, which starts with the parts that are equal for all rows of a task, so
 that an engine processes them once. Examples are earlier turns in the same form. Roles alternate and
 there is no system turn, because some chat templates reject one. A row's options follow its text.
-The text for each kind of question is in `medtask.tasks.kinds`.
+The text for each kind of question is in `medtask.tasks.kinds`, the tags in
+`medtask.tasks.fence`.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import jinja2
 
@@ -27,15 +31,14 @@ from medtask.errors import InputError
 from medtask.records import Fault, Message, Prompt, Record, Status
 from medtask.tables.missing import MissingText
 from medtask.tasks.example_selection import select_examples
+from medtask.tasks.fence import FENCED_VERSION, Fence, choose_fence
 from medtask.tasks.gate import find_rejection
 from medtask.tasks.input_template import InputTemplate, read_template, render_template
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.kinds.base import RowExtras
+from medtask.tasks.kinds.base import RowExtras, TaskKind
 from medtask.tasks.task import Gate, Task
 from medtask.tasks.template_sandbox import MAX_LOOP_STEPS, MAX_RENDERED_LENGTH, RenderBudgetExceeded
 from medtask.tasks.text_cleaning import clean_text, is_blank
-
-PROMPT_VERSION = 1  # incremented with every change that alters a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class _PromptPrefix:
 
     messages: tuple[Message, ...]
     instructions: str
+    fence: Fence | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def build_prompt(task: Task, record: Record, text: str | None = None) -> Prompt 
         indices = select_examples(task.pool, inputs.text, record.group, whole_text)
     prefix = _build_prompt_prefix(task, indices)
     kind, options = get_task_kind(task), inputs.extras.options
-    content = prefix.instructions + kind.write_question(inputs.text, inputs.extras)
+    content = prefix.instructions + kind.write_question(*_enclose(kind, prefix.fence, inputs))
     messages = (*prefix.messages, Message("user", content))
     return Prompt(record.id, messages, kind.build_branches(options), inputs.text, options)
 
@@ -147,6 +151,10 @@ def _build_prompt_prefix(task: Task, example_indices: tuple[int, ...]) -> _Promp
     kind, ungated = get_task_kind(task), replace(task, gate=Gate())
     lines = [task.instruction.strip(), "", *kind.write_choices()]
     instructions = clean_text("\n".join(lines)) + "\n\n"
+    fence = None
+    if task.prompt_version >= FENCED_VERSION and kind.fenced_part:
+        fence = choose_fence(instructions)
+        instructions += f"{fence.describe(kind.fenced_part)}\n\n"
     messages: list[Message] = []
     for number, example in enumerate(examples, 1):
         inputs = _read_prompt_inputs(ungated, Record(f"example {number}", example.fields), None)
@@ -159,10 +167,19 @@ def _build_prompt_prefix(task: Task, example_indices: tuple[int, ...]) -> _Promp
                 f"example {number} gives an answer that the task does not have",
                 fix="correct the example",
             ) from None
-        content = instructions + kind.write_example_question(inputs.text, inputs.extras)
+        content = instructions + kind.write_example_question(*_enclose(kind, fence, inputs))
         messages += [Message("user", content), Message("assistant", answer)]
         instructions = ""
-    return _PromptPrefix(tuple(messages), instructions)
+    return _PromptPrefix(tuple(messages), instructions, fence)
+
+
+def _enclose(
+    kind: TaskKind[Any], fence: Fence | None, inputs: _PromptInputs
+) -> tuple[str, RowExtras]:
+    """The text and the further inputs, with the tags around the part that is data."""
+    if fence is None:
+        return inputs.text, inputs.extras
+    return kind.enclose(fence, inputs.text, inputs.extras)
 
 
 def _render_input(source: str, record: Record) -> str | Fault:

@@ -37,6 +37,7 @@ class _StoredQuestion(JsonContent):
     columns: _StoredColumns
     phi: bool
     keywords: dict[str, list[str]] = Field(default_factory=dict)
+    prompt_version: int = Field(1, ge=1)
 
 
 def task_to_dict(task: Task) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "abstain": _label_to_dict(task.abstain) if task.abstain else None,
         "columns": {"id": task.id_column, "gold": task.gold_column, "group": task.group_column},
         "phi": bool(task.phi),
+        "prompt_version": task.prompt_version,
     }
     if task.keywords:
         content["keywords"] = {name: list(words) for name, words in task.keywords.items()}
@@ -71,6 +73,7 @@ def task_from_dict(name: str, content: Mapping[str, Any], *, fingerprint: str = 
         gold_column=question.columns.gold,
         group_column=question.columns.group,
         keywords={name: tuple(words) for name, words in question.keywords.items()},
+        prompt_version=question.prompt_version,
         fingerprint=fingerprint,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from medtask.kinds import KINDS, KindName, KindSpec
-from medtask.records import LETTERS, Status, Value
+from medtask.records import LETTERS, PROMPT_VERSION, Status, Value
 from medtask.tasks.document import SourceLines
 
 # Metadata of fields of specifications. A setting that was added later is in a task's fingerprint
@@ -293,6 +293,7 @@ class Task:
         source_lines: The line numbers of the task file.
         warnings: Settings that are valid but probably unintended.
         cut_texts: Those of the warnings that a run repeats: a comment ends a text.
+        prompt_version: The version of its prompts; see `medtask.records.PROMPT_VERSION`.
         fingerprint: SHA-256 of everything here that can change an answer.
     """
 
@@ -321,6 +322,7 @@ class Task:
     source_lines: SourceLines | None = field(default=None, repr=False, compare=False)
     warnings: tuple[str, ...] = ()
     cut_texts: tuple[str, ...] = ()
+    prompt_version: int = PROMPT_VERSION
     fingerprint: str = ""
 
     def __hash__(self) -> int:

@@ -24,6 +24,7 @@ from medtask.engines.registry import find_trained_folders, load_model
 from medtask.errors import EngineError, InputError, StorageError, UsageError
 from medtask.prediction.asking import check_engine
 from medtask.prediction.probabilities import OutcomeProbabilities
+from medtask.records import PROMPT_VERSION
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.row_fingerprints import read_training_rows
 from medtask.tasks.task import Task
@@ -213,6 +214,14 @@ def _check_member(engine: Engine, reference: str) -> None:
                 "choose models in this process (hf, llamacpp, encoder, linear) or a vLLM server, "
                 "which report exact probabilities"
             ),
+        )
+    if (
+        engine.info.traits.reads_instructions
+        and (engine.info.prompt_version or PROMPT_VERSION) != PROMPT_VERSION
+    ):
+        raise EngineError(
+            f"{format_name(reference)} was trained on the prompts of an earlier version of medtask",
+            fix="train that model again",
         )
 
 

@@ -20,7 +20,7 @@ from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
-from medtask.engines.tokens.chat import detect_chat_format
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
 

@@ -12,9 +12,9 @@ from medtask.engines.http.protocol import (
     ChatRequest,
     ConstraintMode,
     ServerCaps,
-    break_control_tokens,
 )
 from medtask.engines.http.text_generation import derive_row_seed, remove_quote_keywords
+from medtask.engines.tokens.markers import COMMON_MARKERS
 from medtask.records import Message
 
 MESSAGES = (Message("user", "Which?"),)
@@ -199,10 +199,10 @@ CONTROL_TOKENS = """
 
 @pytest.mark.parametrize("control", CONTROL_TOKENS.split())
 def test_what_looks_like_a_control_token_is_broken_up(control: str) -> None:
-    clean = break_control_tokens(f"before {control} behind")
+    clean = COMMON_MARKERS.escape(f"before {control} behind")
     assert control not in clean
     assert clean == f"before {control[0]} {control[1:]} behind"
-    assert break_control_tokens(clean) == clean
+    assert COMMON_MARKERS.escape(clean) == clean
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_what_looks_like_a_control_token_is_broken_up(control: str) -> None:
     ["CRP < 5 mg/l, WBC > 10", "a <b> c", "x|y", "[see note]", "s/p CABG", "T<37 | BP>90", "<3"],
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    assert break_control_tokens(text) == text
+    assert COMMON_MARKERS.escape(text) == text
 
 
 @pytest.mark.parametrize("count", [-1, 2**31, 2**63, 10**400, True, 1.0, "7", None])

@@ -309,7 +309,8 @@ def test_the_same_tokens_are_read_as_by_transformers(engine: Any) -> None:
     from transformers import AutoTokenizer
 
     from medtask.engines.files.weights import dequantize_gguf
-    from medtask.engines.tokens.chat import detect_chat_format, render_prompt
+    from medtask.engines.tokens.chat import render_prompt
+    from medtask.engines.tokens.chat_format import detect_chat_format
     from medtask.engines.tokens.tokenizer import HfTokenizer
 
     folder, _ = dequantize_gguf(find_built_in_model())

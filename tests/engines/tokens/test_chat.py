@@ -11,14 +11,13 @@ pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 from medtask.engines.tokens.chat import (
-    ChatFormat,
-    detect_chat_format,
     render_branch,
     render_generation_prompt,
     render_prompt,
     render_thinking_prompt,
     tokenize_branches,
 )
+from medtask.engines.tokens.chat_format import ChatFormat, detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import InputError
 from medtask.records import Branch, Message, Prompt

@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
-from medtask.engines.tokens.chat import detect_chat_format, tokenize_branches
+from medtask.engines.tokens.chat import tokenize_branches
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.prompt_requests import (
     PromptRequest,
     group_requests,

@@ -13,7 +13,8 @@ pytest.importorskip("transformers", reason="the hf engine is not installed")
 import torch
 
 from medtask.engines.hf.reference import score_branch_reference
-from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format, tokenize_branches
+from medtask.engines.tokens.chat import TokenizedBranch, tokenize_branches
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie import TOLERANCE
 from medtask.engines.tokens.trie_scoring import Logits, LogprobQuery, score_branches

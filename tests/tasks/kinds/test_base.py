@@ -180,7 +180,7 @@ def test_a_part_of_a_record_keeps_what_the_row_brings(load_text):
     task = load_text(CHOICE_YAML)
     row = {"question": "Which organ makes bile?", "options": ["spleen", "liver"]}
     part = build_prompt(task, Record("7", row), "makes bile?")
-    assert part.messages[-1].content == "Question: makes bile?"
+    assert part.messages[-1].content == "Question: <xj> makes bile? </xj>"
     assert (part.text, part.options, part.branches) == (
         "makes bile?",
         build_row_prompt(task, row).options,

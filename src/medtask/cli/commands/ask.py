@@ -102,6 +102,7 @@ def ask(
     Without a question it opens an interactive prompt; each question is independent of earlier ones.
     """
     from medtask.engines.files.model_files import BUILT_IN_MODEL
+    from medtask.prediction.prompt_versions import match_prompts
     from medtask.runs.manifest import guard_network
     from medtask.tasks.single_question import CONTEXT_COLUMN, make_question_task
     from medtask.tasks.task import FreeText
@@ -130,7 +131,7 @@ def ask(
         engine = stack.enter_context(closing(load_engine(model or BUILT_IN_MODEL, load_options)))
         # Sending the question to a remote model is intended, so its host is allowed, and no other.
         stack.enter_context(guard_network(engine))
-        session = AskSession(task, engine, context_text, think)
+        session = AskSession(match_prompts(task, engine, {}), engine, context_text, think)
         if question is None:
             _answer_interactively(session)
         elif as_json:

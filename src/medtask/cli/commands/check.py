@@ -64,6 +64,8 @@ def check(
     ] = False,
 ) -> None:
     """Check a task, its table and its model before a run."""
+    from medtask.engines.registry import find_prompt_version
+    from medtask.tasks.fingerprint import match_prompt_versions
     from medtask.tasks.load import load_task
     from medtask.tasks.rows import require_columns
 
@@ -71,7 +73,14 @@ def check(
         loaded_task = load_task(task)
         with open_table(loaded_task, data, read_options) as table:
             require_columns(loaded_task, table)
-            load_model = partial(load_engine, choose_model(loaded_task, model), load_options)
+            reference = choose_model(loaded_task, model)
+            load_model = partial(load_engine, reference, load_options)
+            pass_versions = {
+                one.model: find_prompt_version(one.model) for one in loaded_task.passes if one.model
+            }
+            loaded_task = match_prompt_versions(
+                loaded_task, find_prompt_version(reference, load_options), pass_versions
+            )
             if as_json or row is not None or record_id is not None:
                 _print_prompt_preview(loaded_task, table, load_model, row or 1, record_id, as_json)
             else:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from medtask.engines.decoding.constraints import ConstraintFactory
 from medtask.engines.decoding.sequence import DecodingSequence, StopConditions
 from medtask.engines.tokens.chat import (
-    ChatFormat,
     count_common_prefix,
     render_generation_prompt,
     render_thinking_prompt,
 )
+from medtask.engines.tokens.chat_format import ChatFormat
 from medtask.records import Limits, Prompt, Status
 
 

@@ -20,7 +20,8 @@ from medtask.engines.hf.model_runner import HfModelRunner
 from medtask.engines.hf.network_model import find_decoder
 from medtask.engines.hf.reference import generate_reference, score_branch_reference
 from medtask.engines.packed_engine import PackedEngine
-from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
+from medtask.engines.tokens.chat import TokenizedBranch
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.tokenizer import FileTokenizer, HfTokenizer
 from medtask.errors import EngineError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from medtask.engines.http.protocol import break_control_tokens
+from medtask.engines.tokens.markers import COMMON_MARKERS
 from medtask.engines.tokens.thinking import PROMPTED_THINKING
 from medtask.records import Branch, Message, Prompt
 
@@ -36,22 +36,22 @@ def build_messages(
             ""
             if prompt.thoughts is None
             else PROMPTED_THINKING.start_text
-            + break_control_tokens(prompt.thoughts)
+            + COMMON_MARKERS.escape(prompt.thoughts)
             + PROMPTED_THINKING.end_text
         )
-        return messages, thoughts + break_control_tokens(
+        return messages, thoughts + COMMON_MARKERS.escape(
             prompt.partial_response
-        ) + break_control_tokens(prefix)
+        ) + COMMON_MARKERS.escape(prefix)
     continuation = (
-        "" if prompt.thoughts is None else _THOUGHTS_INTRO + break_control_tokens(prompt.thoughts)
+        "" if prompt.thoughts is None else _THOUGHTS_INTRO + COMMON_MARKERS.escape(prompt.thoughts)
     )
     continuation += (
-        _WRITTEN_INTRO + break_control_tokens(prompt.partial_response)
+        _WRITTEN_INTRO + COMMON_MARKERS.escape(prompt.partial_response)
         if prompt.partial_response
         else ""
     )
     continuation += (
-        _PREFIX_INTRO + break_control_tokens(prefix).strip().removesuffix(":") if prefix else ""
+        _PREFIX_INTRO + COMMON_MARKERS.escape(prefix).strip().removesuffix(":") if prefix else ""
     )
     return _append_text(messages, continuation, escaped=True), ""
 
@@ -83,12 +83,12 @@ def _append_text(
     messages = (
         list(turns)
         if escaped
-        else [Message(message.role, break_control_tokens(message.content)) for message in turns]
+        else [Message(message.role, COMMON_MARKERS.escape(message.content)) for message in turns]
     )
     return (
         *messages[:-1],
         replace(
             messages[-1],
-            content=messages[-1].content + (text if escaped else break_control_tokens(text)),
+            content=messages[-1].content + (text if escaped else COMMON_MARKERS.escape(text)),
         ),
     )

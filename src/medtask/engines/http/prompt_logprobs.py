@@ -16,7 +16,7 @@ from typing import Any
 
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.openai import check_model_name, parse_count
-from medtask.engines.http.protocol import ChatRequest, ServerCaps, break_control_tokens
+from medtask.engines.http.protocol import ChatRequest, ServerCaps
 from medtask.engines.http.queries import ServerQuery, send_queries
 from medtask.engines.http.token_counting import (
     TOKEN_TOLERANCE,
@@ -25,6 +25,7 @@ from medtask.engines.http.token_counting import (
     parse_token_ids,
 )
 from medtask.engines.tokens.chat import count_common_prefix
+from medtask.engines.tokens.markers import COMMON_MARKERS
 from medtask.engines.tokens.trie import build_trie, compute_candidate_logprobs
 from medtask.records import Branch, BranchScores, Fault, Message, Status
 
@@ -174,7 +175,7 @@ class PromptLogprobScorer:
             if self._tokenize(text) != ids:
                 raise InvalidResponse("its tokens and its text differ")
             sequences = [
-                self._tokenize(text + space + break_control_tokens(candidate))
+                self._tokenize(text + space + COMMON_MARKERS.escape(candidate))
                 for candidate in branch.candidates
             ]
             shared = count_common_prefix([ids, *sequences])

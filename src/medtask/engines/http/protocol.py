@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from medtask.engines.tokens.markers import COMMON_MARKERS
 from medtask.records import Message
 
 # How answers are constrained to a closed set, in order of preference: a list of texts (vLLM), a
@@ -171,19 +171,7 @@ class Dialect(Protocol):
         """Parse the chunk in one event of a streamed response."""
 
 
-# Control tokens in the chat templates of common model families. The server's tokenizer is not
-# known, so all of them are broken up: a record must not end its turn.
-_CONTROL = re.compile(
-    r"<\|[^<>|\s]{1,40}\|?>|<[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|<unused\d+>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|THINK)\]|<</?SYS>>|</?think>|</?seed:think>|<\uff5c[^<>]{1,40}\uff5c>"
-)
-
-
-def break_control_tokens(text: str) -> str:
-    """Break up text that looks like control tokens, with a space after the first character."""
-    return _CONTROL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-
 def is_control_token(token: bytes) -> bool:
     """Whether a token is a control token, or empty, as some servers report the end of a turn."""
-    return not token or _CONTROL.fullmatch(token.decode(errors="replace").strip()) is not None
+    text = token.decode(errors="replace").strip()
+    return not token or COMMON_MARKERS.pattern.fullmatch(text) is not None

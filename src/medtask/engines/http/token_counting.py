@@ -16,7 +16,8 @@ from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.openai import build_thinking_switch
 from medtask.engines.http.protocol import ChatRequest, ChatResponse, Dialect, ServerCaps
 from medtask.engines.http.queries import ServerQuery, send_queries
-from medtask.engines.tokens.chat import ChatFormat, detect_chat_format, render_prompt
+from medtask.engines.tokens.chat import render_prompt
+from medtask.engines.tokens.chat_format import ChatFormat, detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import EngineError, MissingExtra, ModelNotFound
 from medtask.records import Fault, Message, Prompt, Status

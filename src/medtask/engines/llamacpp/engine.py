@@ -17,7 +17,8 @@ from medtask.engines.llamacpp.decoding import LlamaCppDecodingBackend
 from medtask.engines.llamacpp.model_runner import LlamaCppModelRunner
 from medtask.engines.llamacpp.tokenizer import GgufTokenizer
 from medtask.engines.packed_engine import PackedEngine
-from medtask.engines.tokens.chat import TokenizedBranch, detect_chat_format
+from medtask.engines.tokens.chat import TokenizedBranch
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.trie_scoring import score_branches
 from medtask.records import BranchScores, Fault, Limits, Scores

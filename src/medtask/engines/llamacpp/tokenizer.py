@@ -11,6 +11,11 @@ import llama_cpp
 
 from medtask.engines.tokens.chat_template import build_template_variables, render_chat_template
 
+_ADDED_TOKEN = (
+    llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+    | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+    | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+)
 _MAX_TOKEN_BYTES = 4096  # bytes; the longest token of any known vocabulary has 200
 
 
@@ -38,6 +43,11 @@ class GgufTokenizer:
             sorted(
                 {self.convert_id_to_token(token) for token in control} - {""}, key=len, reverse=True
             )
+        )
+        self.added_tokens = tuple(
+            self.convert_id_to_token(token)
+            for token in range(self.vocabulary_size)
+            if llama_cpp.llama_vocab_get_attr(self.vocab, token) & _ADDED_TOKEN
         )
         bos, end = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.eos_token_id: int | None = end if end >= 0 else None

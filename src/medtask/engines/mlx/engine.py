@@ -15,7 +15,8 @@ from medtask.engines.decoding.sequence import DecodingSequence
 from medtask.engines.mlx.decoding import MlxDecodingBackend, translate_errors
 from medtask.engines.mlx.model_runner import BUDGET_TOKENS, MAX_BATCH_ROWS, MlxModelRunner
 from medtask.engines.packed_engine import PackedEngine
-from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix, detect_chat_format
+from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.prompt_requests import PromptRequest
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie_scoring import LogprobQuery, score_branches

@@ -6,38 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medtask.engines.base import Rendering
-from medtask.engines.tokens.thinking import ThinkingFormat, detect_thinking_format
-from medtask.engines.tokens.tokenizer import Tokenizer
+from medtask.engines.tokens.chat_format import ChatFormat, apply_chat_template
 from medtask.engines.tokens.trie import TrieNode, build_trie
-from medtask.errors import InputError
 from medtask.records import Branch, Message, Prompt
-
-# replaces an answer while a template is analysed; no template treats it specially
-_ANSWER_PLACEHOLDER = "\u2042 answer \u2042"
-_CANARY = "canary"  # found in the rendered text if the template does not leave it out
-_CANARY_FILLER = "a long record " * 500
-
-
-@dataclass(frozen=True, slots=True)
-class ChatFormat:
-    """The chat format of a model.
-
-    Attributes:
-        tokenizer: The tokenizer of the model.
-        has_template: False if the tokenizer has no chat template. Turns are then written as plain
-            paragraphs, and an answer ends with its line.
-        bos_text: Text of the token that the tokenizer adds at the start by default.
-        answer_prefix: Text between the prompt and an answer.
-        turn_end: Text that ends the turn of an answer.
-        thinking: The thinking format of the model.
-    """
-
-    tokenizer: Tokenizer
-    has_template: bool
-    bos_text: str
-    answer_prefix: str
-    turn_end: str
-    thinking: ThinkingFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,56 +55,6 @@ class SharedSuffix:
     candidates: tuple[tuple[int, ...], ...]
 
 
-def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
-    """Determine the chat format of a tokenizer's model."""
-    thinking = detect_thinking_format(tokenizer.name, tokenizer.chat_template, tokenizer.vocabulary)
-    plain = ChatFormat(tokenizer, False, tokenizer.bos_text, "", "\n", thinking)
-    if not tokenizer.chat_template:
-        return plain
-    user_turns = [Message("user", "?")]
-    try:
-        before = _apply_chat_template(tokenizer, user_turns, add_generation_prompt=True)
-        full_text = _apply_chat_template(
-            tokenizer,
-            [*user_turns, Message("assistant", _ANSWER_PLACEHOLDER)],
-            add_generation_prompt=False,
-        )
-    except Exception as error:
-        raise InputError(
-            f"the model's chat template cannot be used ({type(error).__name__})",
-            fix="take another model, or repair chat_template in its tokenizer_config.json",
-        ) from None
-    _check_template(tokenizer)
-    head, found, candidate = full_text.partition(_ANSWER_PLACEHOLDER)
-    answer_prefix = head.removeprefix(before) if found and head.startswith(before) else ""
-    ends = [token for token in tokenizer.special_tokens if candidate.lstrip().startswith(token)]
-    turn_end = (
-        candidate[: candidate.index(max(ends, key=len)) + len(max(ends, key=len))]
-        if ends
-        else tokenizer.eos_token or "\n"
-    )
-    return replace(
-        plain, has_template=True, bos_text="", answer_prefix=answer_prefix, turn_end=turn_end
-    )
-
-
-def _check_template(tokenizer: Tokenizer) -> None:
-    """Raise InputError for a chat template that leaves out a turn, or a part of it."""
-    texts = [f"{_CANARY} {number}: {_CANARY_FILLER} {_CANARY} {number}" for number in range(3)]
-    chat = [Message("user", texts[0]), Message("assistant", texts[1]), Message("user", texts[2])]
-    for messages in (chat[:1], chat):
-        try:
-            rendered = _apply_chat_template(tokenizer, messages, add_generation_prompt=True)
-        except Exception:  # noqa: S112 - a template may reject several turns
-            continue
-        if any(message.content not in rendered for message in messages):
-            raise InputError(
-                "the model's chat template leaves out what it is given: the model would answer "
-                "without reading the record",
-                fix="repair chat_template.jinja, or chat_template in tokenizer_config.json",
-            )
-
-
 def render_thinking_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
     """The exact text of the prompt up to the start of the model's thoughts."""
     turns = _render_turns(chat, prompt, ask, enable_thinking=True)
@@ -155,13 +76,11 @@ def render_generation_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") ->
     else:
         text = (
             render_thinking_prompt(chat, prompt, ask)
-            + escape_special_tokens(chat, prompt.thoughts)
+            + chat.markers.escape(prompt.thoughts)
             + chat.thinking.end_text
         )
     return (
-        text
-        + _get_answer_space(chat, prompt)
-        + escape_special_tokens(chat, prompt.partial_response)
+        text + _get_answer_space(chat, prompt) + chat.markers.escape(prompt.partial_response)
         if prompt.partial_response
         else text
     )
@@ -177,26 +96,15 @@ def render_branch(chat: ChatFormat, prompt: Prompt, branch: Branch) -> tuple[str
     text = (
         render_generation_prompt(chat, prompt, branch.ask)
         + space
-        + escape_special_tokens(chat, branch.prefix)
+        + chat.markers.escape(branch.prefix)
     )
     # " A" and "A" are different tokens: a candidate includes its leading space.
     stripped = text.rstrip(" ")
     space = text[len(stripped) :]
     turn_end = chat.turn_end if branch.weigh == "set" else ""
     return stripped, tuple(
-        f"{space}{escape_special_tokens(chat, candidate)}{turn_end}"
-        for candidate in branch.candidates
+        f"{space}{chat.markers.escape(candidate)}{turn_end}" for candidate in branch.candidates
     )
-
-
-def escape_special_tokens(chat: ChatFormat, text: str) -> str:
-    """Break up text that the tokenizer would read as a special token, so that a record cannot end
-    its own turn.
-    """
-    for token in chat.tokenizer.special_tokens:
-        if len(token) > 1 and token in text:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
 
 
 def render_prompt(chat: ChatFormat, prompt: Prompt) -> Rendering:
@@ -351,11 +259,11 @@ def _get_answer_space(chat: ChatFormat, prompt: Prompt) -> str:
 
 def _render_turns(chat: ChatFormat, prompt: Prompt, ask: str, *, enable_thinking: bool) -> str:
     escaped = [
-        Message(turn.role, escape_special_tokens(chat, turn.content))
+        Message(turn.role, chat.markers.escape(turn.content))
         for turn in _append_to_last_turn(prompt.messages, ask)
     ]
     if chat.has_template:
-        return _apply_chat_template(
+        return apply_chat_template(
             chat.tokenizer, escaped, add_generation_prompt=True, enable_thinking=enable_thinking
         )
     plain = chat.bos_text + _render_plain_turns(escaped)
@@ -368,19 +276,6 @@ def _append_to_last_turn(messages: Sequence[Message], ask: str) -> tuple[Message
         (*messages[:-1], replace(messages[-1], content=messages[-1].content + ask))
         if ask
         else tuple(messages)
-    )
-
-
-def _apply_chat_template(
-    tokenizer: Tokenizer,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool,
-    enable_thinking: bool = False,
-) -> str:
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    return tokenizer.apply_chat_template(
-        turns, add_generation_prompt=add_generation_prompt, enable_thinking=enable_thinking
     )
 
 

@@ -18,6 +18,7 @@ class Tokenizer(Protocol):
         chat_template: The model's chat template, "" if it has none.
         special_tokens: Texts of the special tokens, the longest first.
         special_token_ids: Ids of the special tokens.
+        added_tokens: Texts of the tokens that were added to the vocabulary, special or not.
         bos_text: Text of the token that the model expects at the start, "" if there is none.
         eos_token: Text of the token that ends a text.
         eos_token_id: Id of the token that ends a text.
@@ -28,6 +29,7 @@ class Tokenizer(Protocol):
     chat_template: str
     special_tokens: tuple[str, ...]
     special_token_ids: frozenset[int]
+    added_tokens: tuple[str, ...]
     bos_text: str
     eos_token: str | None
     eos_token_id: int | None
@@ -82,6 +84,7 @@ class HfTokenizer:
         self.special_token_ids = frozenset(
             number for number, token in added.items() if token.special
         ) | frozenset(tokenizer.all_special_ids)
+        self.added_tokens = tuple(str(token.content) for token in added.values())
         self.eos_token = str(tokenizer.eos_token) if tokenizer.eos_token else None
         self.eos_token_id: int | None = tokenizer.eos_token_id
         bos = tokenizer.bos_token_id
@@ -166,6 +169,8 @@ class FileTokenizer:
         self.chat_template = file.read_chat_template()
         self.special_tokens = tuple(sorted(file.special.values(), key=len, reverse=True))
         self.special_token_ids = frozenset(file.special)
+        added = file.tokenizer.get_added_tokens_decoder()
+        self.added_tokens = tuple(token.content for token in added.values())
         self.eos_token = file.get_token("eos_token")
         self.eos_token_id = file.get_token_id("eos_token")
         self.model_max_length = file.model_max_length

@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtask.engines.tokens.chat import detect_chat_format
+from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import UsageError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from medtask.tables.cell_values import read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import COUNT, ConfigModel, OptionalText
+from medtask.tasks.fence import Fence
 from medtask.tasks.key_reference import NAMES, KeyDescription
 from medtask.tasks.kinds.base import RowExtras, TaskKind
 from medtask.tasks.reader import TaskReader, is_null
@@ -112,6 +114,15 @@ class AnswerKind(TaskKind[FreeText]):
             for section in self.spec.sections
         ]
         return [f"Write {', then '.join(parts)}."]
+
+    @property
+    def fenced_part(self) -> str:
+        """The context: the text itself is the question, which the model should follow."""
+        return "context" if self.spec.context is not None else ""
+
+    def enclose(self, fence: Fence, text: str, extras: RowExtras) -> tuple[str, RowExtras]:
+        context = fence.enclose(extras.context) if extras.context else ""
+        return text, replace(extras, context=context)
 
     def write_question(self, text: str, extras: RowExtras) -> str:
         return f"Context: {extras.context}\n\nQuestion: {text}" if extras.context else text

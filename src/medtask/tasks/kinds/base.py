@@ -16,6 +16,7 @@ from medtask.tables.cell_values import read_cell
 from medtask.tables.missing import MISSING_WORDS, MissingText
 from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import ConfigModel
+from medtask.tasks.fence import Fence
 from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import AnswerSpec, Task
@@ -174,6 +175,15 @@ class TaskKind(Generic[SpecT]):
     def write_choices(self) -> list[str]:
         """The lines of a prompt after the instruction: the possible answers and their format."""
         return []
+
+    @property
+    def fenced_part(self) -> str:
+        """The part of the row's question that is data and is enclosed in tags; "" for none."""
+        return "text"
+
+    def enclose(self, fence: Fence, text: str, extras: RowExtras) -> tuple[str, RowExtras]:
+        """The inputs of `write_question`, with the tags around the part that is data."""
+        return fence.enclose(text), extras
 
     def write_question(self, text: str, extras: RowExtras) -> str:
         """The row's part of the user turn."""

@@ -200,6 +200,10 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         what = "that option" if self.spec.readout == "text" else "its letter"
         return [f"Exactly one of the options is right. Answer with {what} alone."]
 
+    @property
+    def fenced_part(self) -> str:
+        return "question"
+
     def write_question(self, text: str, extras: RowExtras) -> str:
         # If exactly one option is correct, each branch shows the options, in its own order.
         if self.spec.several:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medtask.engines.tokens.chat import (
-    ChatFormat,
     TokenizedBranch,
-    escape_special_tokens,
     render_branch,
     render_generation_prompt,
     tokenize_branches,
 )
+from medtask.engines.tokens.chat_format import ChatFormat
 from medtask.engines.tokens.trie import TrieNode
 from medtask.errors import EngineError
 from medtask.records import Branch, Prompt, Value
@@ -147,10 +146,7 @@ def _tokenize_generated(
     bases = chat.tokenizer.encode(openings)
     pairs = zip(openings, answers, strict=True)
     wholes = chat.tokenizer.encode(
-        [
-            opening + space + escape_special_tokens(chat, answer) + chat.turn_end
-            for opening, answer in pairs
-        ]
+        [opening + space + chat.markers.escape(answer) + chat.turn_end for opening, answer in pairs]
     )
     return [
         TokenizedExample(

@@ -1,0 +1,115 @@
+"""Records that read like instructions to a model: their answers are marked for review.
+
+The patterns find usual attempts only. They change no prompt and no answer: what a record can do is
+limited by the tags around it (`medtask.tasks.fence`) and by the fixed set of answers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import NamedTuple
+
+from medtask.engines.tokens.markers import COMMON_MARKER
+from medtask.records import Answer, Prompt, Status
+
+_NOTE = "the text reads like an instruction to the model"
+
+# Repetitions are bounded, so that no text takes longer than its length.
+# A verb, at most three words, and a noun: "ignore all the previous instructions".
+_WORDS = r"(?:[^\w.!?;\n]{1,5}\w+){0,3}[^\w.!?;\n]{1,5}"
+_COMMANDS = "|".join(
+    (
+        rf"(?:ignore|disregard|forget|override|bypass){_WORDS}"
+        r"(?:instructions?|prompts?|rules|directions|labels?|guidelines)",
+        rf"(?:ignorer|se bort fra|glem|overse|ignorera|bortse från){_WORDS}"
+        r"(?:instruks\w*|instruktion\w*|regler|beskjed\w*)",
+        rf"(?:ignoriere\w*|vergiss|vergessen|missachte\w*){_WORDS}"
+        r"(?:anweisung\w*|instruktion\w*|regeln|vorgaben)",
+        rf"(?:ignore[rz]?|oublie[rz]?|olvida|ignora|dimentica){_WORDS}"
+        r"(?:instruct\w*|instrucci\w*|istruzion\w*|consignes|règles|reglas|regole)",
+    )
+)
+_PROMPT_WORDS = (
+    r"(?:system|developer) prompt|prompt injection|you are (?:now|an ai|a language model)"
+    r"|as an ai (?:model|assistant)|new instructions? ?:"
+)
+# At the start of a sentence, so that "he responded with" is not found.
+_DIRECTIVES = (
+    r"(?:^|[.!?:;\n]\s{0,5})(?:(?:please|always|you must|now) )?"
+    r"(?:answer|respond|reply|output|classify|label|choose|select|return|print) "
+    r"(?:only|with|as|this|the (?:text|record|note|label|answer)|exactly|label|option)\b"
+    r"|the (?:correct|right|true|only) (?:answer|label|class|category|option) (?:is|must be)\b"
+)
+# Lines that imitate the form of a prompt or of a chat.
+_FORGED_LINES = (
+    r"^[ \t]{0,8}(?:text|question|answer|options|instructions?|system|assistant|user|human|ai) ?:"
+)
+
+
+class _Suspicion(NamedTuple):
+    """A pattern, its name, and texts in lower case of which each match contains one.
+
+    Looking for these is some ten times faster than the pattern.
+    """
+
+    name: str
+    hints: tuple[str, ...]
+    pattern: re.Pattern[str]
+
+
+_SUSPICIONS = (
+    _Suspicion("a control token", ("<", "["), re.compile(COMMON_MARKER, re.IGNORECASE)),
+    _Suspicion(
+        "a command",
+        (
+            *("ignor", "disregard", "forget", "override", "bypass", "se bort", "glem", "overse"),
+            *("bortse", "vergess", "vergiss", "missacht", "oublie", "olvida", "dimentica"),
+            *("prompt", "you are", "as an ai", "instruction"),
+        ),
+        re.compile(rf"\b(?:{_COMMANDS}|{_PROMPT_WORDS})", re.IGNORECASE),
+    ),
+    _Suspicion(
+        "a demand for an answer",
+        (
+            *("answer", "respond", "reply", "output", "classify", "label", "choose", "select"),
+            *("return", "print", "class", "category", "option"),
+        ),
+        re.compile(_DIRECTIVES, re.IGNORECASE),
+    ),
+    _Suspicion(
+        "a line of a prompt",
+        (
+            *("text", "question", "answer", "options", "instruction", "system", "assistant"),
+            *("user", "human", "ai:", "ai :"),
+        ),
+        re.compile(_FORGED_LINES, re.IGNORECASE | re.MULTILINE),
+    ),
+)
+
+
+def describe_suspicion(prompt: Prompt) -> str | None:
+    """Why the text of a prompt reads like an instruction to the model; None if it does not."""
+    lowered = prompt.text.lower()
+    found = [
+        one.name
+        for one in _SUSPICIONS
+        if any(hint in lowered for hint in one.hints) and one.pattern.search(prompt.text)
+    ]
+    return f"{_NOTE} ({', '.join(found)})" if found else None
+
+
+def mark_suspicious(answer: Answer, suspicion: str | None) -> Answer:
+    """The answer with the status ``review`` and the reason, if there is one."""
+    if suspicion is None:
+        return answer
+    return replace(
+        answer,
+        status=Status.REVIEW if answer.status is Status.OK else answer.status,
+        reason="; ".join(part for part in (answer.reason, suspicion) if part),
+    )
+
+
+def is_suspicious(answer: Answer) -> bool:
+    """Whether `mark_suspicious` has marked an answer."""
+    return _NOTE in (answer.reason or "")
