@@ -24,7 +24,7 @@ $(VENV)/ready: pyproject.toml constraints.txt Makefile
 # What tests need and the demo does not: llama-cpp-python is built from source, in some minutes, and mlx is not for every platform.
 $(VENV)/built: export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 $(VENV)/built: $(VENV)/ready
-	$(PIP) --constraint constraints.txt --editable '.[track,oracles,tune,harness,plot,onnx,postgresql,spark]'
+	$(PIP) --constraint constraints.txt --editable '.[track,oracles,tune,harness,plot,onnx,postgresql,spark,ray]'
 	$(PIP) --no-deps --constraint constraints.txt lm_eval
 	@$(PIP) --no-warn-conflicts --constraint constraints.txt --editable '.[mlx]' || echo "mlx is not for this platform: its tests will be skipped"
 	@if command -v c++ >/dev/null; then \

@@ -15,6 +15,7 @@ from medtask.engines.registry import choose_engine
 from medtask.scaling.batch_answers import (
     BatchJob,
     answer_batches,
+    limit_threads,
     open_worker_model,
     prepare_job,
 )
@@ -102,11 +103,12 @@ def _use_task_resources(job: BatchJob) -> BatchJob:
     from pyspark import TaskContext
 
     context = TaskContext.get()
-    supported = choose_engine(job.model).spec.option_fields
-    options = job.options
-    gpu = context.resources().get("gpu") if context else None
-    if gpu and options.device == "auto" and "device" in supported:
-        options = replace(options, device=f"cuda:{gpu.addresses[0]}")
-    if context and options.threads is None and "threads" in supported:
-        options = replace(options, threads=context.cpus())
-    return replace(job, options=options)
+    if context is None:
+        return job
+    gpu = context.resources().get("gpu")
+    if gpu and job.options.device == "auto":
+        supported = choose_engine(job.model).spec.option_fields
+        if "device" in supported:
+            device = f"cuda:{gpu.addresses[0]}"
+            job = replace(job, options=replace(job.options, device=device))
+    return replace(job, options=limit_threads(job.model, job.options, context.cpus()))

@@ -185,3 +185,14 @@ def test_names_of_input_columns_that_answers_need_are_changed(tmp_path: Path) ->
     assert list(job.columns.values()) == ["case", "text", "Answer", "input_status"]
     job = prepare_job(load_task(task_folder), "fake:", names, DEFAULT, ignore_case=True)
     assert list(job.columns.values()) == ["case", "text", "input_Answer", "input_status"]
+
+
+def test_rows_without_an_id_of_their_own_are_answered(tmp_path: Path) -> None:
+    task_folder, table = write_task_and_table("labels", tmp_path, ROWS)
+    task, rows = load_task(task_folder), read_arrow(table)
+    names: list[str | None] = ["c-1", None, "c-1", "row 2", *rows["case"].to_pylist()[4:]]
+    changed = rows.set_column(0, "case", pa.array(names))
+    found = answer(prepare(task, changed), changed.to_batches(max_chunksize=7))
+    expected = answer(prepare(task, rows), rows.to_batches())
+    assert found["case"].to_pylist() == names
+    assert found["answer"].equals(expected["answer"])

@@ -31,6 +31,7 @@ from medtask.runs.manifest import guard_network, identify_model
 from medtask.runs.output_columns import get_cell, list_output_columns, rename_columns
 from medtask.runs.run_setup import refuse_remote_phi
 from medtask.tables.arrow import get_arrow_schema, make_arrow_table
+from medtask.tables.cell_values import read_key
 from medtask.tables.read import read_table
 from medtask.tables.table import Column
 from medtask.tasks.kinds import get_task_kind
@@ -136,6 +137,14 @@ def _check_names(columns: Sequence[str]) -> None:
         )
 
 
+def limit_threads(model: str, options: LoadOptions, cores: int) -> LoadOptions:
+    """The options with as many threads as a worker has cores, unless threads are given."""
+    supported = choose_engine(model).spec.option_fields
+    if options.threads is not None or "threads" not in supported:
+        return options
+    return replace(options, threads=max(1, cores))
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerModel:
     """The models of a job in a worker process, and the calibration of its answers."""
@@ -221,14 +230,32 @@ def _read_batches(
     """Yield the records of all batches; parts of them are added to ``waiting`` before."""
     import pyarrow as pa
 
-    first_row = 1
+    numbered = replace(job.task, id_column=None)
+    ids: set[str] = set()
+    row = 0
     for batch in batches:
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         for start in range(0, table.num_rows, job.window):
-            part = table.slice(start, job.window)
-            waiting.append(part)
-            yield from read_records(job.task, read_table(part), first_row=first_row)
-            first_row += part.num_rows
+            waiting.append(table.slice(start, job.window))
+            for record in read_records(numbered, read_table(waiting[-1])):
+                if row % job.window == 0:
+                    ids.clear()
+                row += 1
+                yield _name_record(job.task, record, row, ids)
+
+
+def _name_record(task: Task, record: Record, row: int, ids: set[str]) -> Record:
+    """The record with its own id, or with its row if that is blank or not unique in the window.
+
+    A whole table is refused for such ids. Here they are not read after the answer, and one row
+    must not end a job of many hours.
+    """
+    cell = record.fields.get(task.id_column) if task.id_column else None
+    name = read_key(cell) or f"row {row}"
+    if name in ids:
+        name = f"row {row}: {name}"
+    ids.add(name)
+    return replace(record, id=name)
 
 
 def _add_answers(job: BatchJob, part: pa.Table, rows: Sequence[Sequence[object]]) -> pa.Table:

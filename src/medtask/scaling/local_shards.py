@@ -49,7 +49,7 @@ def answer_shards(
         load or (lambda: load_model(plan.model, plan.load_options)),
         force_lock=force_lock,
     )
-    with _keep_models(work) if len(pending) > 1 else _keep_nothing(work) as shared:
+    with keep_models(work) if len(pending) > 1 else _keep_nothing(work) as shared:
         for number in pending:
             try:
                 result = answer_shard(shared, number, observer)
@@ -63,7 +63,7 @@ def answer_shards(
 
 
 @contextmanager
-def _keep_models(work: ShardWork) -> Iterator[ShardWork]:
+def keep_models(work: ShardWork) -> Iterator[ShardWork]:
     """The work, with models that stay loaded from shard to shard."""
     with ExitStack() as stack:
         engine = work.model if isinstance(work.model, Engine) else work.model()

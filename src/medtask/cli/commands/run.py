@@ -7,7 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,21 +26,25 @@ from medtask.cli.inputs import (
     split_formats,
 )
 from medtask.cli.model_options import add_load_options, load_shown_engine
+from medtask.cli.ray_options import RayOptions, add_ray_options
 from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.display import format_count, format_path
 from medtask.engines.load_options import LoadOptions
+from medtask.errors import UsageError
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from medtask.cli.progress import RunProgressDisplay
     from medtask.engines.base import Engine
     from medtask.runs.local_run import Run
+    from medtask.tables.table import Table
     from medtask.tasks.task import Task
 
 
 @add_read_options
 @add_load_options
+@add_ray_options
 def run(
     task: TaskPath,
     data: DataSource = None,
@@ -64,6 +68,7 @@ def run(
     *,
     read_options: ReadOptions,
     load_options: LoadOptions,
+    ray_options: RayOptions | None,
     uncalibrated: Annotated[
         bool,
         typer.Option("--uncalibrated", help="Do not apply a stored calibration."),
@@ -110,7 +115,6 @@ def run(
     if not quiet:  # before the imports, which take most of the time until the next line
         show.print_line(f"Reading {format_path(task)}", stderr=True)
     from medtask.cli.progress import RunProgressDisplay
-    from medtask.runs.local_run import run as run_task
     from medtask.tasks.load import load_task
 
     disable_downloads(offline)
@@ -125,10 +129,12 @@ def run(
         display,
         redirect_stdout(sys.stderr),
     ):
-        result = run_task(
+        result = _run_task(
             loaded_task,
-            lambda: _load_engine(loaded_task, model, load_options, display),
             table,
+            (model, load_options),
+            display,
+            ray_options,
             out=out,
             limit=limit,
             gold=gold,
@@ -136,8 +142,6 @@ def run(
             max_error_rate=max_error_rate,
             new_run=new_run,
             force_lock=force,
-            progress=display,
-            allow_remote=allow_remote,
             calibrated=not uncalibrated,
             cascade=cascade,
             cache=cache_file or cache,
@@ -153,6 +157,47 @@ def run(
         result, resume_note=" without --new-run" if new_run else "", quiet=quiet
     )
     raise typer.Exit(result.exit_code)
+
+
+def _run_task(
+    task: Task,
+    table: Table,
+    model: tuple[str | None, LoadOptions],
+    display: RunProgressDisplay,
+    ray_options: RayOptions | None,
+    **options: Any,
+) -> Run:
+    """Answer the rows in this process, or on a Ray cluster."""
+    reference, load_options = model
+    if ray_options is None:
+        from medtask.runs.local_run import run as run_task
+
+        return run_task(
+            task,
+            lambda: _load_engine(task, reference, load_options, display),
+            table,
+            progress=display,
+            allow_remote=load_options.allow_remote,
+            **options,
+        )
+    from medtask.scaling.ray_shards import run_on_ray
+
+    if options.pop("cascade") is not None or options.pop("cache"):
+        raise UsageError(
+            "--cascade and --cache are for runs in one process",
+            fix="leave them out, or run without --ray",
+        )
+    return run_on_ray(
+        task,
+        choose_model(task, reference),
+        table,
+        address=ray_options.address,
+        workers=ray_options.workers,
+        shards=ray_options.shards,
+        progress=display,
+        **options,
+        **{name: getattr(load_options, name) for name in load_options.list_given()},
+    )
 
 
 def _load_engine(
