@@ -77,6 +77,19 @@ def test_a_model_is_trained_run_and_evaluated_as_in_python(
     evaluation = client.evaluate(other)
     assert 0 < evaluation["metrics"]["accuracy"]["value"] < 1
 
+    third = client.run(model.task_id, "fake:seed=2", run.dataset_id)
+    comparison = client.compare([other, third], baselines=False)
+    assert comparison["n"] == 60
+    assert {system["name"] for system in comparison["systems"]} == {str(other.id), str(third.id)}
+    with pytest.raises(ServerProblem) as caught:
+        client.compare([other, other])
+    assert caught.value.fix
+
+
+def test_the_speed_of_models_is_measured(client: MedtaskClient, files: Path) -> None:
+    measured = client.benchmark(files, ["fake:", "fake:seed=2"], files / "rows.csv", rows=8)
+    assert len(measured["models"]) == 2
+
 
 def test_a_job_that_fails_is_raised_with_its_remedy(client: MedtaskClient, files: Path) -> None:
     with pytest.raises(ServerProblem) as caught:

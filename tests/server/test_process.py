@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
+import ssl
 import stat
 import subprocess
 import sys
@@ -137,3 +139,39 @@ def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
         )
         assert shown.returncode == 2
         assert "--port" in shown.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_server_with_a_certificate_answers_over_tls_only(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext"
+    files = ["subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    options = ("--tls-cert", str(certificate), "--tls-key", str(key), "--workers", "0")
+    with start_server(tmp_path / "data", *options, certificate=certificate) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        trusted = ssl.create_default_context(cafile=certificate)
+        with httpx2.Client(base_url=server.url, verify=trusted, timeout=30) as client:
+            chosen = {"name": "Ada", "password": PASSWORD, "repeated": PASSWORD}
+            assert server.link is not None
+            cookie = client.post(server.link, data=chosen).headers["set-cookie"]
+            assert "; Secure" in cookie
+            assert client.get("/account").status_code == 200
+        with pytest.raises(httpx2.ConnectError):  # nobody vouches for this certificate
+            httpx2.get(f"{server.url}/health")
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(f"http://127.0.0.1:{server.port}/health")
+
+
+def test_a_file_that_is_not_a_certificate_is_reported(tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("not a certificate")
+    command = [sys.executable, "-m", "medtask", "serve", "--data", str(tmp_path / "data")]
+    files = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    shown = subprocess.run(
+        [*command, *files, "--port", "0"], capture_output=True, text=True, timeout=120
+    )
+    assert shown.returncode in (2, 4), shown.stderr
+    assert "Traceback" not in shown.stderr
+    assert "fix" in shown.stderr

@@ -63,11 +63,16 @@ class ApiClient:
     def __exit__(self, *error: object) -> None:
         self._client.close()
 
-    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def call(self, method: str, path: str, **options: Any) -> Any:
         response = self._client.request(method, path, **options)
         assert response.is_success, response.text
-        found: dict[str, Any] = response.json()
-        return found
+        return response.json()
+
+    def get(self, path: str) -> bytes:
+        """The content of a file."""
+        response = self._client.get(path)
+        assert response.is_success, response.text
+        return bytes(response.content)
 
     def upload(self, name: str, table: bytes) -> int:
         return int(self.call("POST", "/api/datasets", files={"file": (name, table)})["id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import time
@@ -37,8 +38,13 @@ class ServerProcess:
 
 
 @contextmanager
-def start_server(data: Path, *options: str, database_url: str = "") -> Iterator[ServerProcess]:
-    """Start a server on a free port; it is killed at the end if it still runs."""
+def start_server(
+    data: Path, *options: str, database_url: str = "", certificate: Path | None = None
+) -> Iterator[ServerProcess]:
+    """Start a server on a free port; it is killed at the end if it still runs.
+
+    ``certificate`` is the one that the server is recognised by, if it has TLS.
+    """
     begun = time.monotonic()
     command = [sys.executable, "-m", "medtask", "serve", "--port", "0", "--data", str(data)]
     log, output = data.with_name(f"{data.name}.log"), data.with_name(f"{data.name}.out")
@@ -54,7 +60,7 @@ def start_server(data: Path, *options: str, database_url: str = "") -> Iterator[
             while not (url := re.search(r"http\S+", output.read_text())):
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.02)
-            _wait_for_health(url[0])
+            _wait_for_health(url[0], certificate)
             start_s = time.monotonic() - begun
             link = re.search(r"/start/\S+", output.read_text())
             yield ServerProcess(process, url[0], link[0] if link else None, start_s, log)
@@ -62,11 +68,12 @@ def start_server(data: Path, *options: str, database_url: str = "") -> Iterator[
             process.kill()
 
 
-def _wait_for_health(url: str) -> None:
+def _wait_for_health(url: str, certificate: Path | None) -> None:
+    trusted = True if certificate is None else ssl.create_default_context(cafile=certificate)
     deadline = time.monotonic() + 60
     while True:
         try:
-            httpx2.get(f"{url}/health").raise_for_status()
+            httpx2.get(f"{url}/health", verify=trusted).raise_for_status()
         except httpx2.TransportError:
             assert time.monotonic() < deadline
             time.sleep(0.05)

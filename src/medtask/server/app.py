@@ -16,6 +16,8 @@ from medtask.server.api import (
     ask,
     classify,
     datasets,
+    exports,
+    grading,
     jobs,
     measurements,
     models,
@@ -24,6 +26,7 @@ from medtask.server.api import (
     runs,
     system,
     tasks,
+    tuning,
 )
 from medtask.server.database.connect import Database
 from medtask.server.inference.execution import open_inference
@@ -44,8 +47,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     review_items.router,
     datasets.router,
     tasks.router,
+    tuning.router,
+    exports.router,
     models.router,
     measurements.router,  # before runs: its paths have no id
+    grading.router,
     runs.router,
     jobs.router,
     classify.router,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from medtask.errors import InputError
 from medtask.server.access.audit_log import AuditEvent, AuditLog
 from medtask.server.database.connect import Database
+from medtask.server.jobs.queue import list_comparisons
 from medtask.server.jobs.tables import ENDED_STATES, Job
 from medtask.server.review.tables import ReviewQueue
 from medtask.server.schema import open_database
@@ -60,12 +61,15 @@ def purge(settings: ServerSettings, name: str, number: int) -> list[str]:
     with closing(open_database(settings)) as database:
         with database.write() as session:
             removed, queue_ids = _delete_rows(session, kind, number)
+            comparisons = list_comparisons(session, number) if name == "run" else []
             event = AuditEvent("", "", f"{name}.purge", str(number))
             AuditLog(settings.data_folder).record(session, event)
         files = DataFolder(settings.data_folder)
         files.delete_folder(kind.folder, number)
         for queue_id in queue_ids:  # what a failed job has left of its items
             files.delete_folder("reviews", queue_id)
+        for job_id in comparisons:
+            files.delete_folder("comparisons", job_id)
         removed += _delete_copies(database)
         _clean_database(database)
     return removed

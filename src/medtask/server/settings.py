@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def check_settings(settings: ServerSettings) -> None:
     Raises:
         UsageError: The settings contradict each other, or the server would be open to the network
             without encryption.
-        InputError: A file of the TLS settings does not exist.
+        InputError: A file of the TLS settings does not exist or cannot be used.
     """
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise UsageError(
@@ -92,6 +93,8 @@ def check_settings(settings: ServerSettings) -> None:
     for path in (settings.tls_certificate, settings.tls_key):
         if path is not None and not path.is_file():
             raise InputError(f"{quote(path, 4096)} is not a file", fix="give a file in PEM format")
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        _check_certificate(settings.tls_certificate, settings.tls_key)
     if not is_loopback(settings.host) and not settings.is_encrypted:
         raise UsageError(
             f"{quote(settings.host)} is not a loopback address: passwords and texts would cross "
@@ -99,6 +102,16 @@ def check_settings(settings: ServerSettings) -> None:
             fix="use --host 127.0.0.1, or give --tls-cert and --tls-key, or --behind-proxy if a "
             "reverse proxy terminates TLS",
         )
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (ssl.SSLError, OSError) as error:
+        raise InputError(
+            f"{quote(certificate, 4096)} and {quote(key, 4096)} are not a certificate and its key",
+            fix="give both in PEM format; the key must be that of the certificate, unencrypted",
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

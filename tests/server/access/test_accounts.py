@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 
 import pytest
 from argon2 import extract_parameters
+from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from medtask.server.access import accounts
@@ -186,3 +189,29 @@ def test_signing_in_leads_to_pages_of_this_server_only(server: ServerUnderTest) 
             "/sign-in", data={"name": name, "password": PASSWORD, "next": target}
         )
         assert response.headers["location"] == expected
+
+
+def test_names_that_look_the_same_are_one_account(server: ServerUnderTest) -> None:
+    admin = server.connect(Role.ADMIN)
+    names = ("Ren\u00e9", "Rene\u0301", " REN\u00c9 ", "\uff32en\u00e9")
+    answers = [
+        admin.post("/api/accounts", json={"name": name, "role": "viewer"}).status_code
+        for name in names
+    ]
+    assert answers == [201, 409, 409, 409]
+
+
+def test_of_accounts_that_are_created_at_the_same_time_one_gets_the_name(
+    server: ServerUnderTest,
+) -> None:
+    clients = [server.connect(Role.ADMIN) for _ in range(6)]
+    barrier = Barrier(len(clients))
+
+    def create(client: TestClient) -> int:
+        barrier.wait()
+        return client.post("/api/accounts", json={"name": "Ada", "role": "viewer"}).status_code
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert sorted(pool.map(create, clients)) == [201, 409, 409, 409, 409, 409]
+    listed = server.connect(Role.ADMIN).get("/api/accounts").json()
+    assert [one["name"] for one in listed].count("Ada") == 1

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
@@ -14,11 +15,13 @@ from medtask.server.access.roles import Role
 from medtask.server.access.tables import AuditEntry
 from support.server import ServerUnderTest
 
-ENTRIES = 1_000
-
 
 class Undone(Exception):
     """Rolls a transaction back."""
+
+
+def count(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(AuditEntry)) or 0
 
 
 def swap(session: Session) -> None:
@@ -38,7 +41,7 @@ TAMPERINGS: dict[str, Callable[[Session], object]] = {
         delete(AuditEntry).where(AuditEntry.number == 432)
     ),
     "the last entry is deleted": lambda session: session.execute(
-        delete(AuditEntry).where(AuditEntry.number == ENTRIES)
+        delete(AuditEntry).where(AuditEntry.number == count(session))
     ),
     "the first entry is deleted": lambda session: session.execute(
         delete(AuditEntry).where(AuditEntry.number == 1)
@@ -48,18 +51,19 @@ TAMPERINGS: dict[str, Callable[[Session], object]] = {
 }
 
 
-def fill(server: ServerUnderTest) -> AuditLog:
+def fill(server: ServerUnderTest, entries: int) -> AuditLog:
     log: AuditLog = server.app.state.audit_log
     with server.database.write() as session:
         session.execute(delete(AuditEntry))
-        for number in range(ENTRIES):
+        for number in range(entries):
             event = AuditEvent("user", "admin", "dataset.delete", str(number), facts={"rows": 7})
             log.record(session, event)
     return log
 
 
-def test_every_tampering_with_one_of_1000_entries_is_found(server: ServerUnderTest) -> None:
-    log = fill(server)
+@pytest.mark.parametrize("entries", [1_000, pytest.param(10_000, marks=pytest.mark.scale)])
+def test_every_tampering_with_one_entry_is_found(server: ServerUnderTest, entries: int) -> None:
+    log = fill(server, entries)
     with server.database.read() as session:
         assert list(log.find_faults(session)) == []
     for name, tamper in TAMPERINGS.items():
@@ -81,14 +85,14 @@ def test_an_entry_that_is_written_without_the_key_is_found(server: ServerUnderTe
 def test_an_action_and_its_entry_are_one_transaction(server: ServerUnderTest) -> None:
     admin = server.connect(Role.ADMIN)
 
-    def count() -> int:
+    def count_entries() -> int:
         with server.database.read() as session:
-            return session.scalar(select(func.count()).select_from(AuditEntry)) or 0
+            return count(session)
 
-    before = count()
+    before = count_entries()
     for new in ({"name": "A", "role": "viewer"}, {"name": "a", "role": "viewer"}):
         admin.post("/api/accounts", json=new)
-    assert count() == before + 1
+    assert count_entries() == before + 1
 
 
 def test_concurrent_actions_leave_one_chain(server: ServerUnderTest) -> None:

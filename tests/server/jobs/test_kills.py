@@ -18,6 +18,7 @@ from support.jobs import (
     add_queued_run,
     check_complete,
     has_progress,
+    read_answers,
     read_job,
     run_one_worker,
     start_worker,
@@ -71,6 +72,11 @@ def test_a_job_is_finished_although_its_worker_is_killed(server: ServerUnderTest
         job = wait_for_end(server, job_id)
     assert job.token == 2
     check_complete(server, run_id, job_id)
+    # The answers are those of a job that nobody disturbed, byte by byte.
+    other_run, other_job = add_queued_run(server)
+    with run_one_worker(server):
+        wait_for_end(server, other_job)
+    assert read_answers(server, run_id) == read_answers(server, other_run)
 
 
 @pytest.mark.slow

@@ -2,68 +2,49 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from typing import Any
 
+import openpyxl
 import pytest
 from fastapi.routing import iter_route_contexts
 
 from medtask.server.access import accounts, api_keys
 from medtask.server.access.guard import CSRF_HEADER, is_public
 from medtask.server.access.roles import Role, Scope, User
+from support.attacks import (
+    ATTACKS,
+    CODE,
+    FORMULAS,
+    PAYLOADS,
+    add_hostile_objects,
+    fill,
+)
+from support.filled_server import ApiClient
 from support.live_server import Browser, LiveServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-# {} is the code that must not run. From OWASP's cheat sheet on filter evasion, by context.
-PAYLOADS = (
-    "<script>{}</script>",
-    "</script><script>{}</script>",
-    "</title><script>{}</script>",
-    "</textarea><script>{}</script>",
-    '"><script>{}</script>',
-    "'><script>{}</script>",
-    "<img src=x onerror={}>",
-    '"><img src=x onerror={}>',
-    "' onmouseover='{}' autofocus onfocus='{}",
-    '" onfocus="{}" autofocus x="',
-    "<svg onload={}>",
-    "<svg><animate onbegin={} attributeName=x dur=1s>",
-    "<details open ontoggle={}>",
-    '<iframe srcdoc="<script>parent.{}</script>">',
-    "<iframe src=javascript:parent.{}>",
-    "<a href=javascript:{} autofocus>x</a>",
-    "javascript:{}",
-    "<base href=//elsewhere.example/>",
-    "<link rel=stylesheet href=//elsewhere.example/x.css>",
-    "<img src=//elsewhere.example/x.png>",
-    "<style>@import '//elsewhere.example/x.css'</style>",
-    "<meta http-equiv=refresh content='0;url=//elsewhere.example'>",
-    "<form action=//elsewhere.example><button autofocus>x",
-    "<object data=//elsewhere.example/x>",
-    "<math><mtext></mtext><script>{}</script></math>",
-    "<template><script>{}</script></template>",
-    "<!--><script>{}</script>-->",
-    "<![CDATA[<script>{}</script>]]>",
-    "<ScRiPt>{}</sCrIpT>",
-    "<scr<script>ipt>{}</script>",
-    "&lt;script&gt;{}&lt;/script&gt;",
-    "\\u003cscript\\u003e{}\\u003c/script\\u003e",
-    "<div hx-on:load='{}' hx-get='/api/me' hx-trigger='load'>x</div>",
-    "<div hx-get='//elsewhere.example' hx-trigger='load'>x</div>",
-    "{{ {} }}",
-    "{{ 7 * 7 }}{% raw %}",
-    "${{{}}}",
-    "`${{{}}}`",
-    "<x onclick={} tabindex=1 autofocus>x",
-    "<video><source onerror={}></video>",
-)
-CODE = "window.executed=1"
+DANGEROUS = ("=", "+", "-", "@", "\t", "\r")
 ADMINISTRATOR = f'"><script>{CODE}</script>'
-
-
-def fill(payload: str) -> str:
-    return payload.replace("{}", CODE)
+PAGES_OF_OBJECTS = (
+    "/datasets/{dataset_id}",
+    "/datasets/{dataset_id}/statistics",
+    "/tasks/{task_id}",
+    "/tasks/new?dataset_id={dataset_id}",
+    "/models/{model_id}",
+    "/models/new?task_id={task_id}",
+    "/runs/{run_id}",
+    "/runs/new?task_id={task_id}",
+    "/api/runs/{run_id}/report",
+    "/reviews/{queue_id}",
+    "/reviews/{queue_id}/card",
+    "/reviews/choices?run_id={run_id}",
+    "/jobs/{job_id}",
+    "/jobs/{job_id}/progress",
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +59,12 @@ def hostile_server(live_server: LiveServer) -> LiveServer:
         for payload in PAYLOADS:
             api_keys.create_key(session, user, fill(payload), [Scope.READ])
     return live_server
+
+
+@pytest.fixture(scope="module")
+def objects(hostile_server: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """The ids of objects whose names, columns, labels and texts are attacks."""
+    return add_hostile_objects(hostile_server, tmp_path_factory.mktemp("objects"))
 
 
 def list_pages(server: LiveServer) -> list[str]:
@@ -98,14 +85,16 @@ def test_there_are_pages(hostile_server: LiveServer) -> None:
 
 
 def test_no_page_runs_a_name_or_asks_another_host(
-    hostile_server: LiveServer, browser: Browser
+    hostile_server: LiveServer, browser: Browser, objects: dict[str, int]
 ) -> None:
     page = browser.open("/account", name=ADMINISTRATOR)
     dialogs: list[Any] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    for path in list_pages(hostile_server):
-        page.goto(browser.server.address + path)
-        page.wait_for_load_state("networkidle")
+    with_ids = [path.format_map(objects) for path in PAGES_OF_OBJECTS]
+    for path in [*list_pages(hostile_server), *with_ids]:
+        answer = page.goto(browser.server.address + path)
+        assert answer.status == (422 if path == "/reviews/choices" else 200), path
+        page.wait_for_load_state("load")
         assert page.evaluate("window.executed") is None, path
         # Every handler in an attribute would be one of ours, and there are none.
         assert page.evaluate(
@@ -115,6 +104,40 @@ def test_no_page_runs_a_name_or_asks_another_host(
     assert dialogs == []
     page.goto(browser.server.address + "/accounts")
     assert page.get_by_text("<svg onload=window.executed=1>").count() >= 1
+
+
+def test_every_text_of_a_review_is_shown_as_text(browser: Browser, objects: dict[str, int]) -> None:
+    page = browser.open(f"/reviews/{objects['queue_id']}")
+    page.locator("#review:not(.is-empty)").wait_for()
+    known = {" ".join(text.split()) for text in (*ATTACKS, *FORMULAS)}
+    seen = set()
+    while page.locator("#review:not(.is-empty)").count() and len(seen) < 15:
+        shown = " ".join(page.locator("[data-place=text]").inner_text().split())
+        assert shown in known
+        seen.add(shown)
+        assert page.locator(".choice").count() == len(ATTACKS)
+        page.keyboard.press("x")
+        assert page.evaluate("window.executed") is None, shown
+    assert len(seen) == 15
+    page.locator("[data-place=state][data-state=saved]").wait_for()
+
+
+def test_no_cell_of_a_file_for_people_is_a_formula(
+    hostile_server: LiveServer, objects: dict[str, int]
+) -> None:
+    queue, run = objects["queue_id"], objects["run_id"]
+    with ApiClient(hostile_server) as api:
+        items = api.call("POST", f"/api/reviews/{queue}/assignments", json={"count": 100})
+        identity = [{"id": item["id"], "version": item["version"]} for item in items]
+        decision = {"key": "all-of-them", "items": identity, "outcome": "answer"}
+        api.call("POST", f"/api/reviews/{queue}/decisions", json={**decision, "value": ATTACKS[0]})
+        for path in (f"/api/runs/{run}/answers.csv", f"/api/reviews/{queue}/gold?format=csv"):
+            rows = list(csv.reader(io.StringIO(api.get(path).decode("utf-8-sig"), newline="")))
+            assert [cell for row in rows for cell in row if cell.startswith(DANGEROUS)] == []
+            assert any(FORMULAS[0] in cell for row in rows for cell in row)
+        book = openpyxl.load_workbook(io.BytesIO(api.get(f"/api/reviews/{queue}/gold?format=xlsx")))
+        cells = [cell for row in book.worksheets[0].iter_rows() for cell in row]
+        assert {cell.data_type for cell in cells} <= {"s", "n", "b"}
 
 
 def test_an_attack_in_an_address_is_shown_as_text(browser: Browser) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from medtask.display import format_duration, quote
@@ -42,16 +44,27 @@ def create_account(session: Session, name: str, role: Role) -> Account:
             f"a name has 1 to {MAX_NAME_CHARACTERS} printable characters",
             fix="choose another name",
         )
+    taken = Conflict(f"there is an account {quote(name)}", fix="choose another name")
     if find_account(session, name) is not None:
-        raise Conflict(f"there is an account {quote(name)}", fix="choose another name")
-    account = Account(name=name, name_key=name.casefold(), role=int(role))
+        raise taken
+    account = Account(name=name, name_key=_make_name_key(name), role=int(role))
     session.add(account)
-    session.flush()
+    try:
+        session.flush()
+    except IntegrityError:  # another transaction has created it meanwhile
+        raise taken from None
     return account
 
 
+def _make_name_key(name: str) -> str:
+    """Names that look the same have the same key, such as an accent typed as a character."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name.strip()).casefold())
+
+
 def find_account(session: Session, name: str) -> Account | None:
-    return session.scalar(select(Account).where(Account.name_key == name.strip().casefold()))
+    # Accounts of older versions have keys that are not in a normal form.
+    keys = {_make_name_key(name), name.strip().casefold()}
+    return session.scalars(select(Account).where(Account.name_key.in_(keys))).first()
 
 
 def get_account(session: Session, account_id: str) -> Account:

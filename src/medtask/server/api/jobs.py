@@ -16,17 +16,19 @@ from starlette.concurrency import run_in_threadpool
 
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Trainer, Viewer
-from medtask.server.api.resources import MAX_ID, ResourceId, get_row
+from medtask.server.api.resources import MAX_ID, ResourceId, get_files, get_row
 from medtask.server.database.connect import Database, ReadSession, WriteSession, get_database
 from medtask.server.jobs.queue import is_ended, request_cancel
 from medtask.server.jobs.tables import Job, JobLine
 from medtask.server.problems import Conflict
+from medtask.server.storage.files import Resource
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _EVENT_INTERVAL_S = 0.5
 _LINES_PER_EVENT = 200
+_FOLDERS_OF_JOBS: tuple[Resource, ...] = ("comparisons", "exports", "tunings")
 
 
 class JobView(BaseModel):
@@ -178,11 +180,13 @@ def _look(database: Database, job_id: int, after: int) -> tuple[JobView, JobLog]
 
 @router.delete("/{job_id}", status_code=204)
 def delete_job(request: Request, session: WriteSession, user: Trainer, job_id: ResourceId) -> None:
-    """Delete a job that has ended, with its log. What it produced is kept."""
+    """Delete a job that has ended, with its log, and with the page or files that only it has."""
     job = get_row(session, Job, job_id, "job")
     if not is_ended(job):
         raise Conflict(
             "the job has not ended", fix=f"cancel it first: POST /api/jobs/{job_id}/cancel"
         )
     session.delete(job)
+    for resource in _FOLDERS_OF_JOBS:
+        get_files(request).delete_folder(resource, job_id)
     record_action(request, session, "job.delete", str(job_id))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Trainer, Viewer
 from medtask.server.api.jobs import JobView, describe_job
+from medtask.server.api.report_pages import send_report
 from medtask.server.api.resources import (
-    MAX_ID,
     GivenId,
+    IdField,
     PrintableText,
     ResourceId,
+    check_model,
     get_files,
     get_row,
     refuse_active_job,
@@ -23,15 +26,13 @@ from medtask.server.api.resources import (
 )
 from medtask.server.api.run_views import RunView, describe_run, require_answers
 from medtask.server.database.connect import ReadSession, WriteSession
-from medtask.server.jobs.kind import find_model_reference
+from medtask.server.jobs.tables import Job
 from medtask.server.problems import NotValid
+from medtask.server.storage.files import PAGE_FILE
 from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
-from medtask.server.storage.task_files import check_model_reference
 
 # Its paths without an id come before those of `api.runs`, which end with one.
 router = APIRouter(prefix="/api/runs", tags=["runs"])
-
-_GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 
 class EvaluationRequest(BaseModel):
@@ -48,7 +49,7 @@ class EvaluationRequest(BaseModel):
 class ComparisonRequest(BaseModel):
     """Runs to compare on the rows that all of them answered."""
 
-    run_ids: list[_GivenIdField] = Field(min_length=2, max_length=20)
+    run_ids: list[IdField] = Field(min_length=2, max_length=20)
     gold: PrintableText | None = None
     baselines: bool = True
 
@@ -56,9 +57,9 @@ class ComparisonRequest(BaseModel):
 class BenchmarkRequest(BaseModel):
     """Models whose speed is measured on a task: ids of models of this server, or references."""
 
-    task_id: _GivenIdField
-    dataset_id: _GivenIdField
-    models: list[_GivenIdField | PrintableText] = Field(min_length=1, max_length=20)
+    task_id: IdField
+    dataset_id: IdField
+    models: list[IdField | PrintableText] = Field(min_length=1, max_length=20)
     rows: int | None = Field(default=None, ge=1, le=512)
 
 
@@ -131,6 +132,16 @@ def compare_runs(
     return describe_job(job)
 
 
+@router.get("/comparisons/{job_id}/report", response_class=HTMLResponse)
+def read_comparison_report(
+    request: Request, session: ReadSession, user: Viewer, job_id: ResourceId
+) -> Response:
+    """The report of a comparison, by the id of its job."""
+    get_row(session, Job, job_id, "job")
+    folder = get_files(request).get_folder("comparisons", job_id)
+    return send_report(folder / PAGE_FILE, f"comparison {job_id}")
+
+
 @router.post("/benchmark", status_code=202)
 def measure_models(
     request: Request, session: WriteSession, user: Trainer, wanted: BenchmarkRequest
@@ -139,10 +150,7 @@ def measure_models(
     get_row(session, StoredTask, wanted.task_id, "task")
     get_row(session, StoredDataset, wanted.dataset_id, "data set")
     for model in wanted.models:
-        if isinstance(model, int):
-            find_model_reference(session, get_files(request), model)
-        else:
-            check_model_reference(model)
+        check_model(request, session, model)
     job = start_job(request, session, user, "benchmark", wanted.model_dump())
     record_action(request, session, "run.benchmark", str(job.id))
     return describe_job(job)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid", "auto"]
 
 
 class ModelType(NamedTuple):

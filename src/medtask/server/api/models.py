@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Trainer, Viewer
 from medtask.server.api.jobs import JobView, describe_job
-from medtask.server.api.model_types import MODEL_TYPES, ModelType
+from medtask.server.api.model_types import MODEL_TYPES, Method, ModelType
 from medtask.server.api.resources import (
     MAX_ID,
     PrintableText,
@@ -37,7 +37,6 @@ router = APIRouter(prefix="/api/models", tags=["models"])
 
 FAST_VALIDATION_ROWS = 20
 MAX_PROMPTED_ROWS = 100  # with which a model that is not trained is measured
-Method = Literal["lora", "rslora", "qlora", "dora", "full", "encoder", "linear", "hybrid", "auto"]
 GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
 Base = PrintableText | GivenIdField
 

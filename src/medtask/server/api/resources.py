@@ -6,24 +6,27 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Path, Query, Request
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from medtask.server.access.roles import User
 from medtask.server.database.base import Base
 from medtask.server.database.connect import get_database
+from medtask.server.jobs.kind import find_model_reference
 from medtask.server.jobs.queue import add_job
 from medtask.server.jobs.tables import ENDED_STATES, QUEUED, Job
 from medtask.server.problems import Conflict, NotFound, TooManyRequests
 from medtask.server.settings import ServerSettings
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredModel, StoredRun, StoredTask
+from medtask.server.storage.task_files import check_model_reference
 from medtask.tasks.task import Task
 
 MAX_ID = 2**31 - 1
 ResourceId = Annotated[int, Path(ge=1, le=MAX_ID)]
 GivenId = Annotated[int, Query(ge=1, le=MAX_ID)]
+IdField = Annotated[int, Field(ge=1, le=MAX_ID)]
 Row = TypeVar("Row", bound=Base)
 
 
@@ -74,6 +77,15 @@ def load_stored_task(request: Request, task_id: int) -> Task:
     with get_database(request).read() as session:
         get_row(session, StoredTask, task_id, "task")
     return get_files(request).load_task(task_id)
+
+
+def check_model(request: Request, session: Session, model: int | str) -> None:
+    """Raise NotFound, InputError or UsageError if a model cannot be used by a job."""
+    if isinstance(model, int):
+        get_row(session, StoredModel, model, "model")
+        find_model_reference(session, get_files(request), model)
+    else:
+        check_model_reference(model)
 
 
 def start_job(

@@ -16,7 +16,7 @@ from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Reviewer, Trainer, Viewer
 from medtask.server.access.roles import Role, User
 from medtask.server.api.resources import (
-    MAX_ID,
+    IdField,
     get_files,
     get_row,
     load_stored_task,
@@ -59,7 +59,6 @@ from medtask.tables.read_options import ReadOptions
 router = APIRouter(prefix="/api/reviews", tags=["reviews"])
 
 MAX_ROWS_AT_ONCE = 2000  # more are read by a job
-_GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
 ShortText = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
@@ -80,9 +79,9 @@ class NewQueue(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    run_id: _GivenIdField | None = None
-    dataset_id: _GivenIdField | None = None
-    task_id: _GivenIdField | None = None
+    run_id: IdField | None = None
+    dataset_id: IdField | None = None
+    task_id: IdField | None = None
     name: ShortText = ""
     settings: QueueSettings = QueueSettings()
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +14,10 @@ from sqlalchemy.orm import Session
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Trainer, Viewer
 from medtask.server.api.jobs import JobView, describe_job
+from medtask.server.api.report_pages import send_report
 from medtask.server.api.resources import (
-    MAX_ID,
     GivenId,
+    IdField,
     PrintableText,
     ResourceId,
     get_files,
@@ -30,6 +28,7 @@ from medtask.server.api.resources import (
 from medtask.server.api.run_views import RunView, describe_run, require_answers
 from medtask.server.database.connect import ReadSession, WriteSession, get_database
 from medtask.server.jobs.kind import find_model_reference
+from medtask.server.jobs.queue import list_comparisons
 from medtask.server.jobs.tables import Job
 from medtask.server.problems import Conflict, NotFound, NotValid
 from medtask.server.storage.answers import read_answers
@@ -40,14 +39,12 @@ router = APIRouter(prefix="/api/runs", tags=["runs"])
 
 AnswerFormat = Literal["csv", "parquet", "xlsx", "jsonl"]
 REPORT_FILE = "report.html"
-_GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
 _MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "jsonl": "application/jsonl",
 }
-_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
 class NewRun(BaseModel):
@@ -55,9 +52,9 @@ class NewRun(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    task_id: _GivenIdField | None = None
-    dataset_id: _GivenIdField
-    model_id: _GivenIdField | None = None
+    task_id: IdField | None = None
+    dataset_id: IdField
+    model_id: IdField | None = None
     model: PrintableText | None = None
     name: PrintableText | None = None
     limit: int | None = Field(default=None, ge=1, le=10**9)
@@ -216,24 +213,7 @@ def download_answers(
 def read_report(request: Request, user: Viewer, run_id: ResourceId) -> Response:
     """The report of a finished run: a page without scripts and without external addresses."""
     _find_answered(request, run_id)
-    path = _get_folder(request, run_id) / REPORT_FILE
-    if not path.exists():
-        raise NotFound(f"run {run_id} has no report yet", fix="wait until its job has ended")
-    page = path.read_text("utf-8")
-    return HTMLResponse(page, headers={"Content-Security-Policy": _write_policy(page)})
-
-
-def _write_policy(page: str) -> str:
-    """A policy that allows the style sheet in the page by its hash, and nothing else."""
-    hashes = [
-        base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        for style in _STYLE.findall(page)
-    ]
-    styles = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
-    return (
-        f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; "
-        "form-action 'none'; frame-ancestors 'self'; sandbox allow-popups"
-    )
+    return send_report(_get_folder(request, run_id) / REPORT_FILE, f"run {run_id}")
 
 
 @router.delete("/{run_id}", status_code=204)
@@ -243,7 +223,10 @@ def delete_run(request: Request, session: WriteSession, user: Trainer, run_id: R
     refuse_active_job(session, run.job_id, "run")
     session.delete(run)
     session.flush()
-    get_files(request).delete_folder("runs", run_id)
+    files = get_files(request)
+    files.delete_folder("runs", run_id)
+    for job_id in list_comparisons(session, run_id):  # their pages show texts of the run
+        files.delete_folder("comparisons", job_id)
     record_action(request, session, "run.delete", str(run_id))
 
 

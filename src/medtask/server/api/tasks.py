@@ -78,9 +78,10 @@ class TaskContent(BaseModel):
 
 
 class TaskToCheck(BaseModel):
-    """A task file to check, and a data set to check it with."""
+    """A task file to check, a data set to check it with, and the task that it replaces."""
 
     text: TaskText
+    task_id: OptionalId
     dataset_id: OptionalId
 
 
@@ -147,7 +148,7 @@ def check_task(request: Request, user: Viewer, new: TaskToCheck) -> TaskCheckVie
     if new.dataset_id is not None:
         table = _open_table(request, new.dataset_id)
     try:
-        task = _parse(get_files(request), new.text)
+        task = _parse(get_files(request), new.text, new.task_id)
         checked = None if table is None else check_table(task, table)
     except TaskFaults as error:
         faults = [{"line": fault.line, "message": fault.message} for fault in error.faults]
@@ -224,7 +225,7 @@ def change_task(
 ) -> TaskDetails:
     """Replace the file of a task. Runs that were started with the old file keep their answers."""
     files = get_files(request)
-    task = _parse(files, new.text)
+    task = _parse(files, new.text, task_id)
     with get_database(request).write() as session:
         stored = get_row(session, StoredTask, task_id, "task")
         refuse_active_jobs(session, task_id=task_id)
@@ -260,8 +261,9 @@ def _refuse_used(session: Session, task_id: int) -> None:
             )
 
 
-def _parse(files: DataFolder, text: str) -> Task:
-    return parse_task(text, files.create_upload_folder())
+def _parse(files: DataFolder, text: str, task_id: int | None = None) -> Task:
+    own_folder = None if task_id is None else files.get_folder("tasks", task_id)
+    return parse_task(text, files.create_upload_folder(), own_folder)
 
 
 def _load(request: Request, task_id: int) -> tuple[StoredTask, Task]:

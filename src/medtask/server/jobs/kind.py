@@ -42,22 +42,25 @@ def publish_nothing(
     """The result is read from the job."""
 
 
+_Publish = Callable[[Session, JobContext, Parameters, Mapping[str, Any]], Mapping[str, Any] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class JobKind:
-    """A kind of job.
+    """A kind of job. Parameters have ``job_id``, besides what the request has given.
 
     Attributes:
         name: The name in the database and in the API.
         work: The function that runs in the job's process, as "module:function".
         resolve: Makes its arguments: reads rows of the database. Raises InputError if one is gone.
-        publish: Writes the result to the database, in the transaction that ends the job; by
-            default the result is only that of the job.
+        publish: Writes the result to the database, in the transaction that ends the job; returns
+            what is added to the job's result. By default nothing is written.
     """
 
     name: str
     work: str
     resolve: Callable[[Session, JobContext, Parameters], dict[str, Any]]
-    publish: Callable[[Session, JobContext, Parameters, Mapping[str, Any]], None] = publish_nothing
+    publish: _Publish = publish_nothing
 
 
 def find_model_reference(session: Session, files: DataFolder, model_id: int) -> str:
@@ -77,6 +80,11 @@ def find_model_reference(session: Session, files: DataFolder, model_id: int) -> 
             fix=f"train it first: POST /api/models/{model_id}/train",
         )
     return model.base
+
+
+def resolve_model(session: Session, files: DataFolder, model: int | str) -> str:
+    """The reference of a model that is named by its id or by its reference."""
+    return find_model_reference(session, files, model) if isinstance(model, int) else model
 
 
 def resolve_dataset(session: Session, files: DataFolder, dataset_id: int | None) -> dict[str, Any]:

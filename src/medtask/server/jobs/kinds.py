@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
+from medtask.server.jobs.export_job import EXPORT
+from medtask.server.jobs.grading_jobs import AUDIT, JUDGE
 from medtask.server.jobs.kind import (
     JobContext,
     JobKind,
@@ -16,9 +18,11 @@ from medtask.server.jobs.kind import (
     find_model_reference,
     get_run,
     resolve_dataset,
+    resolve_model,
 )
 from medtask.server.jobs.review_job import REVIEW
-from medtask.server.storage.files import DataFolder
+from medtask.server.jobs.tune_job import TUNE
+from medtask.server.storage.files import PAGE_FILE, DataFolder
 from medtask.server.storage.tables import StoredModel, StoredRun
 
 
@@ -66,10 +70,7 @@ def _resolve_training(
 
 def _resolve_bases(session: Session, files: DataFolder, model: StoredModel) -> list[str]:
     """The references of several bases, which can be models of this server."""
-    return [
-        find_model_reference(session, files, base) if isinstance(base, int) else base
-        for base in model.settings.get("bases", ())
-    ]
+    return [resolve_model(session, files, base) for base in model.settings.get("bases", ())]
 
 
 def _publish_training(
@@ -102,6 +103,7 @@ def _resolve_comparison(
     runs = [get_run(session, run_id) for run_id in parameters["run_ids"]]
     return {
         "folders": [str(context.files.get_folder("runs", run.id)) for run in runs],
+        "page": str(context.files.create_folder("comparisons", parameters["job_id"]) / PAGE_FILE),
         "settings": parameters["settings"],
     }
 
@@ -109,10 +111,7 @@ def _resolve_comparison(
 def _resolve_benchmark(
     session: Session, context: JobContext, parameters: Parameters
 ) -> dict[str, Any]:
-    models = [
-        find_model_reference(session, context.files, model) if isinstance(model, int) else model
-        for model in parameters["models"]
-    ]
+    models = [resolve_model(session, context.files, model) for model in parameters["models"]]
     return {
         **resolve_dataset(session, context.files, parameters["dataset_id"]),
         "task_file": str(context.files.get_task_file(parameters["task_id"])),
@@ -133,6 +132,10 @@ JOB_KINDS: Mapping[str, JobKind] = MappingProxyType(
             JobKind("compare", f"{_WORK}:compare_runs", _resolve_comparison),
             JobKind("benchmark", f"{_WORK}:measure_models", _resolve_benchmark),
             REVIEW,
+            JUDGE,
+            AUDIT,
+            EXPORT,
+            TUNE,
         )
     }
 )

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from medtask.server.jobs.messages import JobChannel
 
 if TYPE_CHECKING:
+    from medtask.training.search.candidate_evaluator import SearchTrial
     from medtask.training.training_log import TrainingPoint
 
 
 class JobObserver:
-    """A `RunObserver`, a `TrainingObserver` and a listener of baselines."""
+    """An observer of runs, trainings, searches and baselines."""
 
     def __init__(self, channel: JobChannel) -> None:
         self._channel = channel
@@ -58,6 +59,17 @@ class JobObserver:
             done=point.step,
             total=point.steps,
             point=facts,
+        )
+
+    def on_stage(self, text: str) -> None:
+        """Report the next stage of a search."""
+        self._channel.send_line(text)
+        self.set_phase(text)
+
+    def on_trial(self, trial: SearchTrial) -> None:
+        """Report a candidate of a search."""
+        self._channel.send_line(
+            f"candidate {trial.number}: {trial.value:.3f}, the best so far {trial.best:.3f}"
         )
 
     def on_finish(self) -> None:

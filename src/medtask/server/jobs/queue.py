@@ -34,6 +34,10 @@ MAX_LINE_LENGTH = 2000
 _CANCELLED_BEFORE_START = "cancelled before it was started"
 
 
+# Writes to other tables in the transaction that ends a job; returns what its result gets.
+Publisher = Callable[[Session], Mapping[str, Any] | None]
+
+
 class LeaseLost(Exception):
     """Another worker has the job, or it has ended: nothing may be written any more."""
 
@@ -73,6 +77,12 @@ def add_job(
     session.add(job)
     session.flush()
     return job
+
+
+def list_comparisons(session: Session, run_id: int) -> list[int]:
+    """The ids of the jobs that have compared a run with others."""
+    jobs = session.execute(select(Job.id, Job.parameters).where(Job.kind == "compare"))
+    return [job_id for job_id, parameters in jobs if run_id in parameters["run_ids"]]
 
 
 def request_cancel(session: Session, job: Job) -> None:
@@ -186,18 +196,16 @@ class JobQueue:
             )
             yield session
 
-    def succeed(
-        self, lease: Lease, result: Mapping[str, Any], publish: Callable[[Session], None]
-    ) -> None:
-        """End the job with a result; ``publish`` writes to other tables in the same transaction."""
+    def succeed(self, lease: Lease, result: Mapping[str, Any], publish: Publisher) -> None:
+        """End the job with a result."""
         with self._end(lease, SUCCEEDED, result=dict(result), problem=None) as session:
-            publish(session)
+            _publish(session, lease, result, publish)
 
     def fail(
         self,
         lease: Lease,
         problem: Mapping[str, str],
-        publish: Callable[[Session], None],
+        publish: Publisher,
         *,
         cancelled: bool = False,
         result: Mapping[str, Any] | None = None,
@@ -206,7 +214,7 @@ class JobQueue:
         state = CANCELLED if cancelled else FAILED
         values = {"problem": dict(problem), "result": None if result is None else dict(result)}
         with self._end(lease, state, **values) as session:
-            publish(session)
+            _publish(session, lease, result or {}, publish)
 
     def release(self, lease: Lease, *, delay_s: float = 0.0, crashed: bool = False) -> int:
         """Put the job back into the queue; returns the number of its crashes."""
@@ -238,6 +246,13 @@ class JobQueue:
         ).first()
         if written is None:
             raise LeaseLost
+
+
+def _publish(session: Session, lease: Lease, result: Mapping[str, Any], publish: Publisher) -> None:
+    if added := publish(session):
+        session.execute(
+            update(Job).where(Job.id == lease.job_id).values(result={**result, **added})
+        )
 
 
 def _is_free(now: datetime) -> ColumnElement[bool]:

@@ -73,7 +73,7 @@ class Supervisor:
             return None
         kind = JOB_KINDS[lease.kind]
         with self.queue.database.read() as session:
-            arguments = kind.resolve(session, self.context, lease.parameters)
+            arguments = kind.resolve(session, self.context, _get_parameters(lease))
         arguments["is_retry"] = lease.token > 1
         # The process must end before another worker can lease the job.
         return JobRequest(kind.work, arguments, 0.8 * self.queue.lease_s)
@@ -160,14 +160,19 @@ class Supervisor:
 
     def _make_publisher(
         self, lease: Lease, result: Mapping[str, Any] | None
-    ) -> Callable[[Session], None]:
+    ) -> Callable[[Session], Mapping[str, Any] | None]:
         kind = JOB_KINDS[lease.kind]
 
-        def publish(session: Session) -> None:
-            if result is not None:
-                kind.publish(session, self.context, lease.parameters, result)
+        def publish(session: Session) -> Mapping[str, Any] | None:
+            if result is None:
+                return None
+            return kind.publish(session, self.context, _get_parameters(lease), result)
 
         return publish
+
+
+def _get_parameters(lease: Lease) -> dict[str, Any]:
+    return {**lease.parameters, "job_id": lease.job_id}
 
 
 _CANCELLED = make_problem(

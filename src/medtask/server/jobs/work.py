@@ -144,7 +144,10 @@ def compare_runs(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
 
     observer.set_phase("comparing")
     comparison = compare(
-        arguments["folders"], progress=observer.on_baseline, **arguments["settings"]
+        arguments["folders"],
+        out=arguments["page"],
+        progress=observer.on_baseline,
+        **arguments["settings"],
     )
     return _finish(comparison.to_json(), comparison.n, "no row was answered by all of the runs")
 

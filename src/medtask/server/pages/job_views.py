@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,13 +11,15 @@ from sqlalchemy.orm import Session
 
 from medtask.display import capitalise_first, format_clock
 from medtask.server.access.roles import Role, User
-from medtask.server.jobs.tables import ENDED_STATES, Job
+from medtask.server.jobs.tables import ENDED_STATES, SUCCEEDED, Job
 
 _TITLES = {
     "train": "Training",
     "evaluate": "Evaluation",
     "compare": "Comparison",
     "review": "Making the review",
+    "tune": "Search",
+    "judge": "Judging",
 }
 _UNITS = {"train": "steps"}
 _PAGES = {
@@ -37,6 +39,8 @@ class JobProgress:
         remaining: The estimated time until the last row, or "".
         problem: Title, detail and fix of a job that did not succeed.
         page: Address and title of the page of what the job works on.
+        lines: What came of it, in sentences.
+        downloads: Addresses and names of the files that it wrote.
         may_cancel: Whether the user may stop it.
     """
 
@@ -51,6 +55,8 @@ class JobProgress:
     remaining: str
     problem: Mapping[str, Any] | None
     page: tuple[str, str] | None
+    lines: Sequence[str]
+    downloads: Sequence[tuple[str, str]]
     may_cancel: bool
     cancel_requested: bool
     created_by: str
@@ -84,6 +90,8 @@ def describe_job(job: Job, user: User) -> JobProgress:
         remaining="" if seconds is None else format_clock(seconds),
         problem=job.problem,
         page=_find_page(job),
+        lines=(job.result or {}).get("lines", ()),
+        downloads=_list_downloads(job),
         may_cancel=user.role >= Role.TRAINER,
         cancel_requested=job.cancel_requested,
         created_by=job.created_by,
@@ -111,9 +119,35 @@ def _estimate_seconds(job: Job, done: int, total: int, rate: float) -> float | N
 
 
 def _find_page(job: Job) -> tuple[str, str] | None:
+    if job.kind == "tune":
+        return _find_tuned_task(job)
     if "run_ids" in job.parameters:
         return f"/comparisons/{job.id}", "The comparison"
     for name, (address, title) in _PAGES.items():
         if name in job.parameters:
             return address.format(job.parameters[name]), title
     return None
+
+
+def _find_tuned_task(job: Job) -> tuple[str, str]:
+    tuned = (job.result or {}).get("task_id")
+    if tuned is None:
+        return f"/tasks/{job.parameters['task_id']}", "The task"
+    return f"/tasks/{tuned}", "The new task"
+
+
+def _list_downloads(job: Job) -> list[tuple[str, str]]:
+    result = job.result or {}
+    if job.state != SUCCEEDED:
+        return []
+    if job.kind == "audit":
+        names = (result["sample"] or {}).get("files", ())
+        return [(f"/api/runs/{job.parameters['run_id']}/audit/{name}", name) for name in names]
+    if job.kind == "judge":
+        name = result["table"]
+        return [(f"/api/runs/{job.parameters['run_id']}/judged/{name}", name)]
+    if job.kind == "export":
+        names = [result["path"]] if "." in result["path"] else []
+        names += [f"{result['path']}/{name}" for name in result["files"]] if not names else []
+        return [(f"/api/models/exports/{job.id}/files/{name}", name) for name in names]
+    return []

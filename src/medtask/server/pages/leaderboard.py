@@ -32,6 +32,7 @@ from medtask.server.pages.fragments import render_fragment
 from medtask.server.pages.job_views import describe_job
 from medtask.server.pages.runs import read_confusion
 from medtask.server.rendering import render_page
+from medtask.server.storage.files import PAGE_FILE
 from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
 
 router = APIRouter(include_in_schema=False)
@@ -72,7 +73,9 @@ def show_comparison(
     request: Request, session: ReadSession, user: Viewer, job_id: ResourceId
 ) -> Response:
     """The result of a comparison, or its progress."""
-    return render_page(request, "comparison.html", _read_comparison(session, user, job_id))
+    values = _read_comparison(session, user, job_id)
+    page = get_files(request).get_folder("comparisons", job_id) / PAGE_FILE
+    return render_page(request, "comparison.html", {**values, "has_report": page.exists()})
 
 
 @router.get("/comparisons/{job_id}/progress")

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from medtask.evaluation.kinds.label_blocks import build_confusion_table
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import ReportBlock
+from medtask.kinds import KINDS
 from medtask.server.access.requests import Viewer
 from medtask.server.api.resources import ResourceId, get_files, get_row
 from medtask.server.api.run_views import describe_run
@@ -107,6 +108,9 @@ def show_run(request: Request, session: ReadSession, user: Viewer, run_id: Resou
             if (folder / name).is_file()
         ],
         "confusion": read_confusion(folder),
+        "datasets": list_datasets(session),
+        "is_free_text": KINDS[task.kind].free_text,
+        "bases": BASES,
     }
     return render_page(request, "run.html", values)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
+from pydantic import BaseModel
 from sqlalchemy import func, select
 
 from medtask.display import format_count
@@ -16,7 +17,7 @@ from medtask.records import Fault, Message
 from medtask.server.access.requests import Viewer
 from medtask.server.api.resources import ResourceId, get_files, get_row
 from medtask.server.database.connect import ReadSession
-from medtask.server.pages.lookups import list_datasets
+from medtask.server.pages.lookups import BASES, list_datasets
 from medtask.server.pages.task_starters import draft_from_dataset, read_starters
 from medtask.server.problems import describe_problem
 from medtask.server.rendering import render_page
@@ -97,32 +98,39 @@ def show_task(
         "text": get_files(request).get_task_file(task.id).read_text("utf-8"),
         "datasets": datasets,
         "dataset_id": _find_fitting_dataset(get_files(request), task, datasets),
+        "bases": BASES,
     }
     return render_page(request, "task.html", values)
 
 
+class TaskDraft(BaseModel):
+    """The editor's fields: the text, the task that it replaces, and the row of a data set."""
+
+    text: str = ""
+    task_id: str = ""
+    dataset_id: str = ""
+    row: str = "1"
+
+
 @router.post("/tasks/check")
 def check_draft(
-    request: Request,
-    session: ReadSession,
-    user: Viewer,
-    text: Annotated[str, Form()] = "",
-    dataset_id: Annotated[str, Form()] = "",
-    row: Annotated[str, Form()] = "1",
+    request: Request, session: ReadSession, user: Viewer, draft: Annotated[TaskDraft, Form()]
 ) -> Response:
     """The faults of a draft, or a summary and the prompt of one row. Nothing is saved."""
     files = get_files(request)
-    number = int(row) if row.isdecimal() and int(row) else 1
+    number = int(draft.row) if draft.row.isdecimal() and int(draft.row) else 1
     values: dict[str, Any] = {"faults": [], "row": number, "problem": None, "preview": None}
     try:
-        task = parse_task(text, files.create_upload_folder())
+        number_of_task = int(draft.task_id) if draft.task_id.isdecimal() else None
+        own_folder = None if number_of_task is None else files.get_folder("tasks", number_of_task)
+        task = parse_task(draft.text, files.create_upload_folder(), own_folder)
         values |= {"summary": _summarize(task), "warnings": task.warnings}
     except TaskFaults as error:
         values["faults"] = error.faults
         return render_page(request, "task_checks.html", values)
-    if dataset_id.isdecimal():
+    if draft.dataset_id.isdecimal():
         try:
-            dataset = get_row(session, StoredDataset, int(dataset_id), "data set")
+            dataset = get_row(session, StoredDataset, int(draft.dataset_id), "data set")
             values["preview"] = _preview_prompt(task, files, dataset, number)
         except MedtaskError as error:
             values["problem"] = describe_problem(error)

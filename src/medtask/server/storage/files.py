@@ -13,8 +13,11 @@ from medtask.errors import InputError, UsageError
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
-Resource = Literal["datasets", "tasks", "models", "runs", "comparisons", "reviews"]
+Resource = Literal[
+    "datasets", "tasks", "models", "runs", "comparisons", "exports", "tunings", "reviews"
+]
 TASK_FILE = "task.yaml"
+PAGE_FILE = "comparison.html"
 _MAX_NAME_LENGTH = 120
 
 

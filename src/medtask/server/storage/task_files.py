@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from medtask.atomic_files import replace_text
+from medtask.atomic_files import replace_file, replace_text
 from medtask.errors import TaskFault, TaskFaults, UsageError
 from medtask.server.storage.files import TASK_FILE, DataFolder
 from medtask.server.storage.tables import StoredTask
@@ -45,12 +46,13 @@ def check_model_reference(reference: str) -> None:
         )
 
 
-def parse_task(text: str, folder: Path) -> Task:
+def parse_task(text: str, folder: Path, own_folder: Path | None = None) -> Task:
     """Load a task from its text, with all faults and their lines.
 
     Args:
         text: The content of a task file, in YAML or JSON.
         folder: A private folder: the examples of a task can be the text of records.
+        own_folder: The folder of the stored task, whose list of rows the text can name.
 
     Raises:
         TaskFaults: The text is not a valid task, or names a file.
@@ -59,7 +61,11 @@ def parse_task(text: str, folder: Path) -> Task:
         file = Path(private_folder) / TASK_FILE
         file.write_bytes(text.encode("utf-8", "replace"))
         try:
-            if faults := list(_find_file_names(read_document(file))):
+            document = read_document(file)
+            rows = _find_own_rows(document, own_folder)
+            if rows is not None:
+                _copy(rows, file.with_name(rows.name))
+            if faults := list(_find_file_names(document, rows.name if rows else None)):
                 raise TaskFaults(TASK_FILE, faults)
             return load_task(file, root=file.parent)
         except TaskFaults as error:
@@ -91,13 +97,42 @@ def add_task(
     return stored, task
 
 
+def copy_task(session: Session, files: DataFolder, file: Path, name: str) -> StoredTask:
+    """Store a task file, with the list of rows by which its words were chosen."""
+    task = load_task(file)
+    stored = StoredTask(name=name[:200], kind=task.kind, fingerprint=task.fingerprint)
+    session.add(stored)
+    session.flush()
+    folder = files.create_folder("tasks", stored.id)
+    _copy(file, folder / TASK_FILE)
+    if task.tuning_rows is not None:
+        _copy(task.tuning_rows, folder / task.tuning_rows.name)
+    return stored
+
+
+def _copy(file: Path, target: Path) -> None:
+    with replace_file(target) as draft:
+        shutil.copyfile(file, draft)
+
+
 def choose_task_name(task: Task) -> str:
     """The name of a task as it is shown in one line."""
     return "".join(letter for letter in task.name if letter.isprintable())[:200] or "task"
 
 
-def _find_file_names(document: Document) -> Iterator[TaskFault]:
+def _find_own_rows(document: Document, own_folder: Path | None) -> Path | None:
+    """The list of rows that a search has written beside the stored task, if the text names it."""
+    name = document.data.get("tuning_rows")
+    if own_folder is None or not isinstance(name, str) or name != Path(name).name:
+        return None
+    path = own_folder / name
+    return path if name.endswith(".rows.json") and path.is_file() else None
+
+
+def _find_file_names(document: Document, own_rows: str | None) -> Iterator[TaskFault]:
     for path, value in _list_files(document.data):
+        if path == ("tuning_rows",) and value == own_rows:
+            continue
         yield TaskFault(
             document.source_lines.find(*path),
             f'"{path[-1]}" names a file or a folder ({len(value)} characters): tasks of a server '

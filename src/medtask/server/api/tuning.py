@@ -1,0 +1,79 @@
+"""The route that searches for better words of a task, or for better settings of a training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from medtask.server.access.audit_log import record_action
+from medtask.server.access.requests import Trainer
+from medtask.server.api.jobs import JobView, describe_job
+from medtask.server.api.model_types import Method
+from medtask.server.api.resources import (
+    IdField,
+    PrintableText,
+    ResourceId,
+    check_model,
+    get_row,
+    start_job,
+)
+from medtask.server.database.connect import WriteSession
+from medtask.server.storage.tables import StoredDataset, StoredTask
+
+router = APIRouter(prefix="/api/tasks", tags=["tasks"])
+
+_Model = IdField | PrintableText
+_Budget = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[smh]$")]
+
+
+class TuningRequest(BaseModel):
+    """What is searched for, how long, and with which models; see `medtask tune`.
+
+    ``budget`` is a time such as "90s", "20m" or "2h". Models are ids or references.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset_id: IdField
+    budget: _Budget = "20m"
+    what: Literal["prompt", "examples", "mipro", "training"] | None = None
+    model: _Model | None = None
+    proposer: _Model | None = None
+    method: Method | None = None
+    base: _Model | None = None
+    gold: PrintableText | None = None
+    test_share: float = Field(default=0.25, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    keep_anyway: bool = False
+    acknowledge_phi: bool = False
+
+
+@router.post("/{task_id}/tune", status_code=202)
+def tune_task(
+    request: Request,
+    session: WriteSession,
+    user: Trainer,
+    task_id: ResourceId,
+    wanted: TuningRequest,
+) -> JobView:
+    """Search for better words of a task: a gain on rows that no search sees makes a new task.
+
+    The result of the job has ``task_id`` then. With ``method`` the settings of a training are
+    searched for, and the result has the best ones.
+    """
+    get_row(session, StoredTask, task_id, "task")
+    get_row(session, StoredDataset, wanted.dataset_id, "data set")
+    for model in (wanted.model, wanted.proposer, wanted.base):
+        if model is not None:
+            check_model(request, session, model)
+    settings = wanted.model_dump(exclude={"dataset_id", "acknowledge_phi"})
+    parameters = {
+        "task_id": task_id,
+        "dataset_id": wanted.dataset_id,
+        "settings": {**settings, "allow_phi": wanted.acknowledge_phi},
+    }
+    job = start_job(request, session, user, "tune", parameters)
+    record_action(request, session, "task.tune", str(task_id))
+    return describe_job(job)
