@@ -77,6 +77,9 @@ def test_runs_and_a_foreign_table_share_one_leaderboard(
     assert "theirs lacks 5 rows with gold that another system has" in shown.out
     assert "number 1" not in shown.out
     assert "number 1" in Path("compared.html").read_text()
+    shown = medtask("compare", "r1", "r2", "theirs.csv", "--no-baselines", "--out", "compared")
+    assert "compared/comparison.html" in shown.out
+    assert Path("compared/comparison.json").exists()
     assert json.loads(Path("compared.json").read_text())["n"] == 55
 
 

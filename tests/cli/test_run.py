@@ -312,3 +312,14 @@ def test_an_output_folder_whose_name_is_not_utf8_is_refused(
     assert result.code == 4
     assert "is not UTF-8" in result.err
     assert "fix: rename it" in result.err
+
+
+def test_a_run_whose_answers_are_mostly_review_says_why(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    """The fake engine's confidence is spread over the labels, as that of an untrained model."""
+    task = Path("surgery/task.yaml")
+    task.write_text(task.read_text() + "review: {confidence_below: 0.99}\n")
+    outcome = medtask("run", "surgery", *FAKE)
+    assert re.search(r"\d of \d answers have a confidence below 0.99 and are review", outcome.err)
+    assert "are review" not in medtask("run", "surgery", *FAKE, "--quiet").err

@@ -124,6 +124,14 @@ def choose_model(task: Task, model: str | None) -> str:
     return model or task.model or BUILT_IN_MODEL
 
 
+def describe_default_model(reference: str) -> str:
+    """The note for users who have not named a model."""
+    return (
+        f"no model is named: {reference} answers, which knows little without training; name one "
+        "with --model"
+    )
+
+
 def disable_downloads(offline: bool) -> None:
     """With ``offline``, forbid all downloads of this process, including the named model."""
     if offline:

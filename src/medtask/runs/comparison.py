@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+from medtask.atomic_files import make_storage_error
 from medtask.errors import UsageError
 from medtask.evaluation.baselines.context import BaselineSettings, ProgressListener
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
@@ -74,7 +75,7 @@ def compare(
         group: The column that identifies dependent rows, such as those of one patient.
         baselines: Add simple methods on the same rows.
         price_per_hour: Cost of the machine, for a price per 1,000 rows.
-        out: The HTML page to write; its numbers are written to a JSON file next to it.
+        out: The folder for comparison.html and comparison.json, or the path of the page.
         progress: Receives the progress of baselines: the method, its rows that are done, all rows.
         read: How tables are read: fields of `ReadOptions` by name, such as ``encoding="cp1250"``.
 
@@ -89,12 +90,7 @@ def compare(
         >>> comparison = medtask.compare(["runs/base", "runs/tuned"], gold="purpose")
         >>> comparison.to_json()["notes"]
     """
-    page = Path(out) if out else None
-    if page is not None and page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(
-            f"{page} is not a valid name for a report",
-            fix=f"use a name that ends in .html, such as {page.with_suffix('.html')}",
-        )
+    page = _choose_page(Path(out)) if out else None
     open_system = partial(open_answers, kind=kind, group=group, read_options=ReadOptions(**read))
     with block_network():
         answers = _share_labels(
@@ -112,6 +108,22 @@ def compare(
         if page is not None:
             write_comparison(page, rows, leaderboard, notes)
     return Comparison(rows, leaderboard, (*notes, *rows.row_coverage.describe()), page)
+
+
+def _choose_page(out: Path) -> Path:
+    """The page in a folder, which is created; a name that ends in .html is the page itself."""
+    if out.suffix.lower() in (".html", ".htm") and not out.is_dir():
+        return out
+    if out.suffix and not out.is_dir():
+        raise UsageError(
+            f"{out} is not a valid name for a report",
+            fix=f"name a folder, or a page that ends in .html: {out.with_suffix('.html')}",
+        )
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise make_storage_error(out, error) from error
+    return out / "comparison.html"
 
 
 def _make_settings(

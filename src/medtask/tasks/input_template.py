@@ -7,6 +7,8 @@ text per row. An untrusted task file can therefore neither run code nor block th
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,6 +104,10 @@ class InputTemplate:
     compiled: jinja2.Template | None = None
 
 
+# {{ Procedure name }}: the name of a column where Jinja expects an expression
+_NAME_WITH_BLANKS = re.compile(r"\{\{-?\s*(\w+(?:[ -]\w+)+)\s*-?\}\}")
+
+
 @lru_cache(maxsize=64)
 def read_template(source: str) -> InputTemplate:
     """Parse, check and compile an input template; errors are collected in ``faults``."""
@@ -125,7 +131,12 @@ def read_template(source: str) -> InputTemplate:
             ENVIRONMENT.from_string(BudgetTransformer().visit(tree)),
         )
     except jinja2.TemplateSyntaxError as error:
-        return _make_invalid_template(error.lineno, f"the template is not Jinja: {error.message}")
+        named = _NAME_WITH_BLANKS.search(source)
+        name = json.dumps(named[1], ensure_ascii=False) if named else ""
+        remedy = f" - write {{{{ row[{name}] }}}}" if named else ""
+        return _make_invalid_template(
+            error.lineno, f"the template is not Jinja: {error.message}{remedy}"
+        )
     except (SyntaxError, RecursionError, MemoryError, ValueError):
         return _make_invalid_template(
             1,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medtask.cli import console as show
+from medtask.cli.inputs import describe_default_model
 from medtask.cli.model_options import add_load_options, load_engine
 from medtask.display import format_count
 from medtask.engines.load_options import LoadOptions
@@ -127,6 +128,8 @@ def ask(
     context_text = _read_context(context) if context else ""
     if sys.stderr.isatty():
         show.print_line((f"Loading {model or BUILT_IN_MODEL}", "dim"), stderr=True)
+    if model is None:
+        show.print_line(("note: ", "yellow"), describe_default_model(BUILT_IN_MODEL), stderr=True)
     with ExitStack() as stack:
         engine = stack.enter_context(closing(load_engine(model or BUILT_IN_MODEL, load_options)))
         # Sending the question to a remote model is intended, so its host is allowed, and no other.

@@ -243,7 +243,7 @@ def _print_prompt_cost(task: Task, engine: Engine, tokens: PromptTokens | None) 
     if tokens.too_long.rows:
         precision = "" if tokens.too_long.precision == "exact" else f"{tokens.too_long.precision} "
         consequence = {
-            "error": "be too long",
+            "error": "be too long (gate: {too_long: chunk} reads them in parts)",
             "head_tail": "lose their middle",
             "chunk": "be read in parts",
         }[task.gate.too_long]

@@ -43,7 +43,9 @@ def compare(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.html", help="Write a report, with its numbers as JSON beside it."
+            metavar="DIR",
+            help="Folder for comparison.html and comparison.json; a name that ends in .html is the "
+            "page itself.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -78,5 +80,5 @@ def compare(
         show.print_line(line)
     for note in comparison.notes:
         show.print_fact("note", note)
-    if out is not None:
-        show.print_line((str(out), "bold"), f"   {out.with_suffix('.json').name}")
+    if (page := comparison.report) is not None:
+        show.print_line((str(page), "bold"), f"   {page.with_suffix('.json').name}")

@@ -21,6 +21,7 @@ from medtask.cli.inputs import (
     Quiet,
     TaskPath,
     choose_model,
+    describe_default_model,
     disable_downloads,
     open_table,
     split_formats,
@@ -32,6 +33,7 @@ from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.display import format_count, format_path
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import UsageError
+from medtask.records import Status
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -156,6 +158,9 @@ def run(
     show.print_json(document) if as_json else print_result(
         result, resume_note=" without --new-run" if new_run else "", quiet=quiet
     )
+    if not (as_json or quiet):
+        for hint in _list_hints(result, loaded_task):
+            show.print_line(("note: ", "yellow"), hint, stderr=True)
     raise typer.Exit(result.exit_code)
 
 
@@ -205,10 +210,7 @@ def _load_engine(
 ) -> Engine:
     reference = choose_model(task, model)
     if not (model or task.model):
-        display.on_note(
-            f"no model is named: {reference} answers, which knows little without training; name "
-            "one with --model"
-        )
+        display.on_note(describe_default_model(reference))
     return load_shown_engine(reference, options, display)
 
 
@@ -219,6 +221,26 @@ def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
     from medtask.runs.folder import open_run_folder, open_runs_folder
 
     return open_run_folder(out, new_run=new_run) if out else open_runs_folder(task)
+
+
+def _list_hints(result: Run, task: Task) -> list[str]:
+    """What to do about rows that have no answer, or that all need a person."""
+    hints = []
+    reviewed, sure = (result.statuses.get(status, 0) for status in (Status.REVIEW, Status.OK))
+    if reviewed > sure and task.kind_spec.has_labels:
+        hints.append(
+            f"{reviewed:,} of {format_count(reviewed + sure, 'answer')} have a confidence below "
+            f"{task.review.confidence_below:g} and are review: a model that was not trained on "
+            "these labels spreads its confidence over all of them. Gold gives a threshold that "
+            "fits: medtask evaluate --max-error 0.05, or --calibrate auto"
+        )
+    too_long = result.statuses.get(Status.TOO_LONG, 0)
+    if too_long and task.gate.too_long == "error":
+        hints.append(
+            f"{format_count(too_long, 'row')} too long for the model: gate: {{too_long: chunk}} in "
+            "the task reads such rows in parts"
+        )
+    return hints
 
 
 def _is_first_run(folder: Path) -> bool:

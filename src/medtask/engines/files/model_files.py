@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtask.display import find_closest, format_path, quote
+from medtask.display import find_closest, format_path, quote, suggest
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound
 from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
@@ -129,7 +129,8 @@ def _locate(reference: str, download: Callable[[str, str | None], Path]) -> Mode
     if match is None or reference.startswith((".", "/", "~")):
         raise ModelNotFound(
             f"there is no model {reference!r}",
-            fix=(
+            fix=suggest(reference, (BUILT_IN_MODEL, MINILM))
+            or (
                 f"name {BUILT_IN_MODEL}, a model of the Hub (org/name), a folder, or a file that "
                 "ends in .gguf"
             ),
