@@ -163,13 +163,12 @@ def run(
     baselines: bool = True,
     cascade: float | None = None,
     cache: bool | str | Path = False,
+    wide: bool = False,
     progress: RunObserver | None = None,
 ) -> Run:
     """Answer every row of a table into a run folder, or resume an interrupted run.
 
-    A run is about what its model reads. If the table has changed since, rows whose text is
-    unchanged keep their answers: gold and other columns can change, and rows can be added,
-    corrected, removed and sorted.
+    If the table has changed since, rows whose text is unchanged keep their answers.
 
     Args:
         task: The task.
@@ -194,6 +193,7 @@ def run(
         cache: Reuse answers of earlier runs with the same task and model, and keep new ones, in a
             file in the user's cache folder, or in this SQLite file. It holds hashes and
             probabilities, no text; generated answers are not kept.
+        wide: Give the fields of an object columns of their own in CSV; XLSX always has them.
         progress: Receives notes and progress.
 
     Returns:
@@ -226,6 +226,7 @@ def run(
         baselines,
         task.cascade_alpha if cascade is None else cascade,
         locate_cache(cache),
+        wide,
     )
     restored = task if options.out is None or new_run else restore_task(task, options.out)
     setup = prepare_run(restored, read_table(table), options)
@@ -301,6 +302,7 @@ def _write_outputs(
         saved_calibration.calibration if saved_calibration else None,
         _find_left_out(setup, session, saved_calibration),
         setup.options.row_calibrations,
+        setup.options.wide,
     )
     thresholds = fit_thresholds(source)
     if thresholds is None and source.left_out and get_task_kind(setup.task).threshold_fit:

@@ -13,6 +13,7 @@ from medtask.tasks.task import Task
 
 DEFAULT_FORMATS = ("csv", "parquet")
 ROUNDED_FORMATS = ("csv", "xlsx")  # without probabilities, and with 4 decimals
+WIDE_FORMATS = ("xlsx",)  # in which fields always have columns of their own
 ACCEPTED = "accepted"  # status in accepted.csv
 CORRECTED_COLUMN = "corrected"  # of review.csv: people write the right answer there
 ANSWER_COLUMNS = ("answer", "confidence", "status", "reason")

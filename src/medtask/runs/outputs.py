@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from medtask.runs.measured_rows import CALIBRATED
 from medtask.runs.output_columns import (
     DEFAULT_FORMATS,
     ROUNDED_FORMATS,
+    WIDE_FORMATS,
     get_cell,
     list_output_columns,
     rename_columns,
@@ -67,7 +69,7 @@ class OutputSource:
     """The source of a run's output tables: its first ``rows`` rows, all answered.
 
     ``left_out`` are the rows that metrics and thresholds leave out. ``row_calibrations``, by row
-    number, replace ``calibration``.
+    number, replace ``calibration``. With ``wide``, fields have columns of their own in CSV, too.
     """
 
     task: Task
@@ -78,6 +80,7 @@ class OutputSource:
     calibration: Calibration | None = None
     left_out: Mapping[int, LeftOut] = field(default_factory=dict)
     row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
+    wide: bool = False
 
     @property
     def is_calibrated(self) -> bool:
@@ -203,12 +206,21 @@ def _write_formats(
     failures: list[MedtaskError] = []
     for suffix in dict.fromkeys((*DEFAULT_FORMATS, *formats)):
         is_rounded = suffix in ROUNDED_FORMATS
+        columns = exact
+        rows: Iterable[Sequence[object]] = cells
+        if is_rounded:
+            reading = get_task_kind(source.task).list_reading_columns(
+                wide=source.wide or suffix in WIDE_FORMATS
+            )
+            rows = _RoundedRows(cells, source, exact, rounded, reading)
+            titles = [_find_free_name(name, names.values()) for name in reading]
+            columns = [rounded[0], *map(Column, titles), *rounded[1:]]
         path = folder / f"answers.{suffix}"
         try:
             notes += write_answers(
                 path,
-                [*map(Column, names.values()), *(rounded if is_rounded else exact)],
-                _RoundedRows(cells, exact, rounded) if is_rounded else cells,
+                [*map(Column, names.values()), *columns],
+                rows,
                 # Scripts that read the answers to a plain CSV file find one.
                 byte_order_mark=source.table.from_spreadsheet,
             )
@@ -227,22 +239,49 @@ def _write_formats(
 
 @dataclass(frozen=True, slots=True)
 class _RoundedRows:
-    """The rows with the cells of the output columns for people, see `round_cell`."""
+    """The rows with the cells of the output columns for people, see `round_cell`.
+
+    The columns ``reading`` of the kind follow the answer.
+    """
 
     rows: StoredRows
+    source: OutputSource
     exact_columns: Sequence[Column]
     rounded_columns: Sequence[Column]
+    reading: Sequence[str]
 
     def __iter__(self) -> Iterator[Sequence[object]]:
         exact_names = [column.name for column in self.exact_columns]
         names = [column.name for column in self.rounded_columns]
         places = [exact_names.index(name) - len(exact_names) for name in names]
         chosen = list(zip(names, places, strict=True))
+        kind, inputs = get_task_kind(self.source.task), self.source.table.columns
         for row in self.rows:
+            rounded = [round_cell(name, row[place]) for name, place in chosen]
+            added: dict[str, object] = {}
+            if self.reading:
+                quotes = dict(zip(exact_names, row[-len(exact_names) :], strict=True)).get("quotes")
+                added = kind.read_reading_cells(
+                    dict(zip(inputs, row, strict=False)), row[places[0]], _read_quotes(quotes)
+                )
             yield [
                 *row[: -len(exact_names)],
-                *(round_cell(name, row[place]) for name, place in chosen),
+                rounded[0],
+                *(added.get(name) for name in self.reading),
+                *rounded[1:],
             ]
+
+
+def _find_free_name(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name = f"medtask_{name}"
+    return name
+
+
+def _read_quotes(cell: object) -> dict[str, str]:
+    """The texts of quotes by field, from the cell of the column ``quotes``."""
+    quotes = json.loads(cell) if isinstance(cell, str) else {}
+    return {name: quote["text"] for name, quote in quotes.items()}
 
 
 def _apply_fitted_thresholds(

@@ -84,6 +84,7 @@ class RunOptions:
     baselines: bool = True
     cascade_alpha: float | None = None
     cache: Path | None = None
+    wide: bool = False
     row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
     recorded: RecordedAnswers | None = None
 

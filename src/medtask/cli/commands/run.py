@@ -68,6 +68,10 @@ def run(
         ),
     ] = None,
     *,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="Give fields columns of their own in CSV, as in XLSX."),
+    ] = False,
     read_options: ReadOptions,
     load_options: LoadOptions,
     ray_options: RayOptions | None,
@@ -147,6 +151,7 @@ def run(
             calibrated=not uncalibrated,
             cascade=cascade,
             cache=cache_file or cache,
+            wide=wide,
         )
     document = result.to_json()
     if display.first_answer_s is not None:

@@ -325,6 +325,19 @@ class TaskKind(Generic[SpecT]):
         """A value as a gold cell, in the form in which the task reads gold."""
         return value
 
+    def list_reading_columns(self, *, wide: bool) -> tuple[str, ...]:
+        """The columns beside the answer that people read in a spreadsheet.
+
+        ``wide``: whether parts of an answer have columns of their own.
+        """
+        return ()
+
+    def read_reading_cells(
+        self, row: Mapping[str, object], value: object, quotes: Mapping[str, str]
+    ) -> dict[str, object]:
+        """The cells of these columns for the answer to a row; ``quotes`` are texts by field."""
+        return {}
+
     # descriptions
 
     def describe_answers(self) -> str:

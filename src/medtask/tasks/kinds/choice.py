@@ -25,6 +25,8 @@ from medtask.tasks.reader import TaskReader
 from medtask.tasks.row_options import RowOptions, read_options
 from medtask.tasks.task import GoldForm, MultipleChoice, Task
 
+_TEXT_COLUMN = "answer_text"  # the text of the option whose letter is the answer
+
 
 class MultipleChoiceConfig(ConfigModel):
     kind: Any
@@ -285,6 +287,25 @@ class ChoiceKind(TaskKind[MultipleChoice]):
         if not self.spec.several:
             return AnswerForm("one", choices)
         return AnswerForm("several", choices, at_least_one=self.spec.at_least_one)
+
+    def list_reading_columns(self, *, wide: bool) -> tuple[str, ...]:
+        return (_TEXT_COLUMN,)
+
+    def read_reading_cells(
+        self, row: Mapping[str, object], value: object, quotes: Mapping[str, str]
+    ) -> dict[str, object]:
+        options = read_options(self.spec, row)
+        if value is None or isinstance(options, str):
+            return {}
+        letters = (
+            [value]
+            if isinstance(value, str)
+            else list(value)
+            if isinstance(value, list | tuple)
+            else []
+        )
+        texts = {option.letter: option.text for option in options.options}
+        return {_TEXT_COLUMN: "; ".join(texts[name] for name in letters if name in texts)}
 
     def format_gold(self, value: Value, options: Sequence[Option]) -> Value:
         forms: dict[str, list[str]] = {

@@ -65,6 +65,22 @@ class FieldsKind(TaskKind[Fields]):
         coerced = coerce_value(self.spec.schema, parsed, {}) if isinstance(parsed, dict) else None
         return coerced if isinstance(coerced, dict) else text
 
+    def list_reading_columns(self, *, wide: bool) -> tuple[str, ...]:
+        names = _list_leaves(self.spec.schema) if wide else []
+        return tuple(f"answer.{name}" for name in names)
+
+    def read_reading_cells(
+        self, row: Mapping[str, object], value: object, quotes: Mapping[str, str]
+    ) -> dict[str, object]:
+        cells: dict[str, object] = {}
+        for name in _list_leaves(self.spec.schema):
+            inner: object = value
+            for key in name.split("."):
+                inner = inner.get(key) if isinstance(inner, Mapping) else None
+            is_nested = isinstance(inner, list | Mapping)
+            cells[f"answer.{name}"] = format_json(inner) if is_nested else inner
+        return cells | {f"answer.{name}{QUOTE_SUFFIX}": text for name, text in quotes.items()}
+
     def find_invalid_gold(self, row: Mapping[str, object], gold: Value) -> tuple[str, ...]:
         if not isinstance(gold, Mapping):
             return (str(gold),)
@@ -232,3 +248,13 @@ def _format_bounds(minimum: object, maximum: object) -> str:
     if minimum is None:
         return "" if maximum is None else f" up to {maximum}"
     return f" from {minimum} on" if maximum is None else f" from {minimum} to {maximum}"
+
+
+def _list_leaves(schema: Mapping[str, Any], path: str = "") -> list[str]:
+    """The dotted paths of the values of an object, each followed by its quote; lists are one."""
+    found: list[str] = []
+    for name, part in schema.get("properties", {}).items():
+        inner = f"{path}{name}"
+        nested = _list_leaves(part, f"{inner}.") if "properties" in part else []
+        found += nested or [inner]
+    return found
