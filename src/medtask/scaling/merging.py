@@ -77,7 +77,8 @@ def merge(run: str | Path, *, force_lock: bool = False, progress: RunObserver | 
         identity = {**plan.identity, **identify_model(engine, pass_engines)}
         with lock_run(plan.folder, force=force_lock):
             write_manifest(plan.folder, create_manifest(engine, pass_engines, identity))
-    return run_prepared(setup, engine, progress)
+    result = run_prepared(setup, engine, progress)
+    return replace(result, rows_per_s=facts["timing"]["rows_per_s"] or 0.0)
 
 
 def _collect_marks(plan: RunPlan) -> dict[ShardFolder, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from medtask.scaling.plan import (
     read_plan,
     write_plan,
 )
+from medtask.scaling.shards import choose_shards
 from medtask.tables.table import Table
 from medtask.tasks.task import Task
 
@@ -32,7 +33,8 @@ class PlanRequest:
         table: The table.
         model: The model's reference, and the options with which it is loaded.
         options: The options of the run.
-        shards: The number of shards.
+        shards: The number of shards; None for one that fits the workers.
+        workers: Processes on this machine that answer them. With one, the calling process does.
         new_run: Whether to start a new run instead of continuing one.
     """
 
@@ -40,7 +42,8 @@ class PlanRequest:
     table: Table
     model: tuple[str, LoadOptions]
     options: PlannedOptions
-    shards: int
+    shards: int | None
+    workers: int = 1
     new_run: bool = False
 
 
@@ -76,7 +79,7 @@ def open_plan(
         request.table,
         request.options.to_run_options(target, allow_remote=request.model[1].allow_remote),
     )
-    split = (setup.rows, request.shards)
+    split = (setup.rows, request.shards or choose_shards(setup.rows, request.workers))
     draft = make_plan(target, task, request.table, request.model, request.options, split)
     if not request.new_run:
         if out is not None and has_plan(out):

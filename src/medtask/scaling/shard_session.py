@@ -21,6 +21,7 @@ from medtask.runs.manifest import (
 from medtask.runs.progress import NullRunObserver, RunObserver
 from medtask.runs.session import Session, SessionState, open_session
 from medtask.runs.session_request import SessionRequest
+from medtask.runs.signals import Interrupted
 from medtask.scaling.plan import RunPlan
 from medtask.scaling.recorded_engine import record_engine
 from medtask.scaling.shards import ProgressFileObserver, Shard, ShardAttempt, ShardFolder
@@ -107,8 +108,14 @@ def answer_shard(work: ShardWork, number: int, observer: RunObserver | None = No
             session.answer(_iter_records(work, folder.shard))
         if session.state == "finished":
             folder.write_done(_describe_done(session))
+    except Interrupted as stop:  # while the model was loaded
+        log.end("interrupted", stop.exit_code)
+        raise
     except MedtaskError as error:
         log.end("failed", error.exit_code, str(error))
+        raise
+    except Exception as error:  # its message can have text of records
+        log.end("failed", 1, f"a bug: {type(error).__name__}")
         raise
     log.end(session.state or "interrupted", session.exit_code)
     return ShardResult(

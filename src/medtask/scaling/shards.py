@@ -19,6 +19,7 @@ from medtask.runs.progress import NullRunObserver, RunObserver
 DONE_FILE, PROGRESS_FILE, ATTEMPTS_FILE = "done.json", ".progress.json", ".attempts.json"
 MAX_SHARDS = 9999  # the number of a folder has 4 digits
 PROGRESS_SECONDS = 5.0
+_SHARDS_PER_WORKER = 4  # so that processes wait little for the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class Shard:
     def describe(self) -> str:
         """ "3 (rows 2,049 to 3,072)"."""
         return f"{self.number} (rows {self.first:,} to {self.last:,})"
+
+
+def choose_shards(rows: int, workers: int) -> int:
+    """The number of shards for some processes: each long enough for whole windows of rows."""
+    return max(1, min(rows, max(workers, min(_SHARDS_PER_WORKER * workers, rows // WINDOW))))
 
 
 def split_rows(rows: int, shards: int) -> tuple[Shard, ...]:

@@ -126,7 +126,7 @@ def submit(
             limit, gold, None if formats is None else tuple(formats), max_error_rate, calibrated
         ),
         shards,
-        new_run,
+        new_run=new_run,
     )
     plan, notes = open_plan(request, Path(out) if out is not None else None, dry_run=dry_run)
     active = _list_active_shards(plan)

@@ -27,10 +27,11 @@ python=/opt/medtask/bin/python
 shard="$SLURM_ARRAY_TASK_ID"
 job="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 
+# A job that Slurm is ending, as after scancel, is COMPLETING: it is not put back.
 continue_later() {
   case "$(scontrol show job "$job" --oneliner)" in
-    *JobState=CANCELLED*) echo "shard $shard was cancelled" ;;
-    *) echo "shard $shard continues later"; scontrol requeue "$job" ;;
+    *JobState=RUNNING*) echo "shard $shard continues later"; scontrol requeue "$job" ;;
+    *) echo "shard $shard was cancelled" ;;
   esac
 }
 

@@ -102,6 +102,23 @@ def run(
             min=0, max=1, help="Exit with code 3 if the share of rows without an answer is higher."
         ),
     ] = 0.05,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Answer the rows in N parts, of which each is complete or not; for large tables.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Answer in N processes on this machine, which divide its cores; each loads the "
+            "model.",
+        ),
+    ] = None,
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Start a new run instead of resuming.")
     ] = False,
@@ -124,6 +141,11 @@ def run(
     from medtask.tasks.load import load_task
 
     disable_downloads(offline)
+    if data == "-" and (shards or workers):
+        raise UsageError(
+            "a run in shards cannot read standard input",
+            fix="write the table to a file, and name it",
+        )
     loaded_task = load_task(task)
     display = RunProgressDisplay(quiet=quiet, activity=loaded_task.kind_spec.activity)
     allow_remote = load_options.allow_remote
@@ -135,7 +157,8 @@ def run(
         display,
         redirect_stdout(sys.stderr),
     ):
-        result = _run_task(
+        in_shards = partial(_run_in_shards, split=(shards, workers or 1))
+        result = (in_shards if shards or workers else _run_task)(
             loaded_task,
             table,
             (model, load_options),
@@ -207,6 +230,55 @@ def _run_task(
         progress=display,
         **options,
         **{name: getattr(load_options, name) for name in load_options.list_given()},
+    )
+
+
+def _run_in_shards(
+    task: Task,
+    table: Table,
+    model: tuple[str | None, LoadOptions],
+    display: RunProgressDisplay,
+    ray_options: RayOptions | None,
+    *,
+    split: tuple[int | None, int],
+    **options: Any,
+) -> Run:
+    """`medtask.run` with its options, in shards: ``split`` is their number, and that of workers."""
+    from medtask.scaling.plan import PlannedOptions
+    from medtask.scaling.planning import PlanRequest
+    from medtask.scaling.sharded_run import check_sharded_options, run_in_shards
+
+    check_sharded_options(
+        cache=bool(options["cache"]),
+        cascade=options["cascade"],
+    )
+    if ray_options is not None:
+        raise UsageError(
+            "--shards and --workers are for this machine",
+            fix="leave them out: --ray-shards and --ray-workers are those of a Ray cluster",
+        )
+    reference, load_options = model
+    kept = PlannedOptions(
+        limit=options["limit"],
+        gold=options["gold"],
+        formats=None if options["formats"] is None else tuple(options["formats"]),
+        max_error_rate=options["max_error_rate"],
+        calibrated=options["calibrated"],
+    )
+    request = PlanRequest(
+        task,
+        table,
+        (choose_model(task, reference), load_options),
+        kept,
+        *split,
+        new_run=options["new_run"],
+    )
+    return run_in_shards(
+        request,
+        options["out"],
+        load=partial(_load_engine, task, reference, load_options, display),
+        force_lock=options["force_lock"],
+        progress=display,
     )
 
 
