@@ -19,6 +19,7 @@ from medtask.runs.calibration_store import (
     find_noted_calibration,
     select_model_facts,
 )
+from medtask.runs.flip_check import check_flips
 from medtask.runs.manifest import restore_task
 from medtask.runs.measured_rows import (
     collect_fingerprints,
@@ -30,12 +31,12 @@ from medtask.runs.outputs import OutputSource, WrittenTables, fit_thresholds, wr
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
 from medtask.runs.session import Session, SessionState, open_session
+from medtask.runs.threshold_facts import describe_default_thresholds, describe_thresholds
 from medtask.tables.read import read_table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
-    from medtask.evaluation.calibration.thresholds import FittedThresholds
     from medtask.evaluation.report.run_summary import RunSummary
     from medtask.evaluation.statistics.intervals import Metric
     from medtask.evaluation.statistics.significance import Baseline
@@ -164,6 +165,7 @@ def run(
     cascade: float | None = None,
     cache: bool | str | Path = False,
     wide: bool = False,
+    flip_check: int = 0,
     progress: RunObserver | None = None,
 ) -> Run:
     """Answer every row of a table into a run folder, or resume an interrupted run.
@@ -194,6 +196,7 @@ def run(
             file in the user's cache folder, or in this SQLite file. It holds hashes and
             probabilities, no text; generated answers are not kept.
         wide: Give the fields of an object columns of their own in CSV; XLSX always has them.
+        flip_check: Ask this many rows again, in other batches, and report how many answers change.
         progress: Receives notes and progress.
 
     Returns:
@@ -227,6 +230,7 @@ def run(
         task.cascade_alpha if cascade is None else cascade,
         locate_cache(cache),
         wide,
+        flip_check=flip_check,
     )
     restored = task if options.out is None or new_run else restore_task(task, options.out)
     setup = prepare_run(restored, read_table(table), options)
@@ -258,6 +262,8 @@ def run_prepared(
             cascade = answer_with_cascade(
                 session, setup.iter_records, options.cascade_alpha, saved_calibration
             )
+        if options.flip_check:
+            check_flips(session, setup.iter_records(), options.flip_check)
         _check_unchanged(setup, session.request.data_digest)
         exit_code = _choose_exit_code(session, options.max_error_rate)
         written, baseline_results = _write_outputs(setup, session, saved_calibration)
@@ -316,7 +322,7 @@ def _write_outputs(
     if reuse_warning:
         session.add_note(reuse_warning)
     used_thresholds = (
-        _describe_thresholds(thresholds) if thresholds else _describe_default_thresholds(source)
+        describe_thresholds(thresholds) if thresholds else describe_default_thresholds(source)
     )
     facts = {
         "calibration": applied,
@@ -368,27 +374,6 @@ def _find_calibration(session: Session) -> SavedCalibration | None:
     for note in notes:
         session.add_note(note)
     return saved
-
-
-def _describe_thresholds(fitted: FittedThresholds) -> dict[str, Any]:
-    """The manifest's entries about fitted thresholds."""
-    sentence = (
-        f"Fitted on the gold of {fitted.rows:,} rows. A row with gold was decided by "
-        "thresholds fitted on the other four fifths."
-    )
-    if fitted.unfitted_labels:
-        sentence += f" Too few gold rows, so 0.5 was kept: {', '.join(fitted.unfitted_labels)}."
-    return {"thresholds": dict(fitted.overall), "thresholds_fitted": sentence}
-
-
-def _describe_default_thresholds(source: OutputSource) -> dict[str, Any]:
-    """The manifest's entries about the thresholds of the model; empty if it has none."""
-    fitted = source.calibration.get_thresholds() if source.calibration else {}
-    named = get_task_kind(source.task).thresholds
-    if not fitted.keys() - named:
-        return {}
-    sentence = "Fitted when the model was trained, except for labels with a threshold in the task."
-    return {"thresholds": {**fitted, **named}, "thresholds_fitted": sentence}
 
 
 def _check_unchanged(setup: RunSetup, digest: str) -> None:

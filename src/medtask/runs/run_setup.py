@@ -70,6 +70,7 @@ class RunOptions:
     are answered by different models. ``cascade_alpha`` is the share of rows that may differ from
     the model's answers, because a student answers for it. ``formats`` are None for those of
     `choose_formats`. ``recorded`` are the answers of other processes; None to ask the model.
+    ``flip_check`` is the number of rows that are asked again; see `check_flips`.
     """
 
     out: Path | None = None
@@ -87,6 +88,7 @@ class RunOptions:
     wide: bool = False
     row_calibrations: Mapping[int, Calibration] = field(default_factory=dict)
     recorded: RecordedAnswers | None = None
+    flip_check: int = 0
 
 
 @dataclass(slots=True)

@@ -58,10 +58,11 @@ def run_in_shards(
     )
 
 
-def check_sharded_options(*, cache: bool, cascade: float | None) -> None:
+def check_sharded_options(*, cache: bool, cascade: float | None, flip_check: int) -> None:
     """Raise UsageError for options of a run that its shards do not have."""
     for given, option, fix in (
         (cache, "the answer cache", "remove --cache: shards do not share answers"),
+        (flip_check > 0, "--flip-check", "run it without shards, on some rows (--limit)"),
         (cascade is not None, "a cascade", "remove --cascade: it decides over all rows together"),
     ):
         if given:

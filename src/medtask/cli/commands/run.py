@@ -95,6 +95,14 @@ def run(
         Path | None,
         typer.Option(metavar="FILE.db", help="The cache; default: in the user's cache folder."),
     ] = None,
+    flip_check: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Ask N rows again in other batches, and report how many answers change.",
+        ),
+    ] = 0,
     track: TrackingStore = None,
     max_error_rate: Annotated[
         float,
@@ -175,6 +183,7 @@ def run(
             cascade=cascade,
             cache=cache_file or cache,
             wide=wide,
+            flip_check=flip_check,
         )
     document = result.to_json()
     if display.first_answer_s is not None:
@@ -251,6 +260,7 @@ def _run_in_shards(
     check_sharded_options(
         cache=bool(options["cache"]),
         cascade=options["cascade"],
+        flip_check=options["flip_check"],
     )
     if ray_options is not None:
         raise UsageError(

@@ -1,0 +1,68 @@
+"""How many answers change if rows are asked again in other batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from medtask.display import format_count, format_percent
+from medtask.evaluation.statistics.intervals import estimate_proportion
+from medtask.prediction.predictor import predict_uncalibrated
+from medtask.records import Record
+from medtask.runs.session import Session
+from medtask.tasks.kinds import get_task_kind
+
+_SEED = 0
+
+
+def check_flips(session: Session, records: Iterable[Record], count: int) -> None:
+    """Ask rows again, in another order and thus in other batches, and compare the answers.
+
+    The result is a note of the session and the entry "flip_check" of its manifest. The ledger is
+    not changed.
+
+    Args:
+        session: A session in which all rows are answered.
+        records: The rows, from row 1.
+        count: How many rows are asked again, drawn at random.
+    """
+    rows = session.request.rows
+    if get_task_kind(session.request.task).threshold_fit:
+        session.add_note("answers are not asked again: thresholds are fitted on the whole table")
+        return
+    draw = random.Random(_SEED)  # noqa: S311 - not a secret
+    chosen = set(draw.sample(range(1, rows + 1), min(count, rows)))
+    picked = [(row, record) for row, record in enumerate(records, 1) if row in chosen]
+    draw.shuffle(picked)
+    known = {
+        row_answer.row: row_answer.answer
+        for row_answer in session.ledger.read_answers(rows)
+        if row_answer.row in chosen
+    }
+    again = predict_uncalibrated(
+        session.request.task,
+        session.engine,
+        [record for _, record in picked],
+        pass_engines=session.pass_engines,
+    )
+    flips, largest = 0, 0.0
+    for (row, _), answer in zip(picked, again, strict=True):
+        before = known[row]
+        flips += (answer.value, answer.status) != (before.value, before.status)
+        if answer.confidence is not None and before.confidence is not None:
+            largest = max(largest, abs(answer.confidence - before.confidence))
+    share = estimate_proportion(flips, len(picked))
+    assert share is not None  # a run has rows
+    session.manifest["flip_check"] = {
+        "rows": share.n,
+        "flips": flips,
+        "share": share.value,
+        "low": share.low,
+        "high": share.high,
+        "largest_confidence_difference": largest,
+    }
+    session.add_note(
+        f"asked again in other batches: {flips:,} of {format_count(share.n, 'row')} changed its "
+        f"answer or status (at most {format_percent(share.high)} of all rows, with 95 % "
+        f"confidence); the largest difference of a confidence is {largest:.1g}"
+    )
