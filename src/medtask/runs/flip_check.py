@@ -52,7 +52,7 @@ def check_flips(session: Session, records: Iterable[Record], count: int) -> None
         if answer.confidence is not None and before.confidence is not None:
             largest = max(largest, abs(answer.confidence - before.confidence))
     share = estimate_proportion(flips, len(picked))
-    assert share is not None  # a run has rows
+    assert share is not None and share.high is not None  # a run has rows
     session.manifest["flip_check"] = {
         "rows": share.n,
         "flips": flips,
