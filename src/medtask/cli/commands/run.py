@@ -224,9 +224,9 @@ def _run_task(
         )
     from medtask.scaling.ray_shards import run_on_ray
 
-    if options.pop("cascade") is not None or options.pop("cache"):
+    if options.pop("cascade") is not None or options.pop("cache") or options.pop("flip_check"):
         raise UsageError(
-            "--cascade and --cache are for runs in one process",
+            "--cascade, --cache and --flip-check are for runs in one process",
             fix="leave them out, or run without --ray",
         )
     return run_on_ray(
