@@ -68,6 +68,7 @@ class PlannedOptions:
     max_error_rate: float = 0.05
     calibrated: bool = True
     baselines: bool = True
+    wide: bool = False
 
     def to_run_options(self, out: Path, *, allow_remote: bool = False) -> RunOptions:
         return RunOptions(
@@ -78,6 +79,7 @@ class PlannedOptions:
             max_error_rate=self.max_error_rate,
             calibrated=self.calibrated,
             baselines=self.baselines,
+            wide=self.wide,
             allow_remote=allow_remote,
         )
 

@@ -62,6 +62,7 @@ def run_on_ray(
     max_error_rate: float = 0.05,
     calibrated: bool = True,
     baselines: bool = True,
+    wide: bool = False,
     new_run: bool = False,
     force_lock: bool = False,
     progress: RunObserver | None = None,
@@ -90,6 +91,7 @@ def run_on_ray(
         max_error_rate: As in `medtask.run`.
         calibrated: Apply the calibration of this task and model, if there is one.
         baselines: With gold, compare with simple methods on the same rows.
+        wide: As in `medtask.run`.
         new_run: Start a new run instead of continuing one.
         force_lock: Take over folders that are locked by a process on another host.
         progress: Receives notes and progress.
@@ -122,6 +124,7 @@ def run_on_ray(
             max_error_rate,
             calibrated,
             baselines,
+            wide,
         ),
         shards or _choose_shards(opened, limit),
         new_run,

@@ -274,6 +274,7 @@ def _run_in_shards(
         formats=None if options["formats"] is None else tuple(options["formats"]),
         max_error_rate=options["max_error_rate"],
         calibrated=options["calibrated"],
+        wide=options["wide"],
     )
     request = PlanRequest(
         task,
