@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from medtask.engines.tokens.markers import COMMON_MARKER
 from medtask.records import Answer, Prompt, Status
+from medtask.tasks.fence import FENCE_TAG
 
 _NOTE = "the text reads like an instruction to the model"
 
@@ -40,6 +41,7 @@ _DIRECTIVES = (
     r"(?:answer|respond|reply|output|classify|label|choose|select|return|print) "
     r"(?:only|with|as|this|the (?:text|record|note|label|answer)|exactly|label|option)\b"
     r"|the (?:correct|right|true|only) (?:answer|label|class|category|option) (?:is|must be)\b"
+    r"|\{\s{0,5}[\"']?(?:answer|label|class|category|output)[\"']?\s{0,5}:"
 )
 # Lines that imitate the form of a prompt or of a chat.
 _FORGED_LINES = (
@@ -60,6 +62,7 @@ class _Suspicion(NamedTuple):
 
 _SUSPICIONS = (
     _Suspicion("a control token", ("<", "["), re.compile(COMMON_MARKER, re.IGNORECASE)),
+    _Suspicion("a tag of a prompt", ("<",), FENCE_TAG),
     _Suspicion(
         "a command",
         (

@@ -17,7 +17,12 @@ FENCED_VERSION = 2  # the first version of prompts with tags
 
 # Two letters are one or two tokens of usual vocabularies. These letters form no word, no common
 # abbreviation and no HTML tag.
-_NAMES = tuple(map("".join, permutations("fgjkqvwxz", 2)))
+_LETTERS = "fgjkqvwxz"
+_NAMES = tuple(map("".join, permutations(_LETTERS, 2)))
+# A tag of any prompt.
+FENCE_TAG = re.compile(
+    rf"<\s{{0,5}}/?\s{{0,5}}[{_LETTERS}]{{2}}\s{{0,5}}/?\s{{0,5}}>", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
