@@ -151,7 +151,7 @@ def test_a_home_folder_may_be_written_short(
     assert choose_engine("~/bert") == EngineChoice("encoder")
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "engines.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "engines.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import medtask
 from medtask.engines.fake import FakeEngine
 from medtask.errors import MedtaskError, StorageError
-from medtask.runs.folder import find_run
+from medtask.runs.folder import find_runs
 from medtask.runs.manifest import read_manifest
 from medtask.tasks.task import Task
 from support.damaged_json import REMOVED, damage, list_damages
@@ -73,7 +73,8 @@ def test_a_damaged_manifest_does_not_prevent_other_runs_of_the_task(
         (runs / f"other{number}" / "manifest.json").write_text(text)
     manifest = read_manifest(finished_run)
     assert manifest is not None
-    assert find_run(runs, manifest["identity"]) == finished_run
+    identity = manifest["identity"]
+    assert find_runs(runs, lambda facts: (facts, identity)) == [finished_run]
 
 
 def test_the_error_names_the_part_that_is_not_valid(finished_run: Path) -> None:
