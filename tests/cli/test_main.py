@@ -26,6 +26,24 @@ def failing_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medtask.hardware.inspect_machine", raise_error)
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143)])
+def test_a_signal_before_the_command_line_is_loaded_ends_without_a_traceback(
+    name: str, code: int
+) -> None:
+    # The module is replaced by one that sends the signal while it is loaded.
+    script = (
+        "import os, signal, sys, importlib.abc\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == 'medtask.cli.main': os.kill(os.getpid(), signal.{name})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from medtask.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_the_version_is_printed(medtask: RunCommand) -> None:
     outcome = medtask("--version")
     assert (outcome.code, outcome.out) == (0, "medtask 0.1.0\n")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,25 @@ def test_a_table_on_standard_input_leaves_no_copy_behind(
     assert not list(project_folder.rglob("*stdin*")) + list(project_folder.rglob(".medtask-*"))
     again = medtask("run", "surgery", "-", *FAKE, "--json", "--out", "answers", stdin=text)
     assert json.loads(again.out)["asked"] == 0
+
+
+def test_what_a_killed_command_left_of_its_standard_input_is_removed(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    prefix = f".medtask-stdin-{socket.gethostname().replace('-', '_')}-"
+    left, used, other = (
+        project_folder / "answers" / f"{name}-x"
+        for name in (f"{prefix}{ended.pid}", f"{prefix}{os.getpid()}", ".medtask-stdin-elsewhere-1")
+    )
+    text = Path("procedures.csv").read_bytes()
+    assert medtask("run", "surgery", "-", *FAKE, "--out", "answers", stdin=text).code == 0
+    for folder in (left, used, other):
+        folder.mkdir()
+        (folder / "stdin.csv").write_text("case_id,procedure\n")
+    assert medtask("run", "surgery", "-", *FAKE, "--out", "answers", stdin=text).code == 0
+    assert (left.exists(), used.exists(), other.exists()) == (False, True, True)
 
 
 def test_an_empty_standard_input_is_refused(medtask: RunCommand, project_folder: Path) -> None:

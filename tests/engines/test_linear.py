@@ -285,6 +285,14 @@ def test_options_that_have_no_meaning_are_refused(
             "cannot be read",
         ),
         (lambda words: words["features"][0]["settings"].update(tokenizer="eval"), "cannot be read"),
+        (
+            lambda words: words["features"][0]["settings"].update(token_pattern="(a+)+$"),
+            "cannot be read",
+        ),
+        (
+            lambda words: words["features"][0]["settings"].update(ngram_range=[1, 10**6]),
+            "cannot be read",
+        ),
         (lambda words: words["features"][0]["terms"].append("more"), "cannot be read"),
         (
             lambda words: words["features"][0]["terms"].append(words["features"][0]["terms"][0]),
@@ -331,13 +339,19 @@ def test_pickles_are_not_read(single_label_folder: Path) -> None:
             TfidfVectorizer(analyzer=str.split),
             SINGLE_CLASSIFIER,
             ModelMetadata("linear", "label", PARTS),
-            "cannot be kept in JSON",
+            "a model cannot keep",
+        ),
+        (
+            TfidfVectorizer(token_pattern=r"(\w+\s?)+"),
+            SINGLE_CLASSIFIER,
+            ModelMetadata("linear", "label", PARTS),
+            "a model cannot keep",
         ),
         (
             TfidfVectorizer(tokenizer=str.split, token_pattern=None),
             SINGLE_CLASSIFIER,
             ModelMetadata("linear", "label", PARTS),
-            "cannot be kept in JSON",
+            "a model cannot keep",
         ),
         (
             word_vectorizer,

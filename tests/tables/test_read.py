@@ -87,6 +87,13 @@ def test_a_missing_file_is_reported_with_the_most_similar_name(write_file, tmp_p
         read_table(tmp_path / "nowhere" / "procedure.csv")
 
 
+def test_a_link_that_leads_to_itself_is_not_suggested_in_its_own_place(tmp_path):
+    (tmp_path / "rows.csv").symlink_to(tmp_path / "rows.csv")
+    with pytest.raises(TableError, match="the link leads to no file") as raised:
+        read_table(tmp_path / "rows.csv")
+    assert "did you mean" not in raised.value.fix
+
+
 @pytest.mark.parametrize("name", ["notes.doc", "notes", "notes.gz", "notes.parquet.gz"])
 def test_an_unknown_suffix_is_refused_with_the_known_ones(write_file, name):
     with pytest.raises(TableError, match="not a known table format") as raised:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,9 +94,10 @@ def open_table(
     from medtask.tables.read import read_table, spool_stdin
 
     if data == "-":
-        with tempfile.TemporaryDirectory(
-            prefix=".medtask-", dir=get_spool_folder() if get_spool_folder else None
-        ) as folder:
+        parent = get_spool_folder() if get_spool_folder else Path(tempfile.gettempdir())
+        _remove_left_folders(parent)
+        prefix = f"{_get_spool_prefix()}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
             yield read_table(spool_stdin(Path(folder)), options)
         return
     source = data or task.data
@@ -104,6 +107,27 @@ def open_table(
             fix="name one after the task, or write `data: TABLE` into the task file",
         )
     yield read_table(_normalize_path(Path(source)), options)
+
+
+def _get_spool_prefix() -> str:
+    """With the name of the machine, because a folder can be shared."""
+    return f".medtask-stdin-{socket.gethostname().replace('-', '_')}-"
+
+
+def _remove_left_folders(parent: Path) -> None:
+    """Remove what killed commands of this machine and user have left of their standard input."""
+    import psutil
+
+    prefix = _get_spool_prefix()
+    with suppress(OSError):
+        for folder in parent.glob(f"{prefix}*-*"):
+            process = folder.name.removeprefix(prefix).partition("-")[0]
+            if process.isdigit() and not psutil.pid_exists(int(process)) and _is_own(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    return not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
 
 
 def _normalize_path(path: Path) -> Path:

@@ -62,6 +62,9 @@ _VECTORIZER_SETTINGS = (
     ),
     *("token_pattern", "use_idf"),
 )
+# Any other pattern from a file could take hours on a text.
+_TOKEN_PATTERNS = (None, r"(?u)\b\w\w+\b", r"(?u)\b\w+\b", r"\w\w+", r"\w+")
+_MAX_NGRAM = 16  # words or letters; training uses 5
 # The only functions that a stored vectorizer can name.
 _TOKENIZERS = {"split_terms": split_terms}
 _RETRAIN_FIX = "train the model again"
@@ -288,9 +291,10 @@ def _describe_vectorizer(vectorizer: Any) -> dict[str, Any]:
     elif vectorizer.tokenizer is not None:
         unusable.append("tokenizer")
     unusable += [name for name, value in settings.items() if callable(value)]
+    unusable += ["token_pattern"] if settings["token_pattern"] not in _TOKEN_PATTERNS else []
     if unusable or vectorizer.dtype != np.float64:
         raise InputError(
-            f"a function, or another number format, cannot be kept in JSON: "
+            f"a function, a pattern or a number format that a model cannot keep: "
             f"{unusable or ['dtype']}",
             fix="leave it out",
         )
@@ -355,6 +359,12 @@ def _build_vectorizer(features: Mapping[str, Any], idf: NDArray[np.float64] | No
     settings, terms = features["settings"], features["terms"]
     if set(settings) - {"tokenizer"} != set(_VECTORIZER_SETTINGS) or len(set(terms)) != len(terms):
         raise ValueError("unknown settings, or a repeated term")
+    shortest, longest = settings["ngram_range"]
+    if (
+        settings["token_pattern"] not in _TOKEN_PATTERNS
+        or not 1 <= shortest <= longest <= _MAX_NGRAM
+    ):
+        raise ValueError("a pattern that medtask does not write")
     kwargs = {**settings, "ngram_range": tuple(settings["ngram_range"])}
     if "tokenizer" in settings:
         kwargs["tokenizer"] = _TOKENIZERS[settings["tokenizer"]]

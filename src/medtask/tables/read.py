@@ -177,6 +177,10 @@ def _make_not_found_error(path: Path) -> TableError:
         return make_table_error(
             path, f"folder {format_path(folder)} not found", fix="check the path"
         )
+    if path.is_symlink():
+        return make_table_error(
+            path, "the link leads to no file", fix="make the link again, or name the file itself"
+        )
     try:
         names = [entry.name for entry in folder.iterdir()]
     except PermissionError:

@@ -33,7 +33,7 @@ def bundle(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write medtask, its packages and a model for a machine without network.
+    """Collect medtask, its packages and a model for another machine.
 
     The folder has the versions of this environment, hashes of all files, and install.py, which
     verifies and installs them: python FOLDER/install.py NEW_FOLDER.

@@ -115,7 +115,7 @@ def submit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a table on a Slurm cluster: an array job with one task for each shard of the rows.
+    """Answer a table on a Slurm cluster, as an array job over its shards.
 
     The same command submits again what is neither complete nor in the queue. Task, table and run
     folder must be on a disk that all machines share.
