@@ -35,7 +35,7 @@ def shard(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer the shards of a run that are not complete: one, or all that are left.
+    """Answer one shard of a run, or all that are not complete.
 
     Jobs of Slurm call it. With any other scheduler, or by hand on several machines, call it
     yourself: a complete shard is left as it is, and a stopped one continues.

@@ -15,7 +15,7 @@ _MAX_LISTED = 50
 
 
 def status(run: ShardedRun, as_json: AsJson = False) -> None:
-    """Show how far the shards of a run are: rows, speed, time left, failures."""
+    """Show the progress of a run in shards: rows, speed, failures."""
     from medtask.scaling.run_status import status as read_status
 
     found = read_status(run)

@@ -115,7 +115,7 @@ def submit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a table on a Slurm cluster, as an array job over its shards.
+    """Answer a table on a Slurm cluster, as an array of jobs.
 
     The same command submits again what is neither complete nor in the queue. Task, table and run
     folder must be on a disk that all machines share.
