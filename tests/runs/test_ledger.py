@@ -270,6 +270,16 @@ def test_a_flipped_bit_costs_at_most_the_answers_of_one_page(
     assert kept >= WRITTEN_ROWS - 40
 
 
+def test_a_ledger_that_is_removed_in_use_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db", ("left", "right"))) as ledger:
+        ledger.add(RowAnswer(1, b"1" * 16, Answer("1", Status.OK, "left")))
+        ledger.flush()
+        ledger.path.unlink()
+        ledger.add(RowAnswer(2, b"2" * 16, Answer("2", Status.OK, "left")))
+        with pytest.raises(StorageError, match="was removed while it was in use"):
+            ledger.flush()
+
+
 def test_a_zeroed_page_costs_the_answers_of_that_page_and_they_are_counted(
     written: WrittenLedger,
 ) -> None:

@@ -94,6 +94,9 @@ class Ledger:
         """Commit pending answers. After an error they stay pending and can be flushed again."""
         with self._raise_storage_errors():
             if self._pending:
+                # SQLite can go on writing to a file that no longer has a name.
+                if not self.path.exists():
+                    raise sqlite3.OperationalError("the file is gone")
                 with self._transaction():
                     self._db.executemany(INSERT, self._pending)
         self._pending.clear()
@@ -242,6 +245,10 @@ class Ledger:
                 f"{self.path} cannot be opened: {error.strerror}", fix=fix
             ) from error
         except sqlite3.Error as error:
+            if not self.path.exists():
+                raise StorageError(
+                    f"{self.path} was removed while it was in use", fix=_REMOVED_FIX
+                ) from error
             if not is_access_error(error):
                 raise StorageError(f"{self.path} is damaged: {error}", fix=_DAMAGED_FIX) from error
             raise StorageError(
@@ -251,6 +258,9 @@ class Ledger:
 
 _DAMAGED_FIX = (
     "run the command of the run again: intact answers are kept, the others are asked again"
+)
+_REMOVED_FIX = (
+    "run the same command again: all rows are asked again, because their answers were in that file"
 )
 _ACCESS_FIX = (
     "free space or give access, then run the same command again: what is in the ledger is "
