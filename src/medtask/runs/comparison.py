@@ -19,6 +19,7 @@ from medtask.names import Names, merge_spellings
 from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.baselines import make_baseline_settings
+from medtask.runs.folder import parse_run_time
 from medtask.runs.open_answers import open_answers
 from medtask.runs.system_facts import read_system_facts
 from medtask.runs.system_ids import match_system_ids, rename_rows
@@ -255,19 +256,30 @@ def _join_answers(systems: Sequence[AnswerTable]) -> tuple[ComparisonRows, list[
 
 
 def _name_systems(systems: Sequence[AnswerTable]) -> list[str]:
-    """The systems' names; equal ones are prefixed with their parent folder's name."""
-    counts = Counter(answers.name for answers in systems)
+    """The systems' names; equal ones are prefixed with their parent folder's name.
+
+    A run in a folder that medtask has named after the time is called by its model and that time.
+    """
+    own_names = [_name_system(answers) for answers in systems]
+    counts = Counter(own_names)
     parents = [
         (answers.folder or Path(answers.table.source)).resolve().parent.name for answers in systems
     ]
     named = [
-        answers.name if counts[answers.name] == 1 else f"{home}/{answers.name}"
-        for answers, home in zip(systems, parents, strict=True)
+        name if counts[name] == 1 else f"{home}/{name}"
+        for name, home in zip(own_names, parents, strict=True)
     ]
     return [
         name if named.count(name) == 1 else f"{name} ({place})"
         for place, name in enumerate(named, 1)
     ]
+
+
+def _name_system(answers: AnswerTable) -> str:
+    time = parse_run_time(answers.name)
+    if time is None or not answers.manifest:
+        return answers.name
+    return f"{read_system_facts(answers.manifest).title}, {time}"
 
 
 def _choose_task(systems: Sequence[AnswerTable]) -> Task:

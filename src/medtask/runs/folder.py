@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -14,6 +15,9 @@ from medtask.errors import StorageError, UsageError
 from medtask.os_errors import require_utf8
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.tasks.task import Task
+
+_NAME_FORMAT = "%Y-%m-%d-%H%M"
+_DATED_NAME = re.compile(r"(\d{4}-\d\d-\d\d)-(\d\d)(\d\d)(-\d+)?")
 
 
 def open_run_folder(out: Path, *, new_run: bool = False) -> Path:
@@ -63,9 +67,15 @@ def find_runs(
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
+def parse_run_time(name: str) -> str | None:
+    """The time, such as "2026-11-29 14:05", of a folder named by `create_run_folder`, or None."""
+    found = _DATED_NAME.fullmatch(name)
+    return f"{found[1]} {found[2]}:{found[3]}{found[4] or ''}" if found else None
+
+
 def create_run_folder(runs_folder: Path) -> Path:
     """Create a folder named after the current minute; the name is unique across processes."""
-    name = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M")
+    name = datetime.now().astimezone().strftime(_NAME_FORMAT)
     for candidate in _list_candidate_folders(runs_folder / name):
         try:
             candidate.mkdir(mode=0o700)
