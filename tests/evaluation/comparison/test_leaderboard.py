@@ -153,7 +153,9 @@ def test_every_kind_has_its_leaderboard(kind: Any) -> None:
     assert first.value == 1
     assert board.pairs[1].verdict == "better"
     assert json.loads(json.dumps(board.to_json()))["measure"] == board.metric
-    assert len(format_leaderboard(board)) == 4 + 1 + 3
+    lines = format_leaderboard(board)
+    assert len(lines) == 4 + 1 + 3 + 1
+    assert "corrected for the number of pairs (Holm)" in lines[-1]
 
 
 def test_one_row_and_one_class_are_no_trouble() -> None:

@@ -68,6 +68,19 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
         "",
         *(describe_pair(pair) for pair in leaderboard.pairs),
         *describe_samples(leaderboard),
+        *_describe_tests(leaderboard),
+    ]
+
+
+def _describe_tests(leaderboard: Leaderboard) -> list[str]:
+    """Which p-values these are: a run's report shows uncorrected ones against its baselines."""
+    pairs = (*leaderboard.pairs, *leaderboard.baseline_pairs)
+    tests = dict.fromkeys(pair.test for pair in pairs if pair.test)
+    if not tests:
+        return []
+    return [
+        f"p: {' or '.join(tests)}, corrected for the number of pairs (Holm). The report of a run "
+        "shows p without this correction."
     ]
 
 
