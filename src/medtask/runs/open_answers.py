@@ -157,11 +157,14 @@ def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTa
     manifest = read_manifest(folder) or {}
     path = folder / "answers.parquet"
     if not path.exists():
+        state = manifest.get("state", "not finished")
+        if state == "finished":
+            raise InputError(
+                f"{folder} is a finished run whose table answers.parquet was removed",
+                fix="run its command again: it writes the tables anew, and asks for no row",
+            )
         fix = "run its command again, until it has finished"
-        raise InputError(
-            f"{folder} has no answers yet: the run is {manifest.get('state', 'not finished')}",
-            fix=fix,
-        )
+        raise InputError(f"{folder} has no answers yet: the run is {state}", fix=fix)
     try:
         facts, data, settings = manifest["task"], manifest["data"], manifest["settings"]
         task = task or task_from_dict(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import medtask
+from medtask.errors import InputError
 from medtask.runs.folder import parse_run_time
 
 
@@ -42,3 +43,19 @@ def test_runs_in_folders_without_a_chosen_name_are_called_by_model_and_time(tmp_
     names = [system.name for system in compared.leaderboard.entries]
     assert f"{model.info.title}, 2026-11-29 14:05" in names
     assert "chosen" in names
+
+
+def test_a_finished_run_without_its_tables_says_how_to_get_them_back(tmp_path: Path) -> None:
+    (tmp_path / "side.yaml").write_text(
+        "instruction: Which side?\ninput: '{{ text }}'\nanswer: {kind: label, labels: [a, b]}\n"
+    )
+    (tmp_path / "rows.csv").write_text("text\nleft\nright\n")
+    task, model = medtask.load_task(tmp_path / "side.yaml"), medtask.load_model("fake:")
+    medtask.run(task, model, tmp_path / "rows.csv", out=tmp_path / "run")
+    (tmp_path / "run" / "answers.parquet").unlink()
+    with pytest.raises(InputError, match=r"table answers\.parquet was removed") as raised:
+        medtask.evaluate(tmp_path / "run")
+    assert "run its command again" in raised.value.fix
+    again = medtask.run(task, model, tmp_path / "rows.csv", out=tmp_path / "run")
+    assert again.new_answers == 0
+    assert (tmp_path / "run" / "answers.parquet").exists()
