@@ -7,8 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from medtask.scaling.run_status import status as read_status
@@ -102,6 +105,26 @@ def test_a_killed_worker_is_replaced_and_a_signal_stops_all(
     medtask(*words, "--model", "fake:ms_per_row=400,batch=1", "--workers", "2")
     medtask("run", "surgery", "rows.csv", "--out", "single", "--model", "fake:")
     assert read_bytes("run") == read_bytes("single")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the environment of processes")
+def test_each_worker_sees_one_of_the_devices(medtask: RunCommand, project_folder: Path) -> None:
+    write_rows(Path("rows.csv"), 40)
+    task = Path("surgery/task.yaml")
+    task.write_text(task.read_text().replace("id: case_id\n", ""))
+    words = ["run", "surgery", "rows.csv", "--out", "run", "--shards", "4", "--quiet"]
+    command = [sys.executable, "-m", "medtask", *words, "--model", "fake:ms_per_row=100,batch=1"]
+    with subprocess.Popen([*command, "--devices", "5, GPU-7"]) as process:
+        seen: set[bytes] = set()
+        while process.poll() is None:
+            for child in psutil.Process(process.pid).children():
+                with suppress(OSError):
+                    environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
+                    seen |= {one for one in environment if one.startswith(b"CUDA_VISIBLE")}
+            time.sleep(0.02)
+    assert process.returncode == 0
+    assert seen == {b"CUDA_VISIBLE_DEVICES=5", b"CUDA_VISIBLE_DEVICES=GPU-7"}
 
 
 def _find_worker(folder: str) -> tuple[int, int] | None:

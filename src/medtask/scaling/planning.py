@@ -36,6 +36,7 @@ class PlanRequest:
         shards: The number of shards; None for one that fits the workers.
         workers: Processes on this machine that answer them. With one, the calling process does.
         new_run: Whether to start a new run instead of continuing one.
+        devices: The GPUs of which each worker sees one; empty for all.
     """
 
     task: Task
@@ -45,6 +46,7 @@ class PlanRequest:
     shards: int | None
     workers: int = 1
     new_run: bool = False
+    devices: tuple[str, ...] = ()
 
 
 def open_plan(

@@ -45,8 +45,8 @@ def run_in_shards(
     plan, notes = open_plan(request, out)
     for note in notes:
         observer.on_note(note)
-    if request.workers > 1:
-        code = answer_with_workers(plan, request.workers, observer)
+    if request.workers > 1 or request.devices:
+        code = answer_with_workers(plan, request.workers, observer, request.devices)
     else:
         shown = _SequentialObserver(plan, observer)
         results = answer_shards(plan, load=load, observer=shown, force_lock=force_lock)

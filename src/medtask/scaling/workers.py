@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -21,17 +21,20 @@ MAX_RESTARTS = 3  # of killed processes, before there is a new answer
 _POLL_S, _REPORT_S, _STOP_S = 0.2, 1.0, 12.0
 
 
-def answer_with_workers(plan: RunPlan, workers: int, observer: RunObserver) -> int:
+def answer_with_workers(
+    plan: RunPlan, workers: int, observer: RunObserver, devices: Sequence[str] = ()
+) -> int:
     """Answer all shards in ``workers`` processes; returns 0, or the exit code after a signal.
 
-    The cores of this machine are divided among the processes. A process that is killed is replaced.
+    The cores of this machine are divided among the processes, and each sees one of the ``devices``
+    (numbers or UUIDs of GPUs), if there are any. A process that is killed is replaced.
 
     Raises:
         EngineError: A process has failed, or processes are killed again and again.
     """
     progress = _TotalProgress(plan)
     observer.on_start(plan.rows, progress.count_done())
-    pool = _ShardProcesses(plan, workers)
+    pool = _ShardProcesses(plan, workers, devices)
     with catch_signals(raising=False) as signals, _close(pool):
         reported = 0.0
         while pool.check():
@@ -74,8 +77,9 @@ class _TotalProgress:
 class _ShardProcesses:
     """Processes that call ``medtask shard RUN``, each on its own cores."""
 
-    def __init__(self, plan: RunPlan, workers: int) -> None:
+    def __init__(self, plan: RunPlan, workers: int, devices: Sequence[str]) -> None:
         self._plan = plan
+        self._devices = devices
         self._cores = _divide_cores(workers)
         self._restarts = 0
         self._size = 0
@@ -122,6 +126,8 @@ class _ShardProcesses:
         environment = dict(os.environ)
         if self._plan.load_options.threads is None:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, len(cores))))
+        if self._devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices[place % len(self._devices)]
         # In a session of its own: Ctrl-C comes to this process, which asks the others to stop.
         process = subprocess.Popen(  # noqa: S603 - this program
             [sys.executable, "-m", "medtask", "shard", str(self._plan.folder), "--quiet"],

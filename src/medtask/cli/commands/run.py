@@ -127,6 +127,13 @@ def run(
             "model.",
         ),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="GPUs by number or UUID: one process for each, or --workers N divided among them.",
+        ),
+    ] = None,
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Start a new run instead of resuming.")
     ] = False,
@@ -149,6 +156,8 @@ def run(
     from medtask.tasks.load import load_task
 
     disable_downloads(offline)
+    gpus = tuple(filter(None, (name.strip() for name in (devices or "").split(","))))
+    workers = workers or len(gpus) or None
     if data == "-" and (shards or workers):
         raise UsageError(
             "a run in shards cannot read standard input",
@@ -165,7 +174,7 @@ def run(
         display,
         redirect_stdout(sys.stderr),
     ):
-        in_shards = partial(_run_in_shards, split=(shards, workers or 1))
+        in_shards = partial(_run_in_shards, split=(shards, workers or 1, gpus))
         result = (in_shards if shards or workers else _run_task)(
             loaded_task,
             table,
@@ -249,10 +258,13 @@ def _run_in_shards(
     display: RunProgressDisplay,
     ray_options: RayOptions | None,
     *,
-    split: tuple[int | None, int],
+    split: tuple[int | None, int, tuple[str, ...]],
     **options: Any,
 ) -> Run:
-    """`medtask.run` with its options, in shards: ``split`` is their number, and that of workers."""
+    """`medtask.run` with its options, in shards: ``split`` is their number, that of workers, and
+    the GPUs of which each worker sees one.
+    """
+    shards, workers, devices = split
     from medtask.scaling.plan import PlannedOptions
     from medtask.scaling.planning import PlanRequest
     from medtask.scaling.sharded_run import check_sharded_options, run_in_shards
@@ -281,8 +293,10 @@ def _run_in_shards(
         table,
         (choose_model(task, reference), load_options),
         kept,
-        *split,
+        shards,
+        workers,
         new_run=options["new_run"],
+        devices=devices,
     )
     return run_in_shards(
         request,
