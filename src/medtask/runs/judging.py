@@ -27,6 +27,7 @@ from medtask.runs.judging_input import (
     read_human_grades,
     refuse_self_judging,
 )
+from medtask.runs.manifest import restore_task
 from medtask.runs.open_answers import open_answers
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import refuse_remote_phi
@@ -212,7 +213,7 @@ def _build_request(
     rows, digest = check_answers(judging_input)
     folder = table.with_suffix("")
     return SessionRequest(
-        task=judging_input.task,
+        task=restore_task(judging_input.task, folder),
         data_digest=digest,
         rows=rows,
         out=folder,

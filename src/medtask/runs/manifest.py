@@ -54,6 +54,12 @@ _PACKAGES = (
 )
 
 
+def get_command() -> str:
+    """The command line of this process; ``python -m medtask`` is written as ``medtask``."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["medtask" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
 def identify_task(task: Task, digest: str) -> dict[str, str]:
     """The task and its rows as facts that must be equal when a run is resumed."""
     facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
@@ -128,7 +134,7 @@ def create_manifest(
         "format": FORMAT,
         "state": "running",
         "medtask": version("medtask"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": get_command(),
         "created": get_timestamp(),
         "finished": None,
         "identity": dict(identity),

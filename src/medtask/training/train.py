@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +15,7 @@ from medtask.atomic_files import make_private_folder, make_storage_error
 from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, find_trained_engine
 from medtask.errors import MedtaskError, UsageError
 from medtask.runs.lock import lock_run
-from medtask.runs.manifest import get_timestamp
+from medtask.runs.manifest import get_command, get_timestamp
 from medtask.runs.signals import Interrupted, SignalState, catch_signals
 from medtask.tables.read import read_table
 from medtask.tables.table import Table
@@ -283,7 +281,7 @@ def _run_training(
     facts: dict[str, Any] = {
         "format": FORMAT,
         "state": "training",
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": get_command(),
         "begun": get_timestamp(),
         "identity": training.identity,
         "demonstration": training.demonstration,
