@@ -74,7 +74,7 @@ def test_rows_beyond_the_context_are_counted(
     def plan_with_short_context(engine: FakeEngine, prompts: object) -> object:
         from dataclasses import replace
 
-        return replace(plan(engine, prompts), max_input_tokens=400)  # type: ignore[arg-type]
+        return replace(plan(engine, prompts), max_input_tokens=350)  # type: ignore[arg-type]
 
     Path("procedures.csv").write_text(
         Path("procedures.csv").read_text() + f"A6,{'long ' * 100},curative\n"
@@ -82,7 +82,8 @@ def test_rows_beyond_the_context_are_counted(
     monkeypatch.setattr(FakeEngine, "plan", plan_with_short_context)
     outcome = medtask("check", "surgery", *FAKE)
     assert (
-        "  warning     1 row will be too long: the model reads at most 400 tokens\n" in outcome.out
+        "  warning     1 row will be too long (gate: {too_long: chunk} reads them in parts): the "
+        "model reads at most 350 tokens\n" in outcome.out
     )
 
 

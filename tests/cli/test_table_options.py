@@ -13,7 +13,7 @@ from support.command_line import RunCommand
 TABLE_OPTIONS = {"--encoding", "--sheet", "--header-row"}
 READING_COMMANDS = {
     *("init", "check", "run", "evaluate", "audit", "compare", "judge", "train", "tune"),
-    *("bench", "doctor", "export", "data prepare"),
+    *("bench", "doctor", "export", "data prepare", "gold", "submit"),
 }
 
 

@@ -97,7 +97,7 @@ def test_a_folder_without_write_permission_is_named(mode: int) -> None:
                 pytest.raises(StorageError, match="Permission denied") as refusal,
             ):
                 export(base, to="merged", out=closed / "model", check=False)
-            assert "write permission" in refusal.value.fix
+            assert "permissions" in refusal.value.fix
         finally:
             closed.chmod(0o755)
         assert not list(closed.iterdir())

@@ -36,7 +36,8 @@ def write_sharded_model(folder: Path, layers: int) -> Path:
     base, adapter = folder / "base", folder / "adapter"
     base.mkdir(parents=True)
     (base / "config.json").write_text('{"model_type": "llama"}')
-    updates = {}
+    updates: dict[str, torch.Tensor] = {}
+    places: dict[str, str] = {}
     for layer in range(layers):
         module = f"model.layers.{layer}.mlp.up_proj"
         header = json.dumps(
@@ -51,8 +52,11 @@ def write_sharded_model(folder: Path, layers: int) -> Path:
         with (base / f"model-{layer:03}.safetensors").open("wb") as file:
             file.write(len(header).to_bytes(8, "little") + header)
             file.truncate(file.tell() + FILE_BYTES)  # zeros that take no room on the disk
+        places[f"{module}.weight"] = f"model-{layer:03}.safetensors"
         updates[f"base_model.model.{module}.lora_A.weight"] = torch.ones(1, COLUMNS)
         updates[f"base_model.model.{module}.lora_B.weight"] = torch.full((ROWS, 1), 1.0 + layer)
+    index = json.dumps({"metadata": {}, "weight_map": places})
+    (base / "model.safetensors.index.json").write_text(index)
     settings = peft.LoraConfig(r=1, lora_alpha=1, base_model_name_or_path=str(base))
     settings.save_pretrained(str(adapter))
     save_file(updates, adapter / "adapter_model.safetensors")

@@ -47,9 +47,7 @@ LEDGER_MUTANTS = (
         'repr(texts).encode() + (row.probabilities or b"")',
         "repr(texts).encode()",
     ),
-    Mutant(
-        "a later row's answer is found", "prompt_key = ? AND row < ?", "prompt_key = ? AND row != ?"
-    ),
+    Mutant("a later row's answer is found", "(row < ? OR row >= ?)", "(row != ? OR row >= ?)"),
 )
 TRIE_MUTANTS = (
     Mutant(

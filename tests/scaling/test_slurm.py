@@ -97,7 +97,7 @@ def test_time_limits_and_kills_lose_nothing(
         on_cluster.start_delayed(submitted.job)
         return all(one.state == "finished" for one in medtask.status(out).shards)
 
-    wait_for(is_complete, "all shards are complete", 400)
+    wait_for(is_complete, "all shards are complete", 900)
     states = [[one["state"] for one in _read_attempts(out, number)] for number in range(1, 5)]
     assert states[1][0] == "running"  # killed: it could not write its end
     assert [one[0] for one in (states[0], *states[2:])] == ["interrupted"] * 3

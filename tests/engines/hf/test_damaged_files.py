@@ -19,6 +19,7 @@ from support.tiny_models import save_model
 DAMAGES = 8  # of each file
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers' own, in peft
 @pytest.mark.slow
 def test_no_damage_of_a_config_ends_in_another_error_than_medtasks(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", "llama")
