@@ -220,7 +220,8 @@ def test_a_comparison_of_runs_without_common_rows_fails(client, task):
     numbers = []
     for name in ("a", "b"):
         rows = [
-            {"case": f"{name}{one}", "text": f"lung {one}", "organ": "lung"} for one in range(9)
+            {"case": f"{name}{one}", "text": f"lung {name} {one}", "organ": "lung"}
+            for one in range(9)
         ]
         added = client.post("/api/datasets/rows", json={"name": name, "rows": rows}).json()
         numbers.append(answer(client, added["id"], task))
