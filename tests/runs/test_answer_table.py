@@ -211,9 +211,9 @@ def test_a_table_in_the_run_is_the_run(folder: Path) -> None:
     assert open_answers(folder / "answers.csv").folder == folder
 
 
-def test_an_unfinished_run_has_no_answers_to_look_at(folder: Path) -> None:
+def test_a_finished_run_whose_table_was_removed_is_reported_as_that(folder: Path) -> None:
     (folder / "answers.parquet").unlink()
-    with pytest.raises(InputError, match="no answers yet"):
+    with pytest.raises(InputError, match=r"a finished run whose table answers\.parquet was removed"):
         open_answers(folder)
 
 
