@@ -213,7 +213,7 @@ def test_a_table_in_the_run_is_the_run(folder: Path) -> None:
 
 def test_a_finished_run_whose_table_was_removed_is_reported_as_that(folder: Path) -> None:
     (folder / "answers.parquet").unlink()
-    with pytest.raises(InputError, match=r"a finished run whose table answers\.parquet was removed"):
+    with pytest.raises(InputError, match=r"finished run whose table answers\.parquet was removed"):
         open_answers(folder)
 
 
