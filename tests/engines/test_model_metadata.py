@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from medtask.engines.model_metadata import (
+    EXPORT_FILE,
     ModelMetadata,
     find_trained_engine,
     hash_model_metadata,
     read_model_metadata,
+    read_prompt_version,
     write_model_metadata,
 )
 from medtask.errors import InputError, StorageError
@@ -139,3 +141,12 @@ def test_the_contract_covers_every_byte_of_the_model(folder: Path) -> None:
     (folder / "linear.json").write_text("{ }")
     write_model_metadata(folder, MODEL)
     assert hash_model_metadata(folder) != before
+
+
+def test_a_file_in_an_exported_folder_has_the_prompt_version_of_its_manifest(
+    tmp_path: Path,
+) -> None:
+    manifest = {"questions": [{"prompt_version": 1}], "files": {"model.gguf": "0" * 64}}
+    (tmp_path / EXPORT_FILE).write_text(json.dumps(manifest))
+    assert read_prompt_version(tmp_path / "model.gguf") == 1
+    assert read_prompt_version(tmp_path / "other.gguf") is None

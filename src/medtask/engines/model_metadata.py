@@ -157,13 +157,21 @@ def read_prompt_version(model: Path) -> int | None:
     """
     if (model / METADATA_FILE).is_file():
         return _parse_metadata(model).prompt_version
-    file = model / EXPORT_FILE if model.is_dir() else model.with_name(f"{model.name}.{EXPORT_FILE}")
     try:
-        questions = json.loads(file.read_text(encoding="utf-8"))["questions"]
+        questions = _read_export(model)["questions"]
         versions = [int(question.get("prompt_version", 1)) for question in questions]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return None  # `medtask export --verify` reports a manifest that is not valid
     return min(versions, default=None)
+
+
+def _read_export(model: Path) -> Any:
+    """The manifest of an exported folder or file; the file may be in an exported folder."""
+    file = model / EXPORT_FILE if model.is_dir() else model.with_name(f"{model.name}.{EXPORT_FILE}")
+    if file.is_file() or model.is_dir():
+        return json.loads(file.read_text(encoding="utf-8"))
+    manifest = json.loads((model.parent / EXPORT_FILE).read_text(encoding="utf-8"))
+    return manifest if model.name in manifest["files"] else {}
 
 
 def hash_model_metadata(folder: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from medtask.engines.files.weights import hash_file, hash_weights
 from medtask.engines.model_metadata import CALIBRATION_FILE, METADATA_FILE, hash_model_metadata
 from medtask.exporting.source import ExportSource
-from medtask.exporting.targets import ExportRequest, IdentityFact
+from medtask.exporting.targets import ExportRequest
 from medtask.runs.calibration_store import (
     SavedCalibration,
     locate_calibration_file,
@@ -18,18 +18,10 @@ from medtask.runs.calibration_store import (
 )
 
 
-def find_calibrations(
-    request: ExportRequest, fact: IdentityFact, draft: Path
-) -> list[SavedCalibration]:
-    """The calibrations of a request's model, for the exported files in ``draft``.
-
-    Args:
-        request: The request.
-        fact: The fact by which engines identify the exported files.
-        draft: The folder or file.
-    """
-    value = _compute_fact(fact, draft)
-    if request.source.folder is None or not value:
+def find_calibrations(request: ExportRequest, model: Path) -> list[SavedCalibration]:
+    """The calibrations of a request's model, for the exported model at ``model``."""
+    identity = _identify_exported(request.source, model)
+    if request.source.folder is None or not identity:
         return []
     found = read_calibrations(request.source.folder / CALIBRATION_FILE)
     beside_task = locate_calibration_file(request.task) if request.task else None
@@ -44,7 +36,7 @@ def find_calibrations(
     return [
         replace(
             one,
-            model={f"model.{fact}": value},
+            model=identity,
             run=f"{one.run}, with the model before its export{as_written}",
             carried=True,
         )
@@ -52,19 +44,20 @@ def find_calibrations(
     ]
 
 
-def write_carried(calibrations: list[SavedCalibration], path: Path) -> None:
-    """Write calibrations beside the published file ``path``, or into a folder."""
+def write_carried(calibrations: list[SavedCalibration], model: Path) -> None:
+    """Write calibrations into the folder of an exported model, or beside its file."""
     if calibrations:
-        write_calibrations(locate_model_calibration(path), calibrations)
+        write_calibrations(locate_model_calibration(model), calibrations)
 
 
-def _compute_fact(fact: IdentityFact, draft: Path) -> str:
-    if fact == "file":
-        return hash_file(draft)
-    if fact == "weights":
-        return hash_weights(draft)
-    has_metadata = fact == "contract" and (draft / METADATA_FILE).is_file()
-    return hash_model_metadata(draft) if has_metadata else ""
+def _identify_exported(source: ExportSource, model: Path) -> dict[str, str]:
+    """The fact by which engines identify an exported model; empty for one without its own."""
+    if model.is_file():
+        return {"model.file": hash_file(model)}
+    if source.engine == "hf":
+        return {"model.weights": hash_weights(model)}
+    has_metadata = (model / METADATA_FILE).is_file()
+    return {"model.contract": hash_model_metadata(model)} if has_metadata else {}
 
 
 def _list_hashes(source: ExportSource) -> set[str]:

@@ -40,6 +40,7 @@ from medtask.exporting.parity_prompts import PARITY_PROMPTS, make_default_prompt
 from medtask.exporting.source import ExportSource, open_source
 from medtask.exporting.targets import ExportRequest, ExportTarget, ExportWriter, find_target
 from medtask.records import Prompt
+from medtask.runs.calibration_store import locate_model_calibration
 from medtask.runs.manifest import get_timestamp
 from medtask.tables.read import read_table
 from medtask.tasks.fingerprint import match_prompt_versions
@@ -147,12 +148,10 @@ def export(
                 + "publish it with --force",
             )
         on_step("Writing the card and the hashes")
-        calibrations = find_calibrations(request, target.identity_fact, draft)
-        write_carried(calibrations, draft if draft.is_dir() else path)
         manifest = _build_manifest(
             request, target, parity, forced=bool(parity and not parity.passed)
-        ).model_copy(update={"calibrations": len(calibrations)})
-        manifest = _add_hashes(manifest, draft, path.name)
+        ).model_copy(update={"calibrations": _carry_calibrations(request, target, draft)})
+        manifest = manifest.model_copy(update={"files": hash_files(draft)})
         _publish(draft, path, manifest, target)
     notes += writer.finish(request, path)
     return ExportedModel(path, manifest, parity, notes)
@@ -174,15 +173,17 @@ def compare_models(
 
 def verify_export(path: Path) -> list[str]:
     """Each difference between an export and its manifest, as a sentence. Raises InputError."""
-    return verify_files(path, read_manifest(path).files)
+    return verify_files(path, read_manifest(path))
 
 
-def _add_hashes(manifest: ExportManifest, draft: Path, name: str) -> ExportManifest:
-    """The manifest with the hashes of the draft's files; a single file gets its final name."""
-    hashes = hash_files(draft)
-    if draft.is_file():
-        hashes = {name: hashes[draft.name]}
-    return manifest.model_copy(update={"files": hashes})
+def _carry_calibrations(request: ExportRequest, target: ExportTarget, draft: Path) -> int:
+    """Give the draft the calibrations of its source; returns their number."""
+    if not target.keeps_calibrations:
+        return 0
+    model = draft / target.model_path if target.model_path else draft
+    calibrations = find_calibrations(request, model)
+    write_carried(calibrations, model)
+    return len(calibrations)
 
 
 def _check_request(request: ExportRequest, target: ExportTarget, path: Path) -> None:
@@ -285,11 +286,16 @@ def _build_manifest(
 
 
 def _publish(draft: Path, path: Path, manifest: ExportManifest, target: ExportTarget) -> None:
-    """Move the draft to its place, when its card and its manifest are complete."""
+    """Complete the draft with its card and its manifest, and move it to its place."""
     card = write_export_card(manifest, path.stem, target.description)
-    where = draft if draft.is_dir() else path
-    replace_text(locate_card(where), card)
-    write_manifest(manifest, locate_manifest(where))
+    replace_text(locate_card(draft), card)
+    write_manifest(manifest, locate_manifest(draft))
+    if draft.is_file():
+        for locate in (locate_card, locate_manifest, locate_model_calibration):
+            if locate(draft).exists():
+                locate(draft).replace(locate(path))
+            else:  # of an earlier export to this path, which was removed
+                locate(path).unlink(missing_ok=True)
     draft.replace(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from medtask.display import format_path
 from medtask.engines.files.weights import hash_file
 from medtask.engines.model_metadata import EXPORT_FILE, PhiStatus
 from medtask.errors import InputError
+from medtask.runs.calibration_store import locate_model_calibration
 
 MANIFEST_FILE = EXPORT_FILE
 CARD_FILE = "README.md"
@@ -70,15 +70,19 @@ def locate_card(path: Path) -> Path:
 
 
 def hash_files(path: Path) -> dict[str, str]:
-    """SHA-256 of an exported file, or of all files in a folder except the manifest and the card."""
+    """SHA-256 of an exported file and its calibrations, or of all files in a folder.
+
+    Without the manifest and the card.
+    """
     if path.is_file():
-        return {path.name: hash_file(path)}
-    found = (file for file in sorted(path.rglob("*")) if file.is_file())
-    names = {file.relative_to(path).as_posix(): file for file in found}
+        files = (path, locate_model_calibration(path))
+        return {file.name: hash_file(file) for file in files if file.is_file()}
+    names = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*"))}
+    # A link to a folder, which is not followed, has no hash.
     return {
-        name: hash_file(file)
+        name: hash_file(file) if file.is_file() else ""
         for name, file in names.items()
-        if name not in (MANIFEST_FILE, CARD_FILE)
+        if name not in (MANIFEST_FILE, CARD_FILE) and (file.is_symlink() or not file.is_dir())
     }
 
 
@@ -110,13 +114,15 @@ def read_manifest(path: Path) -> ExportManifest:
     return manifest
 
 
-def verify_files(path: Path, expected: Mapping[str, str]) -> list[str]:
+def verify_files(path: Path, manifest: ExportManifest) -> list[str]:
     """Each difference between an export and the hashes of its manifest, as a sentence."""
-    found = hash_files(path)
+    found, expected = hash_files(path), manifest.files
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [
         f"{name} is changed"
         for name in expected
         if found.get(name, expected[name]) != expected[name]
     ]
+    if path.is_file() and manifest.calibrations:  # earlier versions did not hash them
+        expected = {locate_model_calibration(path).name: "", **expected}
     return problems + [f"{name} was added" for name in found if name not in expected]

@@ -18,7 +18,7 @@ from medtask.engines.registry import load_model
 from medtask.errors import MissingExtra, UsageError
 from medtask.exporting.merged import write_merged
 from medtask.exporting.source import CausalModel, ExportSource
-from medtask.exporting.targets import ExportRequest
+from medtask.exporting.targets import MLFLOW_MODEL, ExportRequest
 from medtask.privacy import block_network, disable_telemetry
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict, task_to_dict
@@ -46,7 +46,8 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     pyfunc = _import_pyfunc()
     parts = draft / "parts"  # MLflow copies them
     parts.mkdir()
-    _write_weights(request.source, parts / "model")
+    model = parts / Path(MLFLOW_MODEL).name
+    _write_weights(request.source, model)
     content = {**task_to_dict(task), "name": task.name, "fingerprint": task.fingerprint}
     (parts / TASK_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     code = parts / "medtask_model.py"
@@ -56,7 +57,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
         pyfunc.save_model(
             draft / "mlflow",
             python_model=str(code),
-            artifacts={"task": str(parts / TASK_FILE), "model": str(parts / "model")},
+            artifacts={"task": str(parts / TASK_FILE), "model": str(model)},
             signature=_make_signature(task),
             input_example=frame,
             pip_requirements=_list_requirements(request.source),
@@ -81,7 +82,7 @@ def check(request: ExportRequest, draft: Path) -> list[str]:
 
 def open_exported(draft: Path) -> Engine:
     """See `ExportWriter.open_exported`."""
-    return load_model(str(draft / "artifacts" / "model"))
+    return load_model(str(draft / MLFLOW_MODEL))
 
 
 def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ from medtask.exporting.gguf.architectures import complete_config
 from medtask.exporting.merged import LICENCE_PATTERNS
 from medtask.exporting.parity_prompts import make_default_prompts
 from medtask.exporting.source import CausalModel
-from medtask.exporting.targets import ExportRequest
+from medtask.exporting.targets import OLLAMA_WEIGHTS, ExportRequest
 
-WEIGHTS_FILE, MODELFILE, PROMPT_FILE = "model.gguf", "Modelfile", "prompt.txt"
+MODELFILE, PROMPT_FILE = "Modelfile", "prompt.txt"
 # Ollama's own default can cut prompts in silence; a longer context takes memory for each request.
 MAX_CONTEXT_TOKENS = 8192
 _COMMAND_SECONDS = 600
@@ -33,7 +33,7 @@ _ACTION = re.compile(r"\{\{|\}\}")
 
 def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     """See `ExportWriter.write`."""
-    notes = writer.write(request, draft / WEIGHTS_FILE)
+    notes = writer.write(request, draft / OLLAMA_WEIGHTS)
     with CausalModel(request.source) as model:
         from transformers import AutoTokenizer
 
@@ -61,12 +61,12 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
 
 def check(request: ExportRequest, draft: Path) -> list[str]:
     """See `ExportWriter.check`."""
-    return writer.check(request, draft / WEIGHTS_FILE)
+    return writer.check(request, draft / OLLAMA_WEIGHTS)
 
 
 def open_exported(draft: Path) -> Engine:
     """See `ExportWriter.open_exported`: the weights that Ollama reads, by llama.cpp."""
-    return writer.open_exported(draft / WEIGHTS_FILE)
+    return writer.open_exported(draft / OLLAMA_WEIGHTS)
 
 
 def write_modelfile(
@@ -85,7 +85,7 @@ def write_modelfile(
         context_tokens: Tokens of a prompt and its answer together.
         licences: The texts of the model's licences.
     """
-    lines = [f"FROM ./{WEIGHTS_FILE}"]
+    lines = [f"FROM ./{OLLAMA_WEIGHTS}"]
     if parts is not None:
         template = write_template(
             replace(parts, default_system=parts.default_system.removeprefix(bos_text))

@@ -15,8 +15,11 @@ from medtask.exporting.parity import ParityBounds
 from medtask.exporting.source import ExportSource
 from medtask.tasks.task import Task
 
+# The models that medtask loads, in the folders of these targets.
+OLLAMA_WEIGHTS = "model.gguf"
+MLFLOW_MODEL = "artifacts/model"
+
 TargetName = Literal["merged", "gguf", "ollama", "mlx", "mlflow", "onnx", "hub"]
-IdentityFact = Literal["", "weights", "file", "contract"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,9 @@ class ExportTarget:
         default_quantization: A key of ``bounds``.
         suffix: The suffix of the file that is written; "" for a target that writes a folder.
         is_sent: Whether the export leaves this machine.
-        identity_fact: The fact by which engines identify the exported files, which then keep the
-            calibrations of the model; "" for a target that does not keep them.
+        model_path: The path in the export of the model that medtask loads; "" for the export
+            itself.
+        keeps_calibrations: Whether that model keeps the calibrations of its source.
     """
 
     name: TargetName
@@ -88,7 +92,8 @@ class ExportTarget:
     default_quantization: str = ""
     suffix: str = ""
     is_sent: bool = False
-    identity_fact: IdentityFact = ""
+    model_path: str = ""
+    keeps_calibrations: bool = True
 
     def import_writer(self) -> ExportWriter:
         return cast("ExportWriter", import_module(self.module))
@@ -141,7 +146,6 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             "medtask.exporting.merged",
             frozenset({"hf"}),
             {"": _EXACT},
-            identity_fact="weights",
         ),
         ExportTarget(
             "gguf",
@@ -151,7 +155,6 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             _GGUF_BOUNDS,
             default_quantization="q4_k_m",
             suffix=".gguf",
-            identity_fact="file",
         ),
         ExportTarget(
             "ollama",
@@ -160,6 +163,7 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"hf"}),
             _GGUF_BOUNDS,
             default_quantization="q4_k_m",
+            model_path=OLLAMA_WEIGHTS,
         ),
         ExportTarget(
             "mlx",
@@ -175,6 +179,7 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             "medtask.exporting.mlflow",
             frozenset({"hf", "encoder", "linear", "hybrid"}),
             {"": _EXACT},
+            model_path=MLFLOW_MODEL,
         ),
         ExportTarget(
             "onnx",
@@ -183,7 +188,6 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"encoder"}),
             {"f32": _EXACT, "q8": _QUANTIZED},
             default_quantization="f32",
-            identity_fact="contract",
         ),
         ExportTarget(
             "hub",
@@ -192,6 +196,7 @@ TARGETS: Mapping[TargetName, ExportTarget] = {
             frozenset({"hf", "encoder", "linear", "hybrid"}),
             {"": _EXACT},
             is_sent=True,
+            keeps_calibrations=False,
         ),
     )
 }
