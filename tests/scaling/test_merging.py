@@ -216,8 +216,8 @@ def test_shards_of_different_models_are_not_merged(make_plan: MakePlan) -> None:
 def test_a_full_disk_ends_one_shard_and_keeps_its_answers(
     make_plan: MakePlan, tmp_path: Path
 ) -> None:
-    plan = make_plan(rows=1200, shards=2)
-    with limit_file_size(60_000), pytest.raises(StorageError) as refused:
+    plan = make_plan(rows=600, shards=2)
+    with limit_file_size(40_000), pytest.raises(StorageError) as refused:
         list(answer_shards(plan, [1]))
     assert refused.value.exit_code == 7
     assert status(plan.folder).shards[0].state == "failed"
@@ -228,12 +228,12 @@ def test_a_full_disk_ends_one_shard_and_keeps_its_answers(
 
 @pytest.mark.slow
 def test_two_merges_at_once_exclude_each_other(make_plan: MakePlan, tmp_path: Path) -> None:
-    plan = make_plan(rows=3000)
+    plan = make_plan(rows=1000)
     answer_all(plan)
     command = [sys.executable, "-m", "medtask", "merge", str(plan.folder), "--quiet"]
     processes = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(3)
+        for _ in range(2)
     ]
     codes = sorted(process.wait(timeout=120) for process in processes)
     assert codes[0] == 0 and set(codes) <= {0, 6}

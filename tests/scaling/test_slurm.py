@@ -6,22 +6,27 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import medtask
+from medtask.engines.base import Engine
+from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.runs.local_run import run
 from medtask.scaling.run_status import RunStatus
 from medtask.scaling.submit import SubmittedRun
 from scaling.conftest import write_rows
+from support.recording_engine import read_asked, set_pace, write_recording_engine
 from support.slurm_cluster import SlurmCluster, has_slurm, start_cluster, wait_for
 from support.tiny_models import save_model
 
 needs_slurm = pytest.mark.skipif(not has_slurm(), reason="slurm-wlm and munge are not installed")
+Submit = Callable[..., SubmittedRun]
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +42,33 @@ def on_cluster(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> SlurmC
     return cluster
 
 
-def submit(task_folder: Path, rows: Path, out: Path, **options: object) -> SubmittedRun:
-    settings = {"shards": 4, "slurm": medtask.SlurmOptions(partition="main")} | options
-    return medtask.submit(medtask.load_task(task_folder), rows, out=out, **settings)  # type: ignore[arg-type]
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.parquet", 80)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def submit(task_folder: Path, rows: Path, out: Path) -> Submit:
+    """Submit the task over the rows, in 4 shards."""
+
+    def submit_run(model: str = "fake:", **options: Any) -> SubmittedRun:
+        settings = {"shards": 4, "slurm": medtask.SlurmOptions(partition="main")} | options
+        task = medtask.load_task(task_folder)
+        return medtask.submit(task, rows, out=out, model=model, **settings)
+
+    return submit_run
+
+
+def read_single(task_folder: Path, rows: Path, model: Engine) -> bytes:
+    """The answers of a run in one process."""
+    task = medtask.load_task(task_folder)
+    single = run(task, model, rows, out=rows.parent / "single", baselines=False)
+    return read_bytes(single.folder)
 
 
 def read_bytes(folder: Path) -> bytes:
@@ -53,61 +82,62 @@ def describe(status: RunStatus) -> list[tuple[str, int, str]]:
 @needs_slurm
 @pytest.mark.slow
 def test_an_array_of_jobs_and_its_merge_give_the_bytes_of_a_single_run(
-    task_folder: Path, tmp_path: Path, on_cluster: SlurmCluster
+    task_folder: Path, rows: Path, out: Path, submit: Submit, on_cluster: SlurmCluster
 ) -> None:
-    rows = write_rows(tmp_path / "rows.parquet", 80)
-    model = str(save_model(tmp_path / "model", "llama"))
-    out = tmp_path / "run"
-    submitted = submit(task_folder, rows, out, model=model, dtype="float32", threads=1)
+    model = str(save_model(rows.parent / "model", "llama"))
+    submitted = submit(model, dtype="float32", threads=1)
     assert submitted.shards == (1, 2, 3, 4)
     assert submitted.job and submitted.merge_job
-    again = submit(task_folder, rows, out, model=model, dtype="float32", threads=1)
+    again = submit(model, dtype="float32", threads=1)
     assert again.shards == () and "in the queue" in again.notes[0]
     wait_for(lambda: medtask.status(out).merged, "the dependent job has merged", 180)
     assert [one.state for one in medtask.status(out).shards] == ["finished"] * 4
-    wait_for(lambda: "finished" in (out / "manifest.json").read_text(), "the run is finished")
-    single = run(
-        medtask.load_task(task_folder),
-        medtask.load_model(model, dtype="float32"),
-        rows,
-        out=tmp_path / "single",
-        baselines=False,
-    )
-    assert read_bytes(out) == read_bytes(single.folder)
+    loaded = medtask.load_model(model, dtype="float32")
+    assert read_bytes(out) == read_single(task_folder, rows, loaded)
 
 
 @needs_slurm
 @pytest.mark.scale
 @pytest.mark.slow
-def test_time_limits_and_kills_lose_nothing(
-    task_folder: Path, tmp_path: Path, on_cluster: SlurmCluster
+def test_a_time_limit_and_a_kill_lose_nothing(
+    task_folder: Path,
+    rows: Path,
+    out: Path,
+    submit: Submit,
+    on_cluster: SlurmCluster,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each shard needs some 40 seconds and is stopped after 30, by its limit; one is killed."""
-    rows = write_rows(tmp_path / "rows.csv", 240)
-    out = tmp_path / "run"
-    limits = medtask.SlurmOptions(partition="main", time="1", stop_seconds=30)
-    submitted = submit(
-        task_folder, rows, out, model="fake:ms_per_row=900,batch=1", slurm=limits, merge=False
+    """Shards are slow until the first one has been stopped by its limit; the second is killed."""
+    site = rows.parent / "site"
+    write_recording_engine(site)
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    set_pace(site, 2.0)
+    # Slurm looks at limits every 30 seconds: it stops a shard 5 to 35 seconds after its start.
+    limit = medtask.SlurmOptions(partition="main", time="1", stop_seconds=25)
+    submit(f"recording:{site}", shards=2, slurm=limit, merge=False)
+    first, second = (out / "shards" / number for number in ("0001", "0002"))
+    wait_for(lambda: _count_rows(second) > 2, "shard 2 has answers", 60)
+    killed = json.loads((second / ".lock").read_text())["pid"]
+    os.kill(killed, signal.SIGKILL)
+    wait_for(
+        lambda: "interrupted" in _read_states(first) and _count_rows(first) > 2,
+        "shard 1 was stopped by its limit",
+        120,
     )
-    folder = out / "shards" / "0002"
-    wait_for(lambda: _count_rows(folder) > 3, "shard 2 has answers", 120)
-    os.kill(json.loads((folder / ".lock").read_text())["pid"], signal.SIGKILL)
-
-    def is_complete() -> bool:
-        on_cluster.start_delayed(submitted.job)
-        return all(one.state == "finished" for one in medtask.status(out).shards)
-
-    wait_for(is_complete, "all shards are complete", 900)
-    states = [[one["state"] for one in _read_attempts(out, number)] for number in range(1, 5)]
-    assert states[1][0] == "running"  # killed: it could not write its end
-    assert [one[0] for one in (states[0], *states[2:])] == ["interrupted"] * 3
-    assert [one[-1] for one in states] == ["finished"] * 4
-    assert [_count_asked(out, number) for number in (1, 3, 4)] == [60] * 3  # no row twice
+    set_pace(site, 0.0)
+    wait_for(
+        lambda: all(one.state == "finished" for one in medtask.status(out).shards),
+        "all shards are complete",
+        120,
+    )
+    assert _read_states(first)[0] == "interrupted"
+    assert _read_states(second)[0] == "running"  # killed: it could not write its end
+    kept = [name for process, name in read_asked(site) if process != killed]
+    # No row is asked twice, but for the one that was asked at the moment of a stop.
+    repeated = len(kept) - len(set(kept))
+    assert repeated <= [*_read_states(first), *_read_states(second)].count("interrupted")
     medtask.merge(out)
-    single = run(
-        medtask.load_task(task_folder), medtask.load_model("fake:"), rows, out=tmp_path / "single"
-    )
-    assert read_bytes(out) == read_bytes(single.folder)
+    assert read_bytes(out) == read_single(task_folder, rows, FakeEngine(seed=3))
 
 
 def _count_rows(folder: Path) -> int:
@@ -118,26 +148,23 @@ def _count_rows(folder: Path) -> int:
     return 0
 
 
-def _read_attempts(out: Path, number: int) -> list[dict[str, object]]:
-    file = out / "shards" / f"{number:04d}" / ".attempts.json"
-    attempts: list[dict[str, object]] = json.loads(file.read_text())["attempts"]
-    return attempts
-
-
-def _count_asked(out: Path, number: int) -> int:
-    done = json.loads((out / "shards" / f"{number:04d}" / "done.json").read_text())
-    return int(done["timing"]["asked"])
+def _read_states(folder: Path) -> list[str]:
+    """How the attempts of a shard have ended."""
+    file = folder / ".attempts.json"
+    return (
+        [one["state"] for one in json.loads(file.read_text())["attempts"]] if file.exists() else []
+    )
 
 
 @needs_slurm
 @pytest.mark.slow
 def test_a_cancelled_job_is_not_put_back_and_can_be_submitted_again(
-    task_folder: Path, tmp_path: Path, on_cluster: SlurmCluster
+    out: Path, submit: Submit, on_cluster: SlurmCluster
 ) -> None:
-    rows = write_rows(tmp_path / "rows.csv", 40)
-    out = tmp_path / "run"
-    slow = {"model": "fake:ms_per_row=2000,batch=1", "shards": 1, "merge": False}
-    submitted = submit(task_folder, rows, out, **slow)
+    def submit_slow() -> SubmittedRun:
+        return submit("fake:ms_per_row=2000,batch=1", shards=1, merge=False)
+
+    submitted = submit_slow()
     wait_for(lambda: describe(medtask.status(out))[0][0] == "running", "the shard runs")
     on_cluster.call("scancel", submitted.job)
     wait_for(lambda: not on_cluster.call("squeue", "-h").strip(), "the job ends")
@@ -145,18 +172,15 @@ def test_a_cancelled_job_is_not_put_back_and_can_be_submitted_again(
     assert shard.state == "interrupted"
     with pytest.raises(InputError, match=r"1 \(interrupted\)"):
         medtask.merge(out)
-    assert submit(task_folder, rows, out, **slow).shards == (1,)
+    assert submit_slow().shards == (1,)
 
 
 @needs_slurm
 @pytest.mark.slow
 def test_a_job_that_never_starts_is_shown_with_the_reason_of_slurm(
-    task_folder: Path, tmp_path: Path, on_cluster: SlurmCluster
+    out: Path, submit: Submit, on_cluster: SlurmCluster
 ) -> None:
-    rows = write_rows(tmp_path / "rows.csv", 40)
-    out = tmp_path / "run"
-    closed = medtask.SlurmOptions(partition="closed")
-    submit(task_folder, rows, out, model="fake:", slurm=closed, merge=False)
+    submit(slurm=medtask.SlurmOptions(partition="closed"), merge=False)
     found = describe(medtask.status(out))
     assert {state for state, _, _ in found} == {"waiting"}
     assert all(reason.startswith("in Slurm's queue: Partition") for _, _, reason in found)
@@ -167,22 +191,19 @@ def test_a_job_that_never_starts_is_shown_with_the_reason_of_slurm(
 @needs_slurm
 @pytest.mark.slow
 def test_what_slurm_refuses_is_reported_with_its_words(
-    task_folder: Path, tmp_path: Path, on_cluster: SlurmCluster
+    submit: Submit, on_cluster: SlurmCluster
 ) -> None:
-    rows = write_rows(tmp_path / "rows.csv", 40)
-    unknown = medtask.SlurmOptions(partition="nowhere")
     with pytest.raises(EngineError, match=r"Slurm refused the job: .*invalid partition"):
-        submit(task_folder, rows, tmp_path / "run", model="fake:", slurm=unknown)
+        submit(slurm=medtask.SlurmOptions(partition="nowhere"))
 
 
 def test_without_slurm_the_script_can_still_be_seen(
-    task_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    out: Path, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = write_rows(tmp_path / "rows.csv", 40)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    dry = submit(task_folder, rows, tmp_path / "run", model="fake:", dry_run=True)
+    monkeypatch.setenv("PATH", str(out.parent))
+    dry = submit(dry_run=True)
     assert "#SBATCH --array=1-4\n" in dry.script
-    assert not (tmp_path / "run").exists()
+    assert not out.exists()
     with pytest.raises(UsageError, match="sbatch is not found") as refused:
-        submit(task_folder, rows, tmp_path / "run", model="fake:")
+        submit()
     assert "--dry-run" in refused.value.fix

@@ -1,4 +1,4 @@
-"""A package with an engine that records its loads, and kills its process once when asked to.
+"""A package with an engine that records its loads, is slow, or kills its process once.
 
 Processes find it through its entry point, like any engine of another distribution.
 """
@@ -29,12 +29,17 @@ class RecordingEngine(FakeEngine):
     def __init__(self, folder, threads):
         super().__init__(seed=3)
         self.folder = folder
+        if (folder / "pace").exists():
+            self.batch = 1
         with (folder / "loads").open("a") as stream:
             stream.write(f"{os.getpid()} {threads}\\n")
 
     def score_batch(self, batch):
         with (self.folder / "asked").open("a") as stream:
             stream.write("".join(f"{os.getpid()} {prompt.record_id}\\n" for prompt in batch))
+        pace = self.folder / "pace"
+        if pace.exists():
+            time.sleep(float(pace.read_text() or 0))  # it may be being written
         mark = self.folder / "kill"
         # Not before another process has a model too: it is to be killed in the middle.
         if mark.exists() and len((self.folder / "asked").read_text().splitlines()) >= int(
@@ -72,6 +77,11 @@ def write_recording_engine(site: Path) -> None:
 def kill_once(folder: Path, after_prompts: int) -> None:
     """Kill the process that asks next after this many prompts of all processes."""
     (folder / "kill").write_text(str(after_prompts))
+
+
+def set_pace(folder: Path, seconds: float) -> None:
+    """Answer one prompt at a time, each in so many seconds."""
+    (folder / "pace").write_text(str(seconds))
 
 
 def read_loads(folder: Path) -> list[tuple[int, str]]:

@@ -26,7 +26,8 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket
+# A job that was put back waits until its credential has expired.
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -68,18 +69,6 @@ class SlurmCluster:
             words, env={**os.environ, **self.environment}, capture_output=True, text=True
         )
         return done.stdout + done.stderr
-
-    def start_delayed(self, job: str) -> None:
-        """Let the jobs that were put back start now: Slurm waits two minutes."""
-        for line in self.call("squeue", "-h", "-r", f"--jobs={job}", "-o", "%i|%r").splitlines():
-            name, _, reason = line.partition("|")
-            if reason.strip() == "BeginTime":
-                self.call("scontrol", "update", f"JobId={name}", "StartTime=now")
-
-    def read_state(self, job: str) -> str:
-        """ "RUNNING", "CANCELLED" ...; "" for a job that Slurm has forgotten."""
-        text = self.call("scontrol", "show", "job", job, "--oneliner")
-        return text.partition("JobState=")[2].partition(" ")[0]
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
