@@ -132,3 +132,17 @@ def test_a_header_row_below_the_content_is_refused(tmp_path: Path) -> None:
     text.write_text("id,text\n1,a\n")
     with pytest.raises(TableError, match="line 7: there are no column names"):
         read_table(text, header_row=7)
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [("text,text,gold", 'names "text" more than once'), ("text,,gold", "no name for column 2")],
+)
+def test_a_row_of_data_is_not_proposed_for_a_faulty_header(
+    tmp_path: Path, header: str, problem: str
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"{header}\nStent,left,palliative\nBiopsy,right,diagnostic\n")
+    with pytest.raises(TableError, match=problem) as raised:
+        read_table(path)
+    assert "--header-row 2" not in raised.value.fix

@@ -40,6 +40,10 @@ def list_options(cell: object) -> list[str]:
         "{'A': 'five', 'B': 'six', 'C': 'seven'}",
         "['five', 'six', 'seven']",
         "('five', 'six', 'seven')",
+        "['five' 'six' 'seven']",
+        "['five' \"six\"\n 'seven']",
+        "array(['five', 'six', 'seven'], dtype=object)",
+        "{'text': array(['five', 'six', 'seven'], dtype=object), 'label': array(['A', 'B', 'C'])}",
         "A) five B) six C) seven",
         "(A) five (B) six (C) seven",
         "Options:\nA. five\nB. six\nC. seven",
@@ -174,3 +178,7 @@ def test_options_that_differ_in_capitals_superscripts_or_prefixes_are_different(
 def test_positions_are_places_in_the_row_and_not_letters():
     assert read_options(ONE, {"options": ["five", None, "six"]}).positions == {0: "A", 2: "B"}
     assert read_options(ONE, {"options": {"B": "six", "A": "five"}}).positions == {1: "A", 0: "B"}
+
+
+def test_a_set_of_texts_is_a_list_in_the_order_of_the_alphabet():
+    assert parse_container("{'pain', 'fever', 'cough'}") == ["cough", "fever", "pain"]

@@ -100,8 +100,11 @@ def read_header(
     problem, fix = _find_fault(names)
     if not problem:
         return header
+    # A title row has few texts. A row in which a name is forgotten or repeated has as many as the
+    # rows of data, one of which could be taken for the header.
+    filled = len({*names} - {""})
     widest = max((len(other.columns) for other in others), default=0)
-    if wider := _find_wider(others, widest, max(2, len(names))):
+    if filled <= max(1, widest - 2) and (wider := _find_wider(others, widest, max(2, len(names)))):
         raise header.make_error(wider)
     raise TableError(f"{place}: {problem}", fix=fix)
 

@@ -21,7 +21,8 @@ _TOTAL = re.compile(
         | totale | totaal | som | razem | ogółem | średnia | celkem | součet | yhteensä
         | gjennomsnitt | antall | antal | anzahl | mittelwert | moyenne | media | promedio
         | итого | всего | сумма | 合计 | 合計 | 总计 | 總計 | n(?=\s*[:=]\s*\d)
-    )\s*(?:\([^()]{0,20}\)\s*)?[:=]?\s*[\d.,\s%]*""",
+    )\s*(?:\([^()]{0,20}\)\s*)?[:=]?\s*[\d.,\s%]*
+    (?:rows?|records?|cases?|patients?|entries|rader|linjer|pasienter|Zeilen|Patienten|lignes)?""",
     re.IGNORECASE | re.VERBOSE,
 )
 _NUMBER = re.compile(r"[+-]?[\d.,\s]*\d[\d.,\s]*%?")
