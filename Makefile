@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo serve adapter test test-all quick check docs report-picture release-check requirements sbom clean
+.PHONY: setup demo serve adapter test test-all quick check docs report-picture server-pictures release-check requirements sbom clean
 
 setup: $(VENV)/ready
 
@@ -89,7 +89,11 @@ docs: setup
 
 # The picture in the README, of a report that is made for it. Needs Chromium.
 report-picture: setup
-	$(BIN)/python tools/documentation/report_picture.py
+	PYTHONPATH=tools $(BIN)/python tools/documentation/report_picture.py
+
+# The pictures of the server's pages in docs/how-to. Needs Chromium and playwright.
+server-pictures: setup
+	PYTHONPATH=tools $(BIN)/python tools/documentation/server_pictures.py
 
 # The wheel has what it should have, and runs the first tutorial in a fresh environment.
 release-check: setup

@@ -8,7 +8,7 @@
 lengths (a straight line over tokens), the start of the model, and medtask's own work per row. It
 then predicts rows of a length that the fit has not seen, and measures them. `simulate` gives the
 shards to workers, with the differences in speed and the failures of real clusters. `table` is the
-table of docs/how-to/scale.md. Rates of GPUs are assumptions of the caller: none is measured here.
+table of benchmarks/scale.md. Rates of GPUs are assumptions of the caller: none is measured here.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ ASSUMED_RATES = {
 
 
 def print_table() -> None:
-    """The table of docs/how-to/scale.md."""
+    """The table of benchmarks/scale.md."""
     print("rows | model | workers x shards | start | answers | merge | worker hours | useful")
     for rows, grids in ((1e7, ((8, 256), (64, 1000))), (1e9, ((64, 10_000), (512, 10_000)))):
         for name, rate in ASSUMED_RATES.items():

@@ -1,4 +1,6 @@
-"""Prepare a data folder for `make serve`: an example task, its 300 rows, a trained model and a run.
+"""Prepare a data folder for `make serve`: an example task, two tables, a trained model and a run.
+
+The model learns from 600 generated rows, and answers the 300 rows of the example.
 
     python examples/prepare_server.py build/serve-data
 
@@ -9,11 +11,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
 from pathlib import Path
 
+from make_examples import make_example_rows, write_csv
 from sqlalchemy import select
 
 from medtask.server.database.connect import Database
@@ -30,6 +34,7 @@ from medtask.server.storage.uploads import ReceivedFile
 from medtask.tables.read_options import ReadOptions
 
 EXAMPLE = Path(__file__).parent / "radiology_protocol"
+TRAINING_ROWS = 600
 LIMIT_S = 300.0
 AUTHOR = "make serve"
 
@@ -45,20 +50,21 @@ def prepare(settings: ServerSettings) -> None:
 
 
 def add_example(database: Database, files: DataFolder) -> list[int]:
-    """Add data set, task, model and run; returns the ids of the jobs."""
-    upload = files.create_upload_folder() / "example"
-    shutil.copy(EXAMPLE / "notes.csv", upload)
-    received = ReceivedFile(upload, "notes.csv", bytes=upload.stat().st_size)
-    dataset, _ = add_dataset(
-        database, files, received, NewDataset("Imaging requests", ReadOptions(), AUTHOR)
-    )
+    """Add data sets, task, model and run; returns the ids of the jobs."""
+    dataset_id = add_table(database, files, "Imaging requests", EXAMPLE / "notes.csv")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "labelled.csv"
+        write_csv(
+            EXAMPLE.name, "train", make_example_rows(EXAMPLE.name, "train", TRAINING_ROWS), rows
+        )
+        training_id = add_table(database, files, "Imaging requests of an earlier year", rows)
     with database.write() as session:
         text = (EXAMPLE / "task.yaml").read_text("utf-8")
         task, _ = add_task(session, files, text, created_by=AUTHOR)
         model = StoredModel(
             name="TF-IDF",
             task_id=task.id,
-            dataset_id=dataset.id,
+            dataset_id=training_id,
             method="linear",
             settings={},
             created_by=AUTHOR,
@@ -69,7 +75,7 @@ def add_example(database: Database, files: DataFolder) -> list[int]:
         run = StoredRun(
             name="Imaging requests, TF-IDF",
             task_id=task.id,
-            dataset_id=dataset.id,
+            dataset_id=dataset_id,
             model_id=model.id,
             model=model.name,
             settings={"baselines": False},
@@ -80,6 +86,15 @@ def add_example(database: Database, files: DataFolder) -> list[int]:
         answering = add_job(session, "run", {"run_id": run.id})
         model.job_id, run.job_id = training.id, answering.id
         return [training.id, answering.id]
+
+
+def add_table(database: Database, files: DataFolder, name: str, table: Path) -> int:
+    """Add a data set; returns its id."""
+    upload = files.create_upload_folder() / "example"
+    shutil.copy(table, upload)
+    received = ReceivedFile(upload, table.name, bytes=upload.stat().st_size)
+    dataset, _ = add_dataset(database, files, received, NewDataset(name, ReadOptions(), AUTHOR))
+    return int(dataset.id)
 
 
 def wait_for_jobs(settings: ServerSettings, database: Database, job_ids: list[int]) -> None:

@@ -24,10 +24,12 @@ def test_a_newcomer_finds_rows_a_trained_model_and_its_answers(tmp_path: Path) -
 
     with run_server(tmp_path / "data") as server:
         client = server.connect(Role.VIEWER)
-        assert [one["rows"] for one in client.get("/api/datasets").json()] == [300]
+        rows = {one["name"]: one["rows"] for one in client.get("/api/datasets").json()}
         (model,) = client.get("/api/models").json()
         (run,) = client.get("/api/runs").json()
 
+    assert rows == {"Imaging requests": 300, "Imaging requests of an earlier year": 600}
     assert (model["state"], run["state"]) == ("ready", "succeeded")
     assert model["metrics"]["accuracy"]["value"] > 0.8
     assert sum(run["statuses"].values()) == 300
+    assert run["metrics"]["accuracy"]["n"] > 280  # no row of the table trained the model

@@ -8,16 +8,16 @@ linear model that learnt from 600 other rows. Needs Chromium and pillow.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from documentation.pictures import find_chromium, write_small_picture
+
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "assets" / "report.png"
 WIDTH, HEIGHT = 1000, 830  # pixels of the browser's window
-COLORS = 48
 
 
 def write_report(folder: Path) -> Path:
@@ -40,19 +40,13 @@ def write_report(folder: Path) -> Path:
 
 def write_picture(report: Path) -> None:
     """The top of a report as a small PNG."""
-    from PIL import Image
-
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("there is no Chromium here")
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "report.png"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         options += [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={shot}"]
-        command = [chromium, *options, report.resolve().as_uri()]
+        command = [find_chromium(), *options, report.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True)
-        with Image.open(shot) as image:
-            image.convert("RGB").quantize(COLORS).save(PICTURE, optimize=True)
+        write_small_picture(shot, PICTURE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The curl lines of docs/how-to/server.md, run as they are written."""
+"""The curl lines of docs/how-to/requests.md, run as they are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medtask.server.access.roles import Role, Scope
 from support.api_server import ApiServer, run_api_server
 from support.stored_tasks import DOMAINS_TASK, store_model, store_task
 
-DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "server.md"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "requests.md"
 
 
 def read_section(title: str) -> str:
