@@ -56,7 +56,6 @@ DATE = {"type": ["string", "null"], "format": "date"}
         ({"enum": ["I", "II"]}, "I", "stage one"),
         ({"type": "boolean"}, False, "18"),
         (NUMBER, None, None),
-        (NUMBER, 18, None),
     ],
 )
 def test_what_agrees_with_its_quote_is_not_reviewed(
@@ -100,3 +99,24 @@ def test_values_outside_the_bounds_of_the_schema_are_reviewed() -> None:
         "age is above its maximum 120",
         "nodes[1].mm is not above 0",
     ]
+
+
+def test_dates_outside_the_bounds_of_the_schema_are_reviewed() -> None:
+    part = {"format": "date", "formatMinimum": "2015-01-01", "formatMaximum": "2026-12-31"}
+    spec = Fields({"properties": {"operated": part}})
+    assert check_fields(spec, {"operated": "2019-01-31"}, {}) == []
+    assert check_fields(spec, {"operated": "1234-12-31"}, {}) == ["operated is before 2015-01-01"]
+    assert check_fields(spec, {"operated": "2062-01-01"}, {}) == ["operated is after 2026-12-31"]
+
+
+def test_a_value_without_its_quote_is_reviewed_and_no_value_is_not() -> None:
+    assert check(NUMBER, 18, None) == ["no quote for size"]
+    assert check({"type": "boolean"}, False, None) == ["no quote for size"]
+    for nothing in (None, "", []):
+        assert check(NUMBER, nothing, None) == []
+
+
+def test_a_quote_that_is_not_in_the_record_is_one_reason() -> None:
+    spec = Fields({"properties": {"size": NUMBER}}, quoted=(("size",),))
+    reasons = check_fields(spec, {"size": 18}, {}, ["size"])
+    assert reasons == ["the quote of size is not in the record"]

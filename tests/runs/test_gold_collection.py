@@ -107,6 +107,27 @@ def test_rows_that_were_reviewed_because_they_are_doubtful_are_left_out_of_metri
     assert len(after.summary.gold.scored_rows.rows) == ROWS // 2
 
 
+def test_a_column_of_a_gold_table_leaves_out_the_rows_that_the_gold_file_leaves_out(
+    run_folder: Path, review: Path, task: Task, tmp_path: Path
+) -> None:
+    write(review, dict.fromkeys(list_ids(review, with_gold=False)[:20], "staging"))
+    file = medtask.gold(run_folder).file
+    other = tmp_path / "other"
+    result = run(task, FakeEngine(), file, out=other, gold="purpose", baselines=False)
+    assert result.summary is not None and result.summary.gold is not None
+    by_column = medtask.evaluate(other, gold="purpose", baselines=False)
+    by_file = medtask.evaluate(other, gold=str(file), baselines=False)
+    for evaluation in (by_column, by_file):
+        assert evaluation.answers.count_left_out() == {LeftOut.REVIEW: 20}
+        assert evaluation.metrics["accuracy"] == result.summary.metrics["accuracy"]
+        assert evaluation.n == ROWS // 2 + 20
+    systems = (run_folder, other)
+    comparisons = [
+        medtask.compare(systems, gold=gold, baselines=False) for gold in ("purpose", str(file))
+    ]
+    assert [comparison.n for comparison in comparisons] == [ROWS // 2] * 2
+
+
 def test_metrics_on_doubtful_rows_alone_are_refused_with_the_reason(
     task: Task, tmp_path: Path
 ) -> None:

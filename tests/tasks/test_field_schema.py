@@ -411,3 +411,28 @@ def test_the_largest_schema_that_is_allowed_loads_quickly(load_text, tmp_path):
     ).answer_spec
     assert time.perf_counter() - begin < 5
     assert len(form.scored) == 300
+
+
+def test_dates_have_bounds(load_text):
+    part = "{type: string, format: date, formatMinimum: 2015-01-01, formatMaximum: 2026-12-31}"
+    form = load_fields(load_text, f"day: {part}")
+    bounds = {"formatMinimum": "2015-01-01", "formatMaximum": "2026-12-31"}
+    assert form.schema["properties"]["day"] == {"type": "string", "format": "date", **bounds}
+    assert find_schema_problem(form.schema) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("format: date, minimum: 2015-01-01", 'a date has "formatMinimum"'),
+        ("format: date, formatMinimum: yesterday", '"formatMinimum" is a date as YYYY-MM-DD'),
+        ("formatMaximum: 2015-01-01", 'beside "format: date"'),
+        (
+            "format: date, formatMinimum: 2016-01-01, formatMaximum: 2015-01-01",
+            '"formatMinimum" is above "formatMaximum"',
+        ),
+    ],
+)
+def test_bounds_of_dates_that_are_not_valid_are_faults(load_faults, part, message):
+    (_, found), *_ = load_faults(make_fields_yaml(f"day: {{type: string, {part}}}"))
+    assert message in found

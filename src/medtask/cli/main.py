@@ -74,6 +74,7 @@ _FIRST_ACTIVITIES = {
     "run": "Starting",
     "evaluate": "Reading the answers",
     "audit": "Reading the answers",
+    "gold": "Reading the answers and their corrections",
     "compare": "Comparing the systems",
     "judge": "Starting",
     "bench": "Starting",

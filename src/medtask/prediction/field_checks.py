@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
+from medtask.tasks.field_values import read_unit
+from medtask.tasks.schema_keywords import DATE_BOUNDS
 from medtask.tasks.task import Fields
 
 _NUMBER = re.compile(r"\d[\d.,'\u00a0\u202f]*\d|\d")
@@ -81,21 +83,32 @@ class _Measure(NamedTuple):
     unit: str
 
 
-def check_fields(spec: Fields, value: Mapping[str, Any], quotes: Mapping[str, str]) -> list[str]:
+def check_fields(
+    spec: Fields,
+    value: Mapping[str, Any],
+    quotes: Mapping[str, str],
+    not_found: Collection[str] = (),
+) -> list[str]:
     """Why a person should look at an object; empty if nothing speaks against it.
 
     Args:
         spec: The fields.
         value: The object without its quotes.
         quotes: The quotes by dotted path.
+        not_found: The fields with a quote that is not in the record.
     """
-    reasons = list(_check_bounds(spec.schema, value, ""))
+    reasons = [f"the quote of {', '.join(not_found)} is not in the record"] if not_found else []
+    reasons += _check_bounds(spec.schema, value, "")
+    without: list[str] = []
     for path in spec.quoted:
-        quote, part = quotes.get(".".join(path)), _find_part(spec.schema, path)
-        inner = _find_value(value, path)
-        if quote is not None and inner is not None and not _agrees(part, inner, quote):
-            reasons.append(f"{'.'.join(path)} does not agree with its quote")
-    return reasons
+        name, inner = ".".join(path), _find_value(value, path)
+        if inner in (None, "", []) or name in not_found:
+            continue
+        if name not in quotes:
+            without.append(name)
+        elif not _agrees(_find_part(spec.schema, path), inner, quotes[name]):
+            reasons.append(f"{name} does not agree with its quote")
+    return [*reasons, f"no quote for {', '.join(without)}"] if without else reasons
 
 
 def _agrees(part: Mapping[str, Any], value: object, quote: str) -> bool:
@@ -104,7 +117,7 @@ def _agrees(part: Mapping[str, Any], value: object, quote: str) -> bool:
     if isinstance(value, bool) or "enum" in part:
         return True
     if isinstance(value, int | float):
-        return _agrees_with_number(value, _read_unit(part), quote)
+        return _agrees_with_number(value, read_unit(part), quote)
     if isinstance(value, str) and part.get("format") in ("date", "date-time"):
         return _agrees_with_date(value, quote)
     return True
@@ -182,12 +195,6 @@ def _agrees_with_date(value: str, quote: str) -> bool:
     return wanted.year in left or wanted.year % 100 in left
 
 
-def _read_unit(part: Mapping[str, Any]) -> str:
-    """The unit of a number: a schema's single unit is the beginning of its description."""
-    note = str(part.get("description", ""))
-    return note.removeprefix("in ").partition(";")[0].strip() if note.startswith("in ") else ""
-
-
 def _check_bounds(part: Mapping[str, Any], value: object, path: str) -> Iterator[str]:
     """The values that are outside their bounds: an engine need not enforce them."""
     if isinstance(value, Mapping):
@@ -200,6 +207,12 @@ def _check_bounds(part: Mapping[str, Any], value: object, path: str) -> Iterator
             yield from _check_bounds(part["items"], inner, f"{path}[{index}]")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield from _check_number(part, value, path)
+    elif isinstance(value, str):  # ISO dates are ordered as texts
+        least, most = (part.get(key) for key in DATE_BOUNDS)
+        if least and value < least:
+            yield f"{path} is before {least}"
+        if most and value > most:
+            yield f"{path} is after {most}"
 
 
 def _check_number(part: Mapping[str, Any], value: float, path: str) -> Iterator[str]:

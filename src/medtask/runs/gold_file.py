@@ -12,7 +12,7 @@ from medtask.records import LeftOut
 from medtask.runs.answer_cells import read_id
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
 from medtask.runs.changed_ids import MatchedIds, match_changed_ids
-from medtask.runs.gold_table import LEFT_OUT_BY_SELECTION, SELECTION_COLUMN, read_selection
+from medtask.runs.gold_table import SELECTION_COLUMN, find_chosen_rows
 from medtask.tables.cell_values import read_key
 from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import ReadOptions
@@ -78,9 +78,7 @@ def _leave_out_chosen_rows(
     if SELECTION_COLUMN not in table.columns:
         return answers.left_out
     reasons = {
-        name: reason
-        for name, row in zip(names, table.rows(), strict=True)
-        if name is not None and (reason := LEFT_OUT_BY_SELECTION.get(read_selection(row) or ""))
+        names[number - 1]: reason for number, reason in find_chosen_rows(table.rows()).items()
     }
     ids = (read_id(answers.task, row, number) for number, row in enumerate(answers.table.rows(), 1))
     chosen = {number: reasons[name] for number, name in enumerate(ids, 1) if name in reasons}

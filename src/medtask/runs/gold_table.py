@@ -124,6 +124,15 @@ def read_selection(row: Mapping[str, object]) -> GoldSelection | None:
     return GoldSelection(text) if text in tuple(GoldSelection) else None
 
 
+def find_chosen_rows(rows: Iterable[Mapping[str, object]]) -> dict[int, LeftOut]:
+    """The rows of a table of gold that were chosen by their answers, by number from 1."""
+    return {
+        number: reason
+        for number, row in enumerate(rows, 1)
+        if (reason := LEFT_OUT_BY_SELECTION.get(read_selection(row) or ""))
+    }
+
+
 def _list_cells(
     columns: GoldColumns, rows: Iterable[GoldRow], is_text: bool
 ) -> Iterator[Sequence[object]]:

@@ -20,6 +20,7 @@ from medtask.runs.calibration_store import (
     select_model_facts,
 )
 from medtask.runs.flip_check import check_flips
+from medtask.runs.gold_table import SELECTION_COLUMN, find_chosen_rows
 from medtask.runs.manifest import restore_task
 from medtask.runs.measured_rows import (
     collect_fingerprints,
@@ -358,7 +359,10 @@ def _find_left_out(
     if saved_calibration and saved_calibration.rows:
         fingerprints.append(saved_calibration.rows)
     keys = (make_record_key(setup.task, record) for record in setup.iter_records())
-    return find_left_out(keys, fingerprints)
+    left_out = find_left_out(keys, fingerprints)
+    if setup.gold_column is None or SELECTION_COLUMN not in setup.table.columns:
+        return left_out
+    return {**find_chosen_rows(record.fields for record in setup.iter_records()), **left_out}
 
 
 def _choose_exit_code(session: Session, max_error_rate: float) -> int:

@@ -161,11 +161,17 @@ def left_out_to_json(left_out: Mapping[int, LeftOut]) -> dict[str, list[list[int
     return ranges
 
 
-def left_out_from_json(content: Mapping[str, Any]) -> dict[int, LeftOut]:
-    """The rows from `left_out_to_json`. Raises ValueError or TypeError if not valid."""
+def left_out_from_json(
+    content: Mapping[str, Any], without: Collection[LeftOut] = ()
+) -> dict[int, LeftOut]:
+    """The rows from `left_out_to_json`, without some reasons.
+
+    Raises ValueError or TypeError if not valid.
+    """
     return {
         row: LeftOut(reason)
         for reason, spans in content.items()
+        if LeftOut(reason) not in without
         for first, last in spans
         for row in range(first, last + 1)
     }

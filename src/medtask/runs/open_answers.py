@@ -17,6 +17,7 @@ from medtask.runs.answer_cells import (
 )
 from medtask.runs.answer_table import AnswerTable, GoldLocation
 from medtask.runs.gold_file import make_missing_column_error, read_gold_file
+from medtask.runs.gold_table import LEFT_OUT_BY_SELECTION, SELECTION_COLUMN, find_chosen_rows
 from medtask.runs.manifest import MANIFEST_FILE, read_manifest
 from medtask.runs.measured_rows import (
     extend_to_groups,
@@ -40,6 +41,8 @@ from medtask.tasks.serialization import task_from_dict
 from medtask.tasks.task import Task
 
 TEXT_COLUMN_NAMES = ("text", "input", "question")
+# Where gold is read from says which rows were chosen by their answers.
+_CHOSEN = frozenset(LEFT_OUT_BY_SELECTION.values())
 _INFERENCE_ROWS = 1000  # rows used to find out whether probabilities sum to 1
 
 
@@ -170,7 +173,7 @@ def _open_run(folder: Path, task: Task | None, options: ReadOptions) -> AnswerTa
         task = task or task_from_dict(
             facts["name"], facts["question"], fingerprint=facts["fingerprint"]
         )
-        left_out = left_out_from_json(manifest.get("left_out", {}))
+        left_out = left_out_from_json(manifest.get("left_out", {}), _CHOSEN)
     except (LookupError, TypeError, ValueError) as error:
         fix = "name the task file with --task"
         raise InputError(
@@ -253,16 +256,13 @@ def _make_input_template(column: str | None) -> str:
 
 def _open_gold(answers: AnswerTable, gold: str | None, options: ReadOptions) -> AnswerTable:
     columns = answers.table.columns
+    name = answers.task.gold_column if gold is None else answers.find_column_name(gold)
+    if name and name in columns:
+        location = GoldLocation(f'column "{gold or name}"', name)
+        chosen = find_chosen_rows(answers.table.rows()) if SELECTION_COLUMN in columns else {}
+        return replace(answers, gold=location, left_out={**chosen, **answers.left_out})
     if gold is None:
-        gold_column = answers.task.gold_column
-        return (
-            replace(answers, gold=GoldLocation(f'column "{gold_column}"', gold_column))
-            if gold_column in columns and gold_column
-            else answers
-        )
-    shown = answers.find_column_name(gold)
-    if shown in columns:
-        return replace(answers, gold=GoldLocation(f'column "{gold}"', shown))
+        return answers
     path, _, column = gold.partition("#")
     if not Path(path).is_file():
         fix = f"name a column ({format_columns(columns)}), or a file with the columns id and gold"

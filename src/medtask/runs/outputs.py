@@ -31,6 +31,7 @@ from medtask.runs.output_columns import (
 from medtask.tables.stored_rows import StoredRows, store_rows
 from medtask.tables.table import Column, Table
 from medtask.tables.write import write_answers
+from medtask.tasks.field_values import list_units
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.rows import read_records
@@ -156,8 +157,9 @@ def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> 
     """Create the accumulator for a task's summary."""
     from medtask.evaluation.report.run_summary import SummaryAccumulator
 
+    units = list_units(get_task_kind(task).answer_schema or {})
     return SummaryAccumulator(
-        task.kind, [label.name for label in task.labels], task.abstain_name, has_gold, seed
+        task.kind, [label.name for label in task.labels], task.abstain_name, has_gold, seed, units
     )
 
 

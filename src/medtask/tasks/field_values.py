@@ -63,6 +63,26 @@ def find_json_type(value: object) -> str:
     return "string"
 
 
+def read_unit(part: Mapping[str, Any]) -> str:
+    """The unit of a number: a schema's single unit is the beginning of its description."""
+    types = part.get("type", ())
+    if not {"number", "integer"}.intersection([types] if isinstance(types, str) else types):
+        return ""
+    note = str(part.get("description", ""))
+    return note.removeprefix("in ").partition(";")[0].strip() if note.startswith("in ") else ""
+
+
+def list_units(schema: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """The units of the numbers of an object, by dotted path."""
+    units: dict[str, str] = {}
+    for name, part in schema.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        units |= list_units(part, f"{path}.")
+        if unit := read_unit(part):
+            units[path] = unit
+    return units
+
+
 def coerce_value(
     part: Mapping[str, Any], value: object, problems: dict[str, str], path: str = ""
 ) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from medtask.display import format_name, format_suggestion, quote
@@ -17,8 +18,10 @@ MAX_PATTERN_LENGTH = 1_000  # characters
 
 _NUMBER_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 _SIZE_BOUNDS = {"minItems", "maxItems", "minLength", "maxLength"}
+# The keywords of ajv-formats, for "format: date"; JSON Schema itself has none.
+DATE_BOUNDS = ("formatMinimum", "formatMaximum")
 _KEYWORDS: Mapping[str, frozenset[str]] = {
-    "string": frozenset({"minLength", "maxLength", "pattern", "format"}),
+    "string": frozenset({"minLength", "maxLength", "pattern", "format", *DATE_BOUNDS}),
     "number": frozenset({*_NUMBER_BOUNDS, "unit"}),
     "integer": frozenset({*_NUMBER_BOUNDS, "unit"}),
     "boolean": frozenset(),
@@ -234,7 +237,9 @@ def check_keywords(
         if key in _COMMON_KEYWORDS or key in _IGNORED_KEYWORDS or key in _KEYWORDS[json_type]:
             continue
         owners = [other for other, keys in _KEYWORDS.items() if key in keys]
-        if owners:
+        if key in ("minimum", "maximum") and raw.get("format") == "date":
+            message = f'{quote(key)} belongs to numbers: a date has "format{key.capitalize()}"'
+        elif owners:
             message = (
                 f"{quote(key)} belongs to the type {' or '.join(owners)}, and this is "
                 f"{quote(json_type)}"
@@ -279,6 +284,24 @@ def read_bounds(
             )
         else:
             bounds[key] = raw[key]
+    return bounds | _read_date_bounds(faults, raw, location)
+
+
+def _read_date_bounds(
+    faults: SchemaFaults, raw: Mapping[str, Any], location: SchemaLocation
+) -> dict[str, str]:
+    bounds: dict[str, str] = {}
+    for key in (key for key in DATE_BOUNDS if key in raw):
+        try:
+            if raw.get("format") != "date":
+                raise ValueError
+            bounds[key] = date.fromisoformat(str(raw[key])).isoformat()
+        except ValueError:
+            message = f'{quote(key)} is a date as YYYY-MM-DD, beside "format: date"'
+            faults.add_fault(message, (*location.path, key))
+    least, most = (bounds.get(key) for key in DATE_BOUNDS)
+    if least and most and least > most:
+        faults.add_fault('"formatMinimum" is above "formatMaximum"', location.path)
     return bounds
 
 

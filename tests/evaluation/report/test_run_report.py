@@ -392,7 +392,21 @@ def test_thoughts_quotes_and_earlier_answers_are_in_the_cases() -> None:
     assert "<b>hm hm" in page.text
     assert page.text.count("hm ") < 3000
     assert "Shortened; the ledger has all of it." in page.text
-    assert '<td dir="auto" class="off">III</td>' in written
+    quote = '<br><q class="quiet">Stage II</q>'
+    assert f'<td dir="auto" class="off">III{quote}</td>' in written
+
+
+def test_fields_have_their_units_and_quotes() -> None:
+    gatherer = SummaryAccumulator("fields", (), None, False, units={"size": "mm"})
+    value = {"size": 18, "dose": {"value": 2, "unit": "Gy"}}
+    quotes = {"size": Quote("1.8 cm", 0, 6), "dose": Quote("2 Gy", 8, 12)}
+    gatherer.add(AnsweredRow(1, Answer("r", Status.REVIEW, value, quotes=quotes), "1.8 cm, 2 Gy"))
+    (row,) = gatherer.finish().doubtful
+    assert [(part.field, part.value, part.quote) for part in row.parts] == [
+        ("size (mm)", "18", "1.8 cm"),
+        ("dose.value", "2", "2 Gy"),
+        ("dose.unit", "Gy", None),
+    ]
 
 
 def test_options_are_shown_in_place_of_letters() -> None:

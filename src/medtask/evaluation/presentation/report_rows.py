@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -36,12 +36,14 @@ class RowStyle:
         is_text: Whether answer and gold are shown as paragraphs of text.
         has_fields: Whether answer and gold are compared field by field.
         shows_answer: Whether the heading shows the answer, in addition to the bars.
+        units: The units of numbers, by the dotted path of their field.
     """
 
     limit: int | None = None
     is_text: bool = False
     has_fields: bool = False
     shows_answer: bool = True
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class FieldComparison:
     value: str
     gold: str | None
     right: bool
+    quote: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,7 @@ def build_report_row(
         in_gold=_list_outcomes(gold, option_texts),
         in_answer=_list_outcomes(answer.value, option_texts),
         options=tuple(option_texts.values()),
-        parts=_compare_fields(answer.value, gold) if style.has_fields else (),
+        parts=_compare_fields(answer, gold, style.units) if style.has_fields else (),
         thoughts=cut_text(answer.thoughts, MAX_THOUGHTS_CHARACTERS) if answer.thoughts else None,
         thoughts_cut=len((answer.thoughts or "").strip()) > MAX_THOUGHTS_CHARACTERS,
         earlier=tuple(_format_step(step, option_texts) for step in answer.steps),
@@ -264,7 +267,10 @@ def _format_step(step: PassStep, option_texts: Mapping[str, str]) -> str:
     return f"{step.pass_name}: {outcome}{sure}"
 
 
-def _compare_fields(value: Value | None, gold: Value | None) -> tuple[FieldComparison, ...]:
+def _compare_fields(
+    answer: Answer, gold: Value | None, units: Mapping[str, str]
+) -> tuple[FieldComparison, ...]:
+    value = answer.value
     given, truth = (flatten(one) if isinstance(one, Mapping) else {} for one in (value, gold))
     findings = (
         compare_objects(gold, value if isinstance(value, Mapping) else None)
@@ -272,17 +278,24 @@ def _compare_fields(value: Value | None, gold: Value | None) -> tuple[FieldCompa
         else ()
     )
     wrong = {path for path, finding, _, _ in findings if finding != "right"}
-    return tuple(
-        FieldComparison(
-            field=cut_text(".".join(path), 80),
-            value=cut_text(format_field_value(given.get(path)), 300),
-            gold=cut_text(format_field_value(truth.get(path)), 300)
-            if isinstance(gold, Mapping)
-            else None,
-            right=path not in wrong,
+    quotes = {name: cut_text(quote.text, 300) for name, quote in (answer.quotes or {}).items()}
+    parts = []
+    for path in list(dict.fromkeys((*given, *truth)))[:MAX_FIELDS_SHOWN]:
+        name = ".".join(path)
+        unit = units.get(name)
+        parts.append(
+            FieldComparison(
+                field=cut_text(f"{name} ({unit})" if unit else name, 80),
+                value=cut_text(format_field_value(given.get(path)), 300),
+                gold=cut_text(format_field_value(truth.get(path)), 300)
+                if isinstance(gold, Mapping)
+                else None,
+                right=path not in wrong,
+                # The quote of a whole object, such as a number with its unit, is shown once.
+                quote=quotes.pop(name, None) or quotes.pop(".".join(path[:-1]), None),
+            )
         )
-        for path in list(dict.fromkeys((*given, *truth)))[:MAX_FIELDS_SHOWN]
-    )
+    return tuple(parts)
 
 
 class TopK(Generic[T]):

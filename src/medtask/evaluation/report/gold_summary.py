@@ -20,7 +20,13 @@ from medtask.evaluation.kinds.protocols import (
     compute_sample_key,
 )
 from medtask.evaluation.presentation.formatting import count_left_out, format_value
-from medtask.evaluation.presentation.report_rows import ReportRow, TopK, build_report_row, cut_text
+from medtask.evaluation.presentation.report_rows import (
+    ReportRow,
+    RowStyle,
+    TopK,
+    build_report_row,
+    cut_text,
+)
 from medtask.records import AnsweredRow, LeftOut, Option, Status, Value
 
 MAX_ERROR_ROWS = 30
@@ -93,8 +99,8 @@ class GoldSummary:
 class GoldAccumulator:
     """Compares answers with gold for a summary."""
 
-    def __init__(self, kind: EvaluationKind, grader: Grader, seed: int) -> None:
-        self._kind, self._grader, self._seed = kind, grader, seed
+    def __init__(self, kind: EvaluationKind, grader: Grader, seed: int, style: RowStyle) -> None:
+        self._kind, self._grader, self._seed, self._style = kind, grader, seed, style
         self._missing = self._unknown = self._confidence_count = 0
         self._confidence_sum = 0.0
         self._unknown_values: Counter[str] = Counter()
@@ -150,7 +156,7 @@ class GoldAccumulator:
             self._errors.push(
                 (grade.review_priority, -float(row.row)),
                 lambda: build_report_row(
-                    row.row, answer, row.text, truth, style=self._kind.row_style, options=options
+                    row.row, answer, row.text, truth, style=self._style, options=options
                 ),
             )
         return _GOLD_VERDICTS[grade.right]

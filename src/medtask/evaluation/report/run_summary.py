@@ -6,7 +6,8 @@ import re
 from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,8 +132,8 @@ class RunSummary:
 class SummaryAccumulator:
     """Summarises answers one by one; memory does not grow with their number.
 
-    ``labels`` are the task's labels without its abstention. The result is independent of the order
-    of rows.
+    ``labels`` are the task's labels without its abstention, ``units`` the units of its fields. The
+    result is independent of the order of rows.
     """
 
     def __init__(
@@ -142,8 +143,10 @@ class SummaryAccumulator:
         abstain: str | None,
         has_gold: bool,
         seed: int = 0,
+        units: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._kind_name, self._kind = kind, get_evaluation_kind(kind)
+        self._style = replace(self._kind.row_style, units=units)
         self._answer_statistics = self._kind.create_accumulator(labels)
         grader = self._kind.create_grader(labels, abstain, seed)
         self._statuses: Counter[Status] = Counter()
@@ -158,7 +161,7 @@ class SummaryAccumulator:
         self._doubtful: TopK[ReportRow] = TopK(MAX_DOUBTFUL_ROWS)
         self._pace = ThroughputAccumulator()
         self._passes = PassAccumulator()
-        self._gold = GoldAccumulator(self._kind, grader, seed) if has_gold else None
+        self._gold = GoldAccumulator(self._kind, grader, seed, self._style) if has_gold else None
 
     def add(self, row: AnsweredRow) -> None:
         """Adds one row; each row must be added only once. Invalid gold is counted and not used."""
@@ -198,7 +201,7 @@ class SummaryAccumulator:
                     answer,
                     row.text,
                     shown,
-                    style=self._kind.row_style,
+                    style=self._style,
                     options=row.options,
                 ),
             )

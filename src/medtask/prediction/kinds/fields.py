@@ -123,9 +123,7 @@ class FieldsPrediction(KindPrediction[Fields]):
                 slack=probabilities.slack,
             )
         doubts = [find_review_reason(self.task.review, answer.confidence, answer.off_set)]
-        if missing:
-            doubts.append(f"the quote of {', '.join(missing)} is not in the record")
         written_quotes = {name: quote.text for name, quote in quotes.items()}
-        doubts += check_fields(self.spec, value, written_quotes)
+        doubts += check_fields(self.spec, value, written_quotes, missing)
         reason = "; ".join(doubt for doubt in doubts if doubt)
         return replace(answer, status=Status.REVIEW, reason=reason) if reason else answer

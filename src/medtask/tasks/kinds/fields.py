@@ -20,6 +20,7 @@ from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value, format_json
 from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, TaskKind
 from medtask.tasks.reader import TaskReader
+from medtask.tasks.schema_keywords import DATE_BOUNDS
 from medtask.tasks.task import Fields
 from medtask.tasks.text_cleaning import clean_text
 
@@ -230,11 +231,9 @@ def _describe_value(part: Mapping[str, Any], kind: str) -> str:
             shape = {"date": "date as YYYY-MM-DD", "time": "time as HH:MM:SS"}.get(
                 part.get("format", ""), part.get("format", "text")
             )
-            return (
-                f"{shape} of at most {part['maxLength']} characters"
-                if "maxLength" in part
-                else shape
-            )
+            if "maxLength" in part:
+                shape = f"{shape} of at most {part['maxLength']} characters"
+            return f"{shape}{_format_bounds(*(part.get(key) for key in DATE_BOUNDS))}"
     noun = "whole number" if kind == "integer" else "number"
     return f"{noun}{_format_bounds(part.get('minimum'), part.get('maximum'))}"
 
