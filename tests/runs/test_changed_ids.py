@@ -68,6 +68,16 @@ def test_dates_are_found_by_the_text_and_letters_that_were_lost_by_the_place() -
     assert match_changed_ids(rows, known).names == (None, "3-4", "5-6")
 
 
+def test_other_ids_with_the_same_text_are_reported_as_taken_for_the_same_rows() -> None:
+    known = {"site1-a": {"text": "no finding"}, "site1-b": {"text": "fracture"}}
+    found = match_changed_ids([("site2-x", {"text": "no finding"})], known)
+    assert found.names == ("site1-a",)
+    assert found.notes == (
+        '1 id that differs is taken for the same row ("site1-a" and "site2-x"): '
+        "the rows were found 1 by text of other columns",
+    )
+
+
 def test_places_count_only_where_texts_agree() -> None:
     known = make_known(["a-1", "a-2"])
     rows = [("x", {"text": "another text"}), ("y", {})]

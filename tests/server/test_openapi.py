@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from medtask.server.access.roles import Role
 from support.example_files import EXAMPLES
-from support.server import BASE_URL, ServerUnderTest
+from support.postgres import POSTGRES
+from support.server import BASE_URL, run_server
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
@@ -19,6 +22,26 @@ EXAMPLE = EXAMPLES / "radiology_protocol"
 REQUESTS = 2_000  # of the test for scale
 # Signing out ends the session of the client that asks.
 LEFT_OUT = {("POST", "/sign-out")}
+
+
+@pytest.fixture
+def clients(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, TestClient]]:
+    """Administrators of a server on SQLite and of one on PostgreSQL, if that is installed.
+
+    Requests take longer to invent than to answer: both servers get the same ones.
+    """
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    urls = {"sqlite": ""}
+    if POSTGRES:
+        urls["postgresql"] = request.getfixturevalue("postgres").create_database()
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(run_server(tmp_path / name, url))
+            for name, url in urls.items()
+        }
+        yield {name: server.connect(Role.ADMIN) for name, server in servers.items()}
 
 
 def add_objects(client: TestClient) -> dict[str, int]:
@@ -71,12 +94,12 @@ def send(client: TestClient, case: Any) -> str | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("examples", [3, pytest.param(None, marks=pytest.mark.scale)])
 def test_no_request_leads_to_a_server_error(
-    server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch, examples: int | None
+    clients: dict[str, TestClient], examples: int | None
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    client = server.connect(Role.ADMIN)
-    ids = add_objects(client)
-    operations = list_operations(client)
+    ids: dict[str, int] = {}
+    for client in clients.values():
+        ids = add_objects(client)  # the same on each
+    operations = list_operations(clients["sqlite"])
     assert len(operations) > 40
     faults: list[str] = []
     sent = 0
@@ -102,8 +125,9 @@ def test_no_request_leads_to_a_server_error(
             def check(case: Any) -> None:
                 nonlocal sent
                 sent += 1
-                if fault := send(client, case):
-                    faults.append(f"{case.method} {case.path}: {fault}")
+                for database, client in clients.items():
+                    if fault := send(client, case):
+                        faults.append(f"{database}: {case.method} {case.path}: {fault}")
 
             try:
                 check()

@@ -55,6 +55,66 @@ PAYLOADS = (
     "`${{{}}}`",
     "<x onclick={} tabindex=1 autofocus>x",
     "<video><source onerror={}></video>",
+    "<body onload={}>",
+    "<body onpageshow={}>",
+    "<input autofocus onfocus={}>",
+    "<select autofocus onfocus={}>",
+    "<textarea autofocus onfocus={}>",
+    "<button autofocus onfocus={}>x",
+    "<marquee onstart={}>x</marquee>",
+    "<audio src=x onerror={}>",
+    "<audio autoplay onloadstart={}><source src=x>",
+    "<video src=x onerror={}></video>",
+    "<video poster=javascript:{}></video>",
+    "<embed src=javascript:{}>",
+    "<object data=javascript:{}></object>",
+    "<iframe onload={}></iframe>",
+    "<iframe srcdoc='<img src=x onerror=parent.{}>'></iframe>",
+    "<frameset onload={}>",
+    "<img src=x onerror='{}' x='",
+    "<img/src=x/onerror={}>",
+    "<img src='x'onerror={}>",
+    "<img/**/src=x onerror={}>",
+    "<img src=x:x onerror=&#119;indow.executed=1>",
+    "<image src=x onerror={}>",
+    "<svg><script>{}</script></svg>",
+    "<svg><script href=data:,{} />",
+    "<svg><a xlink:href=javascript:{}><text y=20>x</text></a></svg>",
+    "<svg><set onbegin={} attributeName=x>",
+    "<svg><foreignObject><img src=x onerror={}></foreignObject></svg>",
+    "<svg><style><img src=x onerror={}></style></svg>",
+    "<math href=javascript:{}>x</math>",
+    "<math><mi//xlink:href=data:x,<script>{}</script>>",
+    "<noscript><p title='</noscript><img src=x onerror={}>'>",
+    "<title><img src=x onerror={}></title>",
+    "<xmp><img src=x onerror={}></xmp>",
+    "<style><img src=x onerror={}></style>",
+    "<table background=javascript:{}><tr><td>x",
+    "<div style=background:url(javascript:{})>x</div>",
+    "<div style=width:expression({})>x</div>",
+    "<p onpointerrawupdate={}>x</p>",
+    "<div onanimationstart={} style=animation-name:x>x</div>",
+    "<details ontoggle={} open><summary>x</summary></details>",
+    "<dialog open onclose={}><form method=dialog><button autofocus>x",
+    "<a href=data:text/html,<script>{}</script>>x</a>",
+    "<a href=' javascript:{}'>x</a>",
+    "<a href=java&#9;script:{}>x</a>",
+    "<form><button formaction=javascript:{} autofocus>x",
+    "<isindex action=javascript:{} type=submit>",
+    "<keygen autofocus onfocus={}>",
+    "<link rel=import href=data:text/html,<script>{}</script>>",
+    "<script src=data:,{}></script>",
+    "<script type=module>{}</script>",
+    "<script>/*</script><script>*/{}</script>",
+    "<script\\x20type=text/javascript>{};</script>",
+    "</script><svg onload={}>",
+    "--><script>{}</script><!--",
+    "]]><script>{}</script>",
+    "'-{}-'",
+    "\\'-{}//",
+    "\"-{}-\"",
+    "</select><script>{}</script>",
+    "</option></select><img src=x onerror={}>",
 )
 FORMULAS = (
     '=HYPERLINK("http://elsewhere.example")',
@@ -63,6 +123,16 @@ FORMULAS = (
     "@SUM(1+1)*cmd|' /C calc'!A0",
     "\t=1+1",
     "\r=1+1",
+)
+
+
+_PLAIN_TASK = json.dumps(
+    {
+        "name": "plain",
+        "instruction": "Which one?",
+        "input": "{{ text }}",
+        "answer": {"kind": "label", "labels": ["a", "b"]},
+    }
 )
 
 
@@ -96,6 +166,9 @@ def add_hostile_objects(server: LiveServer, folder: Path) -> dict[str, int]:
     run = folder / "run"
     medtask.run(medtask.load_task(folder), medtask.load_model("fake:seed=1"), rows, out=run)
     with ApiClient(server) as api:
+        for text in ATTACKS:  # as names of files, data sets and tasks
+            api.upload(f"{text} x.csv", b"id,text\n1,a\n")
+            api.call("POST", "/api/tasks", json={"text": _PLAIN_TASK, "name": text})
         new = {"name": ATTACKS[0], "rows": rows}
         dataset = int(api.call("POST", "/api/datasets/rows", json=new)["id"])
         stored = {"text": json.dumps(task), "name": ATTACKS[7]}

@@ -48,8 +48,8 @@ def make_table(rows: int = 90) -> bytes:
 class ApiClient:
     """Calls the API as a signed-in administrator."""
 
-    def __init__(self, server: LiveServer) -> None:
-        cookie = server.sign_in(Role.ADMIN)
+    def __init__(self, server: LiveServer, name: str = "") -> None:
+        cookie = server.sign_in(Role.ADMIN, name)
         self._client = httpx2.Client(
             base_url=server.address,
             cookies={cookie["name"]: cookie["value"]},

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from medtask.server.jobs.queue import add_job
+from medtask.server.jobs.queue import add_job, read_database_time
 from medtask.server.jobs.tables import Job
-from medtask.server.jobs.worker import settings_to_line
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
 from support.server import ServerUnderTest
+from support.worker_process import fork_worker
 
 ROWS = 300
 LEASE_S = 3.0
@@ -26,44 +26,33 @@ input: "{{ text }}"
 id: id
 answer: {kind: label, labels: [red, green, blue]}
 """
-_WORKER = """\
-import sys, threading
-from medtask.server.jobs import worker
-stop = threading.Event()
-worker.stop_at_signals(stop)
-settings = worker.parse_settings(sys.stdin.buffer.readline())
-worker.stop_at_end_of_input(stop)
-worker.run_worker(settings, stop, lease_s=float(sys.argv[1]))
-"""
 
 
 @dataclass
 class WorkerProcess:
     """A worker in a process, with a short lease."""
 
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self.process.join()
 
     def list_children(self) -> list[int]:
         """The job processes of this worker."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         with suppress(OSError):
             return [int(number) for number in path.read_text().split()]
         return []
 
 
 def start_worker(server: ServerUnderTest) -> WorkerProcess:
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WORKER, str(LEASE_S)], stdin=subprocess.PIPE, bufsize=0
-    )
-    assert process.stdin is not None
-    process.stdin.write(settings_to_line(server.settings))
-    return WorkerProcess(process)
+    return WorkerProcess(fork_worker(server.settings, LEASE_S))
 
 
 @contextmanager
@@ -117,6 +106,25 @@ def read_job(server: ServerUnderTest, job_id: int) -> Job:
         job = session.get(Job, job_id)
         assert job is not None
         return job
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for has ended too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def end_lease(server: ServerUnderTest, job_id: int) -> None:
+    """Let the time of a lease run out at once; crashes before do not count."""
+    with server.database.write() as session:
+        job = session.get(Job, job_id, with_for_update=True)
+        assert job is not None
+        now = read_database_time(session)
+        job.crashes, job.available_at = 0, now
+        if job.lease_until is not None:
+            job.lease_until = now - timedelta(seconds=1)
 
 
 def wait_for_end(server: ServerUnderTest, job_id: int, limit_s: float = 90) -> Job:

@@ -214,8 +214,14 @@ def _describe(
     first = min(found_by)
     ways = Counter(found_by.values())
     listed = ", ".join(f"{count:,} by {way}" for way, count in ways.items())
+    # Another record can have the same text: only for equal numbers the spreadsheet is certain.
+    if set(ways) == {"value"}:
+        what = "written differently, as after saving in a spreadsheet"
+    elif len(found_by) == 1:
+        what = "that differs is taken for the same row"
+    else:
+        what = "that differ are taken for the same rows"
     return (
-        f"{format_count(len(found_by), 'id')} written differently, as after saving in a "
-        f"spreadsheet ({quote(names[first])} and {quote(rows[first][0])}): the rows were found "
-        f"{listed}",
+        f"{format_count(len(found_by), 'id')} {what} ({quote(names[first])} and "
+        f"{quote(rows[first][0])}): the rows were found {listed}",
     )

@@ -30,7 +30,7 @@ from medtask.server.api import (
 )
 from medtask.server.database.connect import Database
 from medtask.server.inference.execution import open_inference
-from medtask.server.jobs.resource import open_workers
+from medtask.server.jobs.worker_pool import open_workers
 from medtask.server.observation import Observations, RequestObserver
 from medtask.server.pages.navigation import describe_user
 from medtask.server.pages.routers import PAGE_ROUTERS

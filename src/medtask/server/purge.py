@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,18 @@ from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
 from medtask.server.access.audit_log import AuditEvent, AuditLog
+from medtask.server.database.base import Base
 from medtask.server.database.connect import Database
 from medtask.server.jobs.queue import list_comparisons
-from medtask.server.jobs.tables import ENDED_STATES, Job
+from medtask.server.objects import OBJECT_KINDS, find_active_job
 from medtask.server.review.tables import ReviewQueue
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
-from medtask.server.storage.files import DataFolder, Resource
+from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
 
-
-@dataclass(frozen=True, slots=True)
-class PurgeableKind:
-    """A kind of object that can be purged, its table and its folder.
-
-    Attributes:
-        noun: What people call it.
-        column: The column of runs that refers to it; "" for runs.
-        review_column: The column of reviews that refers to it; "" if reviews have none of its text.
-    """
-
-    table: type[Any]
-    folder: Resource
-    noun: str
-    column: str = ""
-    review_column: str = ""
-
-
-PURGEABLE: Mapping[str, PurgeableKind] = {
-    "dataset": PurgeableKind(StoredDataset, "datasets", "data set", "dataset_id", "dataset_id"),
-    "task": PurgeableKind(StoredTask, "tasks", "task", "task_id"),
-    "model": PurgeableKind(StoredModel, "models", "model", "model_id"),
-    "run": PurgeableKind(StoredRun, "runs", "run", review_column="run_id"),
+PURGEABLE: Mapping[str, type[Base]] = {
+    OBJECT_KINDS[table].name: table for table in (StoredDataset, StoredTask, StoredModel, StoredRun)
 }
 
 
@@ -57,15 +36,16 @@ def purge(settings: ServerSettings, name: str, number: int) -> list[str]:
     Raises:
         InputError: There is no such object, a job works on it, or runs have copies of its texts.
     """
-    kind = PURGEABLE[name]
+    table = PURGEABLE[name]
     with closing(open_database(settings)) as database:
         with database.write() as session:
-            removed, queue_ids = _delete_rows(session, kind, number)
-            comparisons = list_comparisons(session, number) if name == "run" else []
+            removed, queue_ids = _delete_rows(session, table, number)
+            comparisons = list_comparisons(session, number) if table is StoredRun else []
             event = AuditEvent("", "", f"{name}.purge", str(number))
             AuditLog(settings.data_folder).record(session, event)
         files = DataFolder(settings.data_folder)
-        files.delete_folder(kind.folder, number)
+        for folder in OBJECT_KINDS[table].folders:
+            files.delete_folder(folder, number)
         for queue_id in queue_ids:  # what a failed job has left of its items
             files.delete_folder("reviews", queue_id)
         for job_id in comparisons:
@@ -75,25 +55,22 @@ def purge(settings: ServerSettings, name: str, number: int) -> list[str]:
     return removed
 
 
-def _delete_rows(session: Session, kind: PurgeableKind, number: int) -> tuple[list[str], list[int]]:
+def _delete_rows(session: Session, table: type[Base], number: int) -> tuple[list[str], list[int]]:
     """Delete an object and its reviews; returns what was removed, and the ids of the reviews."""
-    queue_ids = []
-    row = session.get(kind.table, number)
+    kind, row = OBJECT_KINDS[table], session.get(table, number)
+    name, column = f"{kind.noun} {number}", f"{kind.name}_id"
     if row is None:
-        raise InputError(
-            f"there is no {kind.noun} {number}", fix="see the ids on the server's pages"
-        )
-    _refuse_running_job(session, getattr(row, "job_id", None), f"{kind.noun} {number}")
-    removed = [f"{kind.noun} {number}"]
-    if kind.column:
-        runs = session.scalars(select(StoredRun.id).filter_by(**{kind.column: number})).all()
+        raise InputError(f"there is no {name}", fix="see the ids on the server's pages")
+    _refuse_running_job(session, row, name)
+    removed, queue_ids = [name], []
+    if hasattr(StoredRun, column):
+        runs = session.scalars(select(StoredRun.id).filter_by(**{column: number})).all()
         if runs:
             listed = ", ".join(f"medtask purge run {run}" for run in runs)
-            raise InputError(f"runs have copies of {kind.noun} {number}", fix=f"first: {listed}")
-    if kind.review_column:
-        queues = session.scalars(select(ReviewQueue).filter_by(**{kind.review_column: number}))
-        for queue in queues.all():
-            _refuse_running_job(session, queue.job_id, f"review {queue.id}")
+            raise InputError(f"runs have copies of {name}", fix=f"first: {listed}")
+    if hasattr(ReviewQueue, column):
+        for queue in session.scalars(select(ReviewQueue).filter_by(**{column: number})).all():
+            _refuse_running_job(session, queue, f"review {queue.id}")
             removed.append(f"review queue {queue.id}")
             queue_ids.append(queue.id)
             session.delete(queue)
@@ -101,9 +78,8 @@ def _delete_rows(session: Session, kind: PurgeableKind, number: int) -> tuple[li
     return removed, queue_ids
 
 
-def _refuse_running_job(session: Session, job_id: int | None, name: str) -> None:
-    job = None if job_id is None else session.get(Job, job_id)
-    if job is not None and job.state not in ENDED_STATES:
+def _refuse_running_job(session: Session, row: Base, name: str) -> None:
+    if job := find_active_job(session, row):
         raise InputError(f"job {job.id} works on {name}", fix="cancel the job first")
 
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from medtask.server.access.roles import Role
 from medtask.server.jobs.kind import make_job_context
-from medtask.server.jobs.tune_job import TUNE
+from medtask.server.jobs.kinds import JOB_KINDS
 from medtask.tasks.row_fingerprints import write_fingerprints
 from support.jobs import run_one_worker
 from support.server import ServerUnderTest, run_server
@@ -113,7 +113,7 @@ def test_better_words_of_a_task_become_a_new_task(client, server, task):
     write_fingerprints(folder / "task.tuned.rows.json", [])
     parameters = {"job_id": 99, "task_id": task}
     with server.database.write() as session:
-        found = TUNE.publish(session, context, parameters, {"what": "words"})
+        found = JOB_KINDS["tune"].publish(session, context, parameters, {"what": "words"})
     assert found is not None
     tuned = client.get(f"/api/tasks/{found['task_id']}").json()
     assert tuned["name"] == "organ, tuned"

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from medtask.server.database.connect import Database
+from medtask.server.jobs.messages import make_problem
 from medtask.server.jobs.queue import (
     JobQueue,
     Lease,
     LeaseLost,
     add_job,
-    make_problem,
     read_database_time,
     request_cancel,
 )

@@ -16,6 +16,7 @@ from support.jobs import (
     add_queued_run,
     check_complete,
     has_progress,
+    is_alive,
     wait_for_end,
     wait_until,
 )
@@ -43,13 +44,6 @@ def list_descendants(pid: int) -> list[int]:
         for child in map(int, task.read_text().split()):
             found += [child, *list_descendants(child)]
     return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

@@ -80,6 +80,10 @@ def list_pages(server: LiveServer) -> list[str]:
     )
 
 
+def test_there_are_a_hundred_attacks() -> None:
+    assert len(set(ATTACKS)) == len(PAYLOADS) >= 100
+
+
 def test_there_are_pages(hostile_server: LiveServer) -> None:
     assert {"/docs", "/account", "/accounts"} <= set(list_pages(hostile_server))
 
@@ -120,6 +124,35 @@ def test_every_text_of_a_review_is_shown_as_text(browser: Browser, objects: dict
         assert page.evaluate("window.executed") is None, shown
     assert len(seen) == 15
     page.locator("[data-place=state][data-state=saved]").wait_for()
+
+
+def test_comments_of_readers_are_text_to_the_adjudicator(
+    hostile_server: LiveServer, browser: Browser, objects: dict[str, int]
+) -> None:
+    settings = {"order": "table", "readers_per_item": 2, "readers_may_adjudicate": True}
+    with ApiClient(hostile_server) as api, ApiClient(hostile_server, "second") as other:
+        new = {"run_id": objects["run_id"], "settings": settings}
+        queue = int(api.call("POST", "/api/reviews", json=new)["id"])
+        for reader, label in ((api, ATTACKS[0]), (other, ATTACKS[1])):
+            items = reader.call("POST", f"/api/reviews/{queue}/assignments", json={"count": 100})
+            for place, item in enumerate(items[:50]):
+                decision = {
+                    "key": f"{label[:20]} {item['id']}",
+                    "items": [{"id": item["id"], "version": item["version"]}],
+                    "outcome": "answer",
+                    "value": label,
+                    "comment": ATTACKS[(2 * place + (reader is other)) % len(ATTACKS)],
+                }
+                reader.call("POST", f"/api/reviews/{queue}/decisions", json=decision)
+    page = browser.open(f"/reviews/{queue}/adjudicate")
+    page.locator("#review:not(.is-empty)").wait_for()
+    seen: set[str] = set()
+    for _ in range(50):
+        shown = page.locator("[data-place=about] .reader i").all_inner_texts()
+        seen |= {" ".join(text.strip(" “”").split()) for text in shown}
+        page.keyboard.press("x")
+        assert page.evaluate("window.executed") is None, shown
+    assert len(seen) >= 95
 
 
 def test_no_cell_of_a_file_for_people_is_a_formula(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from medtask.server.access import accounts, api_keys
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Admin, Viewer
 from medtask.server.access.roles import Role, Scope
 from medtask.server.access.tables import Account, ApiKey
-from medtask.server.database.connect import ReadSession, WriteSession
+from medtask.server.api.calls import AdminReads, AdminWrites, UserCall, ViewerReads, ViewerWrites
 
 router = APIRouter(prefix="/api", tags=["accounts"])
 
@@ -81,71 +79,65 @@ class CreatedKey(BaseModel):
 
 
 @router.get("/me")
-def read_own_account(session: ReadSession, user: Viewer) -> AccountView:
+def read_own_account(call: ViewerReads) -> AccountView:
     """The account of the request."""
-    return _describe_account(accounts.get_account(session, user.id))
+    return _describe_account(accounts.get_account(call.session, call.user.id))
 
 
 @router.get("/accounts")
-def list_accounts(session: ReadSession, user: Admin) -> list[AccountView]:
+def list_accounts(call: AdminReads) -> list[AccountView]:
     """All accounts."""
-    return [_describe_account(account) for account in accounts.list_accounts(session)]
+    return [_describe_account(account) for account in accounts.list_accounts(call.session)]
 
 
 @router.post("/accounts", status_code=201)
-def create_account(
-    request: Request, session: WriteSession, user: Admin, new: NewAccount
-) -> Invitation:
+def create_account(call: AdminWrites, new: NewAccount) -> Invitation:
     """Create an account; its owner chooses a password with the returned link."""
-    account = accounts.create_account(session, new.name, Role[new.role.upper()])
-    record_action(request, session, "account.create", account.id)
-    return _invite(session, account)
+    account = accounts.create_account(call.session, new.name, Role[new.role.upper()])
+    return _invite(call, "account.create", account)
 
 
 @router.post("/accounts/{account_id}/link")
-def renew_link(request: Request, session: WriteSession, user: Admin, account_id: str) -> Invitation:
+def renew_link(call: AdminWrites, account_id: str) -> Invitation:
     """Create another link for an account: for a forgotten password."""
-    account = accounts.get_account(session, account_id)
-    record_action(request, session, "account.link", account.id)
-    return _invite(session, account)
+    return _invite(call, "account.link", accounts.get_account(call.session, account_id))
 
 
 @router.patch("/accounts/{account_id}")
-def change_account(
-    request: Request, session: WriteSession, user: Admin, account_id: str, change: AccountChange
-) -> AccountView:
+def change_account(call: AdminWrites, account_id: str, change: AccountChange) -> AccountView:
     """Change the role of an account, or disable it; its browsers are signed out."""
-    account = accounts.get_account(session, account_id)
+    account = accounts.get_account(call.session, account_id)
     role = None if change.role is None else Role[change.role.upper()]
-    accounts.change_account(session, account, role=role, disabled=change.disabled)
-    record_action(request, session, "account.change", account.id)
+    accounts.change_account(call.session, account, role=role, disabled=change.disabled)
+    call.record("account.change", account.id)
     return _describe_account(account)
 
 
 @router.get("/keys")
-def list_keys(session: ReadSession, user: Viewer) -> list[KeyView]:
+def list_keys(call: ViewerReads) -> list[KeyView]:
     """The API keys of the account."""
-    return [_describe_key(key) for key in api_keys.list_keys(session, user.id)]
+    return [_describe_key(key) for key in api_keys.list_keys(call.session, call.user.id)]
 
 
 @router.post("/keys", status_code=201)
-def create_key(request: Request, session: WriteSession, user: Viewer, new: NewKey) -> CreatedKey:
+def create_key(call: ViewerWrites, new: NewKey) -> CreatedKey:
     """Create an API key for the account."""
-    key, secret = api_keys.create_key(session, user, new.name, new.scopes, days=new.days)
-    record_action(request, session, "key.create", key.id)
+    key, secret = api_keys.create_key(call.session, call.user, new.name, new.scopes, days=new.days)
+    call.record("key.create", key.id)
     return CreatedKey(key=_describe_key(key), secret=secret)
 
 
 @router.delete("/keys/{key_id}")
-def revoke_key(request: Request, session: WriteSession, user: Viewer, key_id: str) -> KeyView:
+def revoke_key(call: ViewerWrites, key_id: str) -> KeyView:
     """Revoke an API key of the account."""
-    key = api_keys.revoke_key(session, user.id, key_id)
-    record_action(request, session, "key.revoke", key.id)
+    key = api_keys.revoke_key(call.session, call.user.id, key_id)
+    call.record("key.revoke", key.id)
     return _describe_key(key)
 
 
-def _invite(session: WriteSession, account: Account) -> Invitation:
-    token = accounts.create_link(session, account)
+def _invite(call: UserCall, action: str, account: Account) -> Invitation:
+    call.record(action, account.id)
+    token = accounts.create_link(call.session, account)
     return Invitation(account=_describe_account(account), path=f"/start/{token}")
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from medtask.server.access.requests import Labeller
 from medtask.server.access.roles import User
 from medtask.server.api.answers import AnswerView, describe_answer
-from medtask.server.api.classify import GivenId, Reference, Timeout
+from medtask.server.api.classify import Reference, Timeout
 from medtask.server.api.model_questions import (
     ModelQuestion,
     QuestionSource,
@@ -19,6 +19,7 @@ from medtask.server.api.model_questions import (
     find_question,
     find_text_column,
 )
+from medtask.server.api.resources import IdField
 from medtask.server.inference.execution import get_inference
 from medtask.server.inference.requests import ModelRequest
 from medtask.server.problems import NotValid
@@ -61,8 +62,8 @@ class AskRequest(BaseModel):
     )
     context: str | None = Field(None, description="A text that is shown before the question.")
     model: Reference | None = Field(None, description="Default: smollm2-135m.")
-    model_id: GivenId | None = Field(None, description="A model of this server, with its task.")
-    task_id: GivenId | None = Field(None, description="A task of this server.")
+    model_id: IdField | None = Field(None, description="A model of this server, with its task.")
+    task_id: IdField | None = Field(None, description="A task of this server.")
     analysis_tokens: int = Field(
         ANALYSIS_TOKENS, ge=0, le=MAX_ANSWER_TOKENS, description="0 for no analysis."
     )

@@ -17,7 +17,7 @@ from medtask.server.api.model_questions import (
     find_question,
     find_text_column,
 )
-from medtask.server.api.resources import MAX_ID
+from medtask.server.api.resources import IdField
 from medtask.server.inference.execution import MAX_TIMEOUT_S, get_inference
 from medtask.server.inference.requests import ModelRequest
 from medtask.server.problems import NotValid
@@ -26,7 +26,6 @@ from medtask.tasks.task import Task
 
 router = APIRouter(tags=["answers"])
 
-GivenId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Timeout = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, description="Seconds to wait.")]
 Reference = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -44,8 +43,8 @@ class ClassificationRequest(BaseModel):
         },
     )
 
-    model_id: GivenId | None = Field(None, description="A model of this server, with its task.")
-    task_id: GivenId | None = Field(None, description="A task of this server.")
+    model_id: IdField | None = Field(None, description="A model of this server, with its task.")
+    task_id: IdField | None = Field(None, description="A task of this server.")
     model: Reference | None = Field(None, description="A model for task_id; default: its own.")
     text: str | None = None
     texts: list[str] | None = Field(None, min_length=1)

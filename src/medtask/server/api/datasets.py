@@ -15,26 +15,24 @@ from starlette.concurrency import run_in_threadpool
 from medtask.errors import TableError
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Trainer, Viewer
+from medtask.server.api.calls import TrainerWrites, ViewerReads
 from medtask.server.api.resources import (
     GivenId,
     PrintableText,
     ResourceId,
+    find_row,
     get_files,
-    get_row,
-    load_stored_task,
-    refuse_active_jobs,
 )
-from medtask.server.database.connect import ReadSession, WriteSession, get_database
+from medtask.server.database.connect import get_database
 from medtask.server.problems import NotValid
 from medtask.server.storage.datasets import (
     MAX_PREVIEW_ROWS,
     NewDataset,
     add_dataset,
-    delete_dataset,
     open_dataset,
     read_rows,
 )
-from medtask.server.storage.tables import StoredDataset
+from medtask.server.storage.tables import StoredDataset, StoredTask
 from medtask.server.storage.uploads import FileWriter, FormWriter, ReceivedFile
 from medtask.tables.column_statistics import collect_column_statistics
 from medtask.tables.read_options import ReadOptions
@@ -212,16 +210,16 @@ def add_rows(request: Request, user: Trainer, new: NewRows) -> AddedDataset:
 
 
 @router.get("")
-def list_datasets(session: ReadSession, user: Viewer) -> list[DatasetView]:
+def list_datasets(call: ViewerReads) -> list[DatasetView]:
     """All data sets, the newest first."""
-    found = session.scalars(select(StoredDataset).order_by(StoredDataset.id.desc()))
+    found = call.session.scalars(select(StoredDataset).order_by(StoredDataset.id.desc()))
     return [_describe(dataset) for dataset in found]
 
 
 @router.get("/{dataset_id}")
-def read_dataset(session: ReadSession, user: Viewer, dataset_id: ResourceId) -> DatasetView:
+def read_dataset(call: ViewerReads, dataset_id: ResourceId) -> DatasetView:
     """A data set."""
-    return _describe(get_row(session, StoredDataset, dataset_id, "data set"))
+    return _describe(call.get(StoredDataset, dataset_id))
 
 
 @router.get("/{dataset_id}/rows")
@@ -233,7 +231,7 @@ def preview_dataset(
     limit: Annotated[int, Query(ge=1, le=MAX_PREVIEW_ROWS)] = 20,
 ) -> DatasetRows:
     """Rows of a data set."""
-    dataset = _find(request, dataset_id)
+    dataset = find_row(request, StoredDataset, dataset_id)
     return DatasetRows(
         columns=dataset.columns,
         rows=read_rows(get_files(request), dataset, offset, limit),
@@ -248,44 +246,34 @@ def read_statistics(
 ) -> DatasetStatisticsView:
     """Statistics of the columns, and with a task of its prompts and gold."""
     files = get_files(request)
-    dataset = _find(request, dataset_id)
+    dataset = find_row(request, StoredDataset, dataset_id)
     table = open_dataset(files, dataset)
     columns = [
         ColumnView.model_validate(one.to_json())
         for one in collect_column_statistics(table.columns, table)
     ]
-    task = (
-        None
-        if task_id is None
-        else check_table(load_stored_task(request, task_id), table).to_json()
-    )
-    return DatasetStatisticsView(rows=dataset.rows, columns=columns, task=task)
+    statistics = DatasetStatisticsView(rows=dataset.rows, columns=columns)
+    if task_id is not None:
+        find_row(request, StoredTask, task_id)
+        statistics.task = check_table(files.load_task(task_id), table).to_json()
+    return statistics
 
 
 @router.get("/{dataset_id}/file", response_class=FileResponse)
 def download_dataset(request: Request, user: Trainer, dataset_id: ResourceId) -> FileResponse:
     """The file as it was uploaded."""
-    dataset = _find(request, dataset_id)
+    dataset = find_row(request, StoredDataset, dataset_id)
     open_dataset(get_files(request), dataset)  # a missing file is a problem, not a bug
     path = get_files(request).get_folder("datasets", dataset_id) / dataset.file_name
     return FileResponse(path, media_type="application/octet-stream", filename=dataset.file_name)
 
 
 @router.delete("/{dataset_id}", status_code=204)
-def remove_dataset(
-    request: Request, session: WriteSession, user: Trainer, dataset_id: ResourceId
-) -> None:
+def remove_dataset(call: TrainerWrites, dataset_id: ResourceId) -> None:
     """Delete a data set. Runs and models that used it are kept."""
-    dataset = get_row(session, StoredDataset, dataset_id, "data set")
-    refuse_active_jobs(session, dataset_id=dataset_id)
-    delete_dataset(session, get_files(request), dataset)
-    record_action(request, session, "dataset.delete", str(dataset_id))
-
-
-def _find(request: Request, dataset_id: int) -> StoredDataset:
-    """The row, in a transaction that ends before the file is read."""
-    with get_database(request).read() as session:
-        return get_row(session, StoredDataset, dataset_id, "data set")
+    dataset = call.get(StoredDataset, dataset_id)
+    call.refuse_active_users(dataset_id=dataset_id)
+    call.delete(dataset)
 
 
 def _describe(dataset: StoredDataset) -> DatasetView:

@@ -5,24 +5,13 @@ from __future__ import annotations
 from pathlib import Path as FilePath
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Trainer
+from medtask.server.api.calls import TrainerReads, TrainerWrites, UserCall
 from medtask.server.api.jobs import JobView, describe_job
-from medtask.server.api.resources import (
-    IdField,
-    PrintableText,
-    ResourceId,
-    check_model,
-    get_files,
-    get_row,
-    refuse_active_job,
-    start_job,
-)
-from medtask.server.database.connect import ReadSession, WriteSession
+from medtask.server.api.resources import IdField, PrintableText, ResourceId
 from medtask.server.jobs.tables import Job
 from medtask.server.problems import NotFound
 from medtask.server.storage.tables import StoredDataset, StoredModel
@@ -51,50 +40,34 @@ class ExportedFile(BaseModel):
 
 
 @router.post("/{model_id}/export", status_code=202)
-def export_model(
-    request: Request,
-    session: WriteSession,
-    user: Trainer,
-    model_id: ResourceId,
-    wanted: WantedExport,
-) -> JobView:
+def export_model(call: TrainerWrites, model_id: ResourceId, wanted: WantedExport) -> JobView:
     """Write a model for another system, and compare the two: a job, whose files can be loaded."""
-    model = get_row(session, StoredModel, model_id, "model")
-    refuse_active_job(session, model.job_id, "model")
-    check_model(request, session, model_id)
+    model = call.get(StoredModel, model_id)
+    call.refuse_active_job(model)
+    call.check_model(model_id)
     if wanted.dataset_id is not None:
-        get_row(session, StoredDataset, wanted.dataset_id, "data set")
+        call.get(StoredDataset, wanted.dataset_id)
     parameters = {
         "model_id": model_id,
         "task_id": model.task_id,
         "dataset_id": wanted.dataset_id,
         "settings": wanted.model_dump(exclude={"dataset_id"}),
     }
-    job = start_job(request, session, user, "export", parameters)
-    record_action(request, session, "model.export", str(model_id))
-    return describe_job(job)
+    return describe_job(call.start_job("export", parameters, "model.export", model_id))
 
 
 @router.get("/exports/{job_id}/files")
-def list_exported_files(
-    request: Request, session: ReadSession, user: Trainer, job_id: ResourceId
-) -> list[ExportedFile]:
+def list_exported_files(call: TrainerReads, job_id: ResourceId) -> list[ExportedFile]:
     """The files of an export, by the id of its job."""
-    get_row(session, Job, job_id, "job")
-    folder = get_files(request).get_folder("exports", job_id)
-    return [
-        ExportedFile(name=name, bytes=(folder / name).stat().st_size) for name in list_files(folder)
-    ]
+    folder, names = _find_files(call, job_id)
+    return [ExportedFile(name=name, bytes=(folder / name).stat().st_size) for name in names]
 
 
 @router.get("/exports/{job_id}/files/{name:path}", response_class=FileResponse)
-def download_exported_file(
-    request: Request, session: ReadSession, user: Trainer, job_id: ResourceId, name: str
-) -> FileResponse:
+def download_exported_file(call: TrainerReads, job_id: ResourceId, name: str) -> FileResponse:
     """One file of an export."""
-    get_row(session, Job, job_id, "job")
-    folder = get_files(request).get_folder("exports", job_id)
-    if name not in list_files(folder):
+    folder, names = _find_files(call, job_id)
+    if name not in names:
         raise NotFound(
             f"export {job_id} has no such file",
             fix=f"list its files: GET /api/models/exports/{job_id}/files",
@@ -102,9 +75,11 @@ def download_exported_file(
     return FileResponse(folder / name, filename=FilePath(name).name)
 
 
-def list_files(folder: FilePath) -> list[str]:
-    """The names of the files of an export; those of drafts are left out."""
+def _find_files(call: UserCall, job_id: int) -> tuple[FilePath, list[str]]:
+    """The folder of an export, and the names of its files; those of drafts are left out."""
+    call.get(Job, job_id)
+    folder = call.files.get_folder("exports", job_id)
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(
+    return folder, sorted(
         name.as_posix() for name in found if not any(part.startswith(".") for part in name.parts)
     )

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Trainer
+from medtask.server.api.calls import TrainerReads, TrainerWrites, UserCall
 from medtask.server.api.jobs import JobView, describe_job
-from medtask.server.api.resources import (
-    IdField,
-    PrintableText,
-    ResourceId,
-    check_model,
-    get_files,
-    get_row,
-    refuse_active_job,
-    start_job,
-)
-from medtask.server.api.run_views import require_answers
-from medtask.server.database.connect import ReadSession, WriteSession
+from medtask.server.api.resources import IdField, ModelName, PrintableText, ResourceId
+from medtask.server.api.run_views import get_answered_run
 from medtask.server.problems import NotFound
 from medtask.server.storage.tables import StoredDataset, StoredRun
 
@@ -41,7 +30,7 @@ class JudgingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: IdField | PrintableText
+    model: ModelName
     against: IdField | None = None
     gold: PrintableText | None = None
     human: PrintableText | None = None
@@ -65,75 +54,53 @@ class AuditRequest(BaseModel):
 
 
 @router.post("/{run_id}/judge", status_code=202)
-def judge_run(
-    request: Request,
-    session: WriteSession,
-    user: Trainer,
-    run_id: ResourceId,
-    wanted: JudgingRequest,
-) -> JobView:
+def judge_run(call: TrainerWrites, run_id: ResourceId, wanted: JudgingRequest) -> JobView:
     """Grade free text of a run with another model, or compare it with another run."""
     for one in filter(None, (run_id, wanted.against)):
-        run = get_row(session, StoredRun, one, "run")
-        refuse_active_job(session, run.job_id, "run")
-        require_answers(get_files(request), run)
-    check_model(request, session, wanted.model)
-    settings = wanted.model_dump(exclude={"model", "against"})
+        call.refuse_active_job(get_answered_run(call, one))
+    call.check_model(wanted.model)
     parameters = {
         "run_id": run_id,
-        "model": wanted.model,
-        "against": wanted.against,
-        "settings": settings,
+        **wanted.model_dump(include={"model", "against"}),
+        "settings": wanted.model_dump(exclude={"model", "against"}),
     }
-    job = start_job(request, session, user, "judge", parameters)
-    record_action(request, session, "run.judge", str(run_id))
-    return describe_job(job)
+    return describe_job(call.start_job("judge", parameters, "run.judge", run_id))
 
 
 @router.post("/{run_id}/audit", status_code=202)
 def audit_run(
-    request: Request,
-    session: WriteSession,
-    user: Trainer,
-    run_id: ResourceId,
-    wanted: AuditRequest | None = None,
+    call: TrainerWrites, run_id: ResourceId, wanted: AuditRequest | None = None
 ) -> JobView:
     """Draw a sample of a run to be labelled; with labels, estimate the accuracy of all rows."""
     asked = wanted or AuditRequest()
-    run = get_row(session, StoredRun, run_id, "run")
-    refuse_active_job(session, run.job_id, "run")
-    require_answers(get_files(request), run)
+    call.refuse_active_job(get_answered_run(call, run_id))
     if asked.labels_dataset_id is not None:
-        get_row(session, StoredDataset, asked.labels_dataset_id, "data set")
+        call.get(StoredDataset, asked.labels_dataset_id)
     parameters = {
         "run_id": run_id,
         "labels_dataset_id": asked.labels_dataset_id,
         "settings": asked.model_dump(include={"budget", "seed"}),
     }
-    job = start_job(request, session, user, "audit", parameters)
-    record_action(request, session, "run.audit", str(run_id))
-    return describe_job(job)
+    return describe_job(call.start_job("audit", parameters, "run.audit", run_id))
 
 
 @router.get("/{run_id}/judged/{name}", response_class=FileResponse)
 def download_judgements(
-    request: Request, session: ReadSession, user: Trainer, run_id: ResourceId, name: JudgementFile
+    call: TrainerReads, run_id: ResourceId, name: JudgementFile
 ) -> FileResponse:
     """The judgements of a run with their reasons, or their metrics."""
-    return _send(request, session, run_id, name)
+    return _send(call, run_id, name)
 
 
 @router.get("/{run_id}/audit/{name}", response_class=FileResponse)
-def download_sample(
-    request: Request, session: ReadSession, user: Trainer, run_id: ResourceId, name: SampleFile
-) -> FileResponse:
+def download_sample(call: TrainerReads, run_id: ResourceId, name: SampleFile) -> FileResponse:
     """The sample of an audit, to fill in its column gold."""
-    return _send(request, session, run_id, f"audit/{name}")
+    return _send(call, run_id, f"audit/{name}")
 
 
-def _send(request: Request, session: ReadSession, run_id: int, name: str) -> FileResponse:
-    get_row(session, StoredRun, run_id, "run")
-    path = get_files(request).get_folder("runs", run_id) / name
+def _send(call: UserCall, run_id: int, name: str) -> FileResponse:
+    call.get(StoredRun, run_id)
+    path = call.files.get_folder("runs", run_id) / name
     if not path.is_file():
         raise NotFound(f"run {run_id} has no such file", fix="start a job that writes it")
     return FileResponse(path, filename=f"run-{run_id}-{path.name}")

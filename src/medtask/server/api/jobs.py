@@ -14,21 +14,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Trainer, Viewer
-from medtask.server.api.resources import MAX_ID, ResourceId, get_files, get_row
-from medtask.server.database.connect import Database, ReadSession, WriteSession, get_database
+from medtask.server.access.requests import Viewer
+from medtask.server.api.calls import TrainerWrites, ViewerReads
+from medtask.server.api.resources import MAX_ID, ResourceId, get_row
+from medtask.server.database.connect import Database, get_database
 from medtask.server.jobs.queue import is_ended, request_cancel
 from medtask.server.jobs.tables import Job, JobLine
 from medtask.server.problems import Conflict
-from medtask.server.storage.files import Resource
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 _EVENT_INTERVAL_S = 0.5
 _LINES_PER_EVENT = 200
-_FOLDERS_OF_JOBS: tuple[Resource, ...] = ("comparisons", "exports", "tunings")
 
 
 class JobView(BaseModel):
@@ -71,8 +69,7 @@ def describe_job(job: Job) -> JobView:
 
 @router.get("")
 def list_jobs(
-    session: ReadSession,
-    user: Viewer,
+    call: ViewerReads,
     state: JobState | None = None,
     kind: str | None = None,
     before: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
@@ -86,27 +83,26 @@ def list_jobs(
         query = query.where(Job.kind == kind.replace("\0", ""))
     if before is not None:
         query = query.where(Job.id < before)
-    return [describe_job(job) for job in session.scalars(query)]
+    return [describe_job(job) for job in call.session.scalars(query)]
 
 
 @router.get("/{job_id}")
-def read_job(session: ReadSession, user: Viewer, job_id: ResourceId) -> JobView:
+def read_job(call: ViewerReads, job_id: ResourceId) -> JobView:
     """A job with its progress, and its result or problem once it has ended."""
-    return describe_job(get_row(session, Job, job_id, "job"))
+    return describe_job(call.get(Job, job_id))
 
 
 @router.get("/{job_id}/log")
 def read_log(
-    session: ReadSession,
-    user: Viewer,
+    call: ViewerReads,
     job_id: ResourceId,
     after: Annotated[int, Query(ge=0, le=MAX_ID)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     tail: bool = False,
 ) -> JobLog:
     """Lines of the log, from the one after ``after``; with ``tail`` the last ones."""
-    get_row(session, Job, job_id, "job")
-    return _read_lines(session, job_id, after, limit, tail=tail)
+    call.get(Job, job_id)
+    return _read_lines(call.session, job_id, after, limit, tail=tail)
 
 
 def _read_lines(
@@ -127,19 +123,17 @@ def _read_lines(
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(
-    request: Request, session: WriteSession, user: Trainer, job_id: ResourceId
-) -> JobView:
+def cancel_job(call: TrainerWrites, job_id: ResourceId) -> JobView:
     """Cancel a job. A running one ends within 5 seconds, and what it did is kept."""
-    job = get_row(session, Job, job_id, "job")
-    request_cancel(session, job)
-    record_action(request, session, "job.cancel", str(job_id))
+    job = call.get(Job, job_id)
+    request_cancel(call.session, job)
+    call.record("job.cancel", job_id)
     return describe_job(job)
 
 
-def _require_job(user: Viewer, session: ReadSession, job_id: ResourceId) -> None:
+def _require_job(call: ViewerReads, job_id: ResourceId) -> None:
     """A missing job is a problem before the first event is sent."""
-    get_row(session, Job, job_id, "job")
+    call.get(Job, job_id)
 
 
 @router.get(
@@ -174,19 +168,16 @@ async def follow_job(
 
 def _look(database: Database, job_id: int, after: int) -> tuple[JobView, JobLog]:
     with database.read() as session:
-        job = get_row(session, Job, job_id, "job")
+        job = get_row(session, Job, job_id)
         return describe_job(job), _read_lines(session, job_id, after, _LINES_PER_EVENT)
 
 
 @router.delete("/{job_id}", status_code=204)
-def delete_job(request: Request, session: WriteSession, user: Trainer, job_id: ResourceId) -> None:
+def delete_job(call: TrainerWrites, job_id: ResourceId) -> None:
     """Delete a job that has ended, with its log, and with the page or files that only it has."""
-    job = get_row(session, Job, job_id, "job")
+    job = call.get(Job, job_id)
     if not is_ended(job):
         raise Conflict(
             "the job has not ended", fix=f"cancel it first: POST /api/jobs/{job_id}/cancel"
         )
-    session.delete(job)
-    for resource in _FOLDERS_OF_JOBS:
-        get_files(request).delete_folder(resource, job_id)
-    record_action(request, session, "job.delete", str(job_id))
+    call.delete(job)

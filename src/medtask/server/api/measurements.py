@@ -4,28 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Trainer, Viewer
+from medtask.server.api.calls import TrainerWrites, ViewerReads
 from medtask.server.api.jobs import JobView, describe_job
-from medtask.server.api.report_pages import send_report
-from medtask.server.api.resources import (
-    GivenId,
-    IdField,
-    PrintableText,
-    ResourceId,
-    check_model,
-    get_files,
-    get_row,
-    refuse_active_job,
-    start_job,
-)
-from medtask.server.api.run_views import RunView, describe_run, require_answers
-from medtask.server.database.connect import ReadSession, WriteSession
+from medtask.server.api.resources import GivenId, IdField, ModelName, PrintableText, ResourceId
+from medtask.server.api.run_views import RunView, describe_run, get_answered_run, send_report
 from medtask.server.jobs.tables import Job
 from medtask.server.problems import NotValid
 from medtask.server.storage.files import PAGE_FILE
@@ -59,7 +46,7 @@ class BenchmarkRequest(BaseModel):
 
     task_id: IdField
     dataset_id: IdField
-    models: list[IdField | PrintableText] = Field(min_length=1, max_length=20)
+    models: list[ModelName] = Field(min_length=1, max_length=20)
     rows: int | None = Field(default=None, ge=1, le=512)
 
 
@@ -77,14 +64,12 @@ class RankedRun(BaseModel):
 
 
 @router.get("/leaderboard")
-def read_leaderboard(
-    session: ReadSession, user: Viewer, task_id: GivenId, dataset_id: GivenId
-) -> list[RankedRun]:
+def read_leaderboard(call: ViewerReads, task_id: GivenId, dataset_id: GivenId) -> list[RankedRun]:
     """Finished runs of a task over a data set with gold, the best first.
 
     Differences are tested by POST /api/runs/compare, on the rows that all runs answered.
     """
-    found = session.scalars(
+    found = call.session.scalars(
         select(StoredRun).filter_by(task_id=task_id, dataset_id=dataset_id).order_by(StoredRun.id)
     )
     scored = [(entry, run) for run in found if (entry := _find_headline(run)) is not None]
@@ -92,7 +77,7 @@ def read_leaderboard(
     return [
         RankedRun(
             rank=rank,
-            run=describe_run(session, run),
+            run=describe_run(call.session, run),
             metric=name,
             value=metric["value"],
             low=metric.get("low"),
@@ -114,61 +99,40 @@ def _find_headline(run: StoredRun) -> tuple[str, dict[str, Any]] | None:
 
 
 @router.post("/compare", status_code=202)
-def compare_runs(
-    request: Request, session: WriteSession, user: Trainer, wanted: ComparisonRequest
-) -> JobView:
+def compare_runs(call: TrainerWrites, wanted: ComparisonRequest) -> JobView:
     """Compare runs with paired tests; the result of the job is the leaderboard."""
     run_ids = list(dict.fromkeys(wanted.run_ids))
     if len(run_ids) < 2:
         raise NotValid("a run is not compared with itself", fix="give two different runs")
     for run_id in run_ids:
-        require_answers(get_files(request), get_row(session, StoredRun, run_id, "run"))
-    parameters = {
-        "run_ids": run_ids,
-        "settings": {"gold": wanted.gold, "baselines": wanted.baselines},
-    }
-    job = start_job(request, session, user, "compare", parameters)
-    record_action(request, session, "run.compare", str(job.id))
-    return describe_job(job)
+        get_answered_run(call, run_id)
+    parameters = {"run_ids": run_ids, "settings": wanted.model_dump(exclude={"run_ids"})}
+    return describe_job(call.start_job("compare", parameters, "run.compare"))
 
 
 @router.get("/comparisons/{job_id}/report", response_class=HTMLResponse)
-def read_comparison_report(
-    request: Request, session: ReadSession, user: Viewer, job_id: ResourceId
-) -> Response:
+def read_comparison_report(call: ViewerReads, job_id: ResourceId) -> Response:
     """The report of a comparison, by the id of its job."""
-    get_row(session, Job, job_id, "job")
-    folder = get_files(request).get_folder("comparisons", job_id)
+    call.get(Job, job_id)
+    folder = call.files.get_folder("comparisons", job_id)
     return send_report(folder / PAGE_FILE, f"comparison {job_id}")
 
 
 @router.post("/benchmark", status_code=202)
-def measure_models(
-    request: Request, session: WriteSession, user: Trainer, wanted: BenchmarkRequest
-) -> JobView:
+def measure_models(call: TrainerWrites, wanted: BenchmarkRequest) -> JobView:
     """Measure the speed and memory of models on a task, by batch size."""
-    get_row(session, StoredTask, wanted.task_id, "task")
-    get_row(session, StoredDataset, wanted.dataset_id, "data set")
+    call.get(StoredTask, wanted.task_id)
+    call.get(StoredDataset, wanted.dataset_id)
     for model in wanted.models:
-        check_model(request, session, model)
-    job = start_job(request, session, user, "benchmark", wanted.model_dump())
-    record_action(request, session, "run.benchmark", str(job.id))
-    return describe_job(job)
+        call.check_model(model)
+    return describe_job(call.start_job("benchmark", wanted.model_dump(), "run.benchmark"))
 
 
 @router.post("/{run_id}/evaluate", status_code=202)
 def evaluate_run(
-    request: Request,
-    session: WriteSession,
-    user: Trainer,
-    run_id: ResourceId,
-    wanted: EvaluationRequest | None = None,
+    call: TrainerWrites, run_id: ResourceId, wanted: EvaluationRequest | None = None
 ) -> JobView:
     """Evaluate a run against gold: metrics, acceptance threshold, calibration, confusion matrix."""
-    run = get_row(session, StoredRun, run_id, "run")
-    refuse_active_job(session, run.job_id, "run")
-    require_answers(get_files(request), run)
+    call.refuse_active_job(get_answered_run(call, run_id))
     parameters = {"run_id": run_id, "settings": (wanted or EvaluationRequest()).model_dump()}
-    job = start_job(request, session, user, "evaluate", parameters)
-    record_action(request, session, "run.evaluate", str(run_id))
-    return describe_job(job)
+    return describe_job(call.start_job("evaluate", parameters, "run.evaluate", run_id))

@@ -85,7 +85,7 @@ def find_question(request: Request, user: User, source: QuestionSource) -> Model
         if source.task_id is None:
             assert source.default_task
             return ModelQuestion(source.default_task, source.model or BUILT_IN_MODEL)
-        get_row(session, StoredTask, source.task_id, "task")
+        get_row(session, StoredTask, source.task_id)
     task = load_stored_task(files, source.task_id)
     return ModelQuestion(task, source.model or task.model or BUILT_IN_MODEL)
 
@@ -94,7 +94,7 @@ def _find_stored_model(
     session: Session, files: DataFolder, source: QuestionSource
 ) -> ModelQuestion:
     assert source.model_id is not None
-    stored = get_row(session, StoredModel, source.model_id, "model")
+    stored = get_row(session, StoredModel, source.model_id)
     if source.task_id not in (None, stored.task_id):
         raise NotValid(
             f"model {stored.id} belongs to task {stored.task_id}", fix="leave out task_id"

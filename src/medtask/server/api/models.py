@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -12,21 +13,20 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Trainer, Viewer
+from medtask.server.access.requests import Viewer
+from medtask.server.api.calls import TrainerWrites, UserCall, ViewerReads
 from medtask.server.api.jobs import JobView, describe_job
 from medtask.server.api.model_types import MODEL_TYPES, Method, ModelType
 from medtask.server.api.resources import (
-    MAX_ID,
+    IdField,
+    ModelName,
     PrintableText,
     ResourceId,
+    find_row,
     get_files,
-    get_row,
-    refuse_active_job,
-    start_job,
 )
-from medtask.server.database.connect import ReadSession, WriteSession, get_database
 from medtask.server.jobs.tables import Job
+from medtask.server.objects import find_last_job
 from medtask.server.problems import Conflict, NotFound, NotValid
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredTask
@@ -37,8 +37,6 @@ router = APIRouter(prefix="/api/models", tags=["models"])
 
 FAST_VALIDATION_ROWS = 20
 MAX_PROMPTED_ROWS = 100  # with which a model that is not trained is measured
-GivenIdField = Annotated[int, Field(ge=1, le=MAX_ID)]
-Base = PrintableText | GivenIdField
 
 
 class NewModel(BaseModel):
@@ -51,13 +49,9 @@ class NewModel(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     name: PrintableText
-    task_id: GivenIdField | None = Field(
-        default=None, validation_alias=AliasChoices("task_id", "task")
-    )
-    dataset_id: GivenIdField | None = Field(
-        default=None, validation_alias=AliasChoices("dataset_id", "dataset")
-    )
-    base: Base | list[Base] | None = None
+    task_id: IdField | None = Field(None, validation_alias=AliasChoices("task_id", "task"))
+    dataset_id: IdField | None = Field(None, validation_alias=AliasChoices("dataset_id", "dataset"))
+    base: ModelName | list[ModelName] | None = None
     method: Method | None = None
     model_type: PrintableText | None = None
 
@@ -118,36 +112,32 @@ class ModelDetails(ModelView):
 
 
 @router.post("", status_code=201)
-def create_model(request: Request, user: Trainer, new: NewModel) -> ModelView:
+def create_model(call: TrainerWrites, new: NewModel) -> ModelView:
     """Create a model from a base, a task and a data set. Another request trains it."""
     kind = _choose_type(new)
     bases = new.base if isinstance(new.base, list) else [new.base or kind.base]
     for base in bases:
-        if isinstance(base, str) and base:
+        if isinstance(base, int):
+            call.get(StoredModel, base)
+        elif base:
             check_model_reference(base)
-    files = get_files(request)
-    with get_database(request).write() as session:
-        for base in bases:
-            if isinstance(base, int):
-                get_row(session, StoredModel, base, "model")
-        if new.dataset_id is not None:
-            get_row(session, StoredDataset, new.dataset_id, "data set")
-        task_id = new.task_id or _find_only_task(session, files, new.dataset_id)
-        get_row(session, StoredTask, task_id, "task")
-        several = len(bases) > 1 or isinstance(bases[0], int)
-        model = StoredModel(
-            name=new.name,
-            task_id=task_id,
-            dataset_id=new.dataset_id,
-            base="" if several else str(bases[0]),
-            method=kind.method,
-            settings={"bases": bases} if several else {},
-            created_by=user.name,
-        )
-        session.add(model)
-        session.flush()
-        record_action(request, session, "model.create", str(model.id))
-        return describe_model(session, model)
+    dataset = None if new.dataset_id is None else call.get(StoredDataset, new.dataset_id)
+    task_id = new.task_id or _find_only_task(call, dataset)
+    call.get(StoredTask, task_id)
+    several = len(bases) > 1 or isinstance(bases[0], int)
+    model = StoredModel(
+        name=new.name,
+        task_id=task_id,
+        dataset_id=new.dataset_id,
+        base="" if several else str(bases[0]),
+        method=kind.method,
+        settings={"bases": bases} if several else {},
+        created_by=call.user.name,
+    )
+    call.session.add(model)
+    call.session.flush()
+    call.record("model.create", model.id)
+    return describe_model(call.session, model)
 
 
 def _choose_type(new: NewModel) -> ModelType:
@@ -166,16 +156,15 @@ def _choose_type(new: NewModel) -> ModelType:
     return ModelType(new.method or known.method, known.base)
 
 
-def _find_only_task(session: Session, files: DataFolder, dataset_id: int | None) -> int:
+def _find_only_task(call: UserCall, dataset: StoredDataset | None) -> int:
     """The only task whose columns a data set has."""
-    dataset = None if dataset_id is None else session.get(StoredDataset, dataset_id)
     if dataset is None:
         raise NotValid("the model has no task", fix="give task_id: POST /api/tasks creates one")
-    fitting = []
-    for task_id in session.scalars(select(StoredTask.id)):
-        task = files.load_task(task_id)
-        if set(find_prompt_columns(task)) <= set(dataset.columns):
-            fitting.append(task_id)
+    fitting = [
+        task_id
+        for task_id in call.session.scalars(select(StoredTask.id))
+        if find_prompt_columns(call.files.load_task(task_id)) <= set(dataset.columns)
+    ]
     if len(fitting) != 1:
         found = "no task" if not fitting else f"{len(fitting)} tasks"
         raise NotValid(
@@ -186,24 +175,22 @@ def _find_only_task(session: Session, files: DataFolder, dataset_id: int | None)
 
 
 @router.get("")
-def list_models(session: ReadSession, user: Viewer) -> list[ModelView]:
+def list_models(call: ViewerReads) -> list[ModelView]:
     """All models, the newest first."""
-    found = session.scalars(select(StoredModel).order_by(StoredModel.id.desc()))
-    return [describe_model(session, model) for model in found]
+    found = call.session.scalars(select(StoredModel).order_by(StoredModel.id.desc()))
+    return [describe_model(call.session, model) for model in found]
 
 
 @router.get("/compare")
 def compare_models(
-    session: ReadSession,
-    user: Viewer,
-    model_ids: Annotated[list[Annotated[int, Field(ge=1, le=MAX_ID)]], Query(min_length=1)],
+    call: ViewerReads, model_ids: Annotated[list[IdField], Query(min_length=1)]
 ) -> list[ModelView]:
     """Models side by side, the best first, each on its own validation rows.
 
     Runs on the same rows are compared with tests: POST /api/runs/compare.
     """
-    models = [get_row(session, StoredModel, one, "model") for one in dict.fromkeys(model_ids)]
-    views = [describe_model(session, model) for model in models]
+    models = [call.get(StoredModel, one) for one in dict.fromkeys(model_ids)]
+    views = [describe_model(call.session, model) for model in models]
     return sorted(views, key=lambda view: -_get_score(view))
 
 
@@ -213,12 +200,12 @@ def _get_score(view: ModelView) -> float:
 
 
 @router.get("/{model_id}")
-def read_model(session: ReadSession, user: Viewer, model_id: ResourceId) -> ModelDetails:
+def read_model(call: ViewerReads, model_id: ResourceId) -> ModelDetails:
     """A model with the result of its training."""
-    model = get_row(session, StoredModel, model_id, "model")
-    job = None if model.job_id is None else session.get(Job, model.job_id)
+    model = call.get(StoredModel, model_id)
+    job = find_last_job(call.session, model)
     return ModelDetails(
-        **describe_model(session, model).model_dump(),
+        **describe_model(call.session, model).model_dump(),
         result=model.result,
         job=None if job is None else describe_job(job),
     )
@@ -226,11 +213,7 @@ def read_model(session: ReadSession, user: Viewer, model_id: ResourceId) -> Mode
 
 @router.post("/{model_id}/train", status_code=202)
 def train_model(
-    request: Request,
-    session: WriteSession,
-    user: Trainer,
-    model_id: ResourceId,
-    wanted: TrainingRequest | None = None,
+    call: TrainerWrites, model_id: ResourceId, wanted: TrainingRequest | None = None
 ) -> JobView:
     """Start the training of a model; a training that was interrupted is resumed.
 
@@ -238,8 +221,8 @@ def train_model(
     its metrics.
     """
     wanted = wanted or TrainingRequest()
-    model = get_row(session, StoredModel, model_id, "model")
-    refuse_active_job(session, model.job_id, "model")
+    model = call.get(StoredModel, model_id)
+    call.refuse_active_job(model)
     if model.dataset_id is None:
         raise NotValid(
             f"model {model_id} has no data set to train on",
@@ -252,20 +235,19 @@ def train_model(
         )
     settings = wanted.model_dump(exclude={"fast_mode", "again"}, exclude_none=True)
     if model.method:
-        _check_settings(get_files(request), model, settings)
+        _check_settings(call.files, model, settings)
         settings |= {"max_validation": FAST_VALIDATION_ROWS} if wanted.fast_mode else {}
     else:
         rows = FAST_VALIDATION_ROWS if wanted.fast_mode else MAX_PROMPTED_ROWS
         settings = {"limit": rows, "gold": wanted.gold}
-    before = None if model.job_id is None else session.get(Job, model.job_id)
+    before = find_last_job(call.session, model)
     starts_anew = model.is_trained or (
         before is not None and before.parameters.get("settings") != settings
     )
     model.is_trained, model.result = False, None
     parameters = {"model_id": model_id, "settings": settings, "starts_anew": starts_anew}
-    job = start_job(request, session, user, "train", parameters)
+    job = call.start_job("train", parameters, "model.train", model_id)
     model.job_id = job.id
-    record_action(request, session, "model.train", str(model_id))
     return describe_job(job)
 
 
@@ -289,8 +271,7 @@ def read_loss(request: Request, user: Viewer, model_id: ResourceId) -> list[dict
     from medtask.training.train import LOSS_FILE
     from medtask.training.training_log import read_points
 
-    _find(request, model_id)
-    path = get_files(request).get_folder("models", model_id) / LOSS_FILE
+    path = _find_folder(request, model_id) / LOSS_FILE
     return [asdict(point) for point in read_points(path)] if path.exists() else []
 
 
@@ -299,8 +280,7 @@ def read_card(request: Request, user: Viewer, model_id: ResourceId) -> str:
     """The model card, in Markdown."""
     from medtask.training.trained_model import CARD_FILE
 
-    _find(request, model_id)
-    path = get_files(request).get_folder("models", model_id) / CARD_FILE
+    path = _find_folder(request, model_id) / CARD_FILE
     if not path.exists():
         raise NotFound(
             f"model {model_id} has no card yet", fix=f"train it: POST /api/models/{model_id}/train"
@@ -309,26 +289,19 @@ def read_card(request: Request, user: Viewer, model_id: ResourceId) -> str:
 
 
 @router.delete("/{model_id}", status_code=204)
-def delete_model(
-    request: Request, session: WriteSession, user: Trainer, model_id: ResourceId
-) -> None:
+def delete_model(call: TrainerWrites, model_id: ResourceId) -> None:
     """Delete a model with its files. Runs that it answered are kept."""
-    model = get_row(session, StoredModel, model_id, "model")
-    refuse_active_job(session, model.job_id, "model")
-    session.delete(model)
-    session.flush()
-    get_files(request).delete_folder("models", model_id)
-    record_action(request, session, "model.delete", str(model_id))
+    call.delete(call.get(StoredModel, model_id))
 
 
-def _find(request: Request, model_id: int) -> StoredModel:
-    with get_database(request).read() as session:
-        return get_row(session, StoredModel, model_id, "model")
+def _find_folder(request: Request, model_id: int) -> Path:
+    find_row(request, StoredModel, model_id)
+    return get_files(request).get_folder("models", model_id)
 
 
 def describe_model(session: Session, model: StoredModel) -> ModelView:
     """The view of a model; its state follows from its files and its last job."""
-    job = None if model.job_id is None else session.get(Job, model.job_id)
+    job = find_last_job(session, model)
     tasks = (model.result or {}).get("tasks") or [{}]
     bases = model.settings.get("bases", [model.base])
     return ModelView(

@@ -1,28 +1,19 @@
-"""Who may do what in a review, and the lookup of its queue."""
+"""Who may do what in a review."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import Path
-from sqlalchemy.orm import Session
 
 from medtask.server.access.roles import Role, User
 from medtask.server.api.resources import MAX_ID
-from medtask.server.problems import Conflict, NotFound, NotPermitted
+from medtask.server.problems import Conflict, NotPermitted
 from medtask.server.review.assignments import is_reader
 from medtask.server.review.queues import get_settings
 from medtask.server.review.tables import ReviewQueue
 
 QueueId = Annotated[int, Path(ge=1, le=MAX_ID, description="The id of the queue.")]
-
-
-def get_queue(session: Session, queue_id: int) -> ReviewQueue:
-    """The queue with an id; raises NotFound if there is none."""
-    queue = session.get(ReviewQueue, queue_id)
-    if queue is None:
-        raise NotFound(f"there is no review {queue_id}", fix="list the reviews: GET /api/reviews")
-    return queue
 
 
 def require_reader(queue: ReviewQueue, user: User) -> None:

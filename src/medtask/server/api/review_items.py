@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Reviewer
+from medtask.server.api.calls import ReviewerReads, ReviewerWrites
 from medtask.server.api.resources import MAX_ID
 from medtask.server.api.review_access import (
     QueueId,
-    get_queue,
     require_adjudicator,
     require_items,
     require_reader,
 )
-from medtask.server.database.connect import ReadSession, WriteSession
 from medtask.server.problems import (
     PROBLEM_TYPE,
     Conflict,
@@ -35,6 +32,7 @@ from medtask.server.review.decisions import (
 )
 from medtask.server.review.drafts import DraftOwner, save_draft
 from medtask.server.review.queues import get_settings
+from medtask.server.review.tables import ReviewQueue
 from medtask.server.review.views import (
     has_read,
     load_disputed_items,
@@ -70,88 +68,78 @@ class NewDraft(BaseModel):
 
 @router.post("/{queue_id}/assignments")
 def assign_review_items(
-    request: Request, session: WriteSession, queue_id: QueueId, body: ItemRequest, user: Reviewer
+    call: ReviewerWrites, queue_id: QueueId, body: ItemRequest
 ) -> list[Document]:
     """The next items of the reader; they are assigned to the reader for 30 minutes."""
-    queue = get_queue(session, queue_id)
-    require_reader(queue, user)
+    queue = call.get(ReviewQueue, queue_id)
+    require_reader(queue, call.user)
     require_items(queue)
-    items = load_next_items(session, queue, user, body.count)
+    items = load_next_items(call.session, queue, call.user, body.count)
     if items:
-        record_action(request, session, "review.read", str(queue_id))
+        call.record("review.read", queue_id)
     return items
 
 
 @router.put("/{queue_id}/items/{item_id}/draft", status_code=204)
 def save_review_draft(
-    session: WriteSession, queue_id: QueueId, item_id: ItemId, body: NewDraft, user: Reviewer
+    call: ReviewerWrites, queue_id: QueueId, item_id: ItemId, body: NewDraft
 ) -> None:
     """Keep what is filled in and not decided, so that the reader can continue anywhere.
 
     A draft is not an answer. The decision about the item removes it.
     """
-    queue = get_queue(session, queue_id)
+    queue = call.get(ReviewQueue, queue_id)
     require = require_adjudicator if body.adjudicates else require_reader
-    require(queue, user)
+    require(queue, call.user)
     content = {"value": body.value, "comment": body.comment}
     if len(json.dumps(content)) > _MAX_DRAFT_CHARACTERS:
         raise NotValid("the draft is too long", fix="save the answer, or shorten it")
-    save_draft(session, queue, item_id, DraftOwner(user.id, body.adjudicates), content)
+    save_draft(call.session, queue, item_id, DraftOwner(call.user.id, body.adjudicates), content)
 
 
 @router.post("/{queue_id}/decisions")
-def submit_review_decision(
-    request: Request, session: WriteSession, queue_id: QueueId, body: Submission, user: Reviewer
-) -> Response:
+def submit_review_decision(call: ReviewerWrites, queue_id: QueueId, body: Submission) -> Response:
     """Save a decision about one or more items, and show the model's answer to them.
 
     A submission that is sent again gets the same response. If the decision was changed elsewhere,
     the response is 409 with the later version, and nothing is saved.
     """
-    queue = get_queue(session, queue_id)
-    require_reader(queue, user)
-    result = submit_decision(session, queue, user, body)
-    record_action(
-        request, session, f"review.{body.outcome}", str(queue_id), outcome=_name_outcome(result)
-    )
-    return _respond(reveal_model_answers(session, result))
+    queue = call.get(ReviewQueue, queue_id)
+    require_reader(queue, call.user)
+    result = submit_decision(call.session, queue, call.user, body)
+    call.record(f"review.{body.outcome}", queue_id, outcome=_name_outcome(result))
+    return _respond(reveal_model_answers(call.session, result))
 
 
 @router.get("/{queue_id}/decisions")
 def list_review_decisions(
-    session: ReadSession,
-    queue_id: QueueId,
-    user: Reviewer,
-    count: Annotated[int, Query(ge=1, le=200)] = 50,
+    call: ReviewerReads, queue_id: QueueId, count: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> list[Document]:
     """The reader's own latest decisions, the last first."""
-    return load_own_decisions(session, get_queue(session, queue_id), user, count)
+    return load_own_decisions(call.session, call.get(ReviewQueue, queue_id), call.user, count)
 
 
 @router.get("/{queue_id}/disputes")
-def list_disputed_items(session: ReadSession, queue_id: QueueId, user: Reviewer) -> list[Document]:
+def list_disputed_items(call: ReviewerReads, queue_id: QueueId) -> list[Document]:
     """The items that wait for an adjudicator, with the answers of their readers."""
-    queue = get_queue(session, queue_id)
-    require_adjudicator(queue, user)
-    return load_disputed_items(session, queue, user)
+    queue = call.get(ReviewQueue, queue_id)
+    require_adjudicator(queue, call.user)
+    return load_disputed_items(call.session, queue, call.user)
 
 
 @router.post("/{queue_id}/adjudications")
-def submit_adjudication(
-    request: Request, session: WriteSession, queue_id: QueueId, body: Submission, user: Reviewer
-) -> Response:
+def submit_adjudication(call: ReviewerWrites, queue_id: QueueId, body: Submission) -> Response:
     """Settle disputed items, as `decisions` does for readers."""
-    queue = get_queue(session, queue_id)
-    require_adjudicator(queue, user)
+    queue = call.get(ReviewQueue, queue_id)
+    require_adjudicator(queue, call.user)
     ids = [item.id for item in body.items]
-    if not get_settings(queue).readers_may_adjudicate and has_read(session, ids, user.id):
+    may_settle_own = get_settings(queue).readers_may_adjudicate
+    if not may_settle_own and has_read(call.session, ids, call.user.id):
         raise NotPermitted(
             "you have read one of these items", fix="ask somebody else to adjudicate it"
         )
-    result = submit_decision(session, queue, user, body, adjudicates=True)
-    record_action(
-        request, session, "review.adjudicate", str(queue_id), outcome=_name_outcome(result)
-    )
+    result = submit_decision(call.session, queue, call.user, body, adjudicates=True)
+    call.record("review.adjudicate", queue_id, outcome=_name_outcome(result))
     return _respond(result)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -13,34 +13,30 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
 from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Reviewer, Trainer, Viewer
+from medtask.server.access.requests import Reviewer, Trainer
 from medtask.server.access.roles import Role, User
+from medtask.server.api.calls import TrainerWrites, UserCall, ViewerReads
 from medtask.server.api.resources import (
+    MEDIA_TYPES,
     IdField,
+    TableFormat,
+    find_row,
     get_files,
     get_row,
-    load_stored_task,
-    refuse_active_job,
-    start_job,
 )
-from medtask.server.api.review_access import (
-    QueueId,
-    get_queue,
-    may_adjudicate,
-    require_reader,
-)
+from medtask.server.api.review_access import QueueId, may_adjudicate, require_reader
 from medtask.server.database.base import get_utc_now
-from medtask.server.database.connect import ReadSession, WriteSession, get_database
-from medtask.server.jobs.queue import is_ended, make_problem
-from medtask.server.jobs.tables import Job
+from medtask.server.database.connect import get_database
+from medtask.server.jobs.messages import make_problem
+from medtask.server.jobs.queue import is_ended
+from medtask.server.objects import find_last_job
 from medtask.server.problems import NotFound, NotValid
 from medtask.server.review.agreement import get_agreements
 from medtask.server.review.assignments import is_reader, reassign_items
-from medtask.server.review.gold_export import GOLD_FORMATS, write_gold
+from medtask.server.review.gold_export import write_gold
 from medtask.server.review.progress import count_left_for, describe_progress
 from medtask.server.review.queues import (
     add_queue,
-    delete_queue,
     draft_queue,
     fill_queue,
     get_settings,
@@ -52,7 +48,7 @@ from medtask.server.review.tables import ReviewQueue
 from medtask.server.review.views import describe_queue
 from medtask.server.storage.answers import count_outcomes
 from medtask.server.storage.datasets import NewDataset, add_dataset, open_dataset
-from medtask.server.storage.tables import StoredDataset
+from medtask.server.storage.tables import StoredDataset, StoredTask
 from medtask.server.storage.uploads import ReceivedFile
 from medtask.tables.read_options import ReadOptions
 
@@ -63,12 +59,6 @@ ShortText = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")
 ]
 Document = dict[str, Any]
-_MEDIA_TYPES = {
-    "csv": "text/csv; charset=utf-8",
-    "jsonl": "application/jsonl",
-    "parquet": "application/vnd.apache.parquet",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-}
 
 
 class NewQueue(BaseModel):
@@ -115,97 +105,87 @@ class Reassignment(BaseModel):
 
 
 @router.get("")
-def list_reviews(session: ReadSession, user: Viewer) -> list[Document]:
+def list_reviews(call: ViewerReads) -> list[Document]:
     """All queues with their progress, the newest first."""
-    return [describe_review(session, queue, user) for queue in list_queues(session)]
+    return [describe_review(call, queue) for queue in list_queues(call.session)]
 
 
 @router.post("", status_code=201)
-def create_review(request: Request, body: NewQueue, user: Trainer) -> Document:
+def create_review(call: TrainerWrites, body: NewQueue) -> Document:
     """Create a queue from the rows of a run, or of a data set that no model has answered.
 
     If there are many rows, a job makes its items: ``state`` is "creating", and ``job_id`` is given.
     """
-    origin = _open_origin(request, body)
-    source, settings = origin.source, body.settings
+    origin = _open_origin(call.request, body)
+    source, settings, session = origin.source, body.settings, call.session
     # A few rows are read at once; a job would take longer to start.
     drafted = draft_queue(source, settings) if origin.rows <= MAX_ROWS_AT_ONCE else None
-    with get_database(request).write() as session:
-        queue = add_queue(session, source, settings=settings, name=body.name, created_by=user)
-        queue.run_id, queue.dataset_id = body.run_id, body.dataset_id
-        if drafted is not None:
-            fill_queue(session, queue, source, drafted)
-        else:
-            parameters = {"queue_id": queue.id, "rows": origin.rows}
-            queue.job_id = start_job(request, session, user, "review", parameters).id
-        session.flush()
-        record_action(request, session, "review.create", str(queue.id))
-        return describe_review(session, queue, user)
+    # The transaction locks the database from here on.
+    queue = add_queue(session, source, settings=settings, name=body.name, created_by=call.user)
+    queue.run_id, queue.dataset_id = body.run_id, body.dataset_id
+    if drafted is not None:
+        fill_queue(session, queue, source, drafted)
+        call.record("review.create", queue.id)
+    else:
+        parameters = {"queue_id": queue.id, "rows": origin.rows}
+        queue.job_id = call.start_job("review", parameters, "review.create", queue.id).id
+    session.flush()
+    return describe_review(call, queue)
 
 
 @router.get("/{queue_id}")
-def show_review(session: ReadSession, queue_id: QueueId, user: Viewer) -> Document:
+def show_review(call: ViewerReads, queue_id: QueueId) -> Document:
     """A queue, its question with the definitions of labels, and its progress."""
-    return describe_review(session, get_queue(session, queue_id), user)
+    return describe_review(call, call.get(ReviewQueue, queue_id))
 
 
 @router.patch("/{queue_id}")
-def change_review(
-    request: Request, session: WriteSession, queue_id: QueueId, body: ChangedQueue, user: Trainer
-) -> Document:
+def change_review(call: TrainerWrites, queue_id: QueueId, body: ChangedQueue) -> Document:
     """Rename, close or open a queue, or change who reads and adjudicates."""
-    queue = get_queue(session, queue_id)
+    queue = call.get(ReviewQueue, queue_id)
     if body.name:
         queue.name = body.name
     if body.closed is not None:
         queue.closed_at = get_utc_now() if body.closed else None
     changed = body.model_dump(include={"readers", "adjudicators"}, exclude_none=True)
     queue.settings = {**queue.settings, **changed}
-    session.flush()
-    record_action(request, session, "review.change", str(queue.id))
-    return describe_review(session, queue, user)
+    call.session.flush()
+    call.record("review.change", queue.id)
+    return describe_review(call, queue)
 
 
 @router.delete("/{queue_id}", status_code=204)
-def delete_review(
-    request: Request, session: WriteSession, queue_id: QueueId, user: Trainer
-) -> None:
+def delete_review(call: TrainerWrites, queue_id: QueueId) -> None:
     """Delete a queue with everything that was read in it."""
-    queue = get_queue(session, queue_id)
-    refuse_active_job(session, queue.job_id, "review")
-    delete_queue(session, queue_id)
-    get_files(request).delete_folder("reviews", queue_id)
-    record_action(request, session, "review.delete", str(queue_id))
+    call.delete(call.get(ReviewQueue, queue_id))
 
 
 @router.post("/{queue_id}/reassignments")
 def reassign_review_items(
-    request: Request, session: WriteSession, queue_id: QueueId, body: Reassignment, user: Trainer
+    call: TrainerWrites, queue_id: QueueId, body: Reassignment
 ) -> dict[str, int]:
     """Move the items that are loaded by one reader to another, or free them."""
     from medtask.server.access.accounts import get_account
 
-    queue = get_queue(session, queue_id)
+    queue = call.get(ReviewQueue, queue_id)
     taker = None
     if body.taker_id is not None:
-        account = get_account(session, body.taker_id)
+        account = get_account(call.session, body.taker_id)
         taker = User(account.id, account.name, Role(account.role))
         require_reader(queue, taker)
-    moved = reassign_items(session, queue, body.giver_id, taker)
-    record_action(request, session, "review.reassign", str(queue_id))
+    moved = reassign_items(call.session, queue, body.giver_id, taker)
+    call.record("review.reassign", queue_id)
     return {"moved": moved}
 
 
 @router.get("/{queue_id}/progress")
-def show_review_progress(
-    request: Request, session: ReadSession, queue_id: QueueId, user: Viewer
-) -> Document:
+def show_review_progress(call: ViewerReads, queue_id: QueueId) -> Document:
     """What waits for whom, what each reader has done, and the agreement of readers."""
-    queue = get_queue(session, queue_id)
+    queue = call.get(ReviewQueue, queue_id)
     return {
-        **describe_progress(session, queue),
-        "left": count_left_for(session, queue_id, user.id),
-        "agreement": get_agreements(request.app.state, session, queue),
+        **describe_progress(call.session, queue),
+        "left": count_left_for(call.session, queue_id, call.user.id),
+        "agreement": get_agreements(call.request.app.state, call.session, queue),
     }
 
 
@@ -214,20 +194,19 @@ def download_gold(
     request: Request,
     queue_id: QueueId,
     user: Reviewer,
-    format: Annotated[Literal["csv", "parquet", "xlsx", "jsonl"], Query()] = "csv",  # noqa: A002
+    format: Annotated[TableFormat, Query()] = "csv",  # noqa: A002
 ) -> Response:
     """The results as a table with gold, for `medtask evaluate --gold` and `medtask train`."""
-    assert format in GOLD_FORMATS
     with tempfile.TemporaryDirectory(prefix="medtask-") as folder:
         path = FilePath(folder) / f"gold.{format}"
         with get_database(request).write() as session:
-            queue = get_queue(session, queue_id)
+            queue = get_row(session, ReviewQueue, queue_id)
             write_gold(session, queue, path)
             record_action(request, session, "review.export", str(queue_id))
         content = path.read_bytes()
     name = f"gold-{queue_id}.{format}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content, headers=headers, media_type=_MEDIA_TYPES[format])
+    return Response(content, headers=headers, media_type=MEDIA_TYPES[format])
 
 
 @router.post("/{queue_id}/dataset", status_code=201)
@@ -239,7 +218,7 @@ def store_gold(
     path = files.create_upload_folder() / f"{secrets.token_hex(16)}.parquet"
     try:
         with get_database(request).write() as session:
-            queue = get_queue(session, queue_id)
+            queue = get_row(session, ReviewQueue, queue_id)
             rows = write_gold(session, queue, path)
             name = body.name or f"gold of {queue.name}"
             record_action(request, session, "review.export", str(queue_id))
@@ -251,8 +230,9 @@ def store_gold(
     return {"dataset_id": dataset.id, "name": dataset.name, "rows": rows}
 
 
-def describe_review(session: Session, queue: ReviewQueue, user: User) -> Document:
+def describe_review(call: UserCall, queue: ReviewQueue) -> Document:
     """The queue, its progress, and what the user may do in it."""
+    session, user = call.session, call.user
     return {
         **describe_queue(queue),
         **_describe_state(session, queue),
@@ -267,7 +247,7 @@ def _describe_state(session: Session, queue: ReviewQueue) -> Document:
     """Whether the items are there: "creating", "ready", or "failed" with the problem."""
     if queue.job_id is None:
         return {"state": "ready", "job_id": None, "problem": None}
-    job = session.get(Job, queue.job_id)
+    job = find_last_job(session, queue)
     if job is not None and not is_ended(job):
         return {"state": "creating", "job_id": job.id, "problem": None}
     problem = job.problem if job else make_problem("Deleted", "its job was deleted", "delete it")
@@ -300,8 +280,7 @@ def _open_origin(request: Request, body: NewQueue) -> _Origin:
             "these rows have no answers of a model to choose by",
             fix="leave out answers, statuses and confidence_below, or review a run",
         )
-    task = load_stored_task(request, body.task_id)
-    with get_database(request).read() as session:
-        dataset = get_row(session, StoredDataset, body.dataset_id, "data set")
+    find_row(request, StoredTask, body.task_id)
+    task, dataset = files.load_task(body.task_id), find_row(request, StoredDataset, body.dataset_id)
     name = f"data set {dataset.id}"
     return _Origin(open_table_source(task, open_dataset(files, dataset), name), dataset.rows)

@@ -1,20 +1,28 @@
-"""Views of runs that several routers return."""
+"""Runs and reports as several routers return them."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
 from medtask.runs.manifest import read_manifest
+from medtask.server.api.calls import UserCall
 from medtask.server.api.jobs import JobState
-from medtask.server.jobs.tables import Job
-from medtask.server.problems import Conflict
+from medtask.server.objects import find_last_job
+from medtask.server.problems import Conflict, NotFound
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredRun
+
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 
 class RunView(BaseModel):
@@ -39,7 +47,7 @@ class RunView(BaseModel):
 
 def describe_run(session: Session, run: StoredRun) -> RunView:
     """The view of a run."""
-    job = None if run.job_id is None else session.get(Job, run.job_id)
+    job = find_last_job(session, run)
     result = run.result or {}
     metrics = (run.evaluation or result).get("metrics") or {}
     return RunView(
@@ -59,6 +67,18 @@ def describe_run(session: Session, run: StoredRun) -> RunView:
     )
 
 
+def get_answered_run(call: UserCall, run_id: int) -> StoredRun:
+    """A run that has answers.
+
+    Raises:
+        NotFound: There is no such run.
+        Conflict: It has no answers yet.
+    """
+    run = call.get(StoredRun, run_id)
+    require_answers(call.files, run)
+    return run
+
+
 def require_answers(files: DataFolder, run: StoredRun) -> None:
     """Raise Conflict if a run has no answers yet."""
     folder = files.get_folder("runs", run.id)
@@ -68,3 +88,24 @@ def require_answers(files: DataFolder, run: StoredRun) -> None:
         manifest = None
     if manifest is None or not (folder / "answers.csv").exists():
         raise Conflict(f"run {run.id} has no answers yet", fix="wait until its job has ended")
+
+
+def send_report(path: Path, name: str) -> HTMLResponse:
+    """The report in a file. Raises NotFound if it is not there yet."""
+    if not path.exists():
+        raise NotFound(f"{name} has no report yet", fix="wait until its job has ended")
+    page = path.read_text("utf-8")
+    return HTMLResponse(page, headers={"Content-Security-Policy": _write_policy(page)})
+
+
+def _write_policy(page: str) -> str:
+    """A policy that allows the style sheet in the page by its hash, and nothing else."""
+    hashes = [
+        base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        for style in _STYLE.findall(page)
+    ]
+    styles = " ".join(f"'sha256-{one}'" for one in hashes) or "'none'"
+    return (
+        f"default-src 'none'; style-src {styles}; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'self'; sandbox allow-popups"
+    )

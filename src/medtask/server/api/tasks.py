@@ -9,23 +9,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from medtask.atomic_files import replace_text
 from medtask.errors import TaskFaults, UsageError
 from medtask.records import Fault, Record
-from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Trainer, Viewer
+from medtask.server.api.calls import TrainerWrites, ViewerReads
 from medtask.server.api.resources import (
-    MAX_ID,
+    IdField,
     PrintableText,
     ResourceId,
+    find_row,
     get_files,
-    get_row,
-    refuse_active_jobs,
 )
 from medtask.server.database.base import get_utc_now
-from medtask.server.database.connect import ReadSession, WriteSession, get_database
 from medtask.server.problems import Conflict, NotValid
 from medtask.server.storage.datasets import open_dataset
 from medtask.server.storage.files import DataFolder
@@ -43,7 +40,6 @@ router = APIRouter(prefix="/api/tasks", tags=["tasks"])
 MAX_TASK_CHARACTERS = 1_000_000
 _DRAFT_SAMPLE_ROWS = 200
 TaskText = Annotated[str, Field(min_length=1, max_length=MAX_TASK_CHARACTERS)]
-OptionalId = Annotated[int | None, Field(default=None, ge=1, le=MAX_ID)]
 
 
 class TaskView(BaseModel):
@@ -81,8 +77,8 @@ class TaskToCheck(BaseModel):
     """A task file to check, a data set to check it with, and the task that it replaces."""
 
     text: TaskText
-    task_id: OptionalId
-    dataset_id: OptionalId
+    task_id: IdField | None = None
+    dataset_id: IdField | None = None
 
 
 class TaskCheckView(BaseModel):
@@ -100,8 +96,8 @@ class PromptToPreview(BaseModel):
     """A task, as its text or by its id, and a row: of a data set, or as its fields."""
 
     text: TaskText | None = None
-    task_id: OptionalId
-    dataset_id: OptionalId
+    task_id: IdField | None = None
+    dataset_id: IdField | None = None
     row: int = Field(default=1, ge=1, le=10**9)
     fields: dict[str, str | int | float | bool | None] | None = None
 
@@ -119,25 +115,24 @@ class PromptView(BaseModel):
 class DraftRequest(BaseModel):
     """The data set for which a task is drafted."""
 
-    dataset_id: int = Field(ge=1, le=MAX_ID)
+    dataset_id: IdField
     name: str = Field(default="new-task", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$")
 
 
 @router.post("", status_code=201)
-def create_task(request: Request, user: Trainer, new: TaskContent) -> TaskDetails:
+def create_task(call: TrainerWrites, new: TaskContent) -> TaskDetails:
     """Create a task. A file with faults is refused, with all faults and their lines."""
-    with get_database(request).write() as session:
-        stored, task = add_task(
-            session, get_files(request), new.text, name=new.name, created_by=user.name
-        )
-        record_action(request, session, "task.create", str(stored.id))
+    stored, task = add_task(
+        call.session, call.files, new.text, name=new.name, created_by=call.user.name
+    )
+    call.record("task.create", stored.id)
     return _describe_details(stored, task, new.text)
 
 
 @router.get("")
-def list_tasks(session: ReadSession, user: Viewer) -> list[TaskView]:
+def list_tasks(call: ViewerReads) -> list[TaskView]:
     """All tasks, the newest first."""
-    found = session.scalars(select(StoredTask).order_by(StoredTask.id.desc()))
+    found = call.session.scalars(select(StoredTask).order_by(StoredTask.id.desc()))
     return [TaskView.model_validate(task, from_attributes=True) for task in found]
 
 
@@ -220,45 +215,32 @@ def read_task(request: Request, user: Viewer, task_id: ResourceId) -> TaskDetail
 
 
 @router.put("/{task_id}")
-def change_task(
-    request: Request, user: Trainer, task_id: ResourceId, new: TaskContent
-) -> TaskDetails:
+def change_task(call: TrainerWrites, task_id: ResourceId, new: TaskContent) -> TaskDetails:
     """Replace the file of a task. Runs that were started with the old file keep their answers."""
-    files = get_files(request)
-    task = _parse(files, new.text, task_id)
-    with get_database(request).write() as session:
-        stored = get_row(session, StoredTask, task_id, "task")
-        refuse_active_jobs(session, task_id=task_id)
-        stored.name, stored.kind = new.name or choose_task_name(task), task.kind
-        stored.fingerprint, stored.changed_at = task.fingerprint, get_utc_now()
-        session.flush()
-        files.create_folder("tasks", task_id)
-        replace_text(files.get_task_file(task_id), new.text)
-        record_action(request, session, "task.change", str(task_id))
+    task = _parse(call.files, new.text, task_id)  # before the transaction locks the database
+    stored = call.get(StoredTask, task_id)
+    call.refuse_active_users(task_id=task_id)
+    stored.name, stored.kind = new.name or choose_task_name(task), task.kind
+    stored.fingerprint, stored.changed_at = task.fingerprint, get_utc_now()
+    call.session.flush()
+    call.files.create_folder("tasks", task_id)
+    replace_text(call.files.get_task_file(task_id), new.text)
+    call.record("task.change", task_id)
     return _describe_details(stored, task, new.text)
 
 
 @router.delete("/{task_id}", status_code=204)
-def delete_task(
-    request: Request, session: WriteSession, user: Trainer, task_id: ResourceId
-) -> None:
+def delete_task(call: TrainerWrites, task_id: ResourceId) -> None:
     """Delete a task that no model and no run uses."""
-    stored = get_row(session, StoredTask, task_id, "task")
-    _refuse_used(session, task_id)
-    session.delete(stored)
-    session.flush()
-    get_files(request).delete_folder("tasks", task_id)
-    record_action(request, session, "task.delete", str(task_id))
-
-
-def _refuse_used(session: Session, task_id: int) -> None:
+    stored = call.get(StoredTask, task_id)
     for table, name in ((StoredModel, "model"), (StoredRun, "run")):
-        found = session.scalars(select(table.id).where(table.task_id == task_id).limit(1)).first()
+        found = call.session.scalar(select(table.id).where(table.task_id == task_id).limit(1))
         if found is not None:
             raise Conflict(
                 f"{name} {found} uses this task",
                 fix=f"delete it first: DELETE /api/{name}s/{found}",
             )
+    call.delete(stored)
 
 
 def _parse(files: DataFolder, text: str, task_id: int | None = None) -> Task:
@@ -267,15 +249,12 @@ def _parse(files: DataFolder, text: str, task_id: int | None = None) -> Task:
 
 
 def _load(request: Request, task_id: int) -> tuple[StoredTask, Task]:
-    with get_database(request).read() as session:
-        stored = get_row(session, StoredTask, task_id, "task")
+    stored = find_row(request, StoredTask, task_id)
     return stored, get_files(request).load_task(task_id)
 
 
 def _open_table(request: Request, dataset_id: int) -> Table:
-    with get_database(request).read() as session:
-        dataset = get_row(session, StoredDataset, dataset_id, "data set")
-    return open_dataset(get_files(request), dataset)
+    return open_dataset(get_files(request), find_row(request, StoredDataset, dataset_id))
 
 
 def _describe_details(stored: StoredTask, task: Task, text: str) -> TaskDetails:

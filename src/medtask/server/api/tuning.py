@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from medtask.server.access.audit_log import record_action
-from medtask.server.access.requests import Trainer
+from medtask.server.api.calls import TrainerWrites
 from medtask.server.api.jobs import JobView, describe_job
 from medtask.server.api.model_types import Method
-from medtask.server.api.resources import (
-    IdField,
-    PrintableText,
-    ResourceId,
-    check_model,
-    get_row,
-    start_job,
-)
-from medtask.server.database.connect import WriteSession
+from medtask.server.api.resources import IdField, ModelName, PrintableText, ResourceId
 from medtask.server.storage.tables import StoredDataset, StoredTask
 
 router = APIRouter(prefix="/api/tasks", tags=["tasks"])
 
-_Model = IdField | PrintableText
 _Budget = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}[smh]$")]
 
 
@@ -39,10 +29,10 @@ class TuningRequest(BaseModel):
     dataset_id: IdField
     budget: _Budget = "20m"
     what: Literal["prompt", "examples", "mipro", "training"] | None = None
-    model: _Model | None = None
-    proposer: _Model | None = None
+    model: ModelName | None = None
+    proposer: ModelName | None = None
     method: Method | None = None
-    base: _Model | None = None
+    base: ModelName | None = None
     gold: PrintableText | None = None
     test_share: float = Field(default=0.25, gt=0, lt=1)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
@@ -51,29 +41,21 @@ class TuningRequest(BaseModel):
 
 
 @router.post("/{task_id}/tune", status_code=202)
-def tune_task(
-    request: Request,
-    session: WriteSession,
-    user: Trainer,
-    task_id: ResourceId,
-    wanted: TuningRequest,
-) -> JobView:
+def tune_task(call: TrainerWrites, task_id: ResourceId, wanted: TuningRequest) -> JobView:
     """Search for better words of a task: a gain on rows that no search sees makes a new task.
 
     The result of the job has ``task_id`` then. With ``method`` the settings of a training are
     searched for, and the result has the best ones.
     """
-    get_row(session, StoredTask, task_id, "task")
-    get_row(session, StoredDataset, wanted.dataset_id, "data set")
+    call.get(StoredTask, task_id)
+    call.get(StoredDataset, wanted.dataset_id)
     for model in (wanted.model, wanted.proposer, wanted.base):
         if model is not None:
-            check_model(request, session, model)
+            call.check_model(model)
     settings = wanted.model_dump(exclude={"dataset_id", "acknowledge_phi"})
     parameters = {
         "task_id": task_id,
         "dataset_id": wanted.dataset_id,
         "settings": {**settings, "allow_phi": wanted.acknowledge_phi},
     }
-    job = start_job(request, session, user, "tune", parameters)
-    record_action(request, session, "task.tune", str(task_id))
-    return describe_job(job)
+    return describe_job(call.start_job("tune", parameters, "task.tune", task_id))

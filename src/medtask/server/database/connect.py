@@ -127,17 +127,17 @@ def get_database(request: Request) -> Database:
     return database
 
 
-def _open_writing_session(request: Request) -> Iterator[Session]:
+def open_writing_session(request: Request) -> Iterator[Session]:
     with get_database(request).write() as session:
         yield session
 
 
-def _open_reading_session(request: Request) -> Iterator[Session]:
+def open_reading_session(request: Request) -> Iterator[Session]:
     with get_database(request).read() as session:
         yield session
 
 
 # The scope ends the transaction before the response is sent: a client never sees a success that
 # is not committed.
-WriteSession = Annotated[Session, Depends(_open_writing_session, scope="function")]
-ReadSession = Annotated[Session, Depends(_open_reading_session, scope="function")]
+WriteSession = Annotated[Session, Depends(open_writing_session, scope="function")]
+ReadSession = Annotated[Session, Depends(open_reading_session, scope="function")]

@@ -6,57 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.orm import Session
-
-from medtask.server.jobs.kind import (
-    JobContext,
-    JobKind,
-    Parameters,
-    get_run,
-    resolve_dataset,
-    resolve_model,
-)
-from medtask.server.jobs.messages import JobOutcome
+from medtask.server.jobs.arguments import JobArguments, make_loader
+from medtask.server.jobs.messages import JobOutcome, make_problem
 from medtask.server.jobs.observer import JobObserver
-from medtask.server.jobs.queue import make_problem
 
 if TYPE_CHECKING:
     from medtask.runs.judging import JudgeResult
 
 
-def _resolve_judging(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
-    run = get_run(session, parameters["run_id"])
-    other = parameters["against"]
-    against = None if other is None else get_run(session, other).id
-    return {
-        "folder": str(context.files.get_folder("runs", run.id)),
-        "against": None if against is None else str(context.files.get_folder("runs", against)),
-        "model": resolve_model(session, context.files, parameters["model"]),
-        "load_options": context.to_load_options(),
-        "settings": parameters["settings"],
-    }
-
-
-def judge_run(arguments: Mapping[str, Any], observer: JobObserver) -> JobOutcome:
+def judge_run(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.judge`. Judgements are in the run's folder, where a further job continues them."""
-    from medtask.engines.load_options import LoadOptions
-    from medtask.engines.registry import load_model
     from medtask.runs.judging import judge
 
     observer.set_phase("reading")
-    options = LoadOptions(**arguments["load_options"])
-
-    def load() -> Any:
-        observer.on_load(arguments["model"])
-        return load_model(arguments["model"], options)
-
     result = judge(
         arguments["folder"],
-        load,
+        make_loader(arguments, observer),
         against=arguments["against"],
-        allow_remote=options.allow_remote,
+        allow_remote=arguments["load_options"]["allow_remote"],
         force_lock=arguments["is_retry"],
         progress=observer,
         **arguments["settings"],
@@ -93,17 +60,7 @@ def _describe_judgements(result: JudgeResult) -> list[str]:
     return format_pairwise_metrics(result.metrics, result.answers, result.alternative)
 
 
-def _resolve_audit(session: Session, context: JobContext, parameters: Parameters) -> dict[str, Any]:
-    run = get_run(session, parameters["run_id"])
-    labels = parameters["labels_dataset_id"]
-    return {
-        "folder": str(context.files.get_folder("runs", run.id)),
-        "labels": None if labels is None else resolve_dataset(session, context.files, labels),
-        "settings": parameters["settings"],
-    }
-
-
-def audit_run(arguments: Mapping[str, Any], observer: JobObserver) -> JobOutcome:
+def audit_run(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.audit`: draw a sample of a run, or estimate its accuracy from labels."""
     from medtask.evaluation.report.audit_report import list_audit_lines
     from medtask.runs.audit import audit
@@ -123,7 +80,3 @@ def audit_run(arguments: Mapping[str, Any], observer: JobObserver) -> JobOutcome
         del sample["file"]
         sample["files"] = [Path(name).name for name in sample["files"]]
     return JobOutcome("succeeded", document)
-
-
-JUDGE = JobKind("judge", f"{__name__}:judge_run", _resolve_judging)
-AUDIT = JobKind("audit", f"{__name__}:audit_run", _resolve_audit)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
-from medtask.server.jobs.export_job import EXPORT
-from medtask.server.jobs.grading_jobs import AUDIT, JUDGE
 from medtask.server.jobs.kind import (
     JobContext,
     JobKind,
@@ -20,10 +20,12 @@ from medtask.server.jobs.kind import (
     resolve_dataset,
     resolve_model,
 )
-from medtask.server.jobs.review_job import REVIEW
-from medtask.server.jobs.tune_job import TUNE
-from medtask.server.storage.files import PAGE_FILE, DataFolder
-from medtask.server.storage.tables import StoredModel, StoredRun
+from medtask.server.jobs.review_job import ITEMS_FILE
+from medtask.server.jobs.tune_job import COPY_FOLDER, TUNED_FILE
+from medtask.server.review.tables import ReviewQueue
+from medtask.server.storage.files import PAGE_FILE, DataFolder, Resource
+from medtask.server.storage.tables import StoredModel, StoredRun, StoredTask
+from medtask.server.storage.task_files import copy_task
 
 
 def _resolve_run(session: Session, context: JobContext, parameters: Parameters) -> dict[str, Any]:
@@ -121,21 +123,139 @@ def _resolve_benchmark(
     }
 
 
-_WORK = "medtask.server.jobs.work"
-JOB_KINDS: Mapping[str, JobKind] = MappingProxyType(
-    {
-        kind.name: kind
-        for kind in (
-            JobKind("run", f"{_WORK}:answer_table", _resolve_run, _publish_run),
-            JobKind("train", f"{_WORK}:train_model", _resolve_training, _publish_training),
-            JobKind("evaluate", f"{_WORK}:evaluate_run", _resolve_evaluation, _publish_evaluation),
-            JobKind("compare", f"{_WORK}:compare_runs", _resolve_comparison),
-            JobKind("benchmark", f"{_WORK}:measure_models", _resolve_benchmark),
-            REVIEW,
-            JUDGE,
-            AUDIT,
-            EXPORT,
-            TUNE,
-        )
+def _resolve_judging(
+    session: Session, context: JobContext, parameters: Parameters
+) -> dict[str, Any]:
+    run = get_run(session, parameters["run_id"])
+    other = parameters["against"]
+    against = None if other is None else get_run(session, other).id
+    return {
+        "folder": str(context.files.get_folder("runs", run.id)),
+        "against": None if against is None else str(context.files.get_folder("runs", against)),
+        "model": resolve_model(session, context.files, parameters["model"]),
+        "load_options": context.to_load_options(),
+        "settings": parameters["settings"],
     }
+
+
+def _resolve_audit(session: Session, context: JobContext, parameters: Parameters) -> dict[str, Any]:
+    run = get_run(session, parameters["run_id"])
+    labels = parameters["labels_dataset_id"]
+    return {
+        "folder": str(context.files.get_folder("runs", run.id)),
+        "labels": None if labels is None else resolve_dataset(session, context.files, labels),
+        "settings": parameters["settings"],
+    }
+
+
+def _resolve_export(
+    session: Session, context: JobContext, parameters: Parameters
+) -> dict[str, Any]:
+    dataset_id, task_id = parameters["dataset_id"], parameters["task_id"]
+    question: dict[str, Any] = {}
+    if dataset_id is not None:
+        question = {
+            **resolve_dataset(session, context.files, dataset_id),
+            "task_file": str(context.files.get_task_file(task_id)),
+        }
+    return {
+        **question,
+        "model": find_model_reference(session, context.files, parameters["model_id"]),
+        "folder": str(context.files.create_folder("exports", parameters["job_id"])),
+        "name": f"model-{parameters['model_id']}",
+        "settings": parameters["settings"],
+    }
+
+
+def _resolve_review(
+    session: Session, context: JobContext, parameters: Parameters
+) -> dict[str, Any]:
+    queue = session.get(ReviewQueue, parameters["queue_id"])
+    if queue is None:
+        raise InputError("the review was deleted", fix="create another one")
+    arguments: dict[str, Any] = {
+        "folder": str(context.files.create_folder("reviews", queue.id)),
+        "name": queue.source,
+        "settings": queue.settings,
+        "rows": parameters["rows"],
+    }
+    if queue.run_id is not None:
+        return {**arguments, "run_folder": str(context.files.get_folder("runs", queue.run_id))}
+    return {
+        **arguments,
+        **resolve_dataset(session, context.files, queue.dataset_id),
+        "task_name": queue.task_name,
+        "task": queue.task,
+    }
+
+
+def _publish_review(
+    session: Session, context: JobContext, parameters: Parameters, result: Mapping[str, Any]
+) -> None:
+    from medtask.server.review.item_store import add_items
+
+    queue = session.get(ReviewQueue, parameters["queue_id"])
+    folder = context.files.get_folder("reviews", parameters["queue_id"])
+    if queue is None:
+        return
+    with (folder / ITEMS_FILE).open("rb") as file:
+        add_items(session, queue.id, map(json.loads, file))
+    queue.notes, queue.job_id = result["notes"], None
+    _delete_after_commit(session, context.files, "reviews", queue.id)
+
+
+def _resolve_tuning(
+    session: Session, context: JobContext, parameters: Parameters
+) -> dict[str, Any]:
+    files, settings = context.files, dict(parameters["settings"])
+    for name in ("model", "proposer", "base"):
+        if settings[name] is not None:
+            settings[name] = resolve_model(session, files, settings[name])
+    return {
+        **resolve_dataset(session, files, parameters["dataset_id"]),
+        "task_file": str(files.get_task_file(parameters["task_id"])),
+        "folder": str(files.create_folder("tunings", parameters["job_id"])),
+        "load_options": context.to_load_options(),
+        "settings": settings,
+    }
+
+
+def _publish_tuning(
+    session: Session, context: JobContext, parameters: Parameters, result: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Store the new task file as a task; the result gets its id."""
+    folder = context.files.get_folder("tunings", parameters["job_id"])
+    _delete_after_commit(session, context.files, "tunings", parameters["job_id"])
+    tuned = folder / COPY_FOLDER / TUNED_FILE
+    if result["what"] == "training" or not tuned.exists():
+        return {}
+    task = session.get(StoredTask, parameters["task_id"])
+    if task is None:
+        raise InputError("the task was deleted", fix="create it again, then start the search again")
+    return {"task_id": copy_task(session, context.files, tuned, f"{task.name}, tuned").id}
+
+
+def _delete_after_commit(
+    session: Session, files: DataFolder, resource: Resource, number: int
+) -> None:
+    """Delete what a job has left; it is needed again if the database does not commit."""
+    event.listen(
+        session, "after_commit", lambda _: files.delete_folder(resource, number), once=True
+    )
+
+
+_PACKAGE = "medtask.server.jobs"
+# In the order of the functions above.
+_KINDS = (
+    JobKind("run", f"{_PACKAGE}.work:answer_table", _resolve_run, _publish_run),
+    JobKind("train", f"{_PACKAGE}.work:train_model", _resolve_training, _publish_training),
+    JobKind("evaluate", f"{_PACKAGE}.work:evaluate_run", _resolve_evaluation, _publish_evaluation),
+    JobKind("compare", f"{_PACKAGE}.work:compare_runs", _resolve_comparison),
+    JobKind("benchmark", f"{_PACKAGE}.work:measure_models", _resolve_benchmark),
+    JobKind("judge", f"{_PACKAGE}.grading_jobs:judge_run", _resolve_judging),
+    JobKind("audit", f"{_PACKAGE}.grading_jobs:audit_run", _resolve_audit),
+    JobKind("export", f"{_PACKAGE}.export_job:export_model", _resolve_export),
+    JobKind("review", f"{_PACKAGE}.review_job:draft_review", _resolve_review, _publish_review),
+    JobKind("tune", f"{_PACKAGE}.tune_job:tune_task", _resolve_tuning, _publish_tuning),
 )
+JOB_KINDS: Mapping[str, JobKind] = MappingProxyType({kind.name: kind for kind in _KINDS})

@@ -53,6 +53,11 @@ class JobOutcome:
     locked: bool = False
 
 
+def make_problem(title: str, detail: str, fix: str) -> dict[str, str]:
+    """Why a job did not succeed, in the form of an HTTP problem."""
+    return {"title": title, "detail": detail, "fix": fix}
+
+
 @dataclass(slots=True)
 class JobChannel:
     """Sends messages of a job's process to its worker."""

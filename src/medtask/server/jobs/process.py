@@ -15,9 +15,8 @@ from typing import NoReturn
 
 from medtask.errors import MedtaskError, RunLocked
 from medtask.runs.signals import Interrupted, SignalState, limit_shutdown
-from medtask.server.jobs.messages import JobChannel, JobOutcome, JobRequest
+from medtask.server.jobs.messages import JobChannel, JobOutcome, JobRequest, make_problem
 from medtask.server.jobs.observer import JobObserver
-from medtask.server.jobs.queue import make_problem
 
 ABANDONED_EXIT_CODE = 75  # EX_TEMPFAIL
 

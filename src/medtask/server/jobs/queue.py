@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from medtask.server.database.base import get_utc_now
 from medtask.server.database.connect import Database
+from medtask.server.jobs.messages import make_problem
 from medtask.server.jobs.tables import (
     CANCELLED,
     ENDED_STATES,
@@ -102,11 +103,6 @@ def request_cancel(session: Session, job: Job) -> None:
     )
     session.flush()
     session.refresh(job)
-
-
-def make_problem(title: str, detail: str, fix: str) -> dict[str, str]:
-    """Why a job did not succeed, in the form of an HTTP problem."""
-    return {"title": title, "detail": detail, "fix": fix}
 
 
 class JobQueue:

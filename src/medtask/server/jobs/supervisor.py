@@ -24,8 +24,9 @@ from medtask.server.jobs.messages import (
     JobRequest,
     MessageReader,
     iter_chunks,
+    make_problem,
 )
-from medtask.server.jobs.queue import JobQueue, Lease, LeaseLost, make_problem
+from medtask.server.jobs.queue import JobQueue, Lease, LeaseLost
 
 _TICK_S = 0.2  # between two looks at the process and at requests to cancel
 _STORE_INTERVAL_S = 1.0

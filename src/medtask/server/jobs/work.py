@@ -9,52 +9,43 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtask.records import Status
 from medtask.runs.lock import lock_run
-from medtask.server.jobs.messages import JobOutcome
+from medtask.server.jobs.arguments import (
+    JobArguments,
+    drop_paths,
+    get_load_options,
+    make_loader,
+    open_table,
+    open_task,
+)
+from medtask.server.jobs.messages import JobOutcome, make_problem
 from medtask.server.jobs.observer import JobObserver
-from medtask.server.jobs.queue import make_problem
 
-if TYPE_CHECKING:
-    from medtask.tasks.task import Task
-
-_Arguments = Mapping[str, Any]
 # Statuses of rows that have been read by a model and have an answer, or a reasoned "none".
 _ANSWERED = (Status.OK, Status.REVIEW, Status.ABSTAINED)
 _SELECTION_FIELDS = ("share", "min_count", "cap", "max_validation")
 
 
-def answer_table(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
+def answer_table(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.run`. A run in which no row has an answer is a failure."""
-    from medtask.engines.load_options import LoadOptions
-    from medtask.engines.registry import load_model
     from medtask.runs.local_run import run
-    from medtask.tables.read import read_table
-    from medtask.tables.read_options import ReadOptions
 
     observer.set_phase("reading")
     folder = Path(arguments["folder"])
     _take_over(folder, arguments)
-    task = _load_task(arguments)
-    table = read_table(arguments["table"], ReadOptions(**arguments["read_options"]))
-    options = LoadOptions(**arguments["load_options"])
-
-    def load() -> Any:
-        observer.on_load(arguments["model"])
-        return load_model(arguments["model"], options)
-
     result = run(
-        task,
-        load,
-        table,
+        open_task(arguments),
+        make_loader(arguments, observer),
+        open_table(arguments),
         out=folder,
-        allow_remote=options.allow_remote,
+        allow_remote=arguments["load_options"]["allow_remote"],
         progress=observer,
         **arguments["settings"],
     )
-    document = _drop_paths(result.to_json())
+    document = drop_paths(result.to_json())
     if result.state == "interrupted":
         return JobOutcome("interrupted", document)
     if not any(result.statuses.get(status, 0) for status in _ANSWERED):
@@ -71,10 +62,8 @@ def _describe_no_answers(statuses: Mapping[Status, int]) -> dict[str, str]:
     )
 
 
-def train_model(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
+def train_model(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.train`. After a signal, the best state so far is a model if there is one."""
-    from medtask.tables.read import read_table
-    from medtask.tables.read_options import ReadOptions
     from medtask.training.train import train
     from medtask.training.training_data import RowSelection
 
@@ -91,8 +80,8 @@ def train_model(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     if memory is not None:
         settings["memory"] = memory
     model = train(
-        _load_task(arguments),
-        read_table(arguments["table"], ReadOptions(**arguments["read_options"])),
+        open_task(arguments),
+        open_table(arguments),
         out=folder,
         method=arguments["method"],
         base=arguments["base"],
@@ -101,11 +90,11 @@ def train_model(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
         **settings,
     )
     has_model = bool(model.task_results) or model.state == "finished"
-    document = _drop_paths(model.to_json()) if has_model else None
+    document = drop_paths(model.to_json()) if has_model else None
     return JobOutcome("succeeded" if model.state == "finished" else "interrupted", document)
 
 
-def _measure_base(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
+def _measure_base(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """Measure a model that is used without training: a run over some rows, beside the model.
 
     The result has the form of a training's, so that models can be compared.
@@ -127,7 +116,7 @@ def _measure_base(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     return replace(outcome, result={**outcome.result, "tasks": [measured]})
 
 
-def evaluate_run(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
+def evaluate_run(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.evaluate` of a run folder."""
     from medtask.runs.evaluation import evaluate
 
@@ -138,7 +127,7 @@ def evaluate_run(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     return _finish(evaluation.to_json(), evaluation.n, "no row has both an answer and gold")
 
 
-def compare_runs(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
+def compare_runs(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.compare` of run folders."""
     from medtask.runs.comparison import compare
 
@@ -152,42 +141,32 @@ def compare_runs(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
     return _finish(comparison.to_json(), comparison.n, "no row was answered by all of the runs")
 
 
-def measure_models(arguments: _Arguments, observer: JobObserver) -> JobOutcome:
+def measure_models(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     """`medtask.benchmark` of models on a data set."""
-    from medtask.engines.load_options import LoadOptions
     from medtask.runs.benchmark import benchmark
-    from medtask.tables.read import read_table
-    from medtask.tables.read_options import ReadOptions
 
     observer.set_phase("measuring")
     result = benchmark(
-        _load_task(arguments),
-        read_table(arguments["table"], ReadOptions(**arguments["read_options"])),
+        open_task(arguments),
+        open_table(arguments),
         models=arguments["models"],
         rows=arguments["rows"],
-        load_options=LoadOptions(**arguments["load_options"]),
+        load_options=get_load_options(arguments),
         progress=observer.on_note,
     )
     if result.exit_code:
-        return JobOutcome("interrupted", _drop_paths(result.to_json()))
+        return JobOutcome("interrupted", drop_paths(result.to_json()))
     return _finish(result.to_json(), len(result.models), "no model could be measured")
 
 
 def _finish(document: Mapping[str, Any], results: int, nothing: str) -> JobOutcome:
     if not results:
         problem = make_problem("No results", nothing, "check the gold column and the runs")
-        return JobOutcome("failed", _drop_paths(document), problem)
-    return JobOutcome("succeeded", _drop_paths(document))
+        return JobOutcome("failed", drop_paths(document), problem)
+    return JobOutcome("succeeded", drop_paths(document))
 
 
-def _load_task(arguments: _Arguments) -> Task:
-    from medtask.tasks.load import load_task
-
-    file = Path(arguments["task_file"])
-    return load_task(file, root=file.parent)
-
-
-def _take_over(folder: Path, arguments: _Arguments) -> None:
+def _take_over(folder: Path, arguments: JobArguments) -> None:
     """Mark the folder as free that a worker on another host has left.
 
     The lease proves that this worker may use it; a process that still runs on this host keeps its
@@ -196,8 +175,3 @@ def _take_over(folder: Path, arguments: _Arguments) -> None:
     if arguments["is_retry"]:
         with lock_run(folder, force=True):
             pass
-
-
-def _drop_paths(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without the server's paths."""
-    return {name: value for name, value in document.items() if name not in ("folder", "exit_code")}

@@ -7,14 +7,19 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from fastapi import FastAPI
 
 from medtask.server.jobs.worker import settings_to_line
 from medtask.server.settings import ServerSettings
+from medtask.server.storage.files import DataFolder
 
 log = logging.getLogger("medtask.server.jobs")
 _LOOK_INTERVAL_S = 1.0
 _RESTART_DELAY_S = 2.0
+_ABANDONED_S = 86_400.0  # after which a part of an upload is not continued
 STOP_LIMIT_S = 8.0  # a worker gives its job 5 seconds to end
 
 
@@ -78,3 +83,25 @@ class WorkerPool:
                     if self._stop.wait(_RESTART_DELAY_S):
                         return
                     self._processes[place] = self._start_one()
+
+
+@contextmanager
+def open_workers(app: FastAPI) -> Iterator[None]:
+    """Run ``settings.workers`` worker processes as long as the application."""
+    settings: ServerSettings = app.state.settings
+    delete_abandoned_uploads(DataFolder(settings.data_folder))
+    pool = WorkerPool(settings)
+    app.state.worker_pool = pool
+    pool.start()
+    try:
+        yield
+    finally:
+        pool.stop()
+
+
+def delete_abandoned_uploads(files: DataFolder) -> None:
+    """Delete what a killed server has left of uploads more than a day ago."""
+    for path in files.create_upload_folder().iterdir():
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()

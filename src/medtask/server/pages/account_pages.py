@@ -1,14 +1,12 @@
-"""Pages of accounts and API keys."""
+"""Pages of accounts and API keys, and the page of the API."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from medtask.server.access.requests import Admin, Viewer
 from medtask.server.access.roles import ROLE_OF_SCOPE, Role, Scope
 from medtask.server.api.accounts import list_accounts, list_keys
-from medtask.server.database.connect import ReadSession
-from medtask.server.rendering import render_page
+from medtask.server.api.calls import AdminReads, ViewerReads
 
 router = APIRouter(include_in_schema=False)
 
@@ -22,22 +20,24 @@ _SCOPE_MEANINGS = {
 
 
 @router.get("/account")
-def show_account(request: Request, session: ReadSession, user: Viewer) -> Response:
+def show_account(call: ViewerReads) -> Response:
     """The user's account and API keys."""
     scopes = [
         (scope.value, meaning)
         for scope, meaning in _SCOPE_MEANINGS.items()
-        if ROLE_OF_SCOPE[scope] <= user.role
+        if ROLE_OF_SCOPE[scope] <= call.user.role
     ]
-    values = {"keys": list_keys(session, user), "scopes": scopes}
-    return render_page(request, "account.html", values)
+    return call.render("account.html", {"keys": list_keys(call), "scopes": scopes})
 
 
 @router.get("/accounts")
-def show_accounts(request: Request, session: ReadSession, user: Admin) -> Response:
+def show_accounts(call: AdminReads) -> Response:
     """All accounts, for administrators."""
-    values = {
-        "accounts": list_accounts(session, user),
-        "roles": [role.label for role in Role],
-    }
-    return render_page(request, "accounts.html", values)
+    roles = [role.label for role in Role]
+    return call.render("accounts.html", {"accounts": list_accounts(call), "roles": roles})
+
+
+@router.get("/docs")
+def show_api(call: ViewerReads) -> Response:
+    """The routes of the API, from /openapi.json, to read and to try."""
+    return call.render("docs.html")

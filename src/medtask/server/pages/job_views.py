@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from medtask.display import capitalise_first, format_clock
 from medtask.server.access.roles import Role, User
+from medtask.server.api.calls import UserCall
 from medtask.server.jobs.tables import ENDED_STATES, SUCCEEDED, Job
+from medtask.server.objects import find_last_job
+from medtask.server.review.tables import ReviewQueue
+from medtask.server.storage.tables import StoredModel, StoredRun
 
 _TITLES = {
     "train": "Training",
@@ -102,10 +104,10 @@ def describe_job(job: Job, user: User) -> JobProgress:
     )
 
 
-def find_job(session: Session, job_id: int | None, user: User) -> JobProgress | None:
-    """The job of a model or a run; None if there is none."""
-    job = None if job_id is None else session.get(Job, job_id)
-    return None if job is None else describe_job(job, user)
+def find_job(call: UserCall, row: StoredModel | StoredRun | ReviewQueue) -> JobProgress | None:
+    """The last job of a model, a run or a review; None if there is none."""
+    job = find_last_job(call.session, row)
+    return None if job is None else describe_job(job, call.user)
 
 
 def _estimate_seconds(job: Job, done: int, total: int, rate: float) -> float | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from medtask.display import capitalise_first
 from medtask.evaluation.kinds.metrics import get_metric_title
@@ -22,17 +23,13 @@ from medtask.evaluation.presentation.comparison_plots import draw_differences
 from medtask.evaluation.presentation.formatting import format_difference, format_p_value
 from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.server.access.requests import Viewer
-from medtask.server.access.roles import User
+from medtask.server.api.calls import UserCall, ViewerReads
 from medtask.server.api.measurements import read_leaderboard
-from medtask.server.api.resources import ResourceId, get_files, get_row
-from medtask.server.database.connect import ReadSession
+from medtask.server.api.resources import ResourceId
 from medtask.server.jobs.tables import Job
-from medtask.server.pages.fragments import render_fragment
 from medtask.server.pages.job_views import describe_job
 from medtask.server.pages.runs import read_confusion
-from medtask.server.rendering import render_page
-from medtask.server.storage.files import PAGE_FILE
+from medtask.server.storage.files import PAGE_FILE, DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
 
 router = APIRouter(include_in_schema=False)
@@ -41,11 +38,9 @@ MAX_CONFUSIONS = 4  # matrices below a leaderboard
 
 
 @router.get("/leaderboard")
-def show_leaderboard(
-    request: Request, session: ReadSession, user: Viewer, board: str = ""
-) -> Response:
+def show_leaderboard(call: ViewerReads, board: str = "") -> Response:
     """The runs of one task on one data set, with their confusion matrices."""
-    boards = _list_boards(session)
+    boards = _list_boards(call.session)
     chosen = board if board in boards else next(iter(boards), "")
     values: dict[str, Any] = {
         "boards": [(key, title) for key, (title, _, _) in boards.items()],
@@ -53,7 +48,7 @@ def show_leaderboard(
     }
     if chosen:
         _, task_id, dataset_id = boards[chosen]
-        entries = read_leaderboard(session, user, task_id, dataset_id)
+        entries = read_leaderboard(call, task_id, dataset_id)
         title = capitalise_first(get_metric_title(entries[0].metric))
         figures = [
             (entry.run.name, Metric(entry.value, entry.n or 0, low=entry.low, high=entry.high))
@@ -63,32 +58,27 @@ def show_leaderboard(
             "entries": entries,
             "metric_title": title,
             "plot": draw_intervals(figures, f"{title} of all runs"),
-            "confusions": _read_confusions(request, entries),
+            "confusions": _read_confusions(call.files, entries),
         }
-    return render_page(request, "leaderboard.html", values)
+    return call.render("leaderboard.html", values)
 
 
 @router.get("/comparisons/{job_id}")
-def show_comparison(
-    request: Request, session: ReadSession, user: Viewer, job_id: ResourceId
-) -> Response:
+def show_comparison(call: ViewerReads, job_id: ResourceId) -> Response:
     """The result of a comparison, or its progress."""
-    values = _read_comparison(session, user, job_id)
-    page = get_files(request).get_folder("comparisons", job_id) / PAGE_FILE
-    return render_page(request, "comparison.html", {**values, "has_report": page.exists()})
+    values = _read_comparison(call, job_id)
+    page = call.files.get_folder("comparisons", job_id) / PAGE_FILE
+    return call.render("comparison.html", {**values, "has_report": page.exists()})
 
 
 @router.get("/comparisons/{job_id}/progress")
-def show_comparison_progress(
-    request: Request, session: ReadSession, user: Viewer, job_id: ResourceId
-) -> Response:
+def show_comparison_progress(call: ViewerReads, job_id: ResourceId) -> Response:
     """The progress of a comparison, which replaces itself."""
-    values = _read_comparison(session, user, job_id)
-    ended = values["job"].has_ended
-    return render_fragment(request, "comparison_progress.html", values, reloads=ended)
+    values = _read_comparison(call, job_id)
+    return call.render("comparison_progress.html", values, reloads=values["job"].has_ended)
 
 
-def _list_boards(session: ReadSession) -> dict[str, tuple[str, int, int]]:
+def _list_boards(session: Session) -> dict[str, tuple[str, int, int]]:
     """Title, task and data set of every leaderboard with at least one run, the newest first."""
     rows = session.execute(
         select(StoredRun, StoredTask.name, StoredDataset.name)
@@ -106,9 +96,8 @@ def _list_boards(session: ReadSession) -> dict[str, tuple[str, int, int]]:
 
 
 def _read_confusions(
-    request: Request, entries: Sequence[Any]
+    files: DataFolder, entries: Sequence[Any]
 ) -> list[tuple[Any, Sequence[ReportBlock]]]:
-    files = get_files(request)
     read = (
         (entry, read_confusion(files.get_folder("runs", entry.run.id)))
         for entry in entries[:MAX_CONFUSIONS]
@@ -116,12 +105,12 @@ def _read_confusions(
     return [(entry, blocks) for entry, blocks in read if blocks]
 
 
-def _read_comparison(session: ReadSession, user: User, job_id: int) -> dict[str, Any]:
-    job = get_row(session, Job, job_id, "job")
-    found = (session.get(StoredRun, run_id) for run_id in job.parameters.get("run_ids", ()))
+def _read_comparison(call: UserCall, job_id: int) -> dict[str, Any]:
+    job = call.get(Job, job_id)
+    found = (call.session.get(StoredRun, run_id) for run_id in job.parameters.get("run_ids", ()))
     runs = [run for run in found if run is not None]
     return {
-        "job": describe_job(job, user),
+        "job": describe_job(job, call.user),
         "runs": runs,
         "blocks": build_comparison_blocks(job.result, {str(run.id): run.name for run in runs}),
     }

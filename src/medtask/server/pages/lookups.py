@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from medtask.server.storage.tables import StoredDataset, StoredModel, StoredTask
+from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
 
 # Built-in models, which are on every machine.
 BASES = ("smollm2-135m", "minilm")
@@ -21,6 +21,11 @@ def list_tasks(session: Session) -> Sequence[StoredTask]:
 def list_datasets(session: Session) -> Sequence[StoredDataset]:
     """All data sets, the newest first."""
     return session.scalars(select(StoredDataset).order_by(StoredDataset.id.desc())).all()
+
+
+def find_dataset(session: Session, row: StoredModel | StoredRun) -> StoredDataset | None:
+    """The data set of a model or a run; None if it has none, or if that was deleted."""
+    return None if row.dataset_id is None else session.get(StoredDataset, row.dataset_id)
 
 
 def list_usable_models(session: Session) -> Sequence[Row[StoredModel, str]]:

@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from markupsafe import Markup
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from medtask.errors import MedtaskError
 from medtask.evaluation.kinds.metrics import get_metric_title
-from medtask.server.access.requests import Viewer
+from medtask.server.api.calls import UserCall, ViewerReads
 from medtask.server.api.models import describe_model, list_models
-from medtask.server.api.resources import ResourceId, get_files, get_row
-from medtask.server.database.connect import ReadSession
-from medtask.server.pages.fragments import render_fragment
-from medtask.server.pages.job_views import JobProgress, find_job
-from medtask.server.pages.lookups import BASES, list_datasets, list_tasks
-from medtask.server.rendering import render_page
-from medtask.server.storage.tables import StoredDataset, StoredModel, StoredTask
+from medtask.server.api.resources import ResourceId
+from medtask.server.pages.job_views import find_job
+from medtask.server.pages.lookups import BASES, find_dataset, list_datasets, list_tasks
+from medtask.server.storage.tables import StoredModel, StoredTask
 from medtask.training.loss_curve import draw_losses, draw_scores
 from medtask.training.methods import METHODS, Method
 from medtask.training.train import LOSS_FILE
@@ -46,20 +43,16 @@ _METHOD_TITLES: Mapping[Method, tuple[str, str]] = {
 
 
 @router.get("/models")
-def show_models(request: Request, session: ReadSession, user: Viewer) -> Response:
+def show_models(call: ViewerReads) -> Response:
     """The list of models."""
-    tasks = {task.id: task.name for task in list_tasks(session)}
-    values = {"models": list_models(session, user), "task_names": tasks, "has_tasks": bool(tasks)}
-    return render_page(request, "models.html", values)
+    tasks = {task.id: task.name for task in list_tasks(call.session)}
+    values = {"models": list_models(call), "task_names": tasks, "has_tasks": bool(tasks)}
+    return call.render("models.html", values)
 
 
 @router.get("/models/new")
 def show_new_model(
-    request: Request,
-    session: ReadSession,
-    user: Viewer,
-    task_id: int | None = None,
-    dataset_id: int | None = None,
+    call: ViewerReads, task_id: int | None = None, dataset_id: int | None = None
 ) -> Response:
     """The form to create a model."""
     trained = [name for name in _METHOD_TITLES if name in METHODS]
@@ -72,63 +65,54 @@ def show_new_model(
         {"name": "", "title": "An open model as it is", "hint": "It answers by the prompt alone."}
     )
     values = {
-        "tasks": list_tasks(session),
-        "datasets": list_datasets(session),
+        "tasks": list_tasks(call.session),
+        "datasets": list_datasets(call.session),
         "task_id": task_id,
         "dataset_id": dataset_id,
         "methods": methods,
         "trained_methods": " ".join(trained),
         "based_methods": " ".join(["", *based]),
         "bases": BASES,
-        "suggested_name": _suggest_name(session),
+        "suggested_name": _suggest_name(call),
     }
-    return render_page(request, "model_new.html", values)
+    return call.render("model_new.html", values)
 
 
 @router.get("/models/{model_id}")
-def show_model(
-    request: Request, session: ReadSession, user: Viewer, model_id: ResourceId
-) -> Response:
+def show_model(call: ViewerReads, model_id: ResourceId) -> Response:
     """One model: what it is, how good it is, and its training."""
-    row = get_row(session, StoredModel, model_id, "model")
-    job = find_job(session, row.job_id, user)
-    task = get_row(session, StoredTask, row.task_id, "task")
-    dataset = None if row.dataset_id is None else session.get(StoredDataset, row.dataset_id)
-    folder = get_files(request).get_folder("models", model_id)
+    row = call.get(StoredModel, model_id)
+    folder = call.files.get_folder("models", model_id)
     values = {
-        "model": describe_model(session, row),
-        "task": task,
-        "dataset": dataset,
-        "task_gold": _find_gold_column(request, task.id),
+        "model": describe_model(call.session, row),
+        "task": call.get(StoredTask, row.task_id),
+        "dataset": find_dataset(call.session, row),
+        "task_gold": _find_gold_column(call, row.task_id),
         "has_card": (folder / CARD_FILE).is_file(),
         "results": [_describe_result(one) for one in (row.result or {}).get("tasks", ())],
-        **_read_training(request, model_id, job),
+        **_read_training(call, row),
     }
-    return render_page(request, "model.html", values)
+    return call.render("model.html", values)
 
 
 @router.get("/models/{model_id}/training")
-def show_training(
-    request: Request, session: ReadSession, user: Viewer, model_id: ResourceId
-) -> Response:
+def show_training(call: ViewerReads, model_id: ResourceId) -> Response:
     """The progress of a training with its loss curve, which replaces itself."""
-    row = get_row(session, StoredModel, model_id, "model")
-    job = find_job(session, row.job_id, user)
-    values = {"model": row, **_read_training(request, model_id, job)}
-    ended = job is None or job.has_ended
-    return render_fragment(request, "model_training.html", values, reloads=ended)
+    row = call.get(StoredModel, model_id)
+    values = {"model": row, **_read_training(call, row)}
+    ended = values["job"] is None or values["job"].has_ended
+    return call.render("model_training.html", values, reloads=ended)
 
 
-def _find_gold_column(request: Request, task_id: int) -> str | None:
+def _find_gold_column(call: UserCall, task_id: int) -> str | None:
     try:
-        return get_files(request).load_task(task_id).gold_column
+        return call.files.load_task(task_id).gold_column
     except MedtaskError:
         return None
 
 
-def _suggest_name(session: ReadSession) -> str:
-    newest = session.scalars(select(StoredModel.id).order_by(StoredModel.id.desc()).limit(1))
-    return f"Model {(newest.first() or 0) + 1}"
+def _suggest_name(call: UserCall) -> str:
+    return f"Model {(call.session.scalar(select(func.max(StoredModel.id))) or 0) + 1}"
 
 
 def _describe_result(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,10 +125,9 @@ def _describe_result(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_training(request: Request, model_id: int, job: JobProgress | None) -> dict[str, Any]:
-    folder = get_files(request).get_folder("models", model_id)
-    losses, scores = _draw_curves(folder / LOSS_FILE)
-    return {"job": job, "losses": losses, "scores": scores}
+def _read_training(call: UserCall, model: StoredModel) -> dict[str, Any]:
+    losses, scores = _draw_curves(call.files.get_folder("models", model.id) / LOSS_FILE)
+    return {"job": find_job(call, model), "losses": losses, "scores": scores}
 
 
 def _draw_curves(file: Path) -> tuple[Markup | None, Markup | None]:

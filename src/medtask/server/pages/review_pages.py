@@ -8,24 +8,22 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
-from sqlalchemy.orm import Session
 
 from medtask.errors import StorageError
 from medtask.runs.manifest import read_manifest
 from medtask.runs.open_answers import open_answers
 from medtask.server.access.accounts import list_accounts
-from medtask.server.access.requests import Reviewer, Trainer, Viewer
-from medtask.server.access.roles import Role, User
+from medtask.server.access.requests import Trainer
+from medtask.server.access.roles import Role
+from medtask.server.api.calls import ReviewerReads, UserCall, ViewerReads
 from medtask.server.api.resources import MAX_ID, get_files
 from medtask.server.api.review_access import (
     QueueId,
-    get_queue,
     require_adjudicator,
     require_items,
     require_reader,
 )
 from medtask.server.api.reviews import describe_review
-from medtask.server.database.connect import ReadSession
 from medtask.server.pages.job_views import find_job
 from medtask.server.pages.lookups import list_datasets, list_tasks
 from medtask.server.problems import NotFound
@@ -39,20 +37,19 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/reviews")
-def show_reviews(request: Request, session: ReadSession, user: Viewer) -> Response:
+def show_reviews(call: ViewerReads) -> Response:
     """All queues, and for trainers a form for a new one."""
-    values: dict[str, Any] = {
-        "reviews": [_describe(request, session, queue, user) for queue in list_queues(session)]
-    }
-    if user.role >= Role.TRAINER:
+    session = call.session
+    values: dict[str, Any] = {"reviews": [_describe(call, one) for one in list_queues(session)]}
+    if call.user.role >= Role.TRAINER:
         accounts = [one for one in list_accounts(session) if not one.disabled]
         values |= {
-            "runs": _list_runs(request.app.state.settings.data_folder),
+            "runs": _list_runs(call.files.root),
             "datasets": list_datasets(session),
             "tasks": list_tasks(session),
             "readers": [account for account in accounts if account.role >= Role.REVIEWER],
         }
-    return render_page(request, "reviews.html", values)
+    return call.render("reviews.html", values)
 
 
 @router.get("/reviews/choices")
@@ -69,54 +66,47 @@ def show_review_choices(
 
 
 @router.get("/reviews/{queue_id}/card")
-def show_review_card(
-    request: Request, session: ReadSession, queue_id: QueueId, user: Viewer
-) -> Response:
+def show_review_card(call: ViewerReads, queue_id: QueueId) -> Response:
     """The card of one queue, which the page of all queues loads again."""
-    review = _describe(request, session, get_queue(session, queue_id), user)
-    return render_page(request, "review_card.html", {"review": review})
+    review = _describe(call, call.get(ReviewQueue, queue_id))
+    return call.render("review_card.html", {"review": review})
 
 
 @router.get("/reviews/{queue_id}")
-def show_reading_page(
-    request: Request, session: ReadSession, queue_id: QueueId, user: Reviewer
-) -> Response:
+def show_reading_page(call: ReviewerReads, queue_id: QueueId) -> Response:
     """The page of a reader."""
-    queue = get_queue(session, queue_id)
-    require_reader(queue, user)
+    queue = call.get(ReviewQueue, queue_id)
+    require_reader(queue, call.user)
     require_items(queue)
-    return _render_reading_page(request, session, queue, user, adjudicates=False)
+    return _render_reading_page(call, queue, adjudicates=False)
 
 
 @router.get("/reviews/{queue_id}/adjudicate")
-def show_adjudication_page(
-    request: Request, session: ReadSession, queue_id: QueueId, user: Reviewer
-) -> Response:
+def show_adjudication_page(call: ReviewerReads, queue_id: QueueId) -> Response:
     """The same page for items on which readers differ."""
-    queue = get_queue(session, queue_id)
-    require_adjudicator(queue, user)
-    return _render_reading_page(request, session, queue, user, adjudicates=True)
+    queue = call.get(ReviewQueue, queue_id)
+    require_adjudicator(queue, call.user)
+    return _render_reading_page(call, queue, adjudicates=True)
 
 
-def _render_reading_page(
-    request: Request, session: Session, queue: ReviewQueue, user: User, *, adjudicates: bool
-) -> Response:
-    review = _describe(request, session, queue, user)
+def _render_reading_page(call: UserCall, queue: ReviewQueue, *, adjudicates: bool) -> Response:
+    review = _describe(call, queue)
     facts = {
         "queue": {name: review[name] for name in ("id", "name", "form")},
         "has_model": queue.run_id is not None,
-        "user_id": user.id,
+        "user_id": call.user.id,
         "adjudicates": adjudicates,
         "progress": {**review["progress"], "left": review["left"]},
     }
     values = {"queue": review, "adjudicates": adjudicates, "facts": _write_json(facts)}
-    return render_page(request, "review.html", values)
+    return call.render("review.html", values)
 
 
-def _describe(request: Request, session: Session, queue: ReviewQueue, user: User) -> dict[str, Any]:
-    review = describe_review(session, queue, user)
-    review["progress"]["agreement"] = get_agreements(request.app.state, session, queue)
-    review["job"] = find_job(session, queue.job_id, user)
+def _describe(call: UserCall, queue: ReviewQueue) -> dict[str, Any]:
+    review = describe_review(call, queue)
+    agreements = get_agreements(call.request.app.state, call.session, queue)
+    review["progress"]["agreement"] = agreements
+    review["job"] = find_job(call, queue)
     return review
 
 

@@ -6,9 +6,7 @@ from fastapi import APIRouter
 
 from medtask.server.pages import (
     account_pages,
-    ask,
     datasets,
-    docs,
     jobs,
     leaderboard,
     models,
@@ -24,7 +22,6 @@ PAGE_ROUTERS: tuple[APIRouter, ...] = (
     stylesheet.router,
     sign_in.router,
     start.router,
-    ask.router,
     tasks.router,
     datasets.router,
     models.router,
@@ -33,5 +30,4 @@ PAGE_ROUTERS: tuple[APIRouter, ...] = (
     leaderboard.router,
     jobs.router,
     account_pages.router,
-    docs.router,
 )

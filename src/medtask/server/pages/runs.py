@@ -8,39 +8,38 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from sqlalchemy import select
 
 from medtask.evaluation.kinds.label_blocks import build_confusion_table
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import ReportBlock
 from medtask.kinds import KINDS
-from medtask.server.access.requests import Viewer
-from medtask.server.api.resources import ResourceId, get_files, get_row
+from medtask.server.api.calls import ViewerReads
+from medtask.server.api.resources import ResourceId, TableFormat
 from medtask.server.api.run_views import describe_run
-from medtask.server.api.runs import REPORT_FILE, AnswerFormat
-from medtask.server.database.connect import ReadSession
-from medtask.server.pages.fragments import render_fragment
+from medtask.server.api.runs import REPORT_FILE
 from medtask.server.pages.job_views import find_job
 from medtask.server.pages.lookups import (
     BASES,
+    find_dataset,
     list_datasets,
     list_tasks,
     list_usable_models,
 )
-from medtask.server.rendering import render_page
-from medtask.server.storage.tables import StoredDataset, StoredRun, StoredTask
+from medtask.server.storage.tables import StoredRun, StoredTask
 
 router = APIRouter(include_in_schema=False)
 
 REPORT_NUMBERS = "report.json"
 MAX_RUNS = 500
-_DOWNLOADS = tuple(f"answers.{suffix}" for suffix in get_args(AnswerFormat))
+_DOWNLOADS = tuple(f"answers.{suffix}" for suffix in get_args(TableFormat))
 
 
 @router.get("/runs")
-def show_runs(request: Request, session: ReadSession, user: Viewer) -> Response:
+def show_runs(call: ViewerReads) -> Response:
     """The list of runs."""
+    session = call.session
     tasks = {task.id: task.name for task in list_tasks(session)}
     newest = select(StoredRun).order_by(StoredRun.id.desc()).limit(MAX_RUNS)
     values = {
@@ -48,48 +47,44 @@ def show_runs(request: Request, session: ReadSession, user: Viewer) -> Response:
         "task_names": tasks,
         "can_start": bool(tasks) and bool(list_datasets(session)),
     }
-    return render_page(request, "runs.html", values)
+    return call.render("runs.html", values)
 
 
 @router.get("/runs/new")
 def show_new_run(
-    request: Request,
-    session: ReadSession,
-    user: Viewer,
+    call: ViewerReads,
     task_id: int | None = None,
     dataset_id: int | None = None,
     model_id: int | None = None,
 ) -> Response:
     """The form to start a run."""
-    models = list_usable_models(session)
+    models = list_usable_models(call.session)
     if model_id is not None and task_id is None:
         task_id = next((one.task_id for one, _ in models if one.id == model_id), None)
     values = {
-        "tasks": list_tasks(session),
-        "datasets": list_datasets(session),
+        "tasks": list_tasks(call.session),
+        "datasets": list_datasets(call.session),
         "models": models,
         "task_id": task_id,
         "dataset_id": dataset_id,
         "model_id": model_id,
         "bases": BASES,
     }
-    return render_page(request, "run_new.html", values)
+    return call.render("run_new.html", values)
 
 
 @router.get("/runs/{run_id}")
-def show_run(request: Request, session: ReadSession, user: Viewer, run_id: ResourceId) -> Response:
+def show_run(call: ViewerReads, run_id: ResourceId) -> Response:
     """One run: its progress, then its results."""
-    row = get_row(session, StoredRun, run_id, "run")
-    task = get_row(session, StoredTask, row.task_id, "task")
-    job = find_job(session, row.job_id, user)
-    folder = get_files(request).get_folder("runs", run_id)
-    dataset = None if row.dataset_id is None else session.get(StoredDataset, row.dataset_id)
-    view = describe_run(session, row)
+    row = call.get(StoredRun, run_id)
+    task = call.get(StoredTask, row.task_id)
+    folder = call.files.get_folder("runs", run_id)
+    view = describe_run(call.session, row)
     values = {
         "run": view,
-        "job": job,
+        "job": find_job(call, row),
         "task": task,
-        "dataset": dataset,
+        "dataset": find_dataset(call.session, row),
         "settings": [
             (name.replace("_", " "), value)
             for name, value in (row.settings or {}).items()
@@ -108,22 +103,20 @@ def show_run(request: Request, session: ReadSession, user: Viewer, run_id: Resou
             if (folder / name).is_file()
         ],
         "confusion": read_confusion(folder),
-        "datasets": list_datasets(session),
+        "datasets": list_datasets(call.session),
         "is_free_text": KINDS[task.kind].free_text,
         "bases": BASES,
     }
-    return render_page(request, "run.html", values)
+    return call.render("run.html", values)
 
 
 @router.get("/runs/{run_id}/progress")
-def show_run_progress(
-    request: Request, session: ReadSession, user: Viewer, run_id: ResourceId
-) -> Response:
+def show_run_progress(call: ViewerReads, run_id: ResourceId) -> Response:
     """The progress of a run, which replaces itself."""
-    run = get_row(session, StoredRun, run_id, "run")
-    job = find_job(session, run.job_id, user)
+    run = call.get(StoredRun, run_id)
+    job = find_job(call, run)
     ended = job is None or job.has_ended
-    return render_fragment(request, "run_progress.html", {"run": run, "job": job}, reloads=ended)
+    return call.render("run_progress.html", {"run": run, "job": job}, reloads=ended)
 
 
 def read_confusion(folder: Path) -> Sequence[ReportBlock]:

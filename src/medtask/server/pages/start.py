@@ -1,4 +1,4 @@
-"""The start page: a text is classified, and the steps to the first labels."""
+"""The pages on which one text or question is answered, and the steps to the first labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
+from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.errors import MedtaskError
-from medtask.server.access.requests import Viewer
-from medtask.server.access.roles import Role, User
-from medtask.server.api.resources import get_files, get_row
+from medtask.server.access.requests import Labeller
+from medtask.server.access.roles import Role
+from medtask.server.api.calls import UserCall, ViewerReads
 from medtask.server.api.run_views import describe_run
-from medtask.server.database.connect import ReadSession
+from medtask.server.database.base import Base
 from medtask.server.pages.lookups import BASES, list_tasks, list_usable_models
 from medtask.server.problems import describe_problem
 from medtask.server.rendering import render_page
@@ -39,6 +41,35 @@ class Choice:
     target: Mapping[str, int | str]
 
 
+# The steps of a newcomer: what each makes, where, its title and its text.
+_STEPS: Sequence[tuple[type[Base], str, str, str]] = (
+    (
+        StoredTask,
+        "/tasks",
+        "Write a task",
+        "The question, and the answers that are allowed. The editor checks it while you type.",
+    ),
+    (
+        StoredDataset,
+        "/datasets",
+        "Upload a data set",
+        "A table with one text per row; a column with the right answers if you have one.",
+    ),
+    (
+        StoredRun,
+        "/runs",
+        "Start a run",
+        "Every row gets an answer with its probability, a table and a report.",
+    ),
+    (
+        StoredModel,
+        "/models",
+        "Train a model",
+        "From rows with right answers: TF-IDF in seconds, then larger models.",
+    ),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step of a newcomer; it is done if there is at least one object."""
@@ -51,25 +82,31 @@ class Step:
 
 
 @router.get("/")
-def show_start(request: Request, session: ReadSession, user: Viewer, choice: str = "") -> Response:
+def show_start(call: ViewerReads, choice: str = "") -> Response:
     """The start page."""
-    choices = _list_choices(session)
+    choices = _list_choices(call.session)
     chosen = choice if choice in choices else next(iter(choices), "")
-    steps = _list_steps(session, user)
-    newest = session.scalars(select(StoredRun).order_by(StoredRun.id.desc()).limit(MAX_RUNS))
+    steps = _list_steps(call)
+    newest = call.session.scalars(select(StoredRun).order_by(StoredRun.id.desc()).limit(MAX_RUNS))
     values: dict[str, Any] = {
         "choices": [(key, one.title) for key, one in choices.items()],
         "choice": chosen,
         "steps": steps,
         "all_done": all(step.count for step in steps),
-        "runs": [describe_run(session, run) for run in newest],
+        "runs": [describe_run(call.session, run) for run in newest],
     }
     if chosen:
-        values |= _describe_question(request, session, choices[chosen])
-    return render_page(request, "start.html", values)
+        values |= _describe_question(call, choices[chosen])
+    return call.render("start.html", values)
 
 
-def _list_choices(session: ReadSession) -> dict[str, Choice]:
+@router.get("/ask")
+def show_ask(request: Request, user: Labeller) -> Response:
+    """The form of a question. Its answer is that of POST /ask, word by word."""
+    return render_page(request, "ask.html", {"default_model": BUILT_IN_MODEL})
+
+
+def _list_choices(session: Session) -> dict[str, Choice]:
     """Trained models first, then every task with the built-in models."""
     choices = {
         f"model-{model.id}": Choice(f"{task}: {model.name}", model.task_id, {"model_id": model.id})
@@ -83,56 +120,28 @@ def _list_choices(session: ReadSession) -> dict[str, Choice]:
     return choices
 
 
-def _describe_question(request: Request, session: ReadSession, choice: Choice) -> dict[str, Any]:
+def _describe_question(call: UserCall, choice: Choice) -> dict[str, Any]:
     """The form of a task: one text for each column of its input."""
     columns: Sequence[str] = ()
     problem = None
     try:
-        task = get_files(request).load_task(choice.task_id)
+        task = call.files.load_task(choice.task_id)
         columns = sorted(find_prompt_columns(task), key=task.input.find)
     except MedtaskError as error:
         problem = describe_problem(error)
     return {
-        "task": get_row(session, StoredTask, choice.task_id, "task"),
+        "task": call.get(StoredTask, choice.task_id),
         "target": list(choice.target.items()),
         "columns": columns,
         "problem": problem,
     }
 
 
-def _list_steps(session: ReadSession, user: User) -> list[Step]:
-    may_train = user.role >= Role.TRAINER
-    counts = {
-        table: session.scalar(select(func.count()).select_from(table)) or 0
-        for table in (StoredTask, StoredDataset, StoredRun, StoredModel)
-    }
-    return [
-        Step(
-            "Write a task",
-            "The question, and the answers that are allowed. The editor checks it while you type.",
-            "/tasks" if counts[StoredTask] else "/tasks/new",
-            counts[StoredTask],
-            may_train or bool(counts[StoredTask]),
-        ),
-        Step(
-            "Upload a data set",
-            "A table with one text per row; a column with the right answers if you have one.",
-            "/datasets",
-            counts[StoredDataset],
-            may_train or bool(counts[StoredDataset]),
-        ),
-        Step(
-            "Start a run",
-            "Every row gets an answer with its probability, a table and a report.",
-            "/runs" if counts[StoredRun] else "/runs/new",
-            counts[StoredRun],
-            may_train or bool(counts[StoredRun]),
-        ),
-        Step(
-            "Train a model",
-            "From rows with right answers: TF-IDF in seconds, then larger models.",
-            "/models" if counts[StoredModel] else "/models/new",
-            counts[StoredModel],
-            may_train or bool(counts[StoredModel]),
-        ),
-    ]
+def _list_steps(call: UserCall) -> list[Step]:
+    steps = []
+    for table, address, title, text in _STEPS:
+        count = call.session.scalar(select(func.count()).select_from(table)) or 0
+        has_form = not count and table is not StoredDataset  # tables are uploaded beside the list
+        may = bool(count) or call.user.role >= Role.TRAINER
+        steps.append(Step(title, text, f"{address}/new" if has_form else address, count, may))
+    return steps

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Form, Response
 from pydantic import BaseModel
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from medtask.display import format_count
 from medtask.errors import MedtaskError, TaskFaults
 from medtask.prediction.prompt_preview import find_record
 from medtask.records import Fault, Message
-from medtask.server.access.requests import Viewer
-from medtask.server.api.resources import ResourceId, get_files, get_row
-from medtask.server.database.connect import ReadSession
+from medtask.server.api.calls import ViewerReads
+from medtask.server.api.resources import ResourceId
 from medtask.server.pages.lookups import BASES, list_datasets
-from medtask.server.pages.task_starters import draft_from_dataset, read_starters
 from medtask.server.problems import describe_problem
-from medtask.server.rendering import render_page
 from medtask.server.storage.datasets import open_dataset
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
@@ -28,8 +29,12 @@ from medtask.server.storage.task_files import parse_task
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import require_columns
 from medtask.tasks.task import Task
+from medtask.tasks.task_draft import draft_task_file
 
 router = APIRouter(include_in_schema=False)
+
+_STARTERS_FOLDER = Path(__file__).parent / "starters"  # one task per kind of question
+_SAMPLE_ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +53,26 @@ class RowPrompt:
 
 
 @router.get("/tasks")
-def show_tasks(request: Request, session: ReadSession, user: Viewer) -> Response:
+def show_tasks(call: ViewerReads) -> Response:
     """The list of tasks."""
+    session = call.session
     values: dict[str, Any] = {
         "tasks": list(session.scalars(select(StoredTask).order_by(StoredTask.name))),
         "models": _count_by_task(session, StoredModel),
         "runs": _count_by_task(session, StoredRun),
     }
-    return render_page(request, "tasks.html", values)
+    return call.render("tasks.html", values)
 
 
 @router.get("/tasks/new")
-def show_new_task(
-    request: Request, session: ReadSession, user: Viewer, template: str = ""
-) -> Response:
+def show_new_task(call: ViewerReads, template: str = "") -> Response:
     """The editor with a starter, or with a draft from a data set."""
-    starters, datasets = read_starters(), list_datasets(session)
+    starters, datasets = _read_starters(), list_datasets(call.session)
     titles = [(name, title) for name, (title, _) in starters.items()]
     titles += [(f"dataset-{one.id}", f"The columns of {one.name}") for one in datasets]
     chosen, number = template, template.removeprefix("dataset-")
     if number.isdecimal():
-        text = draft_from_dataset(
-            get_files(request), get_row(session, StoredDataset, int(number), "data set")
-        )
+        text = _draft_from_dataset(call.files, call.get(StoredDataset, int(number)))
     else:
         chosen = template if template in starters else next(iter(starters))
         text = starters[chosen][1]
@@ -83,24 +85,22 @@ def show_new_task(
         "datasets": datasets,
         "dataset_id": int(number) if number else None,
     }
-    return render_page(request, "task.html", values)
+    return call.render("task.html", values)
 
 
 @router.get("/tasks/{task_id}")
-def show_task(
-    request: Request, session: ReadSession, user: Viewer, task_id: ResourceId
-) -> Response:
+def show_task(call: ViewerReads, task_id: ResourceId) -> Response:
     """The editor of a task."""
-    task = get_row(session, StoredTask, task_id, "task")
-    datasets = list_datasets(session)
+    task = call.get(StoredTask, task_id)
+    datasets = list_datasets(call.session)
     values = {
         "task": task,
-        "text": get_files(request).get_task_file(task.id).read_text("utf-8"),
+        "text": call.files.get_task_file(task.id).read_text("utf-8"),
         "datasets": datasets,
-        "dataset_id": _find_fitting_dataset(get_files(request), task, datasets),
+        "dataset_id": _find_fitting_dataset(call.files, task, datasets),
         "bases": BASES,
     }
-    return render_page(request, "task.html", values)
+    return call.render("task.html", values)
 
 
 class TaskDraft(BaseModel):
@@ -113,11 +113,9 @@ class TaskDraft(BaseModel):
 
 
 @router.post("/tasks/check")
-def check_draft(
-    request: Request, session: ReadSession, user: Viewer, draft: Annotated[TaskDraft, Form()]
-) -> Response:
+def check_draft(call: ViewerReads, draft: Annotated[TaskDraft, Form()]) -> Response:
     """The faults of a draft, or a summary and the prompt of one row. Nothing is saved."""
-    files = get_files(request)
+    files = call.files
     number = int(draft.row) if draft.row.isdecimal() and int(draft.row) else 1
     values: dict[str, Any] = {"faults": [], "row": number, "problem": None, "preview": None}
     try:
@@ -127,17 +125,17 @@ def check_draft(
         values |= {"summary": _summarize(task), "warnings": task.warnings}
     except TaskFaults as error:
         values["faults"] = error.faults
-        return render_page(request, "task_checks.html", values)
+        return call.render("task_checks.html", values)
     if draft.dataset_id.isdecimal():
         try:
-            dataset = get_row(session, StoredDataset, int(draft.dataset_id), "data set")
+            dataset = call.get(StoredDataset, int(draft.dataset_id))
             values["preview"] = _preview_prompt(task, files, dataset, number)
         except MedtaskError as error:
             values["problem"] = describe_problem(error)
-    return render_page(request, "task_checks.html", values)
+    return call.render("task_checks.html", values)
 
 
-def _count_by_task(session: ReadSession, table: type[StoredModel | StoredRun]) -> dict[int, int]:
+def _count_by_task(session: Session, table: type[StoredModel | StoredRun]) -> dict[int, int]:
     rows = session.execute(select(table.task_id, func.count()).group_by(table.task_id))
     return dict(rows.all())
 
@@ -175,3 +173,23 @@ def _find_fitting_dataset(
         except MedtaskError:
             continue
     return None
+
+
+@cache
+def _read_starters() -> dict[str, tuple[str, str]]:
+    """The title and the text of each starter by its name. A file's first line is its title."""
+    starters = {}
+    for file in sorted(_STARTERS_FOLDER.glob("*.yaml")):
+        title, _, text = file.read_text("utf-8").partition("\n")
+        starters[file.stem.partition("-")[2]] = (title.removeprefix("#").strip(), text)
+    return starters
+
+
+def _draft_from_dataset(files: DataFolder, dataset: StoredDataset) -> str:
+    """A task whose input and id are columns of a data set; its labels are placeholders.
+
+    Raises:
+        InputError: The file of the data set is not readable.
+    """
+    table = open_dataset(files, dataset)
+    return draft_task_file(dataset.name, table.columns, list(islice(table, _SAMPLE_ROWS)))

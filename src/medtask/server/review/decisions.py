@@ -103,7 +103,7 @@ def submit_decision(
                 "this key belongs to another submission", fix="send each submission with a new key"
             )
         return SubmissionResult(known.status, known.response)
-    latest = _get_latest(session, list(items), seat)
+    latest = get_latest(session, list(items), seat)
     conflicts = [
         _describe_version(item.id, latest.get(item.id))
         for item in submission.items
@@ -157,7 +157,8 @@ def _lock_items(session: Session, queue_id: int, ids: Sequence[int]) -> dict[int
     return items
 
 
-def _get_latest(session: Session, ids: Sequence[int], seat: str) -> dict[int, ReviewDecision]:
+def get_latest(session: Session, ids: Sequence[int], seat: str) -> dict[int, ReviewDecision]:
+    """The latest decision of a seat about each item that it has decided."""
     statement = select(ReviewDecision).where(
         ReviewDecision.item_id.in_(ids), ReviewDecision.seat == seat, ReviewDecision.is_latest
     )

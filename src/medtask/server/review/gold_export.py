@@ -30,7 +30,6 @@ from medtask.server.review.tables import (
 )
 from medtask.tasks.kinds import get_task_kind
 
-GOLD_FORMATS = ("csv", "parquet", "xlsx", "jsonl")
 _FINISHED = (ItemState.AGREED, ItemState.SETTLED)
 
 

@@ -21,6 +21,7 @@ from medtask.server.review.tables import (
     ReviewItem,
     ReviewQueue,
 )
+from medtask.server.review.views import select_read_items
 
 
 def describe_progress(session: Session, queue: ReviewQueue) -> dict[str, Any]:
@@ -41,23 +42,12 @@ def describe_progress(session: Session, queue: ReviewQueue) -> dict[str, Any]:
 
 def count_left_for(session: Session, queue_id: int, reader_id: str) -> int:
     """The number of open items that a reader has not decided."""
-    read = select(ReviewDecision.item_id).where(
-        ReviewDecision.seat == reader_id,
-        ReviewDecision.is_latest,
-        ReviewDecision.outcome.in_(READ_OUTCOMES),
+    left = select(func.count(ReviewItem.id)).where(
+        ReviewItem.queue_id == queue_id,
+        ReviewItem.state == ItemState.OPEN,
+        ReviewItem.id.not_in(select_read_items(reader_id)),
     )
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(ReviewItem)
-            .where(
-                ReviewItem.queue_id == queue_id,
-                ReviewItem.state == ItemState.OPEN,
-                ReviewItem.id.not_in(read),
-            )
-        )
-        or 0
-    )
+    return session.scalar(left) or 0
 
 
 def _count_states(session: Session, queue_id: int) -> tuple[Counter[str], int]:
@@ -102,9 +92,9 @@ def _count_waiting(session: Session, queue: ReviewQueue) -> dict[str, int]:
         else:
             waiting["a further reader"] += 1
     disputed = session.scalar(
-        select(func.count())
-        .select_from(ReviewItem)
-        .where(ReviewItem.queue_id == queue.id, ReviewItem.state == ItemState.DISPUTED)
+        select(func.count(ReviewItem.id)).where(
+            ReviewItem.queue_id == queue.id, ReviewItem.state == ItemState.DISPUTED
+        )
     )
     if disputed:
         waiting["adjudication"] = disputed

@@ -1,10 +1,10 @@
-"""Creating, listing and deleting of queues."""
+"""Creating and listing of queues."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from medtask.display import format_row_count
@@ -88,8 +88,3 @@ def parse_options(stored: Sequence[str]) -> list[Option]:
 def list_queues(session: Session) -> Sequence[ReviewQueue]:
     """All queues, the newest first."""
     return session.scalars(select(ReviewQueue).order_by(ReviewQueue.created_at.desc())).all()
-
-
-def delete_queue(session: Session, queue_id: int) -> None:
-    """Delete a queue with all that was read."""
-    session.execute(delete(ReviewQueue).where(ReviewQueue.id == queue_id))

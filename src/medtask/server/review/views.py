@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from medtask.server.access.roles import User
 from medtask.server.review.assignments import assign_items
-from medtask.server.review.decisions import SubmissionResult
+from medtask.server.review.decisions import SubmissionResult, get_latest
 from medtask.server.review.drafts import DraftOwner, list_drafts
 from medtask.server.review.queues import get_form, get_settings, get_task
 from medtask.server.review.tables import (
@@ -55,7 +55,7 @@ def load_next_items(
     assigned = assign_items(session, queue, reader, count)
     items = [item for item, _ in assigned]
     names = _list_record_ids(session, items)
-    own = _list_own_versions(session, items, reader.id)
+    own = get_latest(session, list(names), reader.id)
     drafts = list_drafts(session, list(names), DraftOwner(reader.id, adjudicates=False))
     return [
         {
@@ -104,10 +104,8 @@ def load_own_decisions(
         {
             **_describe_content(queue, item, names[item.id]),
             **_describe_own(decision),
-            "sees_model": decision.outcome in READ_OUTCOMES or decision.saw_model,
-            "model": item.model
-            if decision.outcome in READ_OUTCOMES or decision.saw_model
-            else None,
+            "sees_model": (sees := decision.outcome in READ_OUTCOMES or decision.saw_model),
+            "model": item.model if sees else None,
             "at": decision.decided_at.isoformat(),
         }
         for decision, item in rows
@@ -125,7 +123,7 @@ def load_disputed_items(
         ReviewItem.queue_id == queue.id, ReviewItem.state == ItemState.DISPUTED
     )
     if not get_settings(queue).readers_may_adjudicate:
-        query = query.where(ReviewItem.id.not_in(_select_read_items(adjudicator.id)))
+        query = query.where(ReviewItem.id.not_in(select_read_items(adjudicator.id)))
     items = session.scalars(query.order_by(ReviewItem.position).limit(MAX_DISPUTED)).all()
     decisions = session.scalars(
         select(ReviewDecision)
@@ -157,11 +155,12 @@ def load_disputed_items(
 
 def has_read(session: Session, item_ids: Sequence[int], reader_id: str) -> bool:
     """Whether the person has read one of the items."""
-    read = _select_read_items(reader_id).where(ReviewDecision.item_id.in_(item_ids))
+    read = select_read_items(reader_id).where(ReviewDecision.item_id.in_(item_ids))
     return session.scalar(read.limit(1)) is not None
 
 
-def _select_read_items(reader_id: str) -> Any:
+def select_read_items(reader_id: str) -> Any:
+    """The ids of the items that a person has read, as a query."""
     return select(ReviewDecision.item_id).where(
         ReviewDecision.seat == reader_id,
         ReviewDecision.is_latest,
@@ -197,17 +196,6 @@ def _describe_verdict(decision: ReviewDecision) -> dict[str, Any]:
         "value": decision.value,
         "comment": decision.comment,
     }
-
-
-def _list_own_versions(
-    session: Session, items: Sequence[ReviewItem], reader_id: str
-) -> dict[int, ReviewDecision]:
-    statement = select(ReviewDecision).where(
-        ReviewDecision.item_id.in_([item.id for item in items]),
-        ReviewDecision.seat == reader_id,
-        ReviewDecision.is_latest,
-    )
-    return {decision.item_id: decision for decision in session.scalars(statement)}
 
 
 def _list_record_ids(session: Session, items: Sequence[ReviewItem]) -> dict[int, list[str]]:

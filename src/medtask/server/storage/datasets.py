@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from medtask.atomic_files import make_storage_error
 from medtask.display import format_count
 from medtask.errors import EncodingGuessWarning, MedtaskError, TableError
@@ -122,13 +120,6 @@ def read_rows(
         table = open_dataset(files, dataset)
         rows = [shorten_row(row) for row in islice(table, offset, offset + limit)]
     return rows
-
-
-def delete_dataset(session: Session, files: DataFolder, dataset: StoredDataset) -> None:
-    """Delete a data set with its file. Runs and models keep what they have made of it."""
-    session.delete(dataset)
-    session.flush()
-    files.delete_folder("datasets", dataset.id)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -1,19 +1,12 @@
 "use strict";
-/* Shows answers of the API: the value, bars of the probabilities, analysis and status. */
+/* Shows answers of the API: the value, bars of the probabilities, analysis and status. Forms and
+   requests are in app.js. */
+
+import { make } from "./elements.js";
 
 const answerPlace = document.querySelector("#answer");
 const svgSpace = "http://www.w3.org/2000/svg";
 const maxBars = 12;
-
-function makeElement(name, properties = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key in element) element[key] = value;
-    else element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-}
 
 function drawBar(share, name) {
   const svg = document.createElementNS(svgSpace, "svg");
@@ -33,21 +26,19 @@ function drawProbabilities(probabilities, names) {
   const ranked = Object.entries(probabilities).sort((left, right) => right[1] - left[1]);
   const rows = ranked.slice(0, maxBars).map(([name, share], place) => {
     const shown = names[name] ? `${name} ${names[name]}` : name;
-    const row = makeElement(
+    return make(
       "tr",
-      {},
-      makeElement("th", { scope: "row", dir: "auto" }, shown),
-      makeElement("td", { className: "b" }, drawBar(share, shown)),
-      makeElement("td", { className: "n" }, share.toFixed(3)),
+      { class: place ? null : "top" },
+      make("th", { scope: "row", dir: "auto" }, shown),
+      make("td", { class: "b" }, drawBar(share, shown)),
+      make("td", { class: "n" }, share.toFixed(3)),
     );
-    if (!place) row.className = "top";
-    return row;
   });
-  const table = makeElement("table", { className: "bars" }, makeElement("tbody", {}, ...rows));
+  const table = make("table", { class: "bars" }, make("tbody", {}, ...rows));
   table.setAttribute("aria-label", "Probabilities");
   const rest = ranked.slice(maxBars).reduce((sum, [, share]) => sum + share, 0);
   return ranked.length > maxBars
-    ? [table, makeElement("p", { className: "quiet small" }, `${ranked.length - maxBars} more share ${rest.toFixed(3)}.`)]
+    ? [table, make("p", { class: "quiet small" }, `${ranked.length - maxBars} more share ${rest.toFixed(3)}.`)]
     : [table];
 }
 
@@ -62,33 +53,33 @@ function showAnswer(answer, names) {
   const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
   const isText = !answer.probabilities && typeof value === "string";
   if (isObject) {
-    const list = makeElement("dl");
+    const list = make("dl");
     for (const [name, item] of Object.entries(value)) {
       list.append(
-        makeElement("dt", { dir: "auto" }, name),
-        makeElement("dd", { dir: "auto" }, item === null ? "–" : writeValue(item)),
+        make("dt", { dir: "auto" }, name),
+        make("dd", { dir: "auto" }, item === null ? "–" : writeValue(item)),
       );
     }
     parts.push(list);
   } else if (value === null) {
-    parts.push(makeElement("p", { className: "answer-value" }, "No answer"));
+    parts.push(make("p", { class: "answer-value" }, "No answer"));
   } else if (isText) {
-    parts.push(makeElement("p", { className: "answer-text", dir: "auto" }, value));
+    parts.push(make("p", { class: "answer-text", dir: "auto" }, value));
   } else {
     const shown = answer.option ? `${value} ${answer.option}` : writeValue(value) || "none of the labels";
-    parts.push(makeElement("p", { className: "answer-value", dir: "auto" }, shown));
+    parts.push(make("p", { class: "answer-value", dir: "auto" }, shown));
   }
   const facts = [];
   if (answer.status !== "ok") facts.push(answer.status.replace("_", " "));
   if (answer.reason) facts.push(answer.reason);
   if (answer.confidence !== null && answer.confidence !== undefined) facts.push(`confidence ${answer.confidence.toFixed(3)}`);
-  if (facts.length) parts.push(makeElement("p", { className: "quiet", dir: "auto" }, facts.join(" · ")));
+  if (facts.length) parts.push(make("p", { class: "quiet", dir: "auto" }, facts.join(" · ")));
   if (answer.probabilities) parts.push(...drawProbabilities(answer.probabilities, names));
   if (answer.analysis) {
-    const words = makeElement("p", { className: "answer-text", dir: "auto" }, answer.analysis);
-    parts.push(makeElement("details", { open: !answerPlace.dataset.brief }, makeElement("summary", {}, "Analysis"), words));
+    const words = make("p", { class: "answer-text", dir: "auto" }, answer.analysis);
+    parts.push(make("details", { open: !answerPlace.dataset.brief }, make("summary", {}, "Analysis"), words));
   }
-  if (answer.model) parts.push(makeElement("p", { className: "quiet small" }, `Answered by ${answer.model}`));
+  if (answer.model) parts.push(make("p", { class: "quiet small" }, `Answered by ${answer.model}`));
   answerPlace.replaceChildren(...parts);
 }
 
@@ -119,11 +110,10 @@ async function readEvents(response, onEvent) {
 }
 
 async function streamAnswer(body, names) {
-  const headers = { "Content-Type": "application/json", Accept: "text/event-stream", "X-CSRF-Token": csrfToken };
-  const response = await fetch("/ask", { method: "POST", headers, body: JSON.stringify({ ...body, stream: true }) });
+  const response = await sendRequest("POST", "/ask", { ...body, stream: true }, "text/event-stream");
   if (!response.ok) throw parseProblem(response.status, await response.text());
-  const thought = makeElement("p", { className: "answer-text quiet", dir: "auto" });
-  const text = makeElement("p", { className: "answer-text", dir: "auto" });
+  const thought = make("p", { class: "answer-text quiet", dir: "auto" });
+  const text = make("p", { class: "answer-text", dir: "auto" });
   answerPlace.replaceChildren(thought, text);
   let problem = null;
   let last = null;
@@ -148,7 +138,7 @@ document.querySelector("#question")?.addEventListener("submit", (event) => {
   delete body.columns;
   whileBusy(form.querySelector("button:not([type=button])"), form.querySelector(".problem"), async () => {
     answerPlace.setAttribute("aria-busy", "true");
-    answerPlace.replaceChildren(makeElement("p", { className: "quiet" }, "The model reads the text."));
+    answerPlace.replaceChildren(make("p", { class: "quiet" }, "The model reads the text."));
     try {
       if (form.dataset.question === "ask") await streamAnswer(body, names);
       else showAnswer(await callApi("POST", "/classify", { ...body, rows: undefined, ...columns }), names);

@@ -23,13 +23,18 @@ document.addEventListener("htmx:after:swap", (event) => {
   if (response && response.status < 400) document.querySelector("#page-problem")?.replaceChildren();
 });
 
+/** Sends JSON to the API; rejects without a connection. */
+function sendRequest(method, path, body, accept = "application/json") {
+  const headers = { Accept: accept, "X-CSRF-Token": csrfToken };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  return fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+}
+
 /** Calls the API; returns the answer's JSON, or throws a problem with `detail` and `fix`. */
 async function callApi(method, path, body) {
-  const headers = { Accept: "application/json", "X-CSRF-Token": csrfToken };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await sendRequest(method, path, body);
   } catch {
     throw { detail: "The server does not answer", fix: "check that it is running, then try again" };
   }

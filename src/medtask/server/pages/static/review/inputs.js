@@ -1,7 +1,7 @@
 "use strict";
 /* The input of an answer, by the form of the task: one or several choices, a text, or an object. */
 
-import { formatPercent, make } from "./elements.js";
+import { formatPercent, make } from "../elements.js";
 
 const MANY_CHOICES = 9; // more get a box that filters them
 

@@ -1,7 +1,8 @@
 "use strict";
-/* The page on which people read and decide. Nothing here waits for the server between two items. */
+/* The page on which people read and decide. Nothing here waits for the server between two items.
+   `sendRequest` and `parseProblem` are in app.js. */
 
-import { formatPercent, formatValue, make, markDifferences, markQuotes } from "./elements.js";
+import { formatPercent, formatValue, make, markDifferences, markQuotes } from "../elements.js";
 import { Drafts } from "./drafts.js";
 import { buildInput } from "./inputs.js";
 import { Outbox, makeKey } from "./outbox.js";
@@ -35,17 +36,9 @@ const drafts = new Drafts(`${storage}drafts.${adjudicates ? "adjudication." : ""
 );
 
 async function sendJson(path, body, method = "POST") {
-  const token = document.querySelector("meta[name=csrf-token]").content;
-  const headers = { Accept: "application/json", "X-CSRF-Token": token };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  const response = await sendRequest(method, path, body);
   const text = await response.text();
-  let content = {};
-  try {
-    content = JSON.parse(text);
-  } catch {
-    content = { detail: `the server answered with status ${response.status}`, fix: "reload the page" };
-  }
+  const content = response.ok ? JSON.parse(text || "{}") : parseProblem(response.status, text);
   return { status: response.status, content };
 }
 
