@@ -40,7 +40,22 @@ input: "{{ text }}"
 id: id
 answer: {kind: label, labels: [lung, liver, knee]}
 """
-WORDS = "cough fever pain left right lobe mild severe acute chronic mass nodule cyst since".split()
+WORDS = [
+    "cough",
+    "fever",
+    "pain",
+    "left",
+    "right",
+    "lobe",
+    "mild",
+    "severe",
+    "acute",
+    "chronic",
+    "mass",
+    "nodule",
+    "cyst",
+    "since",
+]
 Steps = dict[str, dict[str, float]]
 
 

@@ -112,7 +112,7 @@ PAYLOADS = (
     "]]><script>{}</script>",
     "'-{}-'",
     "\\'-{}//",
-    "\"-{}-\"",
+    '"-{}-"',
     "</select><script>{}</script>",
     "</option></select><img src=x onerror={}>",
 )

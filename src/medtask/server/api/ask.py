@@ -13,7 +13,6 @@ from medtask.server.access.roles import User
 from medtask.server.api.answers import AnswerView, describe_answer
 from medtask.server.api.classify import Reference, Timeout
 from medtask.server.api.model_questions import (
-    ModelQuestion,
     QuestionSource,
     answer_rows_of_request,
     find_question,
@@ -119,7 +118,7 @@ def _answer(
     view = describe_answer(question.task, answer)
     view["option"] = options.get(answer.value) if isinstance(answer.value, str) else None
     view["truncated"] = answer.status == "truncated"
-    view["model"] = _name_model(body, question)
+    view["model"] = question.name
     return AskAnswer(**view).model_dump(mode="json", by_alias=True)
 
 
@@ -162,7 +161,3 @@ def _read_option_texts(task: Task, row: dict[str, Any]) -> dict[str, str]:
     if isinstance(extras, str):
         raise NotValid(extras, fix='give "options" as {"A": "...", "B": "..."} with two or more')
     return {option.letter: option.text for option in extras.options}
-
-
-def _name_model(body: AskRequest, question: ModelQuestion) -> str:
-    return question.model if body.model_id is None else f"model {body.model_id}"

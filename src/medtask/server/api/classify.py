@@ -11,7 +11,6 @@ from medtask.display import format_list
 from medtask.server.access.requests import Labeller
 from medtask.server.api.answers import AnswerView, describe_answer
 from medtask.server.api.model_questions import (
-    ModelQuestion,
     QuestionSource,
     answer_rows_of_request,
     find_question,
@@ -81,7 +80,7 @@ async def classify(request: Request, body: ClassificationRequest, user: Labeller
         is_single, rows = _list_rows(question.task, body)
         answers = answer_rows_of_request(request, question, rows, model_request)
         views = [describe_answer(question.task, answer) for answer in answers]
-        names = {"model": _name_model(body, question), "task": question.task.name}
+        names = {"model": question.name, "task": question.task.name}
         if not is_single:
             return {"answers": views, **names}
         return {**views[0], **names, "predicted_domains": _list_labels(views[0]["answer"])}
@@ -111,11 +110,6 @@ def _list_rows(task: Task, body: ClassificationRequest) -> tuple[bool, list[dict
     if not any(str(cell).strip() for cell in row.values() if cell is not None):
         raise NotValid("the text is empty", fix="send a text with at least one word")
     return True, [row]
-
-
-def _name_model(body: ClassificationRequest, question: ModelQuestion) -> str:
-    """The model's name for the client; a stored one is not named by its folder."""
-    return question.model if body.model_id is None else f"model {body.model_id}"
 
 
 def _list_labels(value: object) -> list[str]:

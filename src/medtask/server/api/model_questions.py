@@ -37,10 +37,11 @@ _CACHED_TASKS = 64
 
 @dataclass(frozen=True, slots=True)
 class ModelQuestion:
-    """A task and the reference of the model that is asked it."""
+    """A task, the reference of the model that is asked it, and the model's name for the client."""
 
     task: Task
     model: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,12 @@ def find_question(request: Request, user: User, source: QuestionSource) -> Model
             _check_reference(source.model, user)
         if source.task_id is None:
             assert source.default_task
-            return ModelQuestion(source.default_task, source.model or BUILT_IN_MODEL)
+            model = source.model or BUILT_IN_MODEL
+            return ModelQuestion(source.default_task, model, model)
         get_row(session, StoredTask, source.task_id)
     task = load_stored_task(files, source.task_id)
-    return ModelQuestion(task, source.model or task.model or BUILT_IN_MODEL)
+    model = source.model or task.model or BUILT_IN_MODEL
+    return ModelQuestion(task, model, model)
 
 
 def _find_stored_model(
@@ -99,8 +102,11 @@ def _find_stored_model(
         raise NotValid(
             f"model {stored.id} belongs to task {stored.task_id}", fix="leave out task_id"
         )
+    # The reference of a trained model is its folder, which is not for clients.
     return ModelQuestion(
-        load_stored_task(files, stored.task_id), find_model_reference(session, files, stored.id)
+        load_stored_task(files, stored.task_id),
+        find_model_reference(session, files, stored.id),
+        f"model {stored.id}",
     )
 
 

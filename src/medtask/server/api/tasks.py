@@ -143,7 +143,7 @@ def check_task(request: Request, user: Viewer, new: TaskToCheck) -> TaskCheckVie
     if new.dataset_id is not None:
         table = _open_table(request, new.dataset_id)
     try:
-        task = _parse(get_files(request), new.text, new.task_id)
+        task = parse_draft(get_files(request), new.text, new.task_id)
         checked = None if table is None else check_table(task, table)
     except TaskFaults as error:
         faults = [{"line": fault.line, "message": fault.message} for fault in error.faults]
@@ -166,7 +166,7 @@ def preview_prompt(request: Request, user: Viewer, wanted: PromptToPreview) -> P
     if (wanted.fields is None) == (wanted.dataset_id is None):
         raise NotValid("name one row", fix="give either fields, or dataset_id and row")
     if wanted.text is not None:
-        task = _parse(get_files(request), wanted.text)
+        task = parse_draft(get_files(request), wanted.text)
     else:
         task = _load(request, wanted.task_id or 0)[1]
     record = _find_record(request, task, wanted)
@@ -217,7 +217,7 @@ def read_task(request: Request, user: Viewer, task_id: ResourceId) -> TaskDetail
 @router.put("/{task_id}")
 def change_task(call: TrainerWrites, task_id: ResourceId, new: TaskContent) -> TaskDetails:
     """Replace the file of a task. Runs that were started with the old file keep their answers."""
-    task = _parse(call.files, new.text, task_id)  # before the transaction locks the database
+    task = parse_draft(call.files, new.text, task_id)  # before the transaction locks the database
     stored = call.get(StoredTask, task_id)
     call.refuse_active_users(task_id=task_id)
     stored.name, stored.kind = new.name or choose_task_name(task), task.kind
@@ -243,7 +243,8 @@ def delete_task(call: TrainerWrites, task_id: ResourceId) -> None:
     call.delete(stored)
 
 
-def _parse(files: DataFolder, text: str, task_id: int | None = None) -> Task:
+def parse_draft(files: DataFolder, text: str, task_id: int | None = None) -> Task:
+    """Parse a task file that replaces a stored task, or none. Raises TaskFaults."""
     own_folder = None if task_id is None else files.get_folder("tasks", task_id)
     return parse_task(text, files.create_upload_folder(), own_folder)
 

@@ -20,12 +20,12 @@ from medtask.prediction.prompt_preview import find_record
 from medtask.records import Fault, Message
 from medtask.server.api.calls import ViewerReads
 from medtask.server.api.resources import ResourceId
+from medtask.server.api.tasks import parse_draft
 from medtask.server.pages.lookups import BASES, list_datasets
 from medtask.server.problems import describe_problem
 from medtask.server.storage.datasets import open_dataset
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
-from medtask.server.storage.task_files import parse_task
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import require_columns
 from medtask.tasks.task import Task
@@ -119,9 +119,8 @@ def check_draft(call: ViewerReads, draft: Annotated[TaskDraft, Form()]) -> Respo
     number = int(draft.row) if draft.row.isdecimal() and int(draft.row) else 1
     values: dict[str, Any] = {"faults": [], "row": number, "problem": None, "preview": None}
     try:
-        number_of_task = int(draft.task_id) if draft.task_id.isdecimal() else None
-        own_folder = None if number_of_task is None else files.get_folder("tasks", number_of_task)
-        task = parse_task(draft.text, files.create_upload_folder(), own_folder)
+        task_id = int(draft.task_id) if draft.task_id.isdecimal() else None
+        task = parse_draft(files, draft.text, task_id)
         values |= {"summary": _summarize(task), "warnings": task.warnings}
     except TaskFaults as error:
         values["faults"] = error.faults
