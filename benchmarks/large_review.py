@@ -40,22 +40,7 @@ input: "{{ text }}"
 id: id
 answer: {kind: label, labels: [lung, liver, knee]}
 """
-WORDS = [
-    "cough",
-    "fever",
-    "pain",
-    "left",
-    "right",
-    "lobe",
-    "mild",
-    "severe",
-    "acute",
-    "chronic",
-    "mass",
-    "nodule",
-    "cyst",
-    "since",
-]
+WORDS = ("cough", "fever", "pain", "left", "right", "lobe", "mild", "acute", "mass", "cyst")
 Steps = dict[str, dict[str, float]]
 
 
@@ -90,7 +75,7 @@ def measure(folder: Path, count: int) -> Steps:
                 assert queue is not None
                 return work(session, queue)
 
-        write("list", lambda session, queue: describe_progress(session, queue))
+        write("list", describe_progress)
         write("list", lambda session, queue: count_left_for(session, queue.id, reader.id))
         items = write("next_20", lambda session, queue: load_next_items(session, queue, reader, 20))
         decision = Submission.model_validate(
