@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medtask.display import format_name
-from medtask.json_files import InvalidJsonFile, load_json_object
+from medtask.json_files import InvalidJsonFile, load_json
 
 
 class JsonContent(BaseModel):
@@ -25,7 +25,7 @@ Content = TypeVar("Content", bound=BaseModel)
 
 def load_checked(path: Path, schema: type[Content]) -> Content:
     """The content of a file, checked against a pydantic model; raises as `load_json`."""
-    return check_content(load_json_object(path), schema)
+    return check_content(load_json(path), schema)
 
 
 def check_content(content: object, schema: type[Content]) -> Content:
@@ -38,8 +38,11 @@ def check_content(content: object, schema: type[Content]) -> Content:
         return schema.model_validate(content)
     except ValidationError as error:
         # Without the value: it can be a text of a record.
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = format_name(".".join(map(str, first["loc"])))
-        raise InvalidJsonFile(f"{place}: {format_name(first['msg'], 200)}") from None
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        place, reason = faults[0]["loc"], format_name(faults[0]["msg"], 200)
+        if place:
+            reason = f"{format_name('.'.join(map(str, place)))}: {reason}"
+        keys = sorted({str(fault["loc"][0]) for fault in faults if fault["loc"]})
+        raise InvalidJsonFile(reason, keys) from None
     except RecursionError:
         raise InvalidJsonFile("it is nested too deeply") from None

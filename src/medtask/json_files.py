@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,18 @@ MAX_DEPTH = 100
 
 
 class InvalidJsonFile(Exception):
-    """A file that cannot be read or is not valid; the message is the reason, without the path."""
+    """A file that cannot be read or is not valid; the message is the reason, without the path.
+
+    ``keys`` are the keys of the object with values that are not valid.
+    """
+
+    def __init__(self, reason: str, keys: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.keys = tuple(keys)
+
+
+class UnreadableJsonFile(InvalidJsonFile):
+    """A file that the operating system does not read; its content can be valid."""
 
 
 def load_json(path: Path) -> Any:
@@ -26,7 +38,7 @@ def load_json(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(*error.args) from None
     except OSError as error:
-        raise InvalidJsonFile(error.strerror or type(error).__name__) from None
+        raise UnreadableJsonFile(error.strerror or type(error).__name__) from None
     except UnicodeDecodeError:
         raise InvalidJsonFile("it is not UTF-8") from None
     except json.JSONDecodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medtask.display import format_path
 from medtask.errors import EngineError, MissingExtra
+from medtask.json_content import Content, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.model_weights import check_weight_values, load_pretrained
+from medtask.sentence_settings import (
+    DenseSettings,
+    ModulesFile,
+    PoolingSettings,
+    PromptSettings,
+    SentenceSettings,
+)
 
 MINILM_DIMENSIONS = 384  # dimensions of MiniLM's vectors
 DEFAULT_MAX_TOKENS = 512  # for models that do not state a limit
@@ -210,11 +219,11 @@ def load_sentence_encoder(
         EngineError: The model has unsupported parts or lacks weights.
     """
     parts = [
-        (str(part.get("type")).rpartition(".")[2], folder / str(part.get("path", "")))
-        for part in _read_json(folder / "modules.json", [])
+        (part.type.rpartition(".")[2], folder / part.path)
+        for part in _read_settings(folder / "modules.json", ModulesFile).modules
     ]
-    settings = _read_json(folder / "sentence_bert_config.json", {})
-    shared = _read_json(folder / "config_sentence_transformers.json", {})
+    settings = _read_settings(folder / "sentence_bert_config.json", SentenceSettings)
+    shared = _read_settings(folder / "config_sentence_transformers.json", PromptSettings)
     pooling, layers = "mean", []
     for place, (name, path) in enumerate(parts):
         match name:
@@ -239,9 +248,9 @@ def load_sentence_encoder(
         tokenizer,
         pooling,
         tuple(layers),
-        max_tokens=settings.get("max_seq_length") or find_max_tokens(model, tokenizer),
-        prefix=(shared.get("prompts") or {}).get(shared.get("default_prompt_name"), ""),
-        lowercase=bool(settings.get("do_lower_case")),
+        max_tokens=settings.max_seq_length or find_max_tokens(model, tokenizer),
+        prefix=(shared.prompts or {}).get(shared.default_prompt_name or "", ""),
+        lowercase=bool(settings.do_lower_case),
     )
 
 
@@ -271,28 +280,23 @@ def find_max_tokens(model: Any, tokenizer: Any) -> int:
 
 
 def _read_pooling(folder: Path, path: Path) -> str:
-    config = _read_json(path / "config.json", {})
-    mode = config.get("pooling_mode")
+    config = _read_settings(path / "config.json", PoolingSettings)
+    mode, named = config.pooling_mode, config.model_extra or {}
     modes = (
         [mode]
         if isinstance(mode, str)
-        else mode or [kind for key, kind in _POOLING_KEYS.items() if config.get(key)]
+        else mode or [kind for key, kind in _POOLING_KEYS.items() if named.get(key)]
     )
-    if (
-        len(modes) != 1
-        or modes[0] not in _POOLING_KEYS.values()
-        or not config.get("include_prompt", True)
-    ):
+    if len(modes) != 1 or modes[0] not in _POOLING_KEYS.values() or not config.include_prompt:
         raise _make_unsupported_error(folder, "a way to pool the tokens' vectors")
-    return str(modes[0])
+    return modes[0]
 
 
 def _read_dense(folder: Path, path: Path, device: str) -> tuple[Any, Any, bool]:
     from safetensors.torch import load_file
 
-    activation = str(
-        _read_json(path / "config.json", {}).get("activation_function", "Tanh")
-    ).rpartition(".")[2]
+    settings = _read_settings(path / "config.json", DenseSettings)
+    activation = settings.activation_function.rpartition(".")[2]
     if activation not in {"Tanh", "Identity"} or not (path / "model.safetensors").is_file():
         raise _make_unsupported_error(folder, f"a layer ({path.name})")
     tensors = load_file(path / "model.safetensors", device=device)
@@ -305,8 +309,16 @@ def _read_dense(folder: Path, path: Path, device: str) -> tuple[Any, Any, bool]:
     )
 
 
-def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+def _read_settings(path: Path, schema: type[Content]) -> Content:
+    """The settings in a file; the defaults if there is none. Raises EngineError."""
+    try:
+        return load_checked(path, schema)
+    except FileNotFoundError:
+        return schema()
+    except InvalidJsonFile as error:
+        raise EngineError(
+            f"{format_path(path)} cannot be read: {error}", fix="fetch the model again"
+        ) from None
 
 
 def _make_unsupported_error(folder: Path, problem: str) -> EngineError:

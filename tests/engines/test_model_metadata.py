@@ -85,7 +85,7 @@ def test_a_folder_without_a_contract_names_no_engine_and_is_no_trained_model(
         ),
         (lambda folder: (folder / "medtask.json").write_text('{"format": 1'), "cannot be read"),
         (lambda folder: (folder / "medtask.json").write_text("[" * 100_000), "cannot be read"),
-        (lambda folder: (folder / "medtask.json").write_text("[1]"), "holds no JSON object"),
+        (lambda folder: (folder / "medtask.json").write_text("[1]"), "it is not a JSON object"),
     ],
 )
 def test_a_folder_that_is_not_as_it_was_written_is_refused(

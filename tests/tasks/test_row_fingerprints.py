@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medtask.errors import InputError
+from medtask.json_content import check_content
+from medtask.json_files import InvalidJsonFile
 from medtask.records import Prompt, Record
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import (
     TRAINING_ROWS_FILE,
     RowKey,
+    StoredFingerprints,
     fingerprint_rows,
     make_row_key,
-    parse_fingerprints,
     read_training_rows,
     write_fingerprints,
 )
@@ -121,7 +123,8 @@ def test_fingerprints_of_earlier_versions_find_their_rows() -> None:
         "questions": ["b4b0d2c71b1650ed"],
         "groups": [],
     }
-    assert parse_fingerprints(content).has_row(make_key("A cut, 2 cm (thumb)."))
+    found = StoredFingerprints.model_validate(content).restore()
+    assert found.has_row(make_key("A cut, 2 cm (thumb)."))
 
 
 def test_values_that_differ_in_a_sign_are_different_rows() -> None:
@@ -181,5 +184,5 @@ def test_a_damaged_file_is_an_error_with_a_remedy(tmp_path: Path, content: str) 
 
 def test_an_unknown_use_of_rows_is_not_valid() -> None:
     content = json.loads(json.dumps(fingerprint_rows([], "training", "s").to_json()))
-    with pytest.raises(ValueError, match="guess"):
-        parse_fingerprints({**content, "use": "guess"})
+    with pytest.raises(InvalidJsonFile, match="use: Input should be 'training'"):
+        check_content({**content, "use": "guess"}, StoredFingerprints)

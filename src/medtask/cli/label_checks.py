@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from medtask.evaluation.labels.label_set_report import (
 )
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts
 from medtask.evaluation.labels.usage import OffSetCounts
+from medtask.evaluation.report.report_numbers import read_report_numbers
 from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.prediction.label_prior import CONTENT_FREE_INPUTS, OPTION_COUNT, measure_prior
 from medtask.records import Description, Fault, Record, Value, comparable_value
@@ -257,12 +257,9 @@ def _read_off_set_counts(answers: AnswerTable, threshold: float) -> OffSetCounts
     """
     if answers.folder is None:
         return None
-    try:
-        report = json.loads((answers.folder / "report.json").read_bytes())["off_set"]
-        bins, mean = [int(count) for count in report["bins"]], report["mean"]
-    except (OSError, ValueError, LookupError, TypeError):
+    found = read_report_numbers(answers.folder).off_set
+    if found is None or not sum(found.bins) or found.mean is None:
         return None
-    if not sum(bins) or mean is None:
-        return None
+    bins = found.bins
     first = min(len(bins) - 1, math.ceil(threshold * len(bins) - 1e-9))
-    return OffSetCounts(sum(bins), sum(bins[first:]), first / len(bins), float(mean))
+    return OffSetCounts(sum(bins), sum(bins[first:]), first / len(bins), found.mean)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict, NonNegativeFloat
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_name, format_path
@@ -30,6 +31,8 @@ from medtask.engines.model_metadata import (
 from medtask.engines.registry import choose_engine, load_model
 from medtask.engines.specs import BUILT_IN_ENGINES, EngineSpec
 from medtask.errors import EngineError, InputError, UsageError
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.records import BranchScores, Fault, Prompt, Scores
 
 MEMBERS_FILE = "hybrid.json"
@@ -310,20 +313,24 @@ def read_members(folder: Path, metadata: ModelMetadata) -> list[HybridMember]:
     """The members of a hybrid. Raises InputError if they cannot be read."""
     try:
         if MEMBERS_FILE not in metadata.sha256:
-            raise ValueError("the metadata do not list it")
-        content = json.loads((folder / MEMBERS_FILE).read_text(encoding="utf-8"))
-        members = [HybridMember(**part) for part in content["members"]]
-        is_valid = all(
-            isinstance(one.reference, str) and isinstance(one.identity, dict) and one.weight >= 0
-            for one in members
-        )
-        if not is_valid or not math.isclose(
-            math.fsum(one.weight for one in members), 1.0, abs_tol=1e-6
-        ):
-            raise ValueError("the weights do not sum to 1")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InvalidJsonFile(f"its metadata do not list {MEMBERS_FILE}")
+        found = load_checked(folder / MEMBERS_FILE, _MembersFile).members
+        if not math.isclose(math.fsum(one.weight for one in found), 1.0, abs_tol=1e-6):
+            raise InvalidJsonFile("the weights do not sum to 1")
+    except (FileNotFoundError, InvalidJsonFile) as error:
         raise InputError(
-            f"the hybrid in {format_path(folder)} cannot be read ({type(error).__name__})",
-            fix=_RETRAIN_FIX,
+            f"the hybrid in {format_path(folder)} cannot be read: {error}", fix=_RETRAIN_FIX
         ) from None
-    return members
+    return [HybridMember(one.reference, one.identity, one.weight) for one in found]
+
+
+class _StoredMember(JsonContent):
+    model_config = ConfigDict(extra="forbid")
+
+    reference: str
+    identity: dict[str, str]
+    weight: NonNegativeFloat
+
+
+class _MembersFile(JsonContent):
+    members: list[_StoredMember]

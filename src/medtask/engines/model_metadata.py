@@ -18,17 +18,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
 from medtask.engines.files.model_files import ModelFiles
 from medtask.engines.files.weights import hash_file
+from medtask.engines.metadata_schema import EngineName, ExportedQuestions, MetadataFile, PhiStatus
 from medtask.errors import InputError
-from medtask.kinds import KINDS, KindName
+from medtask.json_content import check_content, load_checked
+from medtask.json_files import InvalidJsonFile, load_json_object
+from medtask.kinds import KindName
 from medtask.records import PROMPT_VERSION
 from medtask.tasks.row_fingerprints import TRAINING_ROWS_FILE
 
@@ -37,9 +40,6 @@ METADATA_FILE = "medtask.json"
 TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
 EXPORT_FILE = "export.json"  # the manifest of an export, with hashes of its files
-
-EngineName = Literal["linear", "encoder", "onnx", "hf", "mlx", "hybrid"]
-PhiStatus = Literal["yes", "no", "unknown"]
 
 _RETRAIN_FIX = "train the model again, or copy its whole folder again"
 # Loaders read files with _MODEL_SUFFIXES automatically: none may be added to the folder.
@@ -158,20 +158,19 @@ def read_prompt_version(model: Path) -> int | None:
     if (model / METADATA_FILE).is_file():
         return _parse_metadata(model).prompt_version
     try:
-        questions = _read_export(model)["questions"]
-        versions = [int(question.get("prompt_version", 1)) for question in questions]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        questions = _read_export(model).questions
+    except (FileNotFoundError, InvalidJsonFile):
         return None  # `medtask export --verify` reports a manifest that is not valid
-    return min(versions, default=None)
+    return min((question.prompt_version for question in questions), default=None)
 
 
-def _read_export(model: Path) -> Any:
+def _read_export(model: Path) -> ExportedQuestions:
     """The manifest of an exported folder or file; the file may be in an exported folder."""
     file = model / EXPORT_FILE if model.is_dir() else model.with_name(f"{model.name}.{EXPORT_FILE}")
     if file.is_file() or model.is_dir():
-        return json.loads(file.read_text(encoding="utf-8"))
-    manifest = json.loads((model.parent / EXPORT_FILE).read_text(encoding="utf-8"))
-    return manifest if model.name in manifest["files"] else {}
+        return load_checked(file, ExportedQuestions)
+    found = load_checked(model.parent / EXPORT_FILE, ExportedQuestions)
+    return found if model.name in found.files else ExportedQuestions(questions=[])
 
 
 def hash_model_metadata(folder: Path) -> str:
@@ -182,26 +181,22 @@ def hash_model_metadata(folder: Path) -> str:
 def _parse_metadata(folder: Path) -> ModelMetadata:
     path = folder / METADATA_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json_object(path)
     except FileNotFoundError:
         raise InputError(
             f"{format_path(folder)} holds no trained model: {METADATA_FILE} is missing",
             fix=_RETRAIN_FIX,
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{format_path(path)} cannot be read ({type(error).__name__})", fix=_RETRAIN_FIX
-        ) from None
-    if not isinstance(content, dict):
-        raise InputError(f"{format_path(path)} holds no JSON object", fix=_RETRAIN_FIX)
-    _check_metadata(path, content)
-    del content["format"]
-    lists = {key: tuple(content.get(key, ())) for key in ("labels", "untaught")}
-    content.setdefault("prompt_version", 1)  # of the versions that did not record it
-    return ModelMetadata(**{**content, **lists, "sha256": MappingProxyType(content["sha256"])})
+    except InvalidJsonFile as error:
+        raise InputError(f"{format_path(path)} cannot be read: {error}", fix=_RETRAIN_FIX) from None
+    found = _check_metadata(path, content).model_dump(exclude_unset=True, exclude={"format"})
+    found.setdefault("prompt_version", 1)  # of the versions that did not record it
+    lists = {key: tuple(found.get(key, ())) for key in ("labels", "untaught")}
+    return ModelMetadata(**{**found, **lists, "sha256": MappingProxyType(found["sha256"])})
 
 
-def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
+def _check_metadata(path: Path, content: Mapping[str, Any]) -> MetadataFile:
+    """The checked content of a file. Raises InputError."""
     if content.get("format") != METADATA_FORMAT:
         found_format = content.get("format")
         raise InputError(
@@ -209,67 +204,20 @@ def _check_metadata(path: Path, content: Mapping[str, Any]) -> None:
             f"of medtask reads format {METADATA_FORMAT}",
             fix="use the version that wrote it",
         )
-    allowed = {"engine": EngineName, "kind": KindName, "phi": PhiStatus}
-    invalid_keys = [
-        key
-        for key in content
-        if key not in {"format", *(part.name for part in fields(ModelMetadata))}
-    ]
-    invalid_keys += [
-        key for key, choice in allowed.items() if content.get(key) not in get_args(choice)
-    ]
-    invalid_keys += [
-        key for key in ("base", "task_fingerprint") if not isinstance(content.get(key), str)
-    ]
-    invalid_keys += ["abstain"] if not isinstance(content.get("abstain", ""), str) else []
-    if content.get("prompt_version", 1) not in range(1, PROMPT_VERSION + 1):
-        invalid_keys.append("prompt_version")
-    sha256, labels = content.get("sha256"), content.get("labels")
-    if not isinstance(sha256, dict) or not all(
-        isinstance(value, str) and _is_relative_path(name) for name, value in sha256.items()
-    ):
-        invalid_keys.append("sha256")
-    untaught = content.get("untaught", [])
-    invalid_keys += [
-        key
-        for key, names in (("labels", labels), ("untaught", untaught))
-        if not _is_label_list(names)
-    ]
-    if content.get("engine") in ("linear", "encoder", "onnx"):  # these have one output per label
-        invalid_keys += ["labels"] if not labels else []
-        kind = KINDS.get(str(content.get("kind")))
-        invalid_keys += [] if kind is not None and kind.has_labels else ["kind"]
-    if not invalid_keys and (
-        duplicates := [
-            label
-            for label, count in Counter([*cast("list[str]", labels), *untaught]).items()
-            if count > 1
-        ]
-    ):
+    try:
+        found = check_content(content, MetadataFile)
+    except InvalidJsonFile as error:
+        raise InputError(
+            f"{format_path(path)} has invalid values for {quote_names(error.keys)}",
+            fix=_RETRAIN_FIX,
+        ) from None
+    counts = Counter([*found.labels, *found.untaught])
+    if duplicates := [label for label, count in counts.items() if count > 1]:
         raise InputError(
             f"{format_path(path)} names the label {quote_names(duplicates[:1])} twice",
             fix="give every label a different name",
         )
-    if invalid_keys:
-        raise InputError(
-            f"{format_path(path)} has invalid values for {quote_names(sorted(set(invalid_keys)))}",
-            fix=_RETRAIN_FIX,
-        )
-
-
-def _is_label_list(names: object) -> bool:
-    return isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
-
-
-def _is_relative_path(name: str) -> bool:
-    path = PurePosixPath(name)
-    return (
-        bool(name)
-        and not path.is_absolute()
-        and ".." not in path.parts
-        and "\\" not in name
-        and "\0" not in name
-    )
+    return found
 
 
 def _list_hashed_files(folder: Path) -> list[str]:

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.engines.files.weights import hash_file
-from medtask.engines.model_metadata import EXPORT_FILE, PhiStatus
+from medtask.engines.metadata_schema import PhiStatus
+from medtask.engines.model_metadata import EXPORT_FILE
 from medtask.errors import InputError
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.runs.calibration_store import locate_model_calibration
 
 MANIFEST_FILE = EXPORT_FILE
@@ -21,7 +24,7 @@ FORMAT = 1
 _FIX = "export the model again, or copy the whole export again"
 
 
-class ExportManifest(BaseModel):
+class ExportManifest(JsonContent):
     """The content of ``export.json``.
 
     Attributes:
@@ -39,24 +42,24 @@ class ExportManifest(BaseModel):
         files: SHA-256 of each file, by its path in the folder.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore")
 
     format: int = FORMAT
     target: str
     quantization: str = ""
     source: dict[str, str]
     phi: PhiStatus = "unknown"
-    tasks: list[dict[str, Any]] = []
-    questions: list[dict[str, Any]] = []
+    tasks: list[dict[str, Any]] = Field(default_factory=list)
+    questions: list[dict[str, Any]] = Field(default_factory=list)
     calibrations: int = 0
     demonstration: bool = False
-    data: dict[str, str] = {}
+    data: dict[str, str] = Field(default_factory=dict)
     parity: dict[str, Any] | None = None
     forced: bool = False
     command: str = ""
     created: str = ""
-    versions: dict[str, str] = {}
-    files: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 def locate_manifest(path: Path) -> Path:
@@ -95,16 +98,13 @@ def read_manifest(path: Path) -> ExportManifest:
     """The manifest of an exported folder or file. Raises InputError."""
     file = locate_manifest(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        manifest = ExportManifest.model_validate(content)
+        manifest = load_checked(file, ExportManifest)
     except FileNotFoundError:
         raise InputError(
             f"{format_path(path)} is no export: {file.name} is missing", fix=_FIX
         ) from None
-    except (OSError, ValueError, RecursionError, ValidationError) as error:
-        raise InputError(
-            f"{format_path(file)} cannot be read ({type(error).__name__})", fix=_FIX
-        ) from None
+    except InvalidJsonFile as error:
+        raise InputError(f"{format_path(file)} cannot be read: {error}", fix=_FIX) from None
     if manifest.format != FORMAT:
         raise InputError(
             f"{format_path(file)} has the format {manifest.format}; this version of medtask reads "

@@ -24,11 +24,11 @@ from medtask.engines.files.model_files import (
     read_model_json,
 )
 from medtask.engines.files.weights import dequantize_gguf
+from medtask.engines.metadata_schema import PhiStatus
 from medtask.engines.model_metadata import (
     METADATA_FILE,
     TRAINING_FILE,
     ModelMetadata,
-    PhiStatus,
     read_model_metadata,
 )
 from medtask.engines.registry import choose_engine

@@ -11,6 +11,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from medtask.atomic_files import replace_text
-from medtask.display import format_list
+from medtask.display import format_list, format_path
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.statistics.audit import AuditResult, LabelColumns, estimate_audit
 from medtask.evaluation.statistics.audit_plan import AuditPlan, plan_audit
 from medtask.evaluation.statistics.refusal import Refusal
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.records import AnsweredRow
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
 from medtask.runs.audit_arrays import (
@@ -45,7 +47,6 @@ SAMPLE_FILE, PLAN_FILE = "sample.csv", "audit.json"
 SAMPLE_FILES = (SAMPLE_FILE, "sample.xlsx")  # in a workbook ids are text
 FORMAT = 2
 _FORMAT_WITH_NONE_AS_WORD = 1  # without this column: the word "none" meant that no label applies
-_FORMATS = (_FORMAT_WITH_NONE_AS_WORD, FORMAT)
 _NEW_SAMPLE_FIX = "draw a new sample into another folder with --out"
 
 
@@ -160,17 +161,17 @@ def read_audit_sample(folder: Path) -> AuditSample | None:
     """The sample in ``folder``; None if not found. Raises InputError if its plan is not valid."""
     if not (folder / PLAN_FILE).exists():
         return None
-    plan = _read_plan(folder)["plan"]
+    plan = _read_plan(folder).plan
     file = _choose_sample_file(folder)
     columns = read_table(file).columns if file else ()
     return AuditSample(
         folder,
-        int(plan["rows"]),
-        len(plan["drawn"]),
+        plan.rows,
+        len(plan.drawn),
         _count_labels(file) if file else 0,
         NONE_COLUMN in columns,
-        int(plan["budget"]),
-        int(plan["seed"]),
+        plan.budget,
+        plan.seed,
     )
 
 
@@ -220,9 +221,7 @@ def estimate_from_labels(
     document, arrays = _read_plan(folder), collect_answer_arrays(answers)
     plan = _restore_plan(answers, arrays, document, folder)
     source = labels or _choose_sample_file(folder) or folder / SAMPLE_FILE
-    given = read_labels(
-        source, options, none_is_word=document["format"] == _FORMAT_WITH_NONE_AS_WORD
-    )
+    given = read_labels(source, options, none_is_word=document.format == _FORMAT_WITH_NONE_AS_WORD)
     rows = _collect_rows(answers, arrays, plan)
     sample = _build_sample(answers, rows, plan)
     truths, notes = match_labels(answers, sample, given, source)
@@ -247,21 +246,21 @@ def estimate_from_labels(
 
 
 def _restore_plan(
-    answers: AnswerTable, arrays: AnswerArrays, document: Mapping[str, Any], folder: Path
+    answers: AnswerTable, arrays: AnswerArrays, document: _SampleFile, folder: Path
 ) -> AuditPlan:
     """The plan of a sample, made again from the answers.
 
     Raises RunMismatch or InputError if it is not the plan that the sample was drawn by.
     """
-    if document["answers"] != arrays.digest:
+    if document.answers != arrays.digest:
         raise RunMismatch(
             f"the answers of {answers.name} have changed since the sample in {folder} was drawn",
             fix="audit the run as it was (calibrated since? repeat its `medtask run` with "
             "--uncalibrated), or draw a new one with --out DIR",
         )
-    drawn = document["plan"]
-    plan = plan_audit(arrays.classes, arrays.confidence, drawn["budget"], drawn["seed"])
-    if plan.sampled_rows.tolist() != drawn["drawn"]:
+    drawn = document.plan
+    plan = plan_audit(arrays.classes, arrays.confidence, drawn.budget, drawn.seed)
+    if plan.sampled_rows.tolist() != drawn.drawn:
         raise InputError(
             f"{folder / PLAN_FILE} is not the plan of these answers", fix=_NEW_SAMPLE_FIX
         )
@@ -288,25 +287,28 @@ def _list_input_columns(answers: AnswerTable) -> list[str]:
     )
 
 
-def _read_plan(folder: Path) -> dict[str, Any]:
+class _DrawnPlan(JsonContent):
+    rows: int = Field(ge=0)
+    budget: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    drawn: list[int]
+
+
+class _SampleFile(JsonContent):
+    format: Literal[1, 2]
+    answers: str
+    plan: _DrawnPlan
+
+
+def _read_plan(folder: Path) -> _SampleFile:
     path = folder / PLAN_FILE
-    if not path.exists():
+    try:
+        return load_checked(path, _SampleFile)
+    except FileNotFoundError:
         raise UsageError(
             f"no sample was drawn into {folder}", fix="draw one: medtask audit RUN --budget 120"
-        )
-    with suppress(OSError, ValueError):
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if _is_plan(document):
-            return dict(document)
-    raise InputError(f"{path} cannot be read", fix=_NEW_SAMPLE_FIX)
-
-
-def _is_plan(document: Any) -> bool:
-    plan = document.get("plan") if isinstance(document, dict) else None
-    return (
-        isinstance(plan, dict)
-        and document.get("format") in _FORMATS
-        and isinstance(plan.get("drawn"), list)
-        and all(isinstance(plan.get(name), int) for name in ("rows", "budget", "seed"))
-        and min(plan[name] for name in ("rows", "budget", "seed")) >= 0
-    )
+        ) from None
+    except InvalidJsonFile as error:
+        raise InputError(
+            f"{format_path(path)} cannot be read: {error}", fix=_NEW_SAMPLE_FIX
+        ) from None

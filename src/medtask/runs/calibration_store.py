@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict
 
 from medtask.atomic_files import replace_text
-from medtask.display import quote_names
+from medtask.display import format_path, quote_names
 from medtask.engines.base import list_changed_facts
 from medtask.errors import InputError
+from medtask.json_content import JsonContent, check_content
+from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer
 from medtask.tasks.kinds import get_task_kind
-from medtask.tasks.row_fingerprints import RowFingerprints, parse_fingerprints
+from medtask.tasks.row_fingerprints import RowFingerprints, StoredFingerprints
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -239,58 +242,59 @@ def calibrate_answer(task: Task, answer: Answer, calibration: Calibration) -> An
 def read_calibrations(path: Path) -> list[SavedCalibration]:
     """The calibrations in a file; none if there is no file. Raises InputError."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}")
-        _check_document(document)
-        return [_read_entry(entry) for entry in document["calibrations"]]
+        document = load_json_object(path)
+        found = check_content(document, _CalibrationsFile)
+        if document.get("sha256", checksum := _hash_entries(document["calibrations"])) != checksum:
+            raise InvalidJsonFile("it is damaged or was edited: it does not have its own checksum")
+        return [entry.restore() for entry in found.calibrations]
     except FileNotFoundError:
         return []
-    except _DamagedCalibrations:
+    except (InvalidJsonFile, InputError) as error:
         raise InputError(
-            f"{path} is damaged or was edited: it does not have its own checksum",
+            f"{format_path(path)} is not a file of calibrations: {error}",
             fix="move the file aside; medtask evaluate RUN --calibrate writes it anew",
         ) from None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        fix = "move the file aside; medtask evaluate RUN --calibrate writes it anew"
-        raise InputError(
-            f"{path} is not a file of calibrations ({type(error).__name__})", fix=fix
-        ) from error
 
 
-class _DamagedCalibrations(Exception):
-    """The content of a file does not have the checksum in it."""
+class _CalibrationEntry(JsonContent):
+    task: str
+    model: dict[str, str]
+    title: str
+    run: str
+    fitted: str
+    rows: StoredFingerprints | None = None
+    carried: bool = False
+    calibration: dict[str, Any]
+
+    def restore(self) -> SavedCalibration:
+        from medtask.evaluation.calibration.transforms import parse_calibration
+
+        return SavedCalibration(
+            parse_calibration(self.calibration),
+            task=self.task,
+            model=self.model,
+            title=self.title,
+            run=self.run,
+            fitted=self.fitted,
+            rows=self.rows.restore() if self.rows else None,
+            carried=self.carried,
+        )
 
 
-def _check_document(document: Mapping[str, Any]) -> None:
-    """Raise an error for a damaged document. Those of earlier versions have no checksum.
+class _CalibrationsFile(JsonContent):
+    """Files of earlier versions have no checksum."""
 
-    An unknown key can be that of the checksum, damaged.
-    """
-    entries = document["calibrations"]
-    if document.keys() - {"format", "sha256", "calibrations"}:
-        raise _DamagedCalibrations
-    if "sha256" in document and document["sha256"] != _hash_entries(entries):
-        raise _DamagedCalibrations
+    # An unknown key can be that of the checksum, damaged.
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1]
+    sha256: str = ""
+    calibrations: list[_CalibrationEntry]
 
 
 def _hash_entries(entries: object) -> str:
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()
-
-
-def _read_entry(entry: Mapping[str, Any]) -> SavedCalibration:
-    from medtask.evaluation.calibration.transforms import parse_calibration
-
-    facts = {name: str(entry[name]) for name in ("task", "title", "run", "fitted")}
-    rows = parse_fingerprints(entry["rows"]) if entry.get("rows") else None
-    return SavedCalibration(
-        parse_calibration(entry["calibration"]),
-        model=dict(entry["model"]),
-        rows=rows,
-        carried=bool(entry.get("carried")),
-        **facts,
-    )
 
 
 def _write_entry(saved: SavedCalibration) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from medtask.display import format_count
+from medtask.display import format_count, format_path
 from medtask.engines.base import Engine
 from medtask.errors import InputError, RunMismatch, StorageError
+from medtask.json_files import InvalidJsonFile
 from medtask.prediction.predictor import AnswerCache, RowAnswer, copy_answer
 from medtask.records import Record
 from medtask.runs.ledger import Ledger
@@ -105,8 +106,8 @@ def _restore_engines(
             pass_engines: dict[str, Engine] = {
                 name: RecordedEngine(one) for name, one in mark["models_of_passes"].items()
             }
-        except (LookupError, TypeError, AttributeError) as error:
-            raise _make_damage_error(folder, "its mark is not valid") from error
+        except InvalidJsonFile as error:
+            raise _make_damage_error(folder, f"its mark is not valid: {error}") from None
         if first is None:
             first = engine, pass_engines
         elif differences := list_differences(
@@ -220,7 +221,7 @@ def _unify_answers(
 
 def _make_damage_error(folder: ShardFolder, problem: str) -> StorageError:
     return StorageError(
-        f"shard {folder.shard.number} is damaged: {problem}",
+        f"{format_path(folder.path)}: shard {folder.shard.number} is damaged: {problem}",
         fix=f"remove {folder.path / 'done.json'} and answer what is missing: medtask shard "
         f"{folder.path.parent.parent} {folder.shard.number}",
     )

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field, PositiveInt
+
 from medtask.atomic_files import replace_text
+from medtask.display import format_path
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, RunMismatch, StorageError, UsageError
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.runs.manifest import get_timestamp, identify_task, list_differences
 from medtask.runs.run_setup import RunOptions
-from medtask.scaling.shards import Shard, ShardFolder, split_rows
+from medtask.scaling.shards import MAX_SHARDS, Shard, ShardFolder, split_rows
 from medtask.tables.binary_files import FileState, accept_inspected, get_file_state
 from medtask.tables.read import read_table
 from medtask.tables.read_options import ReadOptions
@@ -252,49 +257,55 @@ def read_plan(folder: Path) -> RunPlan:
     """
     path = folder / PLAN_FILE
     try:
-        content = json.loads(path.read_bytes())
-        table, options = content["table"], content["options"]
-        shards: Sequence[Sequence[int]] = content["shards"]
-        plan = RunPlan(
-            folder.resolve(),
-            content["task"],
-            PlannedTable(
-                tuple(table["sources"]),
-                table["options"],
-                table["sha256"],
-                tuple((name, size, changed) for name, size, changed in table["files"]),
-            ),
-            content["model"]["reference"],
-            LoadOptions(**content["model"]["options"]),
-            PlannedOptions(**{**options, "formats": _to_tuple(options["formats"])}),
-            dict(content["identity"]),
-            tuple(Shard(number, *one) for number, one in enumerate(shards, 1)),
-            content["created"],
-        )
-        found_format = content["format"]
-    except (FileNotFoundError, NotADirectoryError):
+        found = load_checked(path, _PlanFile)
+    except FileNotFoundError:
         raise InputError(
             f"{folder} is not a run in shards: it has no {PLAN_FILE}",
             fix="name the folder that `medtask submit` or `medtask run --shards` printed",
         ) from None
-    except OSError as error:
+    except InvalidJsonFile as error:
         raise StorageError(
-            f"{path} cannot be read: {error.strerror}", fix="make it readable"
-        ) from error
-    except (ValueError, LookupError, TypeError) as error:
+            f"{format_path(path)} is damaged or cannot be read: {error}",
+            fix="make it readable, or submit the run again in another folder (--out)",
+        ) from None
+    if found.format != FORMAT:
         raise StorageError(
-            f"{path} is damaged", fix="submit the run again in another folder (--out)"
-        ) from error
-    if found_format != FORMAT:
-        raise StorageError(
-            f"{path} has format {found_format}, not {FORMAT}",
+            f"{format_path(path)} has format {found.format}, not {FORMAT}",
             fix="use the version of medtask that wrote it",
         )
-    return plan
+    return RunPlan(
+        folder.resolve(),
+        found.task,
+        found.table,
+        found.model.reference,
+        found.model.options,
+        found.options,
+        found.identity,
+        tuple(Shard(number, *one) for number, one in enumerate(found.shards, 1)),
+        found.created,
+    )
 
 
-def _to_tuple(formats: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if formats is None else tuple(formats)
+class _PlannedModel(JsonContent):
+    model_config = ConfigDict(strict=False, extra="forbid")
+
+    reference: str
+    options: LoadOptions
+
+
+class _PlanFile(JsonContent):
+    # Lists become tuples, and unknown options are refused.
+    model_config = ConfigDict(strict=False, extra="forbid")
+
+    format: int
+    medtask: str = ""
+    created: str
+    task: str
+    table: PlannedTable
+    model: _PlannedModel
+    options: PlannedOptions
+    identity: dict[str, str]
+    shards: list[tuple[PositiveInt, PositiveInt]] = Field(min_length=1, max_length=MAX_SHARDS)
 
 
 def _list_files(table: Table) -> tuple[FileState, ...]:

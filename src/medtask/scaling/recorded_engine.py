@@ -6,9 +6,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from medtask.engines.base import Caps, Engine, EngineInfo, EngineTraits
+from pydantic import ConfigDict
+
+from medtask.engines.base import Caps, Engine, EngineInfo
 from medtask.errors import EngineError
+from medtask.json_content import JsonContent, check_content
 from medtask.records import Fault, Prompt, Scores
+
+
+class _EngineRecord(JsonContent):
+    model_config = ConfigDict(strict=False)  # lists become tuples
+
+    info: EngineInfo
+    caps: Caps
 
 
 class RecordedEngine(Engine):
@@ -18,21 +28,12 @@ class RecordedEngine(Engine):
         record: What `record_engine` returned.
 
     Raises:
-        KeyError, TypeError: The record is not complete.
+        InvalidJsonFile: The record is not complete, or has wrong types.
     """
 
     def __init__(self, record: Mapping[str, Any]) -> None:
-        info = dict(record["info"])
-        self.caps = Caps(**record["caps"])
-        self.info = EngineInfo(
-            **{
-                **info,
-                "traits": EngineTraits(**info["traits"]),
-                "destinations": {url: tuple(one) for url, one in info["destinations"].items()},
-                "notes": tuple(info["notes"]),
-                "trained_folders": tuple(info["trained_folders"]),
-            }
-        )
+        found = check_content(record, _EngineRecord)
+        self.caps, self.info = found.caps, found.info
 
     def score(
         self, prompts: Sequence[Prompt], cached: Collection[str] = ()

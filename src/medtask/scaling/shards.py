@@ -10,9 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from medtask.atomic_files import replace_text
 from medtask.display import format_count
 from medtask.errors import StorageError, UsageError
+from medtask.json_content import Content, JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile, UnreadableJsonFile
 from medtask.prediction.predictor import WINDOW
 from medtask.runs.progress import NullRunObserver, RunObserver
 
@@ -111,6 +115,31 @@ class ShardProgress:
     seconds: float
 
 
+class _Egress(JsonContent):
+    connections_attempted: int
+    sent_to: dict[str, list[str]]
+
+
+class _DoneFile(JsonContent):
+    timing: dict[str, float | None]
+    egress: _Egress
+    hardware: dict[str, Any]
+    model: dict[str, Any]
+    models_of_passes: dict[str, dict[str, Any]]
+
+
+class _AttemptsFile(JsonContent):
+    model_config = ConfigDict(strict=False)
+
+    attempts: list[ShardAttempt]
+
+
+class _ProgressFile(JsonContent):
+    done: int
+    new: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class ShardFolder:
     """The folder of a shard: a run folder without output tables.
@@ -124,7 +153,8 @@ class ShardFolder:
 
     def read_done(self) -> Mapping[str, Any] | None:
         """The mark of a complete shard; None if the shard is not complete."""
-        return _read_object(self.path / DONE_FILE)
+        found = _read_object(self.path / DONE_FILE, _DoneFile)
+        return found.model_dump() if found else None
 
     def write_done(self, content: Mapping[str, Any]) -> None:
         replace_text(self.path / DONE_FILE, json.dumps(content, indent=2, default=str) + "\n")
@@ -140,10 +170,8 @@ class ShardFolder:
 
     def read_attempts(self) -> list[ShardAttempt]:
         """The attempts, the last one at the end."""
-        content = _read_object(self.path / ATTEMPTS_FILE) or {}
-        with suppress(TypeError, KeyError):
-            return [ShardAttempt(**one) for one in content["attempts"]]
-        return []
+        found = _read_object(self.path / ATTEMPTS_FILE, _AttemptsFile)
+        return found.attempts if found else []
 
     def write_attempts(self, attempts: list[ShardAttempt]) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -151,27 +179,22 @@ class ShardFolder:
         replace_text(self.path / ATTEMPTS_FILE, json.dumps(content) + "\n")
 
     def read_progress(self) -> ShardProgress | None:
-        content = _read_object(self.path / PROGRESS_FILE)
-        with suppress(TypeError):
-            return ShardProgress(**content) if content else None
-        return None
+        found = _read_object(self.path / PROGRESS_FILE, _ProgressFile)
+        return ShardProgress(found.done, found.new, found.seconds) if found else None
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if there is no file, or not a whole one.
+def _read_object(path: Path, schema: type[Content]) -> Content | None:
+    """A JSON object; None if there is no file, or not a valid one.
 
     Raises:
         StorageError: The file cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return load_checked(path, schema)
+    except UnreadableJsonFile as error:
+        raise StorageError(f"{path} cannot be read: {error}", fix="make it readable") from None
+    except (FileNotFoundError, InvalidJsonFile):
         return None
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read: {error.strerror}", fix="make it readable"
-        ) from error
-    return content if isinstance(content, dict) else None
 
 
 class ProgressFileObserver(NullRunObserver):

@@ -7,9 +7,21 @@ from collections.abc import Collection
 from pathlib import Path
 
 from medtask.atomic_files import replace_text
+from medtask.display import format_path
 from medtask.errors import StorageError
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 
 JOBS_FILE = "jobs.json"
+
+
+class _SubmittedJob(JsonContent):
+    id: str
+    shards: list[int]
+
+
+class _JobsFile(JsonContent):
+    jobs: list[_SubmittedJob]
 
 
 def read_jobs(folder: Path) -> dict[str, frozenset[int]]:
@@ -20,15 +32,14 @@ def read_jobs(folder: Path) -> dict[str, frozenset[int]]:
     """
     path = folder / JOBS_FILE
     try:
-        content = json.loads(path.read_bytes())
-        return {one["id"]: frozenset(one["shards"]) for one in content["jobs"]}
+        return {one.id: frozenset(one.shards) for one in load_checked(path, _JobsFile).jobs}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except InvalidJsonFile as error:
         raise StorageError(
-            f"{path} cannot be read: {error}",
+            f"{format_path(path)} cannot be read: {error}",
             fix="remove the file: it only serves `medtask status`",
-        ) from error
+        ) from None
 
 
 def add_job(folder: Path, job: str, shards: Collection[int]) -> None:

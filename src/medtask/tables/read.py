@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Unpack
 
 from medtask.display import format_path, quote, quote_names, suggest
 from medtask.errors import TableError
+from medtask.os_errors import convert_os_error
 from medtask.tables.formula_escapes import undo_escapes
 from medtask.tables.read_csv import read_csv
 from medtask.tables.read_json import read_json, read_jsonl
@@ -67,9 +70,8 @@ def read_table(
     options = replace(options, **changes)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        return _read_files(
-            format_path(path), _find_tables(path) if path.is_dir() else [path], options
-        )
+        is_folder = stat.S_ISDIR(_get_file_mode(path))
+        return _read_files(format_path(path), _find_tables(path) if is_folder else [path], options)
     if (
         isinstance(source, Sequence)
         and source
@@ -103,9 +105,10 @@ def _read_files(title: str, paths: Sequence[Path], options: ReadOptions) -> Tabl
 
 
 def _read_file(path: Path, options: ReadOptions) -> TablePart:
-    if not path.exists():
+    mode = _get_file_mode(path)
+    if not mode:
         raise _make_not_found_error(path)
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         raise make_table_error(
             path, "not a regular file", fix="name a file; use - for standard input"
         )
@@ -125,6 +128,22 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
         f"not a known table format ({kind or 'the name has no suffix'})",
         fix=f"save it as {_READABLE_FORMATS}",
     )
+
+
+def _get_file_mode(path: Path) -> int:
+    """The type and the permissions of a file; 0 if there is none.
+
+    Raises:
+        MedtaskError: The name is too long, or a folder above the file may not be searched.
+    """
+    try:
+        return path.stat().st_mode
+    except ValueError:  # a null character
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return 0
+        raise convert_os_error(error) or error from None
 
 
 def _clean_columns(source: str | Path, part: TablePart) -> TablePart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -102,6 +103,18 @@ class TaskConfig(ConfigModel):
     passes: Any = None
     review: Any = None
     tuning_rows: OptionalText = None
+
+
+SECTION_CONFIGS: Mapping[str, type[ConfigModel]] = {
+    "examples": ExamplesConfig,
+    "reasoning": ReasoningConfig,
+    "gate": GateConfig,
+    "review": ReviewConfig,
+    "baselines": BaselinesConfig,
+    "cascade": CascadeConfig,
+    "when": PassConditionConfig,
+}
+"""The sections that a task file, or one of its passes, can have."""
 
 
 def list_keys(config_type: type[ConfigModel]) -> list[str]:

@@ -7,30 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtask.tasks.config import (
-    BaselinesConfig,
-    CascadeConfig,
+    SECTION_CONFIGS,
     ConfigModel,
-    ExamplesConfig,
-    GateConfig,
-    PassConditionConfig,
     PassConfig,
-    ReasoningConfig,
-    ReviewConfig,
     TaskConfig,
 )
 from medtask.tasks.key_reference import KEY_DESCRIPTIONS, KeyDescription
 from medtask.tasks.kinds import TASK_KINDS
 
-SECTIONS: Mapping[str, type[ConfigModel]] = {
-    "examples": ExamplesConfig,
-    "reasoning": ReasoningConfig,
-    "gate": GateConfig,
-    "review": ReviewConfig,
-    "baselines": BaselinesConfig,
-    "cascade": CascadeConfig,
-    "pass": PassConfig,
-    "when": PassConditionConfig,
-}
+SECTIONS: Mapping[str, type[ConfigModel]] = {**SECTION_CONFIGS, "pass": PassConfig}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,8 @@ from typing import Any
 
 from medtask.display import find_closest, format_suggestion, quote
 from medtask.tasks.config import (
-    BaselinesConfig,
-    CascadeConfig,
-    ConfigModel,
-    ExamplesConfig,
-    GateConfig,
-    PassConditionConfig,
+    SECTION_CONFIGS,
     PassConfig,
-    ReasoningConfig,
-    ReviewConfig,
     TaskConfig,
     list_keys,
 )
@@ -26,17 +19,6 @@ from medtask.tasks.reader import TaskReader
 
 MAX_LISTED_FAULTS = 50
 
-_SECTION_CONFIGS: Mapping[str, type[ConfigModel]] = {
-    "review": ReviewConfig,
-    "reasoning": ReasoningConfig,
-    "gate": GateConfig,
-    "examples": ExamplesConfig,
-    "when": PassConditionConfig,
-    "baselines": BaselinesConfig,
-    "cascade": CascadeConfig,
-}
-
-
 _ANSWER_KEYS = list(
     dict.fromkeys(key for kind in TASK_KINDS.values() for key in list_keys(kind.config_type))
 )
@@ -44,8 +26,8 @@ _ANSWER_KEYS = list(
 _KEY_SECTIONS: Mapping[str, str] = {
     **{
         key: name
-        for name in reversed(list(_SECTION_CONFIGS))
-        for key in list_keys(_SECTION_CONFIGS[name])
+        for name in reversed(list(SECTION_CONFIGS))
+        for key in list_keys(SECTION_CONFIGS[name])
     },
     **dict.fromkeys(_ANSWER_KEYS, "answer"),
     **dict.fromkeys(list_keys(TaskConfig), ""),
@@ -55,9 +37,9 @@ _KEY_SECTIONS: Mapping[str, str] = {
 def find_kind(answer: object) -> str | None:
     """The kind that an answer section names, or the most similar one."""
     kind = answer.get("kind") if isinstance(answer, dict) else None
-    if kind in TASK_KINDS:
-        return str(kind)
-    return find_closest(str(kind), TASK_KINDS) if kind else None
+    if not isinstance(kind, str):
+        return None
+    return kind if kind in TASK_KINDS else find_closest(kind, TASK_KINDS)
 
 
 def resolve_keys(reader: TaskReader) -> None:
@@ -78,7 +60,7 @@ def _find_sections(document: Document, path: KeyPath) -> Iterator[KeyPath]:
     if not isinstance(section, dict) or (path and not isinstance(path[-1], int)):
         return
     for key, value in section.items():
-        if isinstance(value, dict) and (key in _SECTION_CONFIGS or key == "answer"):
+        if isinstance(value, dict) and (key in SECTION_CONFIGS or key == "answer"):
             yield (*path, key)
         elif isinstance(value, list) and key == "passes":
             yield from (
@@ -92,7 +74,7 @@ def _list_known_keys(document: Document, path: KeyPath) -> Sequence[str]:
     if path == ("answer",):
         kind = find_kind(document.get_value(*path))
         return list_keys(TASK_KINDS[kind].config_type) if kind else _ANSWER_KEYS
-    return list_keys(PassConfig if isinstance(path[-1], int) else _SECTION_CONFIGS[path[-1]])
+    return list_keys(PassConfig if isinstance(path[-1], int) else SECTION_CONFIGS[path[-1]])
 
 
 def _resolve_section_keys(reader: TaskReader, path: KeyPath) -> None:

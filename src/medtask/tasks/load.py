@@ -141,7 +141,7 @@ def _read_answer_config(reader: TaskReader) -> tuple[str | None, ConfigModel | N
             reader.add_fault(message, "answer")
         return None, None
     given_kind, kind = answer.get("kind"), find_kind(answer)
-    if given_kind not in TASK_KINDS:
+    if kind is None or given_kind != kind:
         kinds = ", ".join(TASK_KINDS)
         hint = format_suggestion(str(given_kind), TASK_KINDS) or f" - there are {kinds}"
         message = (

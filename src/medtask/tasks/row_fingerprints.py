@@ -21,13 +21,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import regex
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.errors import InputError
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.records import Prompt, Record
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
@@ -143,15 +145,23 @@ def fingerprint_rows(keys: Iterable[RowKey], use: RowUse, salt: str) -> RowFinge
     return RowFingerprints(use, salt, frozenset(hashed), frozenset(groups))
 
 
-def parse_fingerprints(content: Mapping[str, Any]) -> RowFingerprints:
-    """The fingerprints from `RowFingerprints.to_json`.
+class StoredFingerprints(JsonContent):
+    """`RowFingerprints` in a JSON file."""
 
-    Raises LookupError, TypeError or ValueError if not valid.
-    """
-    if content["use"] not in get_args(RowUse):
-        raise ValueError(content["use"])
-    questions, groups = (frozenset(map(str, content[name])) for name in ("questions", "groups"))
-    return RowFingerprints(content["use"], str(content["salt"]), questions, groups)
+    use: RowUse
+    salt: str
+    questions: list[str]
+    groups: list[str]
+
+    def restore(self) -> RowFingerprints:
+        return RowFingerprints(
+            self.use, self.salt, frozenset(self.questions), frozenset(self.groups)
+        )
+
+
+class _FingerprintsFile(JsonContent):
+    format: Literal[1]
+    rows: list[StoredFingerprints]
 
 
 def write_fingerprints(path: Path, fingerprints: Sequence[RowFingerprints]) -> None:
@@ -169,13 +179,13 @@ def read_training_rows(folder: Path) -> tuple[RowFingerprints, ...] | None:
     path = folder / TRAINING_ROWS_FILE
     try:
         return _parse_file(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except InvalidJsonFile as error:
         raise InputError(
-            f"{format_path(path)} is not a valid list of training rows ({type(error).__name__})",
+            f"{format_path(path)} is not a valid list of training rows: {error}",
             fix="copy the model's whole folder again, or train the model again",
-        ) from error
+        ) from None
 
 
 def read_fingerprints(path: Path) -> tuple[RowFingerprints, ...]:
@@ -186,8 +196,8 @@ def read_fingerprints(path: Path) -> tuple[RowFingerprints, ...]:
     """
     try:
         return _parse_file(path)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        reason = "not found" if isinstance(error, FileNotFoundError) else "not valid"
+    except (FileNotFoundError, InvalidJsonFile) as error:
+        reason = "not found" if isinstance(error, FileNotFoundError) else f"not valid: {error}"
         raise InputError(
             f"{format_path(path)}, the list of the rows that chose this task's words, is {reason}",
             fix=(
@@ -198,10 +208,7 @@ def read_fingerprints(path: Path) -> tuple[RowFingerprints, ...]:
 
 
 def _parse_file(path: Path) -> tuple[RowFingerprints, ...]:
-    document = json.loads(path.read_bytes())
-    if document["format"] != FORMAT:
-        raise ValueError(document["format"])
-    return tuple(map(parse_fingerprints, document["rows"]))
+    return tuple(one.restore() for one in load_checked(path, _FingerprintsFile).rows)
 
 
 def _hash(salt: str, content: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.atomic_files import make_private_folder, replace_text
-from medtask.display import format_duration, format_name
+from medtask.display import format_duration, format_name, format_path
 from medtask.engines.files.model_files import MINILM
 from medtask.engines.hybrid import MEMBERS_FOLDER, read_members, save_hybrid
 from medtask.engines.model_metadata import (
@@ -24,8 +24,10 @@ from medtask.engines.model_metadata import (
     write_model_metadata,
 )
 from medtask.engines.registry import choose_engine, load_model
-from medtask.errors import InputError, MedtaskError
+from medtask.errors import InputError, MedtaskError, StorageError
 from medtask.hardware import inspect_machine
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.runs.signals import Interrupted, SignalState
 from medtask.training.attempts import (
     MODEL_FOLDER,
@@ -286,17 +288,29 @@ def _copy_model(chosen: Attempt, draft: Path) -> ModelMetadata:
     return save_hybrid(draft, members, replace(chosen.result.trained_model, base=base))
 
 
+class _ResultFile(JsonContent):
+    notes: list[str]
+    facts: dict[str, Any]
+    thresholds: dict[str, float]
+
+
 def _read_result(folder: Path) -> MethodResult | None:
     """The result of a candidate that was trained in an earlier session."""
     path = folder / _RESULT_FILE
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = load_checked(path, _ResultFile)
+    except InvalidJsonFile as error:
+        raise StorageError(
+            f"{format_path(path)} cannot be read: {error}",
+            fix=f"remove {format_path(folder)}: this candidate is then trained again",
+        ) from None
     return MethodResult(
         read_model_metadata(folder / MODEL_FOLDER),
-        notes=tuple(content["notes"]),
-        facts=content["facts"],
-        thresholds=content["thresholds"],
+        notes=tuple(found.notes),
+        facts=found.facts,
+        thresholds=found.thresholds,
     )
 
 

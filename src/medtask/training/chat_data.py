@@ -11,6 +11,8 @@ from typing import Any, Literal
 from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_path
 from medtask.errors import UsageError
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.records import Message
 from medtask.tables.cell_values import replace_surrogates
 from medtask.tables.table import Column
@@ -122,16 +124,16 @@ def _create_folder(folder: Path) -> None:
         raise make_storage_error(folder, error) from error
 
 
+class _ReportFile(JsonContent):
+    format: int
+    state: Literal["writing", "whole"]
+
+
 def _is_prepared_data(path: Path) -> bool:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return load_checked(path, _ReportFile).format == FORMAT_VERSION
+    except (FileNotFoundError, InvalidJsonFile):
         return False
-    return (
-        isinstance(found, dict)
-        and found.get("format") == FORMAT_VERSION
-        and found.get("state") in ("writing", "whole")
-    )
 
 
 def _build_cells(

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from medtask.atomic_files import make_storage_error, replace_text
+from medtask.json_content import JsonContent, load_checked
+from medtask.json_files import InvalidJsonFile
 from medtask.training.training_context import is_main_process
 from medtask.training.validation_metrics import ValidationResult
 
@@ -40,6 +42,12 @@ class TrainableWeights(Protocol):
 class BestCheckpoint:
     """The step of the best state so far, with its validation loss and score."""
 
+    step: int
+    loss: float
+    score: float | None
+
+
+class _BestFile(JsonContent):
     step: int
     loss: float
     score: float | None
@@ -90,9 +98,10 @@ def require_best_folder(work_folder: Path) -> Path:
 
 def _read_best_file(folder: Path) -> BestCheckpoint | None:
     try:
-        return BestCheckpoint(**json.loads((folder / "best.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = load_checked(folder / "best.json", _BestFile)
+    except (FileNotFoundError, InvalidJsonFile):
         return None
+    return BestCheckpoint(found.step, found.loss, found.score)
 
 
 def find_checkpoint(work_folder: Path) -> Path | None:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from medtask.display import capitalise_first, format_duration, format_name, format_row_count
-from medtask.engines.model_metadata import PhiStatus
+from medtask.engines.metadata_schema import PhiStatus
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation import formatting as words
 from medtask.kinds import KINDS

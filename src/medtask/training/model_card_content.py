@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from medtask.engines.model_metadata import PhiStatus
+from medtask.engines.metadata_schema import PhiStatus
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.training.methods import Method

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.display import quote_names
-from medtask.engines.model_metadata import EngineName, ModelMetadata
+from medtask.engines.metadata_schema import EngineName
+from medtask.engines.model_metadata import ModelMetadata
 from medtask.errors import InputError, UsageError
 from medtask.tasks.task import Task
 from medtask.tasks.text_cleaning import normalize_record_group

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.display import quote, quote_names
-from medtask.engines.model_metadata import PhiStatus
+from medtask.engines.metadata_schema import PhiStatus
 from medtask.errors import InputError, TableError, UsageError
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table

@@ -30,9 +30,9 @@ from medtask.engines.files.weights import (
 )
 from medtask.engines.label_head import LabelHead
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
+from medtask.engines.metadata_schema import EngineName
 from medtask.engines.model_metadata import (
     METADATA_FILE,
-    EngineName,
     ModelMetadata,
     hash_model_metadata,
     read_model_metadata,

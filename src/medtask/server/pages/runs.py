@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +13,7 @@ from sqlalchemy import select
 from medtask.evaluation.kinds.label_blocks import build_confusion_table
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import ReportBlock
+from medtask.evaluation.report.report_numbers import read_report_numbers
 from medtask.kinds import KINDS
 from medtask.server.api.calls import ViewerReads
 from medtask.server.api.resources import ResourceId, TableFormat
@@ -31,7 +31,6 @@ from medtask.server.storage.tables import StoredRun, StoredTask
 
 router = APIRouter(include_in_schema=False)
 
-REPORT_NUMBERS = "report.json"
 MAX_RUNS = 500
 _DOWNLOADS = tuple(f"answers.{suffix}" for suffix in get_args(TableFormat))
 
@@ -121,17 +120,14 @@ def show_run_progress(call: ViewerReads, run_id: ResourceId) -> Response:
 
 def read_confusion(folder: Path) -> Sequence[ReportBlock]:
     """The confusion matrix of a run, from the numbers of its report; empty without one."""
-    try:
-        gold = json.loads((folder / REPORT_NUMBERS).read_text("utf-8")).get("gold") or {}
-    except (OSError, ValueError):
+    gold = read_report_numbers(folder).gold
+    if gold is None or not gold.confusion:
         return ()
-    if "confusion" not in gold:
-        return ()
-    classes = gold["classes"]
-    counts = np.zeros((len(classes) - 1, len(classes)), dtype=np.int64)
-    for truth, given, rows in gold["confusion"]:
+    classes = [str(name) for name in gold.classes[:-1]]
+    counts = np.zeros((len(classes), len(gold.classes)), dtype=np.int64)
+    for truth, given, rows in gold.confusion:
         counts[truth, given] = rows
-    return build_confusion_table(counts, classes[:-1])
+    return build_confusion_table(counts, classes)
 
 
 def _describe_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:

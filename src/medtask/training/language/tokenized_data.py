@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from medtask.engines.model_metadata import EngineName, ModelMetadata, PhiStatus
+from medtask.engines.metadata_schema import EngineName, PhiStatus
+from medtask.engines.model_metadata import ModelMetadata
 from medtask.engines.packed_engine import PackedEngine
 from medtask.errors import InputError
 from medtask.training.language.base_model import resolve_base_reference
