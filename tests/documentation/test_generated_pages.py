@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from documentation.build import name_files
 from documentation.command_line_page import write_command_line_page
 from documentation.markdown import write_table
 from documentation.outcomes_page import write_outcomes_page
@@ -65,6 +66,11 @@ def test_links_of_project_files_lead_to_pages_of_the_site() -> None:
     assert rewrite_links(text, "SECURITY.md", "explanation/security.md") == (
         "[a](../architecture.md#x) [b](../changelog.md) `deploy/x` [c](https://x.y)"
     )
+
+
+def test_the_name_of_a_file_is_shown_above_its_block() -> None:
+    text = "<!-- file: task/task.yaml -->\n```yaml\nname: x\n```\n"
+    assert name_files(text) == '```yaml title="task/task.yaml"\nname: x\n```\n'
 
 
 def test_bars_in_cells_are_escaped() -> None:

@@ -28,6 +28,10 @@ _LOADED = re.compile(
     r"""|(?:@import|url\()\s*["']?(?:https?:)?//[^\s)"']+"""
 )
 
+_FILE = re.compile(
+    r"^(?P<indent> *)<!-- file: (?P<name>\S+) -->\n *```(?P<language>\w*)$", re.MULTILINE
+)
+
 
 def write_source() -> None:
     """Write all pages as Markdown."""
@@ -40,7 +44,14 @@ def write_source() -> None:
         file = SOURCE / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
+    for page in SOURCE.rglob("*.md"):
+        page.write_text(name_files(page.read_text("utf-8")), "utf-8")
     write_example_tables(SOURCE / "assets" / "data")
+
+
+def name_files(text: str) -> str:
+    """Show the name of a file above its block, which is a comment in the Markdown."""
+    return _FILE.sub(r'\g<indent>```\g<language> title="\g<name>"', text)
 
 
 def build_site() -> None:

@@ -4,7 +4,7 @@ A comment before a block says what a test does with it:
 
     <!-- not run: REASON -->     its command lines are parsed and not run
     <!-- file: PATH -->          its text is written to this file
-    <!-- data: NAME, NAME -->    (anywhere in a page) tables that the page needs
+    <!-- data: NAME, NAME -->    (anywhere in a page) tables and tasks that the page needs
 
 Without a comment a `bash` or `python` block is run. Other blocks are output, or a synopsis.
 """
@@ -23,7 +23,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _INDENTED = re.compile(r"(?<=\n\n)(?: {4}[^\n]*\n|\n(?= {4}))+")
-_DATA = re.compile(r"<!-- data: ([\w., ]+) -->")
+_DATA = re.compile(r"<!-- data: ([\w., /-]+) -->")
 
 
 @dataclass(frozen=True, slots=True)

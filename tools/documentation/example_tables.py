@@ -1,4 +1,4 @@
-"""The tables that readers of the tutorials download, made from the example tasks."""
+"""The files that readers of the tutorials download: tables of the examples, and a task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from documentation.code_blocks import read_blocks
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+FIRST_TUTORIAL = ROOT / "docs" / "tutorials" / "first_labels.md"
 
 
 def write_example_tables(
@@ -22,8 +26,8 @@ def write_example_tables(
         names: File names; default: all.
         rows: The maximum number of rows of each; default: as many as the example has.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names or TABLES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         TABLES[name](folder / name, rows)
 
 
@@ -82,8 +86,19 @@ def _copy_script(path: Path, _: int | None) -> None:
     path.write_bytes((EXAMPLES / "data_manager" / path.name).read_bytes())
 
 
+def _write_task(path: Path, _: int | None) -> None:
+    """The task of the first tutorial, as its page has it."""
+    (task,) = (
+        block.text
+        for block in read_blocks(FIRST_TUTORIAL)
+        if block.file and Path(block.file).name == path.name
+    )
+    path.write_text(task, "utf-8")
+
+
 TABLES: dict[str, Callable[[Path, int | None], None]] = {
     "make_tables.py": _copy_script,
+    "surgery-purpose/task.yaml": _write_task,
     "procedures.xlsx": _write_procedures,
     "labelled.csv": _write_labelled,
     "export.csv": _write_export,

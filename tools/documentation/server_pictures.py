@@ -22,6 +22,7 @@ from documentation.pictures import find_chromium, write_small_picture
 
 ROOT = Path(__file__).parents[2]
 WIDTH, HEIGHT = 1100, 720  # pixels of the browser's window
+TIMEOUT_MS = 180_000
 PASSPHRASE = secrets.token_urlsafe()
 TEXT = "Sudden left facial droop and arm weakness since this morning, now resolved. TIA?"
 
@@ -51,6 +52,7 @@ def write_pictures(link: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium())
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.set_default_timeout(TIMEOUT_MS)
         page.goto(link)
         page.fill("#name", "anna")
         page.fill("#password", PASSPHRASE)
