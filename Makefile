@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: setup demo serve adapter test test-all quick check docs report-picture server-pictures release-check requirements sbom clean
+.PHONY: setup demo serve adapter test test-all quick check docs report-picture server-pictures release-check requirements audit sbom clean
 
 setup: $(VENV)/ready
 
@@ -102,6 +102,11 @@ release-check: setup
 # Hashes of all packages of constraints.txt that medtask's extras for use need: pip install --require-hashes -r requirements.txt
 requirements: setup
 	$(BIN)/python tools/release/requirements.py
+
+# Known vulnerabilities of the packages of constraints.txt, but for those that tools/release/accepted_risks.toml accepts. Needs a network.
+audit: setup
+	$(PIP) pip-audit
+	$(BIN)/python tools/release/audit.py
 
 # A list of all installed packages with versions and licences, in CycloneDX format: build/sbom.json
 sbom: setup

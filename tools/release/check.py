@@ -18,6 +18,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +68,6 @@ def check_content(wheel: Path) -> int:
 
 def run_tutorial(wheel: Path, folder: Path) -> None:
     """Install the wheel in a new environment, and run the commands of the first tutorial."""
-    sys.path.append(str(ROOT / "tools"))
     from documentation.code_blocks import join_lines, read_blocks, read_data_names
     from documentation.example_tables import write_example_tables
 
@@ -97,6 +97,11 @@ def run_tutorial(wheel: Path, folder: Path) -> None:
 
 def main() -> None:
     """Run all checks."""
+    sys.path.append(str(ROOT / "tools"))
+    from release.audit import check_accepted_risks
+
+    if problems := check_accepted_risks(date.today()):
+        sys.exit("\n".join(problems))
     version = check_versions()
     wheel = build_wheel(version)
     print(f"{wheel.name}: {check_content(wheel)} files, as in src/medtask")

@@ -86,6 +86,14 @@ TimeBudget = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="The time for --method auto, such as 10m (the default)."),
 ]
+InjectionShare = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="The share of training rows that a language model also reads with a planted "
+        "instruction, to learn to ignore it.",
+    ),
+]
 DisablePacking = Annotated[
     bool, typer.Option("--no-pack", help="Read the whole prompt for every row.")
 ]

@@ -196,7 +196,10 @@ def _write_data(content: CardContent) -> Iterator[str]:
             [f"left out: {escape_markdown(reason)}", f"{count:,}"]
             for reason, count in task.dropped.items()
         ]
-        rows += [["training", f"{task.train_rows:,}"], ["validation", f"{task.validation_rows:,}"]]
+        rows.append(["training", f"{task.train_rows:,}"])
+        if task.injected_rows:
+            rows.append(["training, with a planted instruction", f"{task.injected_rows:,}"])
+        rows.append(["validation", f"{task.validation_rows:,}"])
         yield f"Table {format_code(task.table)}, SHA-256 {format_code(task.sha256)}."
         yield format_table(["", "rows"], rows)
         yield capitalise_first(_format_sentence(task.split))

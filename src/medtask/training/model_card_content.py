@@ -43,6 +43,7 @@ class CardTask:
         metrics: Metrics on the validation rows, by name.
         baselines: The same metrics of simpler methods, by name.
         calibration: A sentence on the calibration; "" without one.
+        injected_rows: Training rows that were also read with a planted instruction.
     """
 
     name: str
@@ -63,6 +64,7 @@ class CardTask:
     calibration: str = ""
     fingerprint: str = ""
     phi: PhiStatus = "unknown"
+    injected_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def build_card_task(
         calibration=calibration,
         fingerprint=task.fingerprint,
         phi=determine_phi(task),
+        injected_rows=len(data.injected),
     )
 
 

@@ -39,6 +39,8 @@ class Recipe:
         validations: Validations per epoch.
         row_tokens: Longer rows are left out (language models) or truncated (encoders).
         seed: The seed of all random choices.
+        injections: The share of training rows that language models also read with an instruction
+            planted in the text, so that they learn to ignore it; see `injections`.
         pack: Whether rows share one pass over their common prefix.
         checkpointing: Whether activations are recomputed in the backward pass: less memory, a
             third slower.
@@ -68,6 +70,7 @@ class Recipe:
     memory: int | None = None
     budget: float | None = None
     layers: int | None = None
+    injections: float = 0.0
 
     @property
     def spec(self) -> MethodSpec:
@@ -126,6 +129,12 @@ class Recipe:
                     fix=f"give --{name} a number from 0 to 1",
                 )
 
+        if not 0 <= self.injections <= 1:
+            raise UsageError(
+                f"injections is {self.injections:g}, and must be a share of the training rows",
+                fix="give --injections a number from 0 to 1",
+            )
+
     def to_json(self) -> dict[str, Any]:
         """All settings as JSON values, with the learning rate that is used."""
         epochs = self.epochs if self.epochs is not None or self.spec.min_steps else DEFAULT_EPOCHS
@@ -135,8 +144,8 @@ class Recipe:
             "rate": self.learning_rate,
             "epochs": epochs,
         }
-        for name in ("budget", "layers"):  # manifests of earlier versions have neither
-            if settings[name] is None:
+        for name in ("budget", "layers", "injections"):  # not in manifests of earlier versions
+            if not settings[name]:
                 del settings[name]
         return settings
 

@@ -28,6 +28,7 @@ from medtask.training.cross_validation import (
     cross_validate,
     record_out_of_fold,
 )
+from medtask.training.injections import add_injected_copies
 from medtask.training.methods import Method
 from medtask.training.recipe import Recipe, build_recipe, choose_method
 from medtask.training.trained_model import OutOfFold, TrainedModel, read_trained_model
@@ -204,7 +205,7 @@ def train_tasks(
     recipe.check()
     folder = _open_folder(Path(out))
     with _lock_folder(folder), catch_signals(raising=False) as signals:
-        training_data = _build_all_training_data(task_data, selection, recipe.seed)
+        training_data = _build_all_training_data(task_data, selection, recipe)
         training = TrainingRun(folder, training_data, recipe, selection, demonstration)
         check_training_identity(training)
         if (manifest := read_training_manifest(folder)) and manifest["state"] == "finished":
@@ -230,7 +231,7 @@ def preview_training(
     """
     recipe.check()
     lines = []
-    training_data = _build_all_training_data(task_data, selection, recipe.seed)
+    training_data = _build_all_training_data(task_data, selection, recipe)
     for data in training_data:
         lines += data.cleaning.describe() if data.cleaning else []
         lines += describe_training_data(data)
@@ -257,17 +258,21 @@ def _open_folder(folder: Path) -> Path:
 
 
 def _build_all_training_data(
-    task_data: Sequence[TaskData], selection: RowSelection, seed: int
+    task_data: Sequence[TaskData], selection: RowSelection, recipe: Recipe
 ) -> tuple[TrainingData, ...]:
-    return tuple(
+    training_data = (
         build_training_data(
             replace(one.task, gold_column=one.gold_column or one.task.gold_column),
             read_table(one.table),
             validation=None if one.validation is None else read_table(one.validation),
             selection=selection,
-            seed=seed,
+            seed=recipe.seed,
         )
         for one in task_data
+    )
+    return tuple(
+        add_injected_copies(data, recipe.injections, recipe.seed) if recipe.injections else data
+        for data in training_data
     )
 
 

@@ -101,6 +101,7 @@ class TrainingData:
         notes: Notes for the user before training.
         leakage: Overlap of the two parts.
         validation_source: The name of the validation table, "" without one.
+        injected: Copies of training rows with a planted instruction; see `injections`.
     """
 
     task: Task
@@ -115,6 +116,7 @@ class TrainingData:
     validation_source: str = ""
     validation_sha256: str = ""
     validation_cleaning: CleaningReport | None = None
+    injected: tuple[TrainingExample, ...] = ()
 
     def list_cleaning_notes(self) -> list[str]:
         """Lines about the rows that are left out, for each table."""
@@ -222,11 +224,14 @@ def _add_validation_table(data: TrainingData, table: Table, seed: int) -> Traini
 
 def describe_training_data(data: TrainingData) -> list[str]:
     """A line for each part: its rows, and their labels."""
-    return [
+    lines = [
         f"{len(examples):,} {part} row{'s' * (len(examples) != 1)}"
         f"{_describe_label_counts(data.task, examples)}"
         for part, examples in (("training", data.train), ("validation", data.validation))
     ]
+    if data.injected:
+        lines.append(f"{len(data.injected):,} training rows also with a planted instruction")
+    return lines
 
 
 def determine_phi(task: Task) -> PhiStatus:

@@ -61,6 +61,7 @@ def train(
     validations: options.ValidationsPerEpoch = DEFAULT_RECIPE.validations,
     row_tokens: options.MaxRowTokens = DEFAULT_RECIPE.row_tokens,
     seed: options.RandomSeed = DEFAULT_RECIPE.seed,
+    injections: options.InjectionShare = DEFAULT_RECIPE.injections,
     budget: options.TimeBudget = None,
     no_pack: options.DisablePacking = False,
     checkpointing: options.GradientCheckpointing = False,

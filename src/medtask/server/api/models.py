@@ -71,6 +71,7 @@ class TrainingSettings(BaseModel):
     patience: int | None = Field(default=None, ge=1, le=1000)
     row_tokens: int | None = Field(default=None, ge=16, le=1_000_000)
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    injections: float | None = Field(default=None, ge=0, le=1)
     budget: float | None = Field(default=None, gt=0, le=7 * 86_400)
     share: float | None = Field(default=None, gt=0, le=0.5)
     min_count: int | None = Field(default=None, ge=1, le=10**6)

@@ -38,7 +38,9 @@ def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> l
     free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes
     allowed = min(free, recipe.memory) if recipe.memory is not None else free
     plan = plan_memory(layout, recipe, MemoryLimits(number, device, allowed, recipe.row_tokens))
-    tasks = [index for index, data in enumerate(training_data) for _ in data.train]
+    tasks = [
+        index for index, data in enumerate(training_data) for _ in (*data.train, *data.injected)
+    ]
     epoch_steps = count_batches(tasks, recipe.batch)
     steps = max(1, round(epoch_steps * recipe.count_epochs(epoch_steps)))
     command = shlex.join(["-m", "medtask", *[word for word in sys.argv[1:] if word != "--dry-run"]])

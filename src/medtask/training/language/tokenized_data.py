@@ -69,7 +69,7 @@ def tokenize_training_data(
     validation_tokenized: list[tuple[TokenizedExample, ...]] = []
     dropped = 0
     for index, data in enumerate(training_data):
-        tokenized = tokenize_examples(data.task, engine.chat, data.train)
+        tokenized = tokenize_examples(data.task, engine.chat, (*data.train, *data.injected))
         fitting = [example for example in tokenized if example.max_length <= max_tokens]
         train += fitting
         task_indices += [index] * len(fitting)

@@ -42,7 +42,9 @@ def preview_mlx(training_data: Sequence[TrainingData], recipe: Recipe) -> list[s
         int((config.get("text_config") or config)["vocab_size"]),
     )
     plan = plan_mlx_memory(read_mlx_dimensions(config, weights), recipe, limits)
-    tasks = [index for index, data in enumerate(training_data) for _ in data.train]
+    tasks = [
+        index for index, data in enumerate(training_data) for _ in (*data.train, *data.injected)
+    ]
     epoch_steps = count_batches(tasks, recipe.batch)
     steps = max(1, round(epoch_steps * recipe.count_epochs(epoch_steps)))
     return [

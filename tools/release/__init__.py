@@ -1,0 +1,1 @@
+"""Tools for a release: its check, the audit of packages, and lists of them."""
