@@ -137,7 +137,7 @@ def _check_fractions(options: EvaluationOptions) -> None:
 def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -> Evaluation:
     """Write the report and the tables; a calibration is written next to the task file."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files = write_evaluation_report(folder, evaluation)
+    files = ["report.html", "report.json"]
     acceptance = evaluation.acceptance
     # If it was refused, people need the rows in the order of their worth all the more.
     if acceptance or "acceptance" in evaluation.refusals:
@@ -147,12 +147,13 @@ def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -
             for suffix in formats
             if (copy := keep_written_table(folder / f"review.{suffix}"))
         ]
-        evaluation = replace(evaluation, notes=(*evaluation.notes, *notes))
-        write_triage(folder, evaluation.answers, acceptance, formats)
+        rows = write_triage(folder, evaluation.answers, acceptance, formats)
+        evaluation = replace(evaluation, notes=(*evaluation.notes, *notes), triage=rows)
         files += [f"{name}.{suffix}" for suffix in formats for name in ("accepted", "review")]
     if isinstance(evaluation.prediction_sets, PredictionSets):
         write_prediction_sets(folder, evaluation.answers, evaluation.prediction_sets, formats)
         files += [f"sets.{suffix}" for suffix in formats]
+    write_evaluation_report(folder, evaluation)
     if evaluation.saved_calibration:
         files.append(os.path.relpath(save_evaluation_calibration(evaluation, folder), folder))
     return evaluation.with_files(folder, files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from medtask.display import capitalise_first
+from medtask.display import capitalise_first, format_count
 from medtask.errors import MedtaskError, StorageError
 from medtask.evaluation.presentation.blocks import Paragraph, ReportBlock, ReportSection
 from medtask.evaluation.report.annotator_report import build_annotator_blocks, list_annotator_lines
@@ -16,6 +16,7 @@ from medtask.evaluation.report.calibration_report import (
     describe_result,
 )
 from medtask.evaluation.report.run_report import ReportAdditions, write_report
+from medtask.records import Status
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.calibration_store import (
     CALIBRATION_FILE,
@@ -29,14 +30,10 @@ _ACCEPTANCE_HINT = (
     "--gold COLUMN --max-error 0.05 finds the confidence from which answers may be accepted, and "
     "writes accepted.csv and review.csv."
 )
-_TRIAGE_TEXT = (
-    "accepted.csv beside this page holds the accepted answers, review.csv all others, first "
-    "those where a review is expected to correct most errors."
-)
 
 
-def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
-    """Write report.html and report.json into the folder; return their names."""
+def write_evaluation_report(folder: Path, evaluation: Evaluation) -> None:
+    """Write report.html and report.json into the folder."""
     numbers = {
         name: part
         for name, part in evaluation.to_json().items()
@@ -51,7 +48,6 @@ def write_evaluation_report(folder: Path, evaluation: Evaluation) -> list[str]:
         evaluation.baselines,
         ReportAdditions(sections, numbers, evaluation.notes),
     )
-    return ["report.html", "report.json"]
 
 
 def build_report_sections(evaluation: Evaluation) -> list[ReportSection]:
@@ -95,6 +91,12 @@ def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
         for name in ("acceptance", "calibration", "prediction_sets")
         if (part := evaluation.get_part(name))
     ]
+    if evaluation.triage:
+        accepted, review = evaluation.triage
+        lines.append(
+            f"accepted.csv: {format_count(accepted, 'row')}; review.csv: "
+            f"{format_count(review, 'row')}"
+        )
     if evaluation.saved_calibration:
         lines.append(
             "Later runs of this task with this model apply the calibration; to apply it to this "
@@ -146,10 +148,28 @@ def _build_audit_sections(answers: AnswerTable) -> list[ReportSection]:
 
 def _build_acceptance_blocks(evaluation: Evaluation) -> list[ReportBlock]:
     if evaluation.acceptance:
-        return [*build_result_blocks(evaluation.acceptance), Paragraph(_TRIAGE_TEXT)]
+        return [*build_result_blocks(evaluation.acceptance), *_build_triage_blocks(evaluation)]
     gold, refusal = evaluation.summary.gold, evaluation.refusals.get("acceptance")
     curve = build_risk_blocks(gold.reliability) if gold and gold.reliability else []
     return [*(build_result_blocks(refusal) if refusal else [Paragraph(_ACCEPTANCE_HINT)]), *curve]
+
+
+def _build_triage_blocks(evaluation: Evaluation) -> list[ReportBlock]:
+    if evaluation.triage is None:
+        return []
+    accepted, review = evaluation.triage
+    text = (
+        f"accepted.csv beside this page holds the {format_count(accepted, 'accepted answer')}, "
+        f"review.csv the {format_count(review, 'other row')}, first those where a review is "
+        "expected to correct most errors."
+    )
+    by_status = evaluation.statuses.get(Status.REVIEW, 0)
+    if by_status != review:
+        text += (
+            f" The status of {format_count(by_status, 'row')} is review: it follows the settings "
+            "of the task, and this page follows gold."
+        )
+    return [Paragraph(text)]
 
 
 def _describe_answer_source(answers: AnswerTable) -> Mapping[str, object]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medtask.display import format_columns, quote
 from medtask.errors import UsageError
 from medtask.evaluation.baselines.context import BaselineSettings
 from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidences, find_acceptance
@@ -19,7 +18,8 @@ from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.kinds import KINDS
-from medtask.records import AnsweredRow, Status, Value, comparable_value
+from medtask.records import Status
+from medtask.runs.annotator_columns import compare_annotator_columns
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.baselines import evaluate_baselines
 from medtask.runs.calibration_store import SavedCalibration, describe_gold_reuse, select_model_facts
@@ -27,11 +27,10 @@ from medtask.runs.manifest import get_timestamp
 from medtask.runs.measured_rows import CALIBRATION_ROWS, make_answered_row_key, select_measured
 from medtask.runs.outputs import create_summary_accumulator
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes, refuse_student
+from medtask.runs.triage import TriageCounts
 from medtask.tasks.cell_counts import CellCounts
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.row_fingerprints import RowFingerprints, fingerprint_rows
-from medtask.tasks.rows import read_gold, read_gold_column
-from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
     from medtask.evaluation.calibration.prediction_sets import PredictionSets
@@ -75,6 +74,7 @@ class Evaluation:
         annotators: Agreement of human annotators with each other and with the answers.
         notes: What the user should know.
         cells: Counts of missing values and of normalised names, in gold and answers.
+        triage: The number of rows in accepted.csv and in review.csv; None if not written.
         folder: The folder of the files; None if none were written.
         files: The files, as paths relative to the folder.
     """
@@ -90,6 +90,7 @@ class Evaluation:
     annotators: AnnotatorAgreement | None
     notes: tuple[str, ...]
     cells: Mapping[str, CellCounts] = field(default_factory=dict)
+    triage: TriageCounts | None = None
     folder: Path | None = None
     files: tuple[str, ...] = ()
 
@@ -144,6 +145,7 @@ class Evaluation:
             "gold": gold.counts_to_json() if gold else None,
             "reliability": gold.reliability.to_json() if gold and gold.reliability else None,
             **{name: part.to_json() if part else None for name, part in parts.items()},
+            "triage": self.triage._asdict() if self.triage else None,
             "baselines": {baseline.name: baseline.to_json() for baseline in self.baselines},
             "details": self.summary.to_json(),
             "notes": list(self.notes),
@@ -182,7 +184,11 @@ def evaluate_answers(
     )
     if isinstance(calibration, Refusal):
         refusals["calibration"], calibration = calibration, None
-    annotators = _compare_annotators(answers, options) if options.readers else None
+    annotators = (
+        compare_annotator_columns(answers, options.readers, options.seed)
+        if options.readers
+        else None
+    )
     if options.readers and annotators is None:
         notes.append(
             f"no row has an answer of both {options.readers[0]} and {options.readers[1]}: the "
@@ -355,46 +361,3 @@ def _fit_prediction_sets(
     return fit_prediction_sets(
         probabilities, gold, miss=options.sets, groups=groups, seed=options.seed
     )
-
-
-def _compare_annotators(
-    answers: AnswerTable, options: EvaluationOptions
-) -> AnnotatorAgreement | None:
-    from medtask.evaluation.comparison.annotators import AnnotatedRows, compare_annotators
-
-    assert options.readers is not None
-    if unknown := [
-        name
-        for name in options.readers
-        if answers.find_column_name(name) not in answers.table.columns
-    ]:
-        fix = (
-            "name two columns, as in --readers FIRST,SECOND: it has "
-            f"{format_columns(answers.table.columns)}"
-        )
-        raise UsageError(
-            f"{answers.table.source} has no column {quote(unknown[0])} for an annotator", fix=fix
-        )
-    task, rows = answers.task, [row for row in answers.rows() if row.answer_counts]
-    first, second = (_read_annotations(task, rows, name) for name in options.readers)
-    columns = AnnotatedRows(
-        first,
-        second,
-        [comparable_value(row.answer.status, row.answer.value, task.abstain_name) for row in rows],
-        groups=[row.group for row in rows] if task.group_column else (),
-        ids=[row.answer.record_id for row in rows],
-        rows=[row.row for row in rows],
-        texts=[row.text for row in rows],
-    )
-    return compare_annotators(
-        columns,
-        names=options.readers,
-        kind=task.kind,
-        labels=[label.name for label in task.candidates],
-        seed=options.seed,
-    )
-
-
-def _read_annotations(task: Task, rows: Sequence[AnsweredRow], column: str) -> list[Value | None]:
-    task, _ = read_gold_column(task, ((row.fields, row.fields.get(column)) for row in rows))
-    return [read_gold(task, row.fields, row.fields.get(column)) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from medtask.runs.output_columns import (
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
+from medtask.tasks.kinds import get_task_kind
 
 DEFAULT_TRIAGE_FORMATS = ("csv",)
 CHUNK_ROWS = 50_000  # rows that are sorted at a time
@@ -30,12 +32,19 @@ _ROW_NUMBER = ""  # the column "id" of a task without ids: rows are found again 
 RowNumbers = NDArray[np.int64]
 
 
+class TriageCounts(NamedTuple):
+    """The number of rows in accepted.csv and in review.csv."""
+
+    accepted: int
+    review: int
+
+
 def write_triage(
     folder: Path,
     answers: AnswerTable,
     acceptance: Acceptance | None,
     formats: Sequence[str] = DEFAULT_TRIAGE_FORMATS,
-) -> tuple[int, int]:
+) -> TriageCounts:
     """Write accepted.csv and review.csv, or other formats; returns the number of rows in each.
 
     Without an acceptance no row is accepted, and all are in review.csv.
@@ -51,10 +60,12 @@ def write_triage(
     inputs = [name for name in answers.table.columns if name in answers.source_columns]
     if answers.task.id_column is None and "id" not in inputs:
         inputs.insert(0, _ROW_NUMBER)
-    output_columns = [
-        Column(name, "float" if name == "confidence" else "text") for name in ANSWER_COLUMNS
+    reading = get_task_kind(answers.task).list_reading_columns(wide=True)
+    names = ["answer", *reading, *ANSWER_COLUMNS[1:]]
+    columns = [
+        *(Column(name or "id") for name in inputs),
+        *(Column(name, "float" if name == "confidence" else "text") for name in names),
     ]
-    columns = [*(Column(name or "id") for name in inputs), *output_columns]
     taken = frozenset(accepted.tolist())
     for suffix in formats:
         chosen = (row for row in answers.rows() if row.row in taken)
@@ -70,7 +81,7 @@ def write_triage(
             Column(CORRECTED_COLUMN, "text"),
         ]
         write_answers(folder / f"review.{suffix}", review_columns, cells, byte_order_mark=True)
-    return len(accepted), len(review)
+    return TriageCounts(len(accepted), len(review))
 
 
 def write_prediction_sets(
@@ -152,15 +163,22 @@ def _fetch_rows(answers: AnswerTable, order: RowNumbers) -> Iterator[AnsweredRow
 def _list_cells(
     answers: AnswerTable, row: AnsweredRow, inputs: Iterable[str], status: str | None = None
 ) -> Sequence[object]:
-    """The cells of a row; ``status`` replaces the status of its answer, and its reason."""
-    columns = answers.source_columns
-    cells = {name: round_cell(name, get_cell(name, row.answer)) for name in ANSWER_COLUMNS}
+    """The cells of a row; ``status`` replaces the status of its answer, and its reason.
+
+    What people read beside the answer follows it: its fields, or the text of an option.
+    """
+    columns, answer, kind = answers.source_columns, row.answer, get_task_kind(answers.task)
+    cells = {name: round_cell(name, get_cell(name, answer)) for name in ANSWER_COLUMNS}
     if status is not None:
         cells |= {"status": status, "reason": None}
+    quotes = {name: quote.text for name, quote in (answer.quotes or {}).items()}
+    added = kind.read_reading_cells(row.fields, answer.value, quotes)
     return [
         *(
             row.answer.record_id if name is _ROW_NUMBER else row.fields[columns[name]]
             for name in inputs
         ),
-        *cells.values(),
+        cells["answer"],
+        *(added.get(name) for name in kind.list_reading_columns(wide=True)),
+        *(cells[name] for name in ANSWER_COLUMNS[1:]),
     ]

@@ -47,6 +47,7 @@ QUESTIONS = [
     "Where was it confident and wrong?",
     "What did it cost?",
     "Everything else, for the auditor",
+    "What do these words mean?",
 ]
 VOID_ELEMENTS = {"meta", "link", "br", "img"}
 

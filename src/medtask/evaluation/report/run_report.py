@@ -19,6 +19,7 @@ from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation import formatting as words
 from medtask.evaluation.presentation.blocks import ReportSection
 from medtask.evaluation.presentation.formatting import find_manifest_value
+from medtask.evaluation.presentation.glossary import find_terms
 from medtask.evaluation.presentation.plots import draw_bar
 from medtask.evaluation.report import quality_sections, sections
 from medtask.evaluation.report.baseline_text import list_baseline_warnings
@@ -138,7 +139,12 @@ def create_template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals.update(draw_bar=draw_bar, status_words=STATUS_NAMES, entry_limit=MAX_ENTRIES)
+    templates.globals.update(
+        draw_bar=draw_bar,
+        status_words=STATUS_NAMES,
+        entry_limit=MAX_ENTRIES,
+        find_terms=find_terms,
+    )
     templates.filters.update(
         count=format_count,
         percent=format_percent,

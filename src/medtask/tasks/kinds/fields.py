@@ -78,6 +78,8 @@ class FieldsKind(TaskKind[Fields]):
             inner: object = value
             for key in name.split("."):
                 inner = inner.get(key) if isinstance(inner, Mapping) else None
+            if isinstance(inner, float) and inner.is_integer():
+                inner = int(inner)  # as in the object: Parquet has 18 as 18.0
             is_nested = isinstance(inner, list | Mapping)
             cells[f"answer.{name}"] = format_json(inner) if is_nested else inner
         return cells | {f"answer.{name}{QUOTE_SUFFIX}": text for name, text in quotes.items()}
