@@ -201,6 +201,7 @@ def test_a_task_cannot_name_a_file_of_the_server(server: ServerUnderTest, lines:
 
     assert problem["status"] == 422
     assert problem["errors"][0]["line"] == 5
+    assert ("remove the line" in json.dumps(problem)) == lines.startswith("data:")
     assert "root:" not in json.dumps(problem)
 
 

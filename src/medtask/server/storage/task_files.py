@@ -138,6 +138,13 @@ def _find_file_names(document: Document, own_rows: str | None) -> Iterator[TaskF
             f'"{path[-1]}" names a file or a folder ({len(value)} characters): tasks of a server '
             "read no files",
         )
+    table = document.data.get("data")
+    if isinstance(table, str) and Path(table).name != table:
+        yield TaskFault(
+            document.source_lines.find("data"),
+            '"data" names a file in another folder: remove the line - a run on the server names '
+            "its data set",
+        )
     for path, value in _list_models(document.data):
         try:
             check_model_reference(value)
