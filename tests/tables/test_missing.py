@@ -83,3 +83,11 @@ def test_one_word_may_be_given_without_a_list(tmp_path: Path) -> None:
     table = read_table(write_table(tmp_path / "t.csv"), missing="none")
     assert table.options.missing == ("none",)
     assert read_notes(table)[:3] == ["stent", "NA", None]
+
+
+@pytest.mark.parametrize("other", ["text", 5, None], ids=["texts", "a number", "an empty cell"])
+def test_a_word_is_found_in_rows_of_texts_and_in_rows_of_other_cells(other: object) -> None:
+    row = mark_missing({"a": " NA ", "b": other, "c": "none", "d": "-" + " " * 300})
+    assert [column for column, cell in row.items() if isinstance(cell, MissingText)] == ["a"]
+    plain = {"a": "stent", "b": other}
+    assert mark_missing(plain) == plain

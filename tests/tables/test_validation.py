@@ -19,6 +19,15 @@ def test_rows_and_empty_rows_are_counted():
     assert validate_table(table) == TableCounts(rows=3, empty_rows=1, blank_lines=0)
 
 
+@pytest.mark.parametrize("other", ["text", 5], ids=["texts", "a number"])
+def test_cells_of_rows_with_texts_only_are_counted_like_those_of_other_rows(other: object) -> None:
+    cells = [" ", "NA", "x" * 40_000, "m\u00c3\u00bcde", "plain"]
+    table = read_table([{"id": str(row), "a": cell, "b": other} for row, cell in enumerate(cells)])
+    found = validate_table(table)
+    assert (found.rows, found.empty_rows, found.long_cells, found.garbled_cells) == (5, 0, 1, 1)
+    assert found.missing_words == {"a": {"NA": 1}}
+
+
 def test_repeated_and_missing_ids_are_reported_together():
     ids = ["1", " 1 ", 1, None, "x", "", "x", "\t", "y"]
     with pytest.raises(TableError) as raised:

@@ -15,7 +15,7 @@ from medtask.tasks.load import load_task
 from medtask.tasks.rows import (
     UnknownGold,
     check_columns,
-    find_unknown_gold,
+    check_gold,
     read_gold,
     read_records,
 )
@@ -103,7 +103,7 @@ def test_gold_that_is_no_label_is_counted_with_its_first_row(task):
     records = read_records(
         task, [{"case_id": str(number), "purpose": value} for number, value in enumerate(gold)]
     )
-    assert find_unknown_gold(task, records) == {
+    assert check_gold(task, records).unknown == {
         "Curativ": UnknownGold(2, 2, "curative"),
         "x": UnknownGold(1, 3, None),
     }
@@ -113,7 +113,7 @@ def test_unknown_gold_remembers_twenty_values_at_most(task):
     records = read_records(
         task, ({"case_id": str(number), "purpose": f"g{number}"} for number in range(1000))
     )
-    assert list(find_unknown_gold(task, records)) == [f"g{number}" for number in range(20)]
+    assert list(check_gold(task, records).unknown) == [f"g{number}" for number in range(20)]
 
 
 def test_gold_is_read_as_the_tasks_kind(load_text):
@@ -123,7 +123,7 @@ def test_gold_is_read_as_the_tasks_kind(load_text):
     rows = [{"q": "?", "o": "A) one B) two", "right": gold} for gold in ("b", "one", "D", None)]
     records = list(read_records(task, rows))
     assert [record.gold for record in records] == ["B", "A", "D", None]
-    assert find_unknown_gold(task, records) == {"D": UnknownGold(1, 3, None)}
+    assert check_gold(task, records).unknown == {"D": UnknownGold(1, 3, None)}
 
 
 def test_each_name_of_a_list_that_is_no_label_is_counted(load_text):
@@ -131,13 +131,13 @@ def test_each_name_of_a_list_that_is_no_label_is_counted(load_text):
         'instruction: x\ninput: "{{ q }}"\ngold: g\nanswer: {kind: labels, labels: [heart, '
         "liver]}\n"
     )
-    records = read_records(
-        task, [{"g": "heart; livr"}, {"g": "[]"}, {"g": "livr, spleen"}, {"g": "liver"}]
-    )
-    assert find_unknown_gold(task, records) == {
+    rows = [{"g": "heart; livr"}, {"g": "[]"}, {"g": "livr, spleen"}, {"g": "liver"}]
+    records = list(read_records(task, rows))
+    assert check_gold(task, records).unknown == {
         "livr": UnknownGold(2, 1, "liver"),
         "spleen": UnknownGold(1, 3, None),
     }
+    assert (check_gold(task, records).valid_rows, check_gold(task, records).invalid_rows) == (2, 2)
 
 
 def test_columns_of_options_and_context_must_be_in_the_table(load_text):
@@ -204,7 +204,7 @@ def test_rows_without_a_group_are_not_one_group():
 def test_letters_of_another_script_that_look_like_a_label_are_named() -> None:
     task = make_task(SingleLabel(), ["A", "BRCA"])
     records = [Record("1", {}, "\u0410"), Record("2", {}, "BR\u0421A"), Record("3", {}, "brc")]
-    meanings = [one.describe_meaning() for one in find_unknown_gold(task, records).values()]
+    meanings = [one.describe_meaning() for one in check_gold(task, records).unknown.values()]
     assert meanings == [
         'looks like "A", but has Cyrillic letters',
         'looks like "BRCA", but has Cyrillic letters',

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medtask.display import format_row_count
 from medtask.engines.base import Engine
 from medtask.errors import InputError, TableError, UsageError
 from medtask.prediction.cascade import check_cascade
@@ -30,8 +30,7 @@ from medtask.tasks.cell_counts import (
 )
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rows import (
-    find_invalid_gold,
-    find_unknown_gold,
+    check_gold,
     read_gold_column,
     read_records,
     require_columns,
@@ -204,7 +203,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
     setup.cell_counts["missing_words"] = {name: dict(words) for name, words in input_words.items()}
     setup.notes += describe_input_words(input_words)
     if setup.gold_column is not None:
-        _check_gold(setup)
+        _note_gold(setup)
     elif get_task_kind(task).threshold_fit:
         raise InputError(
             "thresholds are fitted on gold, and no gold column is named",
@@ -246,34 +245,26 @@ def _check_options(options: RunOptions) -> None:
     check_formats(options.formats or ())
 
 
-def _check_gold(setup: RunSetup) -> None:
+def _note_gold(setup: RunSetup) -> None:
     """Note gold values that are not valid answers. Raises InputError if none is valid."""
     name, column = setup.gold_column or "", f'the gold column "{setup.gold_column}"'
     gold_cells = ((row, row.get(name)) for row in islice(setup.table, setup.rows))
     setup.gold_task, form_notes = read_gold_column(setup.task, gold_cells)
-    valid_counts: Counter[bool] = Counter()
     cells = CellCounts(form_notes=form_notes)
-
-    def count(records: Iterator[Record]) -> Iterator[Record]:
-        for record in records:
-            if record.gold is not None:
-                valid_counts[not find_invalid_gold(setup.task, record.fields, record.gold)] += 1
-            yield record
-
     records = count_gold_cells(setup.gold_task, setup.iter_records(), name, cells)
-    unknown_values = find_unknown_gold(setup.gold_task, count(records))
+    gold = check_gold(setup.gold_task, records)
     setup.cell_counts["gold"] = cells.to_json()
     setup.notes += cells.describe(column)
-    if not unknown_values:
+    if not gold.unknown:
         return
     noun = setup.task.kind_spec.gold_noun
     # The values are not shown: if the column is wrong, they are record text.
     found_in = [
         f"row {one.first_row:,}" + (f", {meaning}" if (meaning := one.describe_meaning()) else "")
-        for one in unknown_values.values()
+        for one in gold.unknown.values()
     ]
     examples = f"{'; '.join(found_in[:5])}{'; ...' if len(found_in) > 5 else ''}"
-    if not valid_counts[True]:
+    if not gold.valid_rows:
         raise InputError(
             "; ".join(
                 (
@@ -283,8 +274,7 @@ def _check_gold(setup: RunSetup) -> None:
             ),
             fix="name the right column with --gold, or write its values as the task does",
         )
-    rows = f"{valid_counts[False]:,} row{'s' * (valid_counts[False] > 1)}"
     setup.notes.append(
-        f'gold in the column "{setup.gold_column}" is not {noun} in {rows}, left out of the '
-        f"metrics ({examples})"
+        f'gold in the column "{setup.gold_column}" is not {noun} in '
+        f"{format_row_count(gold.invalid_rows)}, left out of the metrics ({examples})"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from medtask.tables.header import Header, format_place
 from medtask.tables.read_options import ReadOptions
 from medtask.unicode_text import remove_noise
 
-Row = dict[str, object]
+Row = Mapping[str, object]
 
 
 @dataclass(slots=True)

@@ -71,6 +71,16 @@ class _CellSurvey:
 
     def add(self, number: int, row: Mapping[str, object]) -> None:
         """Add a row, numbered from 1."""
+        blanks = _count_plain_blanks(row)
+        if blanks is None:
+            blanks = self._add_cells(row)
+        if blanks == len(row):
+            self.empty_rows += 1
+        else:
+            self.suspects.add(number, row, blanks)
+
+    def _add_cells(self, row: Mapping[str, object]) -> int:
+        """Add cells one by one; returns the number of blank ones."""
         blanks = 0
         for column, cell in row.items():
             if not isinstance(cell, str):
@@ -87,10 +97,22 @@ class _CellSurvey:
                     garbled = find_garbled_letter(cell)
                     self.garbled_cells += garbled is not None
                     self.garbled_letter = self.garbled_letter or garbled
-        if blanks == len(row):
-            self.empty_rows += 1
-        else:
-            self.suspects.add(number, row, blanks)
+        return blanks
+
+
+def _count_plain_blanks(row: Mapping[str, object]) -> int | None:
+    """The number of blank cells if all are short ASCII texts that are not missing; else None.
+
+    Most rows are like that, and a loop over their cells takes three times as long.
+    """
+    cells = row.values()
+    try:
+        text = "".join(cells)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    if len(text) > MAX_CELL_LENGTH // 2 or not text.isascii() or MissingText in map(type, cells):
+        return None
+    return [*map(str.strip, cells)].count("")  # type: ignore[arg-type]
 
 
 def validate_table(table: Table, id_column: str | None = None) -> TableCounts:

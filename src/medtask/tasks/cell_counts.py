@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from medtask.display import format_count, format_list, format_row_count, quote
 from medtask.names import normalize_spelling
-from medtask.records import Record
+from medtask.records import Record, Value
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import find_prompt_columns
@@ -45,23 +45,33 @@ class CellCounts:
     form_notes: Sequence[str] = ()
 
     def add(
-        self, task: Task, row: Mapping[str, object], cell: object, *, is_gold: bool = True
+        self,
+        task: Task,
+        row: Mapping[str, object],
+        cell: object,
+        *,
+        value: Value | None = None,
+        is_gold: bool = True,
     ) -> None:
         """Count one cell; ``row`` holds the columns that the task uses.
 
-        ``is_gold``: whether a person wrote the cell; a blank one has no meaning in answers.
+        ``value``: the result of `read_gold`, if it is known. ``is_gold``: whether a person wrote
+        the cell; a blank one has no meaning in answers.
         """
         text, kind = read_cell(cell), get_task_kind(task)
         self.blank_meaning = kind.blank_gold if is_gold else ""
         if text is None:
             self.blank += 1
             return
-        value = kind.read_gold(row, cell)
+        if value is None:
+            value = kind.read_gold(row, cell)
         if value is None:
             self.missing_words[text] += 1
             return
         self.values += 1
         self.empty_sets += value == ()
+        if value == text:
+            return  # the name as it is written
         found = {
             written.text: written.match.name
             for written in kind.match_names(row, cell)
@@ -122,7 +132,7 @@ def count_gold_cells(
 ) -> Iterator[Record]:
     """The records; their gold cells are added to ``counts``."""
     for record in records:
-        counts.add(task, record.fields, record.fields.get(column))
+        counts.add(task, record.fields, record.fields.get(column), value=record.gold)
         yield record
 
 

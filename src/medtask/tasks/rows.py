@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from medtask.display import find_closest, format_columns, format_suggestion, quote
 from medtask.errors import TableError, TaskFault, TaskFaults
@@ -16,6 +17,7 @@ from medtask.tables.table import Table
 from medtask.tasks.annotation_shapes import describe_shape
 from medtask.tasks.input_template import read_template
 from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.kinds.base import TaskKind
 from medtask.tasks.task import Task
 from medtask.unicode_text import describe_lookalike
 
@@ -54,6 +56,21 @@ class UnknownGold:
         return f"perhaps {quote(self.suggestion)}" if self.suggestion else ""
 
 
+@dataclass(frozen=True, slots=True)
+class GoldCheck:
+    """The gold of a table.
+
+    Attributes:
+        valid_rows: Number of rows whose gold is a valid answer.
+        invalid_rows: Number of rows whose gold is not one.
+        unknown: The first 20 distinct values that are not valid answers.
+    """
+
+    valid_rows: int
+    invalid_rows: int
+    unknown: Mapping[str, UnknownGold]
+
+
 def read_records(
     task: Task,
     rows: Iterable[Mapping[str, object]],
@@ -72,7 +89,7 @@ def read_records(
     Raises:
         TableError: A row has no id.
     """
-    gold = gold_column or task.gold_column
+    gold, kind = gold_column or task.gold_column, get_task_kind(task)
     if not isinstance(rows, Table):  # a table has its own words for missing values
         rows = map(mark_missing, rows)
     for number, row in enumerate(rows, first_row):
@@ -81,15 +98,16 @@ def read_records(
             message = f"row {number} has no id in the column {quote(task.id_column)}"
             raise TableError(message, fix="fill it in, or leave id out of the task file")
         group = read_present_key(row.get(task.group_column)) if task.group_column else None
-        gold_value = read_gold(task, row, row.get(gold)) if gold else None
-        yield Record(name, _restore_names(task, row), gold_value, group)
+        gold_value = _read_accepted_gold(kind, row, row.get(gold)) if gold else None
+        yield Record(name, _restore_names(kind, row), gold_value, group)
 
 
-def _restore_names(task: Task, row: Mapping[str, object]) -> Mapping[str, object]:
+def _restore_names(kind: TaskKind[Any], row: Mapping[str, object]) -> Mapping[str, object]:
     """The row, in which a word for a missing value is a text if the task has a name like it."""
+    if MissingText not in map(type, row.values()):
+        return row
     words = [column for column, cell in row.items() if isinstance(cell, MissingText)]
-    kind = get_task_kind(task) if words else None
-    if kind is None or not any(kind.has_name(row, str(row[column])) for column in words):
+    if not any(kind.has_name(row, str(row[column])) for column in words):
         return row
     return {
         column: str(cell) if column in words and kind.has_name(row, str(cell)) else cell
@@ -106,12 +124,16 @@ def read_gold(task: Task, row: Mapping[str, object], cell: object) -> Value | No
     are kept. An option is its letter, its key in the row's mapping, or its text. Fields are a
     mapping, or a mapping as text.
     """
-    return None if _is_not_accepted(row) else get_task_kind(task).read_gold(row, cell)
+    return _read_accepted_gold(get_task_kind(task), row, cell)
 
 
-def _is_not_accepted(row: Mapping[str, object]) -> bool:
-    """Whether the row is Prodigy's record of a suggestion that the annotator did not accept."""
-    return "_task_hash" in row and row.get("answer") in ("reject", "ignore")
+def _read_accepted_gold(
+    kind: TaskKind[Any], row: Mapping[str, object], cell: object
+) -> Value | None:
+    """The gold of a row, but of Prodigy's records only of those that the annotator accepted."""
+    if "_task_hash" in row and row.get("answer") in ("reject", "ignore"):
+        return None
+    return kind.read_gold(row, cell)
 
 
 def read_gold_column(
@@ -208,14 +230,18 @@ def require_columns(task: Task, table: Table, *, gold_column: str | None = None)
     raise TaskFaults(str(task.source or task.name), faults, hint=hint)
 
 
-def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, UnknownGold]:
-    """The first 20 distinct gold values that are not valid answers of the task."""
-    names = Names(label.name for label in task.candidates)
+def check_gold(task: Task, records: Iterable[Record]) -> GoldCheck:
+    """Read the gold of all records, and list what is not a valid answer of the task."""
+    kind, names = get_task_kind(task), Names(label.name for label in task.candidates)
     counts: dict[str, list[int]] = {}
+    valid_rows = invalid_rows = 0
     for number, record in enumerate(records, 1):
-        for value in (
-            () if record.gold is None else find_invalid_gold(task, record.fields, record.gold)
-        ):
+        if record.gold is None:
+            continue
+        invalid = kind.find_invalid_gold(record.fields, record.gold)
+        valid_rows += not invalid
+        invalid_rows += bool(invalid)
+        for value in invalid:
             if value in counts:
                 counts[value][0] += 1
             elif len(counts) < MAX_LISTED_GOLD:
@@ -231,7 +257,7 @@ def find_unknown_gold(task: Task, records: Iterable[Record]) -> dict[str, Unknow
             describe_shape(value),
             describe_lookalike(value, closest) if closest else "",
         )
-    return found
+    return GoldCheck(valid_rows, invalid_rows, found)
 
 
 def _format_column_use(column: str) -> str:

@@ -17,7 +17,7 @@ from medtask.tasks.dataset_statistics import DatasetStatistics, collect_statisti
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rows import (
     UnknownGold,
-    find_unknown_gold,
+    check_gold,
     read_gold_column,
     read_records,
     require_columns,
@@ -112,5 +112,5 @@ def check_table(task: Task, table: Table) -> TableCheck:
     records = collect_statistics(task, read_records(gold_task, table), statistics)
     if task.gold_column:
         records = count_gold_cells(task, records, task.gold_column, gold_cells)
-    unknown = find_unknown_gold(gold_task, records)
+    unknown = check_gold(gold_task, records).unknown
     return TableCheck(task, gold_task, survey, statistics, gold_cells, unknown)

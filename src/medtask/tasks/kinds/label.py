@@ -87,6 +87,8 @@ class LabelKind(TaskKind[SingleLabel]):
 
     def read_gold(self, row: Mapping[str, object], cell: object) -> Value | None:
         """See `TaskKind.read_gold`; an annotation without a label is missing."""
+        if type(cell) is str and cell in get_label_names(self.task):
+            return cell  # most cells: they need not be parsed
         return None if read_annotations(cell) == [] else super().read_gold(row, cell)
 
     def match_names(self, row: Mapping[str, object], cell: object) -> tuple[WrittenName, ...]:
