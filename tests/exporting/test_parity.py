@@ -46,9 +46,11 @@ def test_the_divergence_is_that_of_kullback_and_leibler() -> None:
 def test_other_answers_are_a_problem() -> None:
     parity = compare_outputs(make_outputs(0.51, 0.9), make_outputs(0.49, 0.9), BOUNDS)
     assert parity.problems == (
-        "50.0 % of the answers agree; 90.0 % are required; of the 1 that lead by more than 0.32, "
-        "100.0 %",
+        "1 of 2 answers agree; 90 % are required, which is 2; of the 1 that lead by more than "
+        "0.32, 100.0 %",
     )
+    assert parity.differs_only_undecided
+    assert not compare_outputs(make_outputs(0.9), make_outputs(0.4), BOUNDS).differs_only_undecided
 
 
 def test_answers_that_lead_clearly_are_also_counted_on_their_own() -> None:

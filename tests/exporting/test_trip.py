@@ -72,14 +72,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def gguf(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
     folder = tmp_path_factory.mktemp("gguf")
-    merged = export(trained.adapter, to="merged", out=folder / "merged", rows=8)
+    # Labels are compared with those of the adapter: a wrong merge changes them.
+    merged = export(trained.adapter, to="merged", out=folder / "merged", check=False)
     return export(
         merged.path,
         to="gguf",
         quant="q4_k_m",
         out=folder / "model.gguf",
         task=trained.task,
-        table=make_rows(),
+        table=ROWS,
     )
 
 

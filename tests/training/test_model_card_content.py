@@ -65,3 +65,15 @@ def test_a_validation_table_is_named() -> None:
     table = medtask.read_table(EXAMPLE / "procedures.csv")
     output = build_card_task(build_training_data(task, table, validation=table), {}, {})
     assert output.split.startswith("validation rows come from a separate table, procedures.csv, ")
+
+
+def test_the_card_says_which_rows_are_for_training_only() -> None:
+    task = medtask.load_task(EXAMPLE)
+    rows = [
+        dict(row) | {"gold_selection": "review" if number % 3 else "random"}
+        for number, row in enumerate(medtask.read_table(EXAMPLE / "procedures.csv"))
+    ]
+    data = build_training_data(task, medtask.read_table(rows))
+    assert "chosen by their answers, which are for training only" in (
+        build_card_task(data, {}, {}).split
+    )

@@ -171,3 +171,17 @@ def test_a_hundred_thousand_rows_take_seconds() -> None:
     assert held_out is not None
     assert time.process_time() - started < 15
     assert held_out.mean() == pytest.approx(0.1, abs=0.003)
+
+
+def test_rows_for_training_only_are_never_drawn_nor_others_of_their_clusters() -> None:
+    labels = ["a", "b"] * 50
+    clusters = [number // 2 for number in range(100)]
+    training_only = np.arange(100) % 5 == 0
+    held = select_validation_rows(
+        name_rows(100), np.array(clusters), [(one,) for one in labels], 0.2, 0, training_only
+    )
+    assert held is not None
+    assert held.sum() == 20
+    assert not {clusters[row] for row in np.flatnonzero(held)} & {
+        clusters[row] for row in np.flatnonzero(training_only)
+    }

@@ -67,7 +67,13 @@ def test_rows_are_divided_and_accounted_for(task: Task) -> None:
         and prepared_data.leakage is not None
     )
     assert prepared_data.cleaning.dropped_counts == {DropReason.NO_GOLD: 1, DropReason.DUPLICATE: 1}
-    assert prepared_data.split.to_json() == {"given": False, "share": 0.1, "seed": 0, "joined": 0}
+    assert prepared_data.split.to_json() == {
+        "given": False,
+        "share": 0.1,
+        "seed": 0,
+        "joined": 0,
+        "chosen": 0,
+    }
     assert prepared_data.leakage.describe()[0].startswith("none")
     assert prepared_data.sha256 == read_table(rows).digest()
     assert describe_training_data(prepared_data) == [
@@ -222,6 +228,47 @@ def test_letters_that_never_change_are_reported(tmp_path: Path) -> None:
     task = make_task(tmp_path, "choice", options="options")
     rows = [{"text": row["text"], "options": ["yes", "no"], "gold": "A"} for row in make_rows(20)]
     assert "same option letter" in gather_rows(task, rows).notes[0]
+
+
+def choose(rows: list[dict[str, Any]], every: int, selection: str) -> list[dict[str, Any]]:
+    """The rows as a table of gold, of which each but every n-th was drawn at random."""
+    return [
+        row | {"gold_selection": "random" if number % every else selection}
+        for number, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("selection", ["review", "audit"])
+def test_rows_that_were_chosen_by_their_answers_are_for_training_only(
+    task: Task, selection: str
+) -> None:
+    data = gather_rows(task, choose(make_rows(120), 2, selection), share=0.2)
+    found = {str(one.record.fields["gold_selection"]) for one in data.validation}
+    assert found == {"random"}
+    assert (len(data.train), len(data.validation)) == (96, 24)
+    assert data.split is not None and data.split.chosen_rows == 60
+    assert "60 rows chosen by their answers, which are for training only" in data.split.describe()
+    assert data.notes[-1].startswith("60 rows with gold because of the answer")
+
+
+def test_chosen_rows_are_validated_on_if_there_are_too_few_others(task: Task) -> None:
+    rows = choose(make_rows(60), 1, "review")
+    data = gather_rows(task, rows)
+    assert len(data.validation) == 6
+    assert data.split is not None and data.split.validates_chosen
+    assert "do not represent the table" in data.notes[-1]
+    plain = gather_rows(task, [row | {"gold_selection": "table"} for row in rows])
+    assert [one.row for one in plain.validation] == [one.row for one in data.validation]
+    assert plain.notes == ()
+
+
+def test_chosen_rows_of_a_validation_table_are_left_out(task: Task) -> None:
+    others = choose(make_rows(20, seed=1), 2, "review")
+    data = gather_rows(task, make_rows(40), validation=read_table(others))
+    assert len(data.validation) == 10
+    assert "10 rows" in data.notes[-1] and "left out of the validation" in data.notes[-1]
+    only = read_table(choose(make_rows(20, seed=1), 1, "review"))
+    assert len(gather_rows(task, make_rows(40), validation=only).validation) == 20
 
 
 def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:

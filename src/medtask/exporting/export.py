@@ -38,7 +38,13 @@ from medtask.exporting.parity import (
 )
 from medtask.exporting.parity_prompts import PARITY_PROMPTS, make_default_prompts, sample_prompts
 from medtask.exporting.source import ExportSource, open_source
-from medtask.exporting.targets import ExportRequest, ExportTarget, ExportWriter, find_target
+from medtask.exporting.targets import (
+    TARGETS,
+    ExportRequest,
+    ExportTarget,
+    ExportWriter,
+    find_target,
+)
 from medtask.records import Prompt
 from medtask.runs.calibration_store import locate_model_calibration
 from medtask.runs.manifest import get_timestamp
@@ -140,13 +146,7 @@ def export(
         bounds = target.bounds[request.quantization]
         parity = _check_draft(request, writer, draft, prompts, bounds, on_step) if check else None
         if parity and not parity.passed and not force:
-            finer = target.list_finer(request.quantization)
-            raise EngineError(
-                "the exported model is not the same as its source, and was not published:"
-                + "".join(f"\n  {problem}" for problem in parity.problems),
-                fix=(f"choose --quant {' or '.join(finer)}, or " if finer else "")
-                + "publish it with --force",
-            )
+            raise _make_parity_error(parity, target.list_finer(request.quantization))
         on_step("Writing the card and the hashes")
         manifest = _build_manifest(
             request, target, parity, forced=bool(parity and not parity.passed)
@@ -191,7 +191,12 @@ def _check_request(request: ExportRequest, target: ExportTarget, path: Path) -> 
         raise UsageError(
             f"{request.source.reference} cannot be exported --to {target.name}: it is a model of "
             f"the {request.source.engine} engine",
-            fix="choose another target: `medtask export --help` lists them",
+            fix="export it "
+            + " or ".join(
+                f"--to {other.name}"
+                for other in TARGETS.values()
+                if request.source.engine in other.engines
+            ),
         )
     if path.suffix != target.suffix and target.suffix:
         raise UsageError(
@@ -235,6 +240,20 @@ def _check_draft(
         engine.close()
     parity = compare_outputs(expected, found, bounds)
     return replace(parity, problems=(*problems, *parity.problems))
+
+
+def _make_parity_error(parity: Parity, finer: Sequence[str]) -> EngineError:
+    more = (
+        "compare on more rows of your own, of which fewer may be undecided (--task TASK DATA "
+        "--rows 500), or "
+    )
+    return EngineError(
+        "the exported model is not the same as its source, and was not published:"
+        + "".join(f"\n  {problem}" for problem in parity.problems),
+        fix=(f"choose --quant {' or '.join(finer)}, or " if finer else "")
+        + (more if parity.differs_only_undecided else "")
+        + "publish it with --force",
+    )
 
 
 def _load_and_ask(reference: str, prompts: Sequence[Prompt]) -> ModelOutputs:

@@ -121,7 +121,7 @@ class LoraAdapter:
             f"the adapter {self.folder} does not fit this model",
             problem,
             names,
-            f"export it with the model {self._base}",
+            f"adapter_config.json names the base {self._base}: name the one that it was trained on",
         )
 
     def close(self) -> None:

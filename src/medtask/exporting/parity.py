@@ -69,6 +69,12 @@ class Parity:
     def passed(self) -> bool:
         return not self.problems
 
+    @property
+    def differs_only_undecided(self) -> bool:
+        """Whether it fails only by answers that were nearly undecided in the reference."""
+        is_close = self.mean_kl <= self.bounds.kl and self.clear_agreement == 1
+        return len(self.problems) == 1 and is_close and self.agreement < self.bounds.agreement
+
     def describe_clear(self) -> str:
         """How many of the answers that lead clearly agree, to add to a sentence; "" without any."""
         if self.clear_agreement is None:
@@ -145,9 +151,13 @@ def _compare_figures(parity: Parity) -> Iterator[str]:
     """Sentences about figures that are out of bounds."""
     bounds = parity.bounds
     if parity.agreement < bounds.agreement:
+        same, least = (
+            round(parity.agreement * parity.questions),
+            math.ceil(bounds.agreement * parity.questions),
+        )
         yield (
-            f"{parity.agreement:.1%} of the answers agree; {bounds.agreement:.1%} are "
-            f"required{parity.describe_clear()}"
+            f"{same:,} of {parity.questions:,} answers agree; {bounds.agreement:.0%} are required, "
+            f"which is {least:,}{parity.describe_clear()}"
         ).replace("%", " %")
     if not parity.mean_kl <= bounds.kl:
         yield (

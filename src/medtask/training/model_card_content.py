@@ -173,6 +173,7 @@ def _describe_split(data: TrainingData) -> str:
         return (
             "validation rows come from a separate table, "
             f"{Path(data.validation_source).name}, {data.validation_sha256}"
+            f"{divided.describe_chosen()}"
         )
     description = (
         f"about {divided.share:.0%} of the rows were set aside for validation, drawn by seed "
@@ -183,4 +184,4 @@ def _describe_split(data: TrainingData) -> str:
         if divided.near_duplicate_rows is None
         else ", and so do near duplicates"
     )
-    return f"{description}; equal texts and groups stay together{parted}"
+    return f"{description}; equal texts and groups stay together{parted}{divided.describe_chosen()}"

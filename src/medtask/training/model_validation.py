@@ -26,6 +26,7 @@ from medtask.evaluation.calibration.transforms import Calibration
 from medtask.evaluation.report.calibration_report import describe_result
 from medtask.evaluation.statistics.label_thresholds import DEFAULT_THRESHOLD
 from medtask.runs.calibration_store import save_calibration
+from medtask.runs.gold_table import SELECTION_COLUMN
 from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import (
@@ -186,7 +187,8 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData, task: Tas
     """
     examples, generated = data.validation, task.kind_spec.generated
     measured = examples[:MAX_GENERATED_ROWS] if generated else examples
-    rows = read_table([dict(example.record.fields) for example in measured])
+    # The split has decided whether rows that were chosen by their answers are measured.
+    rows = read_table([_drop_selection(example.record.fields) for example in measured])
     shutil.rmtree(folder, ignore_errors=True)
     # The model alone is measured: no further passes, and nothing that was fitted on the same rows.
     single_pass_task = replace(task, passes=(), id_column=None, source=None)
@@ -205,6 +207,10 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData, task: Tas
         raise Interrupted(result.exit_code - 128)
     options = EvaluationOptions(calibrate=None if generated else "auto", baselines=False)
     return evaluate_answers(open_answers(folder, task=data.task, gold=task.gold_column), options)
+
+
+def _drop_selection(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: cell for name, cell in fields.items() if name != SELECTION_COLUMN}
 
 
 def _evaluate_linear_baseline(

@@ -9,22 +9,25 @@ data", 2011) on clusters of rows that must stay together.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.display import quote
+from medtask.display import format_row_count, quote
 from medtask.errors import InputError
 from medtask.near_duplicates import IndexArray, cluster_near_duplicates, merge_clusters
+from medtask.runs.gold_table import SELECTION_COLUMN, find_chosen_rows
 from medtask.tasks.task import Task
 from medtask.tasks.text_cleaning import normalize_record_group
 from medtask.training.leakage import QuestionIndex
 from medtask.training.training_example import TrainingExample, list_labels, shuffle_by_hash
 
 RowLabels = Sequence[tuple[str, ...]]
+# With fewer validation rows that were not chosen by their answers, others are validated on too.
+_MIN_UNCHOSEN_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +40,21 @@ class SplitReport:
         seed: The seed that chose them.
         near_duplicate_rows: Rows kept together with their near duplicates; None if near
             duplicates had to be split.
+        chosen_rows: Rows with gold because of their answers, such as doubtful ones.
+        validates_chosen: Whether validation rows are among them, because there are too few others.
     """
 
     has_own_table: bool
     share: float
     seed: int
     near_duplicate_rows: int | None = 0
+    chosen_rows: int = 0
+    validates_chosen: bool = False
 
     def describe(self) -> str:
         """A phrase on how the validation rows were chosen."""
         if self.has_own_table:
-            return "the validation rows come from a separate table"
+            return "the validation rows come from a separate table" + self.describe_chosen()
         near_duplicates = (
             f"; {self.near_duplicate_rows:,} rows stay together with their near duplicates"
             if self.near_duplicate_rows
@@ -56,7 +63,35 @@ class SplitReport:
         return (
             f"{self.share:.3g} of the rows are set aside, stratified by label, with seed "
             f"{self.seed}; groups and equal texts stay together{near_duplicates}"
+            f"{self.describe_chosen()}"
         )
+
+    def describe_chosen(self) -> str:
+        """What is done with rows that were chosen by their answers, to add to a phrase."""
+        if not self.chosen_rows:
+            return ""
+        rows = f"{format_row_count(self.chosen_rows)} chosen by their answers"
+        if self.validates_chosen:
+            return f"; {rows} may be among them, because too few others are left"
+        return f"; without {rows}" + ("" if self.has_own_table else ", which are for training only")
+
+    def list_notes(self) -> Iterator[str]:
+        """Notes for the user before training."""
+        if self.near_duplicate_rows is None:
+            yield (
+                "too many rows are near duplicates of one another to keep them together: "
+                "validation metrics will be too good"
+            )
+        rows = f"{format_row_count(self.chosen_rows)} with gold because of the answer"
+        rows += f" ({SELECTION_COLUMN} is review or audit)"
+        if self.validates_chosen:
+            yield (
+                f"{rows}, and too few others to validate on: metrics are those of such rows, "
+                "which do not represent the table (--validation names a table of random rows)"
+            )
+        elif self.chosen_rows:
+            use = "left out of the validation" if self.has_own_table else "used for training only"
+            yield f"{rows}: {use}, because such rows do not represent the table"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,6 +99,7 @@ class SplitReport:
             "share": None if self.has_own_table else self.share,
             "seed": self.seed,
             "joined": self.near_duplicate_rows,
+            "chosen": self.chosen_rows,
         }
 
 
@@ -91,7 +127,12 @@ def merge_equal_rows(clusters: IndexArray, keys: Iterable[Hashable]) -> IndexArr
 
 
 def select_validation_rows(
-    keys: Sequence[bytes], clusters: IndexArray, labels: RowLabels, share: float, seed: int
+    keys: Sequence[bytes],
+    clusters: IndexArray,
+    labels: RowLabels,
+    share: float,
+    seed: int,
+    training_only: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_] | None:
     """Choose validation rows: a mask [rows], or None if no split is possible.
 
@@ -105,8 +146,11 @@ def select_validation_rows(
         labels: The labels of each row.
         share: The share of validation rows.
         seed: Seed of the order in which clusters are drawn.
+        training_only: [rows]; rows that are not chosen, nor others of their clusters.
     """
     draw = _StratifiedSampler(keys, clusters, labels, share, seed)
+    if training_only is not None:
+        draw.exclude(training_only)
     draw.fill_label_targets()
     draw.fill_row_target()
     if not draw.selected_rows:
@@ -133,6 +177,14 @@ class _StratifiedSampler:
         self.row_target = max(1.0, share * len(keys))
         self.selected_labels: Counter[str] = Counter()
         self.selected_rows: list[int] = []
+
+    def exclude(self, rows: NDArray[np.bool_]) -> None:
+        """Never select the clusters of these rows."""
+        self.remaining = {
+            number: cluster
+            for number, cluster in self.remaining.items()
+            if not rows[cluster.rows].any()
+        }
 
     def fill_label_targets(self) -> None:
         """Select clusters by label, the rarest first, while counts get closer to the targets."""
@@ -195,7 +247,8 @@ def split_questions(
     """Choose validation questions: a mask [questions], and how they were chosen.
 
     Groups and equal questions are never split. Near duplicates are not split either, unless less
-    than half the share could be reached.
+    than half the share could be reached. Rows that were chosen by their answers are not validated
+    on, unless too few others could be: they are harder than the rows of a run.
 
     Raises:
         InputError: No split is possible.
@@ -204,12 +257,20 @@ def split_questions(
     labels = [list_labels(task, example.record.gold) for example in examples]
     bound, near_duplicates = _cluster_questions(question_index)
     joined = merge_equal_rows(bound, near_duplicates.tolist())
-    mask = select_validation_rows(keys, joined, labels, share, seed)
-    if mask is not None and mask.sum() >= share * len(keys) / 2:
-        return mask, SplitReport(False, share, seed, _count_near_duplicates(near_duplicates))
-    mask = select_validation_rows(keys, bound, labels, share, seed)
-    if mask is not None:
-        return mask, SplitReport(False, share, seed, near_duplicate_rows=None)
+    chosen = np.zeros(len(examples), dtype=bool)
+    chosen[[row - 1 for row in find_chosen_rows(one.record.fields for one in examples)]] = True
+    half = share * len(keys) / 2
+    least = min(half, _MIN_UNCHOSEN_ROWS)
+    attempts: list[tuple[IndexArray, NDArray[np.bool_] | None, float]]
+    attempts = [(joined, None, half), (bound, None, 0)]
+    if chosen.any():
+        attempts = [(joined, chosen, least), (bound, chosen, least), *attempts]
+    for clusters, training_only, least_rows in attempts:
+        mask = select_validation_rows(keys, clusters, labels, share, seed, training_only)
+        if mask is not None and mask.sum() >= least_rows:
+            near = _count_near_duplicates(near_duplicates) if clusters is joined else None
+            is_biased = training_only is None and bool(mask[chosen].any())
+            return mask, SplitReport(False, share, seed, near, int(chosen.sum()), is_biased)
     raise InputError(
         f"the {len(keys):,} training rows cannot be split: {_explain_failed_split(task, examples)}",
         fix="give the validation rows in a separate table: --validation TABLE",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medtask.display import quote, quote_names
 from medtask.engines.metadata_schema import PhiStatus
 from medtask.errors import InputError, TableError, UsageError
+from medtask.runs.gold_table import find_chosen_rows
 from medtask.tables.read import validate_table
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
@@ -207,9 +208,18 @@ def _add_validation_table(data: TrainingData, table: Table, seed: int) -> Traini
             f"{table.source} has no row to validate on: {_describe_dropped_rows(cleaning)}",
             fix="give a table whose gold and input columns are filled in",
         )
+    chosen = find_chosen_rows(one.record.fields for one in validation)
+    others = tuple(one for number, one in enumerate(validation, 1) if number not in chosen)
+    validation = others or validation
     questions = index_questions(task, (*train, *validation))
     share = len(validation) / (len(train) + len(validation))
-    split = SplitReport(has_own_table=True, share=share, seed=seed)
+    split = SplitReport(
+        has_own_table=True,
+        share=share,
+        seed=seed,
+        chosen_rows=len(chosen),
+        validates_chosen=not others,
+    )
     both = replace(
         data,
         validation=validation,
@@ -327,11 +337,7 @@ def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
             "gold is the same option letter in every row, so only the letter can be learnt: "
             "put the options in random order"
         )
-    if split.near_duplicate_rows is None:
-        notes.append(
-            "too many rows are near duplicates of one another to keep them together: validation "
-            "metrics will be too good"
-        )
+    notes += split.list_notes()
     if task.reasoning:
         notes.append(
             "the task lets the model think before it answers, and gold has no thoughts: training "

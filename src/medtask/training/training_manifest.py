@@ -50,6 +50,8 @@ class TrainingRun:
                     f"{len(data.train)} to learn from, {len(data.validation)} to validate by"
                 ),
             }
+            if data.split is not None and data.split.chosen_rows:
+                facts[f"task{index}.chosen"] = data.split.chosen_rows
             if data.validation_sha256:
                 facts[f"task{index}.validation"] = data.validation_sha256
         return {name: str(value) for name, value in facts.items()}
@@ -114,4 +116,5 @@ def has_same_split(manifest: Mapping[str, Any], data: TrainingData) -> bool:
     expected = {"task1.data": data.sha256, "task1.validation": data.validation_sha256}
     if split is not None and not split.has_own_table:
         expected |= {"split.share": str(split.share), "recipe.seed": str(split.seed)}
+        expected["task1.chosen"] = str(split.chosen_rows or "")
     return all(identity.get(name, "") == value for name, value in expected.items())

@@ -55,6 +55,12 @@ def test_the_base_that_an_adapter_names_is_not_downloaded(
         locate_model("someone/model")
 
 
+def test_a_missing_base_that_an_adapter_names_is_named_with_the_adapter(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(tmp_path / "base"))
+    with pytest.raises(ModelNotFound, match=r"adapter names the base .*base, which is not here"):
+        locate_model(str(adapter))
+
+
 def test_an_adapter_whose_base_is_an_adapter_is_refused(tmp_path: Path) -> None:
     own = write_adapter(tmp_path / "own", str(tmp_path / "own"))
     first = write_adapter(tmp_path / "first", str(tmp_path / "second"))

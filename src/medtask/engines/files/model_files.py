@@ -209,6 +209,10 @@ def _locate_base(base: str, adapter: Path) -> ModelFiles:
             fix=f"merge that adapter into its base, and name the merged model in {ADAPTER_CONFIG}",
         )
 
+    if base.startswith((".", "/", "~")) and not Path(base).expanduser().exists():
+        message = f"the adapter {format_path(adapter)} names the base {base}, which is not here"
+        raise ModelNotFound(message, fix=f"copy it there, or name its place in {ADAPTER_CONFIG}")
+
     def refuse_download(repo: str, revision: str | None) -> Path:
         name = f"{repo}@{revision}" if revision else repo
         raise ModelNotFound(
