@@ -15,9 +15,9 @@ import typer
 
 from medtask.display import format_count, format_list
 from medtask.errors import UsageError
+from medtask.tables.read_options import DuplicateRule, ReadOptions
 
 if TYPE_CHECKING:
-    from medtask.tables.read_options import ReadOptions
     from medtask.tables.table import Table
     from medtask.tasks.task import Task
 
@@ -40,6 +40,13 @@ ModelName = Annotated[
 GoldColumn = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Column with the reference answers; default: the task's."),
+]
+OnDuplicate = Annotated[
+    DuplicateRule | None,
+    typer.Option(
+        help="Rows that repeat the id of an earlier row: add a number to their ids, or leave them "
+        "out; default: the table is refused.",
+    ),
 ]
 AnswersPath = Annotated[
     Path,
@@ -92,13 +99,15 @@ def open_table(
     folder of the system.
     """
     from medtask.tables.read import read_table, spool_stdin
+    from medtask.tables.repeated_ids import resolve_repeated_ids
 
     if data == "-":
         parent = get_spool_folder() if get_spool_folder else Path(tempfile.gettempdir())
         _remove_left_folders(parent)
         prefix = f"{_get_spool_prefix()}{os.getpid()}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
-            yield read_table(spool_stdin(Path(folder)), options)
+            table = read_table(spool_stdin(Path(folder)), options)
+            yield resolve_repeated_ids(table, task.id_column)
         return
     source = data or task.data
     if source is None:
@@ -106,7 +115,8 @@ def open_table(
             "no table is named",
             fix="name one after the task, or write `data: TABLE` into the task file",
         )
-    yield read_table(_normalize_path(Path(source)), options)
+    table = read_table(_normalize_path(Path(source)), options)
+    yield resolve_repeated_ids(table, task.id_column)
 
 
 def _get_spool_prefix() -> str:

@@ -20,6 +20,7 @@ from medtask.prediction.prompt_versions import match_prompts
 from medtask.prediction.quotes import locate_quotes
 from medtask.records import Answer, Fault, Prompt, Record, Status
 from medtask.tables.read import read_table
+from medtask.tables.repeated_ids import resolve_repeated_ids
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
@@ -333,7 +334,7 @@ def _read_rows(
     if not isinstance(rows, Table) and hasattr(rows, "columns"):  # a data frame
         rows = read_table(rows)
     if isinstance(rows, Table):
-        return read_records(task, rows)
+        return read_records(task, resolve_repeated_ids(rows, task.id_column))
     pending = iter(rows)
     head = list(islice(pending, 1))
     if head and isinstance(head[0], Record):

@@ -30,6 +30,7 @@ from medtask.runs.run_estimate import (
 from medtask.runs.run_setup import refuse_remote_phi
 from medtask.runs.signals import Interrupted, catch_signals
 from medtask.tables.read import read_table, validate_table
+from medtask.tables.repeated_ids import resolve_repeated_ids
 from medtask.tables.table import Table
 from medtask.tasks.dataset_statistics import (
     SAMPLE_PROMPTS,
@@ -205,6 +206,7 @@ def benchmark(
 
 def _collect_statistics(task: Task, table: Table) -> DatasetStatistics:
     require_columns(task, table)
+    table = resolve_repeated_ids(table, task.id_column)
     survey = validate_table(table, task.id_column)
     require_extras(task, table)
     statistics = DatasetStatistics(survey.rows, selects_examples=task.pool is not None)

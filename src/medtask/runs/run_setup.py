@@ -19,6 +19,7 @@ from medtask.runs.manifest import describe_task_and_table
 from medtask.runs.output_columns import DEFAULT_FORMATS, list_output_columns, rename_columns
 from medtask.runs.session_request import SessionRequest
 from medtask.tables.read import validate_table
+from medtask.tables.repeated_ids import resolve_repeated_ids
 from medtask.tables.table import Table
 from medtask.tables.write import check_formats
 from medtask.tables.write_excel import check_excel_size
@@ -167,6 +168,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
         check_cascade(task, options.cascade_alpha)
     refuse_remote_phi(task, allow_remote=options.allow_remote)
     require_columns(task, table, gold_column=options.gold_column)
+    table = resolve_repeated_ids(table, task.id_column)
     table_survey = validate_table(table, task.id_column)
     if not table_survey.rows:
         raise TableError(
@@ -187,6 +189,8 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
     if "xlsx" in formats:
         output_columns = list_output_columns(task, rounded=True, calibrated=True)
         check_excel_size(setup.rows, len(table.columns) + len(output_columns))
+    if table.id_note:
+        setup.notes.append(table.id_note)
     if table_survey.blank_lines:
         setup.notes.append(
             f"{table_survey.blank_lines:,} blank line(s) of {table.source} are skipped"

@@ -24,6 +24,7 @@ from medtask.scaling.shards import MAX_SHARDS, Shard, ShardFolder, split_rows
 from medtask.tables.binary_files import FileState, accept_inspected, get_file_state
 from medtask.tables.read import read_table
 from medtask.tables.read_options import ReadOptions
+from medtask.tables.repeated_ids import resolve_repeated_ids
 from medtask.tables.table import Table
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
@@ -156,7 +157,8 @@ class RunPlan:
             RunMismatch: One of them is not the one that was planned.
             InputError: One of them cannot be read.
         """
-        task, table = load_task(self.task), self.table.open()
+        task = load_task(self.task)
+        table = resolve_repeated_ids(self.table.open(), task.id_column)
         found = identify_task(task, self.table.find_digest(table))
         if differences := list_differences(self.identity, found):
             listed = "".join(f"\n  {difference}" for difference in differences)

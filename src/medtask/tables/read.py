@@ -54,8 +54,8 @@ def read_table(
             a folder whose tables are read in the order of their names, a pandas or polars frame, a
             pyarrow table, a Hugging Face dataset, or mappings from column to value. Several files
             need the same columns.
-        options: How files are read: their encoding, sheet and header row. Ignored for objects in
-            memory.
+        options: How files are read: their encoding, sheet and header row. For objects in memory
+            only ``on_duplicate`` is used.
         changes: Fields of `ReadOptions` by name, which replace those of ``options``.
 
     Returns:
@@ -80,7 +80,8 @@ def read_table(
         return _read_files(f"{len(source)} files", [Path(item) for item in source], options)
     title, part = read_objects(source)
     part = _clean_columns(title, part)
-    return Table(title, (), part.columns, part.notes, (part,))
+    kept = ReadOptions(on_duplicate=options.on_duplicate)
+    return Table(title, (), part.columns, part.notes, (part,), kept)
 
 
 def _read_files(title: str, paths: Sequence[Path], options: ReadOptions) -> Table:

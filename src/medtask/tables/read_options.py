@@ -5,11 +5,14 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypedDict, cast
+from typing import Literal, TypedDict, cast, get_args
 
 from medtask.display import quote
 from medtask.errors import UsageError
 from medtask.tables.missing import MISSING_WORDS
+
+DuplicateRule = Literal["suffix", "first"]
+"""Which row, or which id, is kept of rows with the same id."""
 
 _ENCODING_EXAMPLES = "utf-8, cp1252, cp1250, iso8859-2, cp850, utf-16"
 
@@ -26,15 +29,19 @@ class ReadOptions:
             read.
         missing: Words that stand for a missing value, in place of `MISSING_WORDS`. Cells without a
             visible character are always missing.
+        on_duplicate: What becomes of rows that repeat the id of an earlier row: "suffix" adds a
+            number to their ids, "first" leaves them out. By default such tables are refused.
 
     Raises:
-        UsageError: The encoding is not known, or the header row is not positive.
+        UsageError: The encoding or the rule for ids is not known, or the header row is not
+            positive.
     """
 
     encoding: str | None = None
     sheet: str | None = None
     header_row: int | None = None
     missing: Sequence[str] | None = None
+    on_duplicate: DuplicateRule | None = None
 
     def __post_init__(self) -> None:
         if self.missing is not None:
@@ -43,6 +50,11 @@ class ReadOptions:
             object.__setattr__(self, "missing", words)
         if self.encoding is not None:
             _check_encoding(self.encoding)
+        if self.on_duplicate not in (None, *get_args(DuplicateRule)):
+            raise UsageError(
+                f"{quote(self.on_duplicate)} is not a rule for repeated ids",
+                fix=f"use {' or '.join(get_args(DuplicateRule))}",
+            )
         if self.header_row is not None and self.header_row < 1:
             raise UsageError(
                 f"header row {self.header_row} does not exist",
@@ -70,8 +82,8 @@ class ReadOptions:
         return {name: value for name, value in self.to_values().items() if name != "sheet"}
 
     def for_further_tables(self) -> ReadOptions:
-        """These options for a second table of the same command, without sheet and header row."""
-        return replace(self, sheet=None, header_row=None)
+        """These options for a second table of the same command, which has rows of its own."""
+        return replace(self, sheet=None, header_row=None, on_duplicate=None)
 
 
 class ReadOptionValues(TypedDict, total=False):
@@ -81,6 +93,7 @@ class ReadOptionValues(TypedDict, total=False):
     sheet: str | None
     header_row: int | None
     missing: Sequence[str] | None
+    on_duplicate: DuplicateRule | None
 
 
 DEFAULT_READ_OPTIONS = ReadOptions()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,8 @@ class Table:
         notes: Facts about the files for users, such as encoding, delimiter and sheet.
         parts: The files of the table.
         options: How the files were read.
+        change_rows: Changes rows that repeat an id; see `resolve_repeated_ids`.
+        id_note: How many rows that concerns, for users; "" for none.
     """
 
     source: str
@@ -41,6 +44,10 @@ class Table:
     notes: tuple[str, ...]
     parts: tuple[TablePart, ...] = field(repr=False, compare=False)
     options: ReadOptions = DEFAULT_READ_OPTIONS
+    change_rows: Callable[[Iterator[Row]], Iterator[Row]] | None = field(
+        default=None, repr=False, compare=False
+    )
+    id_note: str = field(default="", compare=False)
 
     def rows(self, stats: ReadStats | None = None) -> Iterator[Row]:
         """Iterate over the rows, each a dict with all columns.
@@ -53,9 +60,13 @@ class Table:
         Raises:
             TableError: A row cannot be read without loss; the message names its line.
         """
+        rows = self._read_rows(stats or ReadStats())
+        return self.change_rows(rows) if self.change_rows else rows
+
+    def _read_rows(self, stats: ReadStats) -> Iterator[Row]:
         words = self.options.missing_words
         for part in self.parts:
-            for row in part.rows(stats or ReadStats()):
+            for row in part.rows(stats):
                 yield mark_missing(
                     row
                     if part.columns == self.columns
@@ -68,6 +79,11 @@ class Table:
 
         Parquet files, and the parts of them, that end before it are not read.
         """
+        if self.change_rows:
+            return islice(self.rows(), first - 1, None)
+        return self._read_rows_from(first)
+
+    def _read_rows_from(self, first: int) -> Iterator[Row]:
         words, skipped = self.options.missing_words, first - 1
         for part in self.parts:
             if part.height is not None and part.height <= skipped:

@@ -158,7 +158,8 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         raise TableError(
             problem,
             fix=(
-                "give every row a unique id, or remove `id` from the task: rows are then numbered"
+                "give every row a unique id, or remove `id` from the task: rows are then numbered. "
+                "--on-duplicate suffix adds a number to repeated ids, first leaves such rows out"
             ),
         )
     return TableCounts(

@@ -15,6 +15,7 @@ from medtask.engines.metadata_schema import PhiStatus
 from medtask.errors import InputError, TableError, UsageError
 from medtask.runs.gold_table import find_chosen_rows
 from medtask.tables.read import validate_table
+from medtask.tables.repeated_ids import resolve_repeated_ids
 from medtask.tables.table import Table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.rows import read_gold_column, read_records, require_columns
@@ -254,6 +255,7 @@ def _read_examples(
 ) -> tuple[tuple[TrainingExample, ...], CleaningReport]:
     gold = task.gold_column
     require_columns(task, table, gold_column=gold)
+    table = resolve_repeated_ids(table, task.id_column)
     if not validate_table(table, task.id_column).rows:
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"

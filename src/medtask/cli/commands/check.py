@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from medtask.cli import console as show
 from medtask.cli.inputs import (
     DataSource,
     ModelName,
+    OnDuplicate,
     TaskPath,
     choose_model,
     describe_table,
@@ -54,6 +56,7 @@ def check(
     model: ModelName = None,
     *,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     measure: Annotated[
         bool, typer.Option(help="Time a few rows to estimate the duration of a run.")
     ] = True,
@@ -71,7 +74,8 @@ def check(
 
     try:
         loaded_task = load_task(task)
-        with open_table(loaded_task, data, read_options) as table:
+        options = replace(read_options, on_duplicate=on_duplicate)
+        with open_table(loaded_task, data, options) as table:
             require_columns(loaded_task, table)
             reference = choose_model(loaded_task, model)
             load_model = partial(load_engine, reference, load_options)
@@ -136,6 +140,8 @@ def _print_task_check(
         show.print_fact("missing", line)
     for line in checked.gold_cells.describe("gold"):
         show.print_fact("gold", line)
+    if table.id_note:
+        show.print_warning(table.id_note)
     for warning in checked.list_warnings():
         show.print_warning(warning)
     if long_cells := checked.survey.long_cells:

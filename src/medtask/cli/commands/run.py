@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from medtask.cli.inputs import (
     GoldColumn,
     ModelName,
     Offline,
+    OnDuplicate,
     Quiet,
     TaskPath,
     choose_model,
@@ -73,6 +75,7 @@ def run(
         typer.Option("--wide", help="Give fields columns of their own in CSV, as in XLSX."),
     ] = False,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     load_options: LoadOptions,
     ray_options: RayOptions | None,
     uncalibrated: Annotated[
@@ -166,6 +169,7 @@ def run(
     loaded_task = load_task(task)
     display = RunProgressDisplay(quiet=quiet, activity=loaded_task.kind_spec.activity)
     allow_remote = load_options.allow_remote
+    read_options = replace(read_options, on_duplicate=on_duplicate)
     tracker = open_tracking(track, loaded_task, out, allow_remote=allow_remote)
     with (
         open_table(

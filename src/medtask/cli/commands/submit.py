@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from medtask.cli.inputs import (
     DataSource,
     GoldColumn,
     ModelName,
+    OnDuplicate,
     TaskPath,
     open_table,
     split_formats,
@@ -103,6 +104,7 @@ def submit(
     ] = None,
     *,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     load_options: LoadOptions,
     no_merge: Annotated[
         bool, typer.Option("--no-merge", help="Do not submit the job that merges the shards.")
@@ -146,6 +148,7 @@ def submit(
         stop_seconds=stop_seconds,
         vllm=vllm_server,
     )
+    read_options = replace(read_options, on_duplicate=on_duplicate)
     with open_table(loaded_task, data, read_options) as table:
         result = submit_run(
             loaded_task,
