@@ -11,6 +11,7 @@ so that the script knows the right answer. The same command always writes the sa
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, product
@@ -25,123 +26,78 @@ ROWS = 400
 
 @dataclass(frozen=True)
 class Language:
-    """Texts of one table: its column names, and for each purpose the parts of its operations."""
+    """Texts of one table.
+
+    ``purposes`` has four lines for each purpose: its name, operations, reasons and remarks.
+    """
 
     columns: tuple[str, str, str, str, str]  # id, patient, date, operation, gold
     prefix: str
     age: str
-    purposes: dict[str, tuple[Sequence[str], Sequence[str], Sequence[str]]]
+    purposes: str
+
+    def list_fragments(self) -> dict[str, list[list[str]]]:
+        """The operations, reasons and remarks by purpose."""
+        lines = re.split(r"(?<!\|)\n", self.purposes.strip())  # "|" at the end goes on
+        return {
+            name.strip(): [re.split(r"\s*\|\s*", part.strip()) for part in parts]
+            for name, *parts in zip(*[iter(lines)] * 4, strict=True)
+        }
 
 
 NORWEGIAN = Language(
     ("Saksnr", "Pasient", "Dato", "Inngrep", "Formål"),
     "P",
     "Pasient {} år.",
-    {
-        "kurativ": (
-            (
-                "Høyresidig hemikolektomi",
-                "Lav fremre reseksjon",
-                "Nefrektomi venstre side",
-                "Lobektomi høyre overlapp",
-                "Mastektomi med aksilledisseksjon",
-                "Ventrikkelreseksjon",
-            ),
-            ("for adenokarsinom", "for påvist kreft uten fjernmetastaser", "for T2-svulst"),
-            ("frie reseksjonsrender", "tumor fjernet i sin helhet", "radikalt, 14 lymfeknuter"),
-        ),
-        "lindrende": (
-            (
-                "Avlastende kolostomi",
-                "Innleggelse av øsofagusstent",
-                "Pleuradrenasje",
-                "Gastroenterostomi",
-                "Vertebroplastikk L3",
-                "Biliær stent",
-            ),
-            ("ved inoperabel svulst", "ved utbredte levermetastaser", "ved spredt sykdom"),
-            ("for å lindre smerter", "for å bedre passasjen", "mot tiltagende tung pust"),
-        ),
-        "diagnostisk": (
-            (
-                "Diagnostisk laparoskopi",
-                "Koloskopi med biopsi",
-                "Mediastinoskopi",
-                "Grovnålsbiopsi av mamma",
-                "Cystoskopi",
-                "Lymfeknutebiopsi på halsen",
-            ),
-            ("ved mistanke om malignitet", "på grunn av uklar oppfylning", "til stadieinndeling"),
-            ("vev sendt til histologi", "ingen reseksjon", "prøver tatt fra tre steder"),
-        ),
-        "rekonstruktiv": (
-            (
-                "Rekonstruksjon av bryst med lapp",
-                "Tilbakelegging av stomi",
-                "Proteseskifte bryst",
-                "Dekning med fri lapp",
-                "Plastikk av bukvegg",
-                "Neoblære av ileum",
-            ),
-            ("etter tidligere kreftbehandling", "ett år etter reseksjon", "etter stråleskade"),
-            ("god sirkulasjon i lappen", "anastomose uten lekkasje", "symmetri oppnådd"),
-        ),
-    },
+    """
+    kurativ
+    Høyresidig hemikolektomi | Lav fremre reseksjon | Nefrektomi venstre side |
+      Lobektomi høyre overlapp | Mastektomi med aksilledisseksjon | Ventrikkelreseksjon
+    for adenokarsinom | for påvist kreft uten fjernmetastaser | for T2-svulst
+    frie reseksjonsrender | tumor fjernet i sin helhet | radikalt, 14 lymfeknuter
+    lindrende
+    Avlastende kolostomi | Innleggelse av øsofagusstent | Pleuradrenasje |
+      Gastroenterostomi | Vertebroplastikk L3 | Biliær stent
+    ved inoperabel svulst | ved utbredte levermetastaser | ved spredt sykdom
+    for å lindre smerter | for å bedre passasjen | mot tiltagende tung pust
+    diagnostisk
+    Diagnostisk laparoskopi | Koloskopi med biopsi | Mediastinoskopi |
+      Grovnålsbiopsi av mamma | Cystoskopi | Lymfeknutebiopsi på halsen
+    ved mistanke om malignitet | på grunn av uklar oppfylning | til stadieinndeling
+    vev sendt til histologi | ingen reseksjon | prøver tatt fra tre steder
+    rekonstruktiv
+    Rekonstruksjon av bryst med lapp | Tilbakelegging av stomi | Proteseskifte bryst |
+      Dekning med fri lapp | Plastikk av bukvegg | Neoblære av ileum
+    etter tidligere kreftbehandling | ett år etter reseksjon | etter stråleskade
+    god sirkulasjon i lappen | anastomose uten lekkasje | symmetri oppnådd
+    """,
 )
 GERMAN = Language(
     ("Fallnr", "Patient", "Datum", "Eingriff", "Ziel"),
     "M",
     "Patient, {} Jahre.",
-    {
-        "kurativ": (
-            (
-                "Hemikolektomie rechts",
-                "Tiefe anteriore Resektion",
-                "Nephrektomie links",
-                "Lobektomie rechter Oberlappen",
-                "Mastektomie mit Axilladissektion",
-                "Gastrektomie",
-            ),
-            ("bei Adenokarzinom", "bei gesichertem Karzinom ohne Fernmetastasen", "bei T2-Tumor"),
-            ("Resektionsränder frei", "Tumor vollständig entfernt", "R0, 14 Lymphknoten"),
-        ),
-        "palliativ": (
-            (
-                "Entlastendes Kolostoma",
-                "Einlage eines Ösophagusstents",
-                "Pleuradrainage",
-                "Gastroenterostomie",
-                "Vertebroplastie LWK 3",
-                "Gallengangsstent",
-            ),
-            ("bei inoperablem Tumor", "bei ausgedehnten Lebermetastasen", "bei Streuung"),
-            ("zur Linderung der Schmerzen", "damit wieder Nahrung passiert", "gegen Atemnot"),
-        ),
-        "diagnostisch": (
-            (
-                "Diagnostische Laparoskopie",
-                "Koloskopie mit Biopsie",
-                "Mediastinoskopie",
-                "Stanzbiopsie der Mamma",
-                "Zystoskopie",
-                "Lymphknotenbiopsie am Hals",
-            ),
-            ("bei Verdacht auf Malignität", "bei unklarer Raumforderung", "zum Staging"),
-            ("Gewebe zur Histologie", "keine Resektion", "Proben aus drei Stellen"),
-        ),
-        "rekonstruktiv": (
-            (
-                "Brustrekonstruktion mit Lappen",
-                "Rückverlagerung des Stomas",
-                "Prothesenwechsel",
-                "Deckung mit freiem Lappen",
-                "Plastik der Bauchwand",
-                "Neoblase aus Ileum",
-            ),
-            ("nach früherer Krebstherapie", "ein Jahr nach Resektion", "nach Strahlenschaden"),
-            ("Lappen gut durchblutet", "Anastomose dicht", "Symmetrie erreicht"),
-        ),
-    },
+    """
+    kurativ
+    Hemikolektomie rechts | Tiefe anteriore Resektion | Nephrektomie links |
+      Lobektomie rechter Oberlappen | Mastektomie mit Axilladissektion | Gastrektomie
+    bei Adenokarzinom | bei gesichertem Karzinom ohne Fernmetastasen | bei T2-Tumor
+    Resektionsränder frei | Tumor vollständig entfernt | R0, 14 Lymphknoten
+    palliativ
+    Entlastendes Kolostoma | Einlage eines Ösophagusstents | Pleuradrainage |
+      Gastroenterostomie | Vertebroplastie LWK 3 | Gallengangsstent
+    bei inoperablem Tumor | bei ausgedehnten Lebermetastasen | bei Streuung
+    zur Linderung der Schmerzen | damit wieder Nahrung passiert | gegen Atemnot
+    diagnostisch
+    Diagnostische Laparoskopie | Koloskopie mit Biopsie | Mediastinoskopie |
+      Stanzbiopsie der Mamma | Zystoskopie | Lymphknotenbiopsie am Hals
+    bei Verdacht auf Malignität | bei unklarer Raumforderung | zum Staging
+    Gewebe zur Histologie | keine Resektion | Proben aus drei Stellen
+    rekonstruktiv
+    Brustrekonstruktion mit Lappen | Rückverlagerung des Stomas | Prothesenwechsel |
+      Deckung mit freiem Lappen | Plastik der Bauchwand | Neoblase aus Ileum
+    nach früherer Krebstherapie | ein Jahr nach Resektion | nach Strahlenschaden
+    Lappen gut durchblutet | Anastomose dicht | Symmetrie erreicht
+    """,
 )
 TABLES = {"inngrep.xlsx": NORWEGIAN, "eingriffe.xlsx": GERMAN}
 
@@ -151,7 +107,7 @@ def list_operations(language: Language) -> list[tuple[str, str]]:
     random = Random(21)
     texts = {
         purpose: [_join(parts, turn) for turn, parts in enumerate(product(*fragments))]
-        for purpose, fragments in language.purposes.items()
+        for purpose, fragments in language.list_fragments().items()
     }
     for one in texts.values():
         random.shuffle(one)

@@ -65,7 +65,7 @@ def test_a_folder_without_labels_compares_and_one_with_labels_classifies(
         engine = load_encoder(reference)
         assert isinstance(engine.scorer, ZeroShotScorer)
         assert engine.info.identity["model"] == str(encoder_folder)
-        assert "not calibrated" in str(engine.info.notes)
+        assert "need a calibration" in str(engine.info.notes)
     engine = load_encoder(str(trained_folder))
     assert isinstance(engine.scorer, EncoderClassifier)
     assert engine.scorer.head.labels == LABELS

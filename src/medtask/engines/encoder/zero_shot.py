@@ -26,9 +26,9 @@ YES_NO_MIDPOINT, YES_NO_SCALE = 0.39, 0.20
 SPREAD_FACT = f"{TEMPERATURE:g}, {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}"  # of a model's identity
 
 CALIBRATION_NOTE = (
-    "probabilities are similarities in meaning, spread by fixed constants "
+    "the model's own probabilities are similarities in meaning, spread by fixed constants "
     f"(temperature {TEMPERATURE:g}; yes or no: {YES_NO_MIDPOINT:g}, {YES_NO_SCALE:g}): they "
-    "rank the answers, but are not calibrated"
+    "rank the answers, and need a calibration to be right as often as they say"
 )
 
 

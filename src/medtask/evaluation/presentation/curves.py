@@ -85,8 +85,8 @@ def draw_risk(
             upper, lower = compute_y(one.high / top), compute_y(one.low / top)
             parts.append(band.format(100 * start, upper, 100 * (share - start), lower - upper))
         start = share
-    parts += draw_gridlines(top)
     parts += draw_curve([(share, one.value / top) for share, one in points], "blue")
+    parts += draw_gridlines(top)  # their numbers stay readable above the curve
     if max_error is not None:
         parts.append(
             draw_line(
