@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from documentation.example_tables import write_example_tables
 from documentation.pictures import find_chromium, write_small_picture
 
 ROOT = Path(__file__).parents[2]
@@ -21,21 +22,15 @@ WIDTH, HEIGHT = 1000, 830  # pixels of the browser's window
 
 
 def write_report(folder: Path) -> Path:
-    """Train on made-up rows, answer the example, and evaluate it; returns the report."""
-    rows = folder / "labelled.csv"
-    example = ROOT / "examples" / "surgery_purpose"
-    script = str(ROOT / "examples" / "make_examples.py")
-    options = ["surgery_purpose", "--split", "train", "--rows", "600", "--out", str(rows)]
-    model, run = folder / "model", folder / "run"
-    medtask = [sys.executable, "-m", "medtask"]
-    for command in (
-        [sys.executable, script, *options],
-        [*medtask, "train", str(example), str(rows), "--method", "linear", "--out", str(model)],
-        [*medtask, "run", str(example), "--model", str(model), "--out", str(run)],
-        [*medtask, "evaluate", str(run), "--max-error", "0.1"],
+    """Run the commands of the tutorial; returns the report."""
+    write_example_tables(folder, ("procedures.xlsx", "labelled.csv", "surgery-purpose/task.yaml"))
+    for line in (
+        "train surgery-purpose labelled.csv --method linear --out models/surgery",
+        "run surgery-purpose --sheet Operations --model models/surgery --out run",
+        "evaluate run --max-error 0.1",
     ):
-        subprocess.run(command, check=True)
-    return run / "report.html"
+        subprocess.run([sys.executable, "-m", "medtask", *line.split()], cwd=folder, check=True)
+    return folder / "run" / "report.html"
 
 
 def write_picture(report: Path) -> None:
