@@ -43,9 +43,13 @@ def make_loader(arguments: JobArguments, observer: JobObserver) -> Callable[[], 
     """A function that loads the model in ``model``, and reports it."""
     from medtask.engines.registry import load_model
 
+    reference: str = arguments["model"]
+    # The log is for users: a stored model is not named by its folder.
+    is_stored = Path(reference).is_absolute()
+
     def load() -> Engine:
-        observer.on_load(arguments["model"])
-        return load_model(arguments["model"], get_load_options(arguments))
+        observer.on_load(f"model {Path(reference).name}" if is_stored else reference)
+        return load_model(reference, get_load_options(arguments))
 
     return load
 

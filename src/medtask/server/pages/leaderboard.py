@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from medtask.display import capitalise_first
+from medtask.display import capitalise_first, shorten
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
@@ -51,7 +51,11 @@ def show_leaderboard(call: ViewerReads, board: str = "") -> Response:
         entries = read_leaderboard(call, task_id, dataset_id)
         title = capitalise_first(get_metric_title(entries[0].metric))
         figures = [
-            (entry.run.name, Metric(entry.value, entry.n or 0, low=entry.low, high=entry.high))
+            # Names of runs are long and alike; the table has them by rank.
+            (
+                f"{entry.rank}. {shorten(entry.run.model, 20)}",
+                Metric(entry.value, entry.n or 0, low=entry.low, high=entry.high),
+            )
             for entry in entries
         ]
         values |= {
