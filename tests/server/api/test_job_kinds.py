@@ -203,8 +203,8 @@ def test_an_export_that_is_not_possible_says_so(client, server, task):
     assert job["problem"]["fix"]
 
 
-def test_a_comparison_has_a_report_until_one_of_its_runs_is_deleted(client, server, dataset, task):
-    run_ids = [answer(client, dataset, task, f"fake:seed={seed}") for seed in (4, 5)]
+def test_a_comparison_has_a_report_until_one_of_its_runs_is_deleted(client, dataset, task, run):
+    run_ids = [answer(client, dataset, task, "fake:seed=4"), run]
     job = start(client, "/api/runs/compare", run_ids=run_ids, baselines=False)
     assert job["state"] == "succeeded", job["problem"]
     path = f"/api/runs/comparisons/{job['id']}/report"
@@ -216,15 +216,10 @@ def test_a_comparison_has_a_report_until_one_of_its_runs_is_deleted(client, serv
     assert client.get(path).status_code == 404
 
 
-def test_a_comparison_of_runs_without_common_rows_fails(client, task):
-    numbers = []
-    for name in ("a", "b"):
-        rows = [
-            {"case": f"{name}{one}", "text": f"lung {name} {one}", "organ": "lung"}
-            for one in range(9)
-        ]
-        added = client.post("/api/datasets/rows", json={"name": name, "rows": rows}).json()
-        numbers.append(answer(client, added["id"], task))
-    job = start(client, "/api/runs/compare", run_ids=numbers, baselines=False)
+def test_a_comparison_of_runs_without_common_rows_fails(client, task, run):
+    rows = [{"case": f"a{one}", "text": f"lung a {one}", "organ": "lung"} for one in range(9)]
+    added = client.post("/api/datasets/rows", json={"name": "a", "rows": rows}).json()
+    other = answer(client, added["id"], task)
+    job = start(client, "/api/runs/compare", run_ids=[run, other], baselines=False)
     assert job["state"] == "failed"
     assert job["problem"]["fix"]

@@ -23,6 +23,13 @@ from support.server import ServerUnderTest, run_server
 RADIOLOGY = EXAMPLES / "radiology_protocol"
 
 
+@pytest.fixture
+def sqlite_server(tmp_path: Path) -> Iterator[ServerUnderTest]:
+    """For tests of jobs that write nothing else to the database than those on both databases."""
+    with run_server(tmp_path / "data") as running:
+        yield running
+
+
 @contextmanager
 def run_worker_thread(server: ServerUnderTest) -> Iterator[None]:
     stop = threading.Event()
@@ -133,9 +140,6 @@ def test_names_of_fields_and_files_are_of_any_script(server: ServerUnderTest) ->
 
 
 def test_an_upload_that_is_too_long_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
-    from medtask.server.settings import RequestLimits
-    from support.server import run_server
-
     limits = RequestLimits(upload_bytes=100_000)
     with run_server(tmp_path / "data", limits=limits) as server:
         client = server.connect(Role.TRAINER)
@@ -278,14 +282,16 @@ def test_a_model_is_trained_and_answers_a_data_set(server: ServerUnderTest) -> N
 
 
 @pytest.mark.slow
-def test_a_run_without_any_answer_is_a_failure_that_says_why(server: ServerUnderTest) -> None:
-    client = server.connect(Role.TRAINER)
+def test_a_run_without_any_answer_is_a_failure_that_says_why(
+    sqlite_server: ServerUnderTest,
+) -> None:
+    client = sqlite_server.connect(Role.TRAINER)
     task = create_task(client)
     columns = client.get("/api/tasks").json() and upload(client)["columns"]
     rows = [dict.fromkeys(columns, "") | {columns[0]: str(number)} for number in range(3)]
     dataset = client.post("/api/datasets/rows", json={"name": "empty", "rows": rows}).json()
 
-    with run_worker_thread(server):
+    with run_worker_thread(sqlite_server):
         started = client.post(
             "/api/runs",
             json={"dataset_id": dataset["id"], "task_id": task["id"], "model": "fake:"},
@@ -337,8 +343,9 @@ CANARY = "Zebrafink-4711"
 
 @pytest.mark.slow
 def test_no_text_of_a_record_is_in_the_tables_of_jobs_whatever_goes_wrong(
-    server: ServerUnderTest,
+    sqlite_server: ServerUnderTest,
 ) -> None:
+    server = sqlite_server
     client = server.connect(Role.TRAINER)
     rows = [{"id": number, "x": f"{CANARY} {number}", "y": CANARY} for number in range(30)]
     dataset = client.post("/api/datasets/rows", json={"name": "a", "rows": rows}).json()["id"]

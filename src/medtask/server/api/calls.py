@@ -131,7 +131,7 @@ class UserCall:
 def _permit(role: Role, open_session: Callable[..., Any]) -> Any:
     """A dependency that returns the call of a user with a role."""
 
-    def make_call(
+    async def make_call(  # in the event loop: a plain function would wait for a thread
         request: Request,
         user: User = Depends(require(role)),  # noqa: B008
         session: Session = Depends(open_session, scope="function"),  # noqa: B008

@@ -56,10 +56,6 @@ class WorkerPool:
             assert process.stdin is not None
             process.stdin.close()
 
-    def list_process_ids(self) -> list[int]:
-        """The ids of the processes, for tests and for people who look at the machine."""
-        return [process.pid for process in self._processes]
-
     def _start_one(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "medtask.server.jobs.worker"],
