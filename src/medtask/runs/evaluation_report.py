@@ -86,17 +86,15 @@ def list_evaluation_lines(evaluation: Evaluation) -> list[str]:
     lines = (
         [f"confidence: {describe_result(gold.reliability)}"] if gold and gold.reliability else []
     )
-    lines += [
-        f"{name.replace('_', ' ')}: {describe_result(part)}"
-        for name in ("acceptance", "calibration", "prediction_sets")
-        if (part := evaluation.get_part(name))
-    ]
-    if evaluation.triage:
-        accepted, review = evaluation.triage
-        lines.append(
-            f"accepted.csv: {format_count(accepted, 'row')}; review.csv: "
-            f"{format_count(review, 'row')}"
-        )
+    for name in ("acceptance", "calibration", "prediction_sets"):
+        if part := evaluation.get_part(name):
+            lines.append(f"{name.replace('_', ' ')}: {describe_result(part)}")
+        if name == "acceptance" and evaluation.triage:
+            accepted, review = evaluation.triage
+            lines.append(
+                f"  accepted.csv has {format_count(accepted, 'row')}, review.csv "
+                f"{format_count(review, 'row')}"
+            )
     if evaluation.saved_calibration:
         lines.append(
             "Later runs of this task with this model apply the calibration; to apply it to this "

@@ -40,7 +40,7 @@ class GoldCollection:
 
     Attributes:
         file: The table of gold.
-        task: The task of the answers.
+        task: The task of the answers, with the columns of ``file``.
         rows: Rows with gold.
         added: Those that had none before.
         changed: Those whose gold is another one than before.
@@ -154,7 +154,7 @@ def gold(
     written = [one for file in corrections for one in file.by_id.values()]
     return GoldCollection(
         earlier,
-        answers.task,
+        _use_original_names(answers),
         len(joined.by_id),
         joined.added,
         joined.changed,
@@ -235,13 +235,18 @@ def _keep_selection(one: Correction, before: Correction | None) -> Correction:
     return one._replace(provenance=one.provenance._replace(selection=selection))
 
 
-def _write_gold(answers: AnswerTable, by_id: Mapping[str, Correction], path: Path) -> None:
+def _use_original_names(answers: AnswerTable) -> Task:
+    """The task with the names that its columns have in the table of the run."""
     original, named = answers.renamed_columns, answers.task
-    task = replace(
+    return replace(
         named,
         id_column=original.get(named.id_column or "", named.id_column),
         gold_column=original.get(named.gold_column or "", named.gold_column),
     )
+
+
+def _write_gold(answers: AnswerTable, by_id: Mapping[str, Correction], path: Path) -> None:
+    task = _use_original_names(answers)
     columns = GoldColumns.of_table(task, answers.source_columns.values())
     write_gold_table(path, columns, _list_rows(task, answers.rows(), by_id))
 

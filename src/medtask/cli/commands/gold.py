@@ -79,14 +79,20 @@ def _print_gold(collected: GoldCollection, source: Path) -> None:
     show.print_line(
         (str(collected.file), "bold"),
         f"   {format_count(collected.rows, 'row')} with gold: {collected.added:,} added, "
-        f"{collected.changed:,} changed; {collected.corrected:,} answers corrected, "
-        f"{collected.confirmed:,} confirmed",
+        f"{collected.changed:,} changed",
+    )
+    written = collected.corrected + collected.confirmed
+    show.print_line(
+        f"  {format_count(written, 'correction')} read: {collected.corrected:,} differ from the "
+        f"answer, {collected.confirmed:,} confirm it; "
+        f"{written - collected.added - collected.changed:,} agree with gold that there was",
     )
     for name, meaning in _SELECTIONS.items():
         if rows := collected.selections.get(name):
             show.print_line(f"  {format_count(rows, 'row')} {meaning}")
     named = str(collected.task.source or "TASK")
-    gold = [] if collected.task.gold_column else ["--gold", "gold"]
+    # The task file need not name the column: the run's --gold may have.
+    gold = ["--gold", collected.task.gold_column or "gold"]
     file = str(collected.file)
     steps = {
         "measure again": ["medtask", "evaluate", str(source), "--gold", file],

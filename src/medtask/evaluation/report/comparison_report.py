@@ -153,7 +153,10 @@ def _build_leaderboard_blocks(
         (name, "n"),
         *((capitalise_first(get_metric_title(one)), "n") for one in further_metrics),
     ]
-    head += [("Rows/s", "n"), ("Memory", "n"), ("Per 1,000 rows", "n"), ("Against the best", "v")]
+    price: list[tuple[str, ColumnStyle]] = (
+        [("Per 1,000 rows", "n")] if leaderboard.price_per_hour is not None else []
+    )
+    head += [("Rows/s", "n"), ("Memory", "n"), *price, ("Against the best", "v")]
     lines = [
         _list_cells(place, line, leaderboard, further_metrics)
         for place, line in enumerate(leaderboard.entries, 1)
@@ -207,7 +210,8 @@ def _list_cells(
     if line.note:
         versus = f"not measured: {line.note}"
     family = (line.family, "baseline" if line.baseline else shorten(get_model_name(line), 30))
-    return [f"{place} {line.name}", family, *cells, *format_costs(line), versus]
+    costs = format_costs(line)[: 2 if leaderboard.price_per_hour is None else 3]
+    return [f"{place} {line.name}", family, *cells, *costs, versus]
 
 
 def _build_speed_blocks(leaderboard: Leaderboard) -> list[ReportBlock]:
