@@ -129,7 +129,8 @@ def main() -> None:
             assert path.name in str(error), error
             assert error.fix, error
         finally:
-            binary_files._results.clear()
+            binary_files._facts.clear()
+            binary_files._numbers.clear()
 
     atheris.Setup(
         [

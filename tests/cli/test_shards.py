@@ -81,6 +81,13 @@ def test_options_that_shards_do_not_have_are_refused(
     assert refused.code == 2 and words in refused.err
 
 
+def test_rows_of_a_run_in_shards_are_asked_again(medtask: RunCommand, project_folder: Path) -> None:
+    words = ("run", "surgery", "--model", "fake:", "--out", "run", "--shards", 2)
+    assert "asked again in other batches: 0 of 3 rows" in medtask(*words, "--flip-check", 3).err
+    again = medtask("merge", "run", "--flip-check", 4)
+    assert "Loading fake:" in again.err and "0 of 4 rows" in again.err
+
+
 def test_standard_input_cannot_be_split(medtask: RunCommand, project_folder: Path) -> None:
     assert medtask("run", "surgery", "-", "--shards", 2, stdin=b"case_id,procedure\n").code == 2
 

@@ -34,6 +34,7 @@ PARAMETER_EXCEPTIONS = {
     "engines/fake.py:FakeEngine.__init__": "each keyword is one behaviour, as in fake:seed=3",
     "cli/model_options.py:_declare_options": "typer has an option per parameter",
     "training/train.py:train": "a public verb with keyword-only options",
+    "cli/run_options.py:_declare_options": "typer has an option per parameter",
     "scaling/ray_shards.py:run_on_ray": "a public verb with keyword-only options",
     "training/search/tune.py:tune": "a public verb with keyword-only options",
 }

@@ -23,7 +23,7 @@ class UnstableEngine(FakeEngine):
 def check(task: Task, engine: FakeEngine, table: Path, out: Path) -> dict[str, float]:
     run(task, engine, table, out=out, baselines=False, flip_check=30)
     manifest = json.loads((out / "manifest.json").read_text())
-    assert "changed its answer" in manifest["notes"][-1]
+    assert "changed the answer" in manifest["notes"][-1]
     entry: dict[str, float] = manifest["flip_check"]
     return entry
 

@@ -72,7 +72,8 @@ def make_plan(task_folder: Path, tmp_path: Path) -> MakePlan:
             (model, load_options or LoadOptions()),
             PlannedOptions(baselines=False),
             shards,
+            out=tmp_path / out,
         )
-        return open_plan(request, tmp_path / out)[0]
+        return open_plan(request)[0]
 
     return plan

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from medtask.errors import (
     StorageError,
     UsageError,
 )
+from medtask.records import Prompt, Scores
 from medtask.runs.local_run import run
 from medtask.runs.lock import lock_run
 from medtask.scaling.local_shards import answer_shards
@@ -128,6 +129,42 @@ def test_a_merged_folder_is_a_run_folder(make_plan: MakePlan) -> None:
     engine = FakeEngine()
     resumed = run(task, engine, table, out=plan.folder, baselines=False)
     assert (resumed.new_answers, engine.prompt_count) == (0, 0)
+
+
+class OtherEngine(FakeEngine):
+    """The model of the plan, whose answers are others."""
+
+    def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+        self.seed = 7
+        return super().score_batch(batch)
+
+
+def test_rows_of_merged_shards_are_asked_again(make_plan: MakePlan) -> None:
+    plan = make_plan()
+    answer_all(plan)
+    merge(plan.folder, flip_check=15)
+    before = read_bytes(plan.folder)
+    assert read_flips(plan) == (15, 0)
+    merge(plan.folder, flip_check=15, load=OtherEngine)
+    rows, flips = read_flips(plan)
+    assert rows == 15 and flips > 3
+    assert read_bytes(plan.folder) == before
+    report = (plan.folder / "report.html").read_text()
+    assert f"{flips} of 15 rows changed the answer" in report
+
+
+def read_flips(plan: RunPlan) -> tuple[int, int]:
+    entry = json.loads((plan.folder / "manifest.json").read_text())["flip_check"]
+    return entry["rows"], entry["flips"]
+
+
+def test_rows_are_not_asked_again_by_another_model(make_plan: MakePlan) -> None:
+    plan = make_plan()
+    answer_all(plan)
+    with pytest.raises(RunMismatch, match="not the one that has answered") as refused:
+        merge(plan.folder, flip_check=5, load=lambda: FakeEngine(seed=7))
+    assert "without --flip-check" in refused.value.fix
+    merge(plan.folder)
 
 
 def test_a_shard_that_runs_twice_is_asked_once(make_plan: MakePlan) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from medtask.errors import TableError
-from medtask.tables import read_parquet
+from medtask.tables import binary_files, read_parquet
 from medtask.tables.read import read_table
 
 
@@ -113,3 +113,16 @@ def test_a_file_that_states_more_rows_than_it_has_is_refused(tmp_path):
     with pytest.raises(TableError, match="truncated, damaged"):
         read_table(path)
     assert time.monotonic() - started < 30
+
+
+def test_the_files_of_a_folder_are_inspected_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        binary_files, "call_isolated", lambda function, path, limits: calls.append(path) or 1
+    )
+    paths = [tmp_path / f"{number:02}.parquet" for number in range(40)]
+    for path in paths:
+        path.touch()
+    for path in [*paths, *paths]:
+        binary_files.inspect_file(path, "a Parquet file", "inspect")
+    assert len(calls) == 40

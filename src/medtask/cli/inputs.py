@@ -77,6 +77,14 @@ GroupName = Annotated[
         metavar="COLUMN", help="Column that groups dependent rows, such as the rows of one patient."
     ),
 ]
+FlipCheck = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Ask N rows again in other batches, and report how many answers change.",
+    ),
+]
 ShardedRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run in shards.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Disable all downloads, including the named model.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "file"]
 Quantization = Literal["4bit", "8bit"]
@@ -52,10 +52,13 @@ class LoadOptions:
             option.name for option in fields(self) if getattr(self, option.name) != option.default
         )
 
+    def to_values(self) -> dict[str, Any]:
+        """The options that differ from their default, as keyword arguments."""
+        return {name: getattr(self, name) for name in self.list_given()}
+
     def select(self, names: frozenset[str]) -> LoadOptions:
         """These options, with every option outside ``names`` at its default."""
-        values = {name: getattr(self, name) for name in self.list_given() if name in names}
-        return LoadOptions(**values)
+        return LoadOptions(**{name: one for name, one in self.to_values().items() if name in names})
 
 
 class LoadOptionValues(TypedDict, total=False):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from medtask.display import format_count, format_percent
+from medtask.engines.base import Engine
 from medtask.evaluation.statistics.intervals import estimate_proportion
 from medtask.prediction.predictor import predict_uncalibrated
 from medtask.records import Record
@@ -15,7 +15,12 @@ from medtask.tasks.kinds import get_task_kind
 _SEED = 0
 
 
-def check_flips(session: Session, records: Iterable[Record], count: int) -> None:
+def check_flips(
+    session: Session,
+    models: tuple[Engine, Mapping[str, Engine]],
+    records: Iterable[Record],
+    count: int,
+) -> None:
     """Ask rows again, in another order and thus in other batches, and compare the answers.
 
     The result is a note of the session and the entry "flip_check" of its manifest. The ledger is
@@ -23,9 +28,12 @@ def check_flips(session: Session, records: Iterable[Record], count: int) -> None
 
     Args:
         session: A session in which all rows are answered.
+        models: The model, and those of further passes by their references.
         records: The rows, from row 1.
         count: How many rows are asked again, drawn at random.
     """
+    from medtask.evaluation.report.sections import describe_flips
+
     rows = session.request.rows
     if get_task_kind(session.request.task).threshold_fit:
         session.add_note("answers are not asked again: thresholds are fitted on the whole table")
@@ -39,11 +47,12 @@ def check_flips(session: Session, records: Iterable[Record], count: int) -> None
         for row_answer in session.ledger.read_answers(rows)
         if row_answer.row in chosen
     }
+    engine, pass_engines = models
     again = predict_uncalibrated(
         session.request.task,
-        session.engine,
+        engine,
         [record for _, record in picked],
-        pass_engines=session.pass_engines,
+        pass_engines=pass_engines,
     )
     flips, largest = 0, 0.0
     for (row, _), answer in zip(picked, again, strict=True):
@@ -61,8 +70,4 @@ def check_flips(session: Session, records: Iterable[Record], count: int) -> None
         "high": share.high,
         "largest_confidence_difference": largest,
     }
-    session.add_note(
-        f"asked again in other batches: {flips:,} of {format_count(share.n, 'row')} changed its "
-        f"answer or status (at most {format_percent(share.high)} of all rows, with 95 % "
-        f"confidence); the largest difference of a confidence is {largest:.1g}"
-    )
+    session.add_note(f"asked again in other batches: {describe_flips(session.manifest)}")

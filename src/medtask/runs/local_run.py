@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +265,9 @@ def run_prepared(
                 session, setup.iter_records, options.cascade_alpha, saved_calibration
             )
         if options.flip_check:
-            check_flips(session, setup.iter_records(), options.flip_check)
+            opened = options.recorded.open_models() if options.recorded else None
+            with opened or nullcontext((session.engine, session.pass_engines)) as models:
+                check_flips(session, models, setup.iter_records(), options.flip_check)
         _check_unchanged(setup, session.request.data_digest)
         exit_code = _choose_exit_code(session, options.max_error_rate)
         written, baseline_results = _write_outputs(setup, session, saved_calibration)

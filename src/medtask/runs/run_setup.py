@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 _CACHE_NOTE = "the answer cache is not used: a cascade asks the model in this run"
 
 
+LoadedModels = tuple[Engine, Mapping[str, Engine]]  # those of passes by their references
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedAnswers:
     """Answers of a run that other processes have asked for.
@@ -55,11 +59,13 @@ class RecordedAnswers:
         method: Yields the answers.
         pass_engines: The models of further passes, by their references.
         facts: Entries of the final manifest about these processes.
+        open_models: Loads the model, and those of further passes, to ask rows again.
     """
 
     method: AnswerMethod
     pass_engines: Mapping[str, Engine]
     facts: Mapping[str, Any]
+    open_models: Callable[[], AbstractContextManager[LoadedModels]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 A merge is a session of the run whose answers come from the ledgers of the shards. So it can be
 interrupted and repeated, two merges exclude each other, and tables, calibration, metrics and report
-are those of any run. The model is not loaded.
+are those of any run. The model is loaded only to ask rows again (``flip_check``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from medtask.display import format_count, format_path
 from medtask.engines.base import Engine
+from medtask.engines.registry import load_model
 from medtask.errors import InputError, RunMismatch, StorageError
 from medtask.json_files import InvalidJsonFile
 from medtask.prediction.predictor import AnswerCache, RowAnswer, copy_answer
@@ -32,20 +33,32 @@ from medtask.runs.manifest import (
 )
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RecordedAnswers, prepare_run
+from medtask.scaling.local_shards import keep_models
 from medtask.scaling.plan import RunPlan, read_plan
 from medtask.scaling.recorded_engine import RecordedEngine
 from medtask.scaling.run_status import describe_missing
+from medtask.scaling.shard_session import ShardWork
 from medtask.scaling.shards import ShardFolder
 from medtask.tasks.task import Task
 
 _BATCH_ROWS = 4096  # rows whose prompts are looked up together
 
 
-def merge(run: str | Path, *, force_lock: bool = False, progress: RunObserver | None = None) -> Run:
+def merge(
+    run: str | Path,
+    *,
+    flip_check: int = 0,
+    load: Callable[[], Engine] | None = None,
+    force_lock: bool = False,
+    progress: RunObserver | None = None,
+) -> Run:
     """Merge the shards of a run into its tables and its report. Merging again changes nothing.
 
     Args:
         run: The run folder.
+        flip_check: Ask this many rows again in this process, which loads the model for that, and
+            report how many answers change.
+        load: Loads the model for ``flip_check``; default: as planned.
         force_lock: Take over a folder that is locked by a process on another host.
         progress: Receives notes and progress.
 
@@ -56,6 +69,7 @@ def merge(run: str | Path, *, force_lock: bool = False, progress: RunObserver | 
         InputError: The folder has no shards, or shards are missing; the message lists them.
         RunMismatch: The task or the table has changed, or models of shards differ.
         RunLocked: Another process merges.
+        EngineError: The model for ``flip_check`` cannot be loaded.
         StorageError: A ledger is damaged, or the disk is full or read-only.
     """
     plan = read_plan(Path(run))
@@ -63,6 +77,9 @@ def merge(run: str | Path, *, force_lock: bool = False, progress: RunObserver | 
     marks = _collect_marks(plan)
     engine, pass_engines = _restore_engines(plan, marks)
     facts = _sum_facts(plan, list(marks.values()))
+    shared = ShardWork(
+        plan, task, table, load or (lambda: load_model(plan.model, plan.load_options))
+    )
     options = plan.options.to_run_options(plan.folder, allow_remote=plan.load_options.allow_remote)
     setup = prepare_run(
         task,
@@ -70,7 +87,13 @@ def merge(run: str | Path, *, force_lock: bool = False, progress: RunObserver | 
         replace(
             options,
             force_lock=force_lock,
-            recorded=RecordedAnswers(_ShardAnswers(plan), pass_engines, facts),
+            recorded=RecordedAnswers(
+                _ShardAnswers(plan),
+                pass_engines,
+                facts,
+                lambda: _load_models(shared, identify_model(engine, pass_engines)),
+            ),
+            flip_check=flip_check,
         ),
     )
     if read_manifest(plan.folder) is None:
@@ -120,6 +143,23 @@ def _restore_engines(
             )
     assert first is not None  # there is at least one shard
     return first
+
+
+@contextmanager
+def _load_models(
+    work: ShardWork, identity: Mapping[str, str]
+) -> Iterator[tuple[Engine, Mapping[str, Engine]]]:
+    """The models of a plan. Raises RunMismatch if they are not those that have answered."""
+    with keep_models(work) as loaded:
+        assert isinstance(loaded.model, Engine) and loaded.pass_engines is not None
+        found = identify_model(loaded.model, loaded.pass_engines)
+        if differences := list_differences(identity, found):
+            listed = "".join(f"\n  {difference}" for difference in differences)
+            raise RunMismatch(
+                f"the model of this machine is not the one that has answered:{listed}",
+                fix="merge without --flip-check, or on a machine like those that have answered",
+            )
+        yield loaded.model, loaded.pass_engines
 
 
 def _sum_facts(plan: RunPlan, marks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -123,12 +123,10 @@ class RunPlan:
 
     def describe(self) -> dict[str, str]:
         """The facts that must be equal when the same call continues the run."""
-        given = self.load_options.list_given()
-        options = {name: getattr(self.load_options, name) for name in given}
         return {
             **self.identity,
             "model": self.model,
-            "model options": json.dumps(options, sort_keys=True),
+            "model options": json.dumps(self.load_options.to_values(), sort_keys=True),
             "options": json.dumps(asdict(self.options), sort_keys=True),
             "shards": str(len(self.shards)),
         }
@@ -216,17 +214,13 @@ def make_plan(
 
 def write_plan(plan: RunPlan) -> None:
     """Write ``plan.json``."""
-    given = plan.load_options.list_given()
     content = {
         "format": FORMAT,
         "medtask": version("medtask"),
         "created": plan.created,
         "task": plan.task,
         "table": asdict(plan.table),
-        "model": {
-            "reference": plan.model,
-            "options": {name: getattr(plan.load_options, name) for name in given},
-        },
+        "model": {"reference": plan.model, "options": plan.load_options.to_values()},
         "options": asdict(plan.options),
         "identity": dict(plan.identity),
         "shards": [[shard.first, shard.rows] for shard in plan.shards],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import RunMismatch, UsageError
 from medtask.runs.folder import create_run_folder, open_run_folder, open_runs_folder
 from medtask.runs.manifest import list_differences, read_manifest
 from medtask.runs.run_setup import prepare_run
+from medtask.runs.run_values import ShardedRunValues
 from medtask.scaling.plan import (
     PlannedOptions,
     RunPlan,
@@ -37,6 +39,8 @@ class PlanRequest:
         workers: Processes on this machine that answer them. With one, the calling process does.
         new_run: Whether to start a new run instead of continuing one.
         devices: The GPUs of which each worker sees one; empty for all.
+        out: The run folder; None for the newest run of the same request next to the task file, or a
+            new folder there.
     """
 
     task: Task
@@ -47,17 +51,39 @@ class PlanRequest:
     workers: int = 1
     new_run: bool = False
     devices: tuple[str, ...] = ()
+    out: Path | None = None
 
 
-def open_plan(
-    request: PlanRequest, out: Path | None, *, dry_run: bool = False
-) -> tuple[RunPlan, list[str]]:
+def make_request(
+    task: Task, table: Table, model: str, shards: int | None, values: ShardedRunValues
+) -> PlanRequest:
+    """The request with the given options of a run and of loading its model.
+
+    Raises:
+        TypeError: There is no option with such a name.
+    """
+    given: dict[str, Any] = dict(values)
+    out, new_run = given.pop("out", None), given.pop("new_run", False)
+    names = [one.name for one in fields(PlannedOptions)]
+    kept = {name: given.pop(name) for name in names if name in given}
+    if kept.get("formats") is not None:
+        kept["formats"] = tuple(kept["formats"])
+    return PlanRequest(
+        task,
+        table,
+        (model, LoadOptions(**given)),
+        PlannedOptions(**kept),
+        shards,
+        new_run=new_run,
+        out=None if out is None else Path(out),
+    )
+
+
+def open_plan(request: PlanRequest, *, dry_run: bool = False) -> tuple[RunPlan, list[str]]:
     """The plan of a run: the one that the same call has made, or a new one.
 
     Args:
         request: The run.
-        out: The run folder; None for the newest run of the same request next to the task file, or a
-            new folder there.
         dry_run: Write nothing.
 
     Returns:
@@ -68,7 +94,7 @@ def open_plan(
         UsageError: The task cannot be answered in shards, or the folder holds something else.
         InputError: The task and the table do not fit.
     """
-    task = request.task
+    task, out = request.task, request.out
     if task.cascade_alpha is not None:
         raise UsageError(
             "a cascade decides over all rows together, and shards do not know each other",

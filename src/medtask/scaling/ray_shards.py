@@ -6,13 +6,11 @@ another one asks for the rows that the ledger of its shard does not have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from medtask.engines.load_options import LoadOptions, LoadOptionValues
 from medtask.engines.registry import check_options, choose_engine, load_model
 from medtask.errors import (
     EngineError,
@@ -26,11 +24,12 @@ from medtask.errors import (
 from medtask.runs.local_run import Run
 from medtask.runs.lock import lock_run
 from medtask.runs.progress import NullRunObserver, RunObserver
+from medtask.runs.run_values import ShardedRunValues
 from medtask.scaling.batch_answers import limit_threads
 from medtask.scaling.local_shards import keep_models
 from medtask.scaling.merging import merge
-from medtask.scaling.plan import PlannedOptions, RunPlan, read_plan
-from medtask.scaling.planning import PlanRequest, open_plan
+from medtask.scaling.plan import RunPlan, read_plan
+from medtask.scaling.planning import make_request, open_plan
 from medtask.scaling.ray_workers import RayWorkers, connect_ray, require_ray
 from medtask.scaling.shard_session import ShardWork, answer_shard
 from medtask.tables.read import read_table, validate_table
@@ -55,18 +54,10 @@ def run_on_ray(
     address: str = "local",
     workers: RayWorkers | None = None,
     shards: int | None = None,
-    out: str | Path | None = None,
-    limit: int | None = None,
-    gold: str | None = None,
-    formats: Sequence[str] | None = None,
-    max_error_rate: float = 0.05,
-    calibrated: bool = True,
-    baselines: bool = True,
-    wide: bool = False,
-    new_run: bool = False,
+    flip_check: int = 0,
     force_lock: bool = False,
     progress: RunObserver | None = None,
-    **load_options: Unpack[LoadOptionValues],
+    **options: Unpack[ShardedRunValues],
 ) -> Run:
     """Answer every row of a table on a Ray cluster, or continue such a run.
 
@@ -83,19 +74,12 @@ def run_on_ray(
             machine.
         workers: The actors; default: one, with one core.
         shards: How many shards the rows are split into; default: one for 4,096 rows, at most 1,000.
-        out: The run folder. By default the newest run of the same request next to the task file is
-            continued, or a new folder is created there.
-        limit: Answer the first ``limit`` rows only.
-        gold: The column with the correct answers; by default the task's.
-        formats: Output formats, as in `medtask.run`.
-        max_error_rate: As in `medtask.run`.
-        calibrated: Apply the calibration of this task and model, if there is one.
-        baselines: With gold, compare with simple methods on the same rows.
-        wide: As in `medtask.run`.
-        new_run: Start a new run instead of continuing one.
+        flip_check: Ask this many rows again in this process, which loads the model for that; see
+            `medtask.run`.
         force_lock: Take over folders that are locked by a process on another host.
         progress: Receives notes and progress.
-        **load_options: How each actor loads the model; see `medtask.load_model`.
+        **options: Options of `medtask.run` (out, limit, gold, formats, max_error_rate, calibrated,
+            baselines, wide, new_run), and of `medtask.load_model` for each actor.
 
     Returns:
         The result of the merged run, as of `medtask.run`.
@@ -111,30 +95,16 @@ def run_on_ray(
     """
     require_ray()
     observer, opened = progress or NullRunObserver(), read_table(table)
-    options = LoadOptions(**load_options)
-    check_options(choose_engine(model).spec, options)
-    request = PlanRequest(
-        task,
-        opened,
-        (model, options),
-        PlannedOptions(
-            limit,
-            gold,
-            None if formats is None else tuple(formats),
-            max_error_rate,
-            calibrated,
-            baselines,
-            wide,
-        ),
-        shards or _choose_shards(opened, limit),
-        new_run,
+    request = make_request(
+        task, opened, model, shards or _choose_shards(opened, options.get("limit")), options
     )
-    plan, notes = open_plan(request, None if out is None else Path(out))
+    check_options(choose_engine(model).spec, request.model[1])
+    plan, notes = open_plan(request)
     for note in notes:
         observer.on_note(note)
     with lock_run(plan.folder, force=force_lock):
         _answer_shards(plan, address, workers or RayWorkers(), observer, force_lock=force_lock)
-    return merge(plan.folder, force_lock=force_lock, progress=progress)
+    return merge(plan.folder, flip_check=flip_check, force_lock=force_lock, progress=progress)
 
 
 def _choose_shards(table: Table, limit: int | None) -> int:

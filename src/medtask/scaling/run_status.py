@@ -151,7 +151,12 @@ def _read_queue(plan: RunPlan) -> _Queue:
 
 def _list_shards(plan: RunPlan) -> list[ShardStatus]:
     queue = _read_queue(plan)
-    return [_inspect_shard(folder, queue) for folder in plan.list_folders()]
+    found = [_inspect_shard(folder, queue) for folder in plan.list_folders()]
+    return [
+        # A process that has begun or ended between two reads looks killed: look again.
+        _inspect_shard(plan.get_folder(one.number), queue) if one.state == "killed" else one
+        for one in found
+    ]
 
 
 def _inspect_shard(folder: ShardFolder, queue: _Queue) -> ShardStatus:

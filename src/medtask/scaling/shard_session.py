@@ -106,8 +106,10 @@ def answer_shard(work: ShardWork, number: int, observer: RunObserver | None = No
             log.begin()
             _refuse_other_model(work.plan, number, session)
             session.answer(_iter_records(work, folder.shard))
-        if session.state == "finished":
+            # Under the lock: without it, the shard would look like one whose process was killed.
+            session.finish()
             folder.write_done(_describe_done(session))
+            log.end("finished", 0)
     except Interrupted as stop:  # while the model was loaded
         log.end("interrupted", stop.exit_code)
         raise
@@ -117,7 +119,8 @@ def answer_shard(work: ShardWork, number: int, observer: RunObserver | None = No
     except Exception as error:  # its message can have text of records
         log.end("failed", 1, f"a bug: {type(error).__name__}")
         raise
-    log.end(session.state or "interrupted", session.exit_code)
+    if session.state != "finished":
+        log.end("interrupted", session.exit_code)
     return ShardResult(
         number,
         session.state or "interrupted",
@@ -178,6 +181,7 @@ class _AttemptLog:
         if not self._begun:
             self._begun = True
             size = self._folder.measure_ledger()
+            self._attempts = self._folder.read_attempts()  # again: the shard is locked only now
             self._attempts.append(ShardAttempt(socket.gethostname(), get_job_id(), size))
             self._folder.write_attempts(self._attempts)
 

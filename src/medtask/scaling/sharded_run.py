@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 from medtask.engines.base import Engine
 from medtask.errors import UsageError
@@ -21,9 +20,9 @@ from medtask.scaling.workers import answer_with_workers
 
 def run_in_shards(
     request: PlanRequest,
-    out: Path | None,
     *,
     load: Callable[[], Engine] | None = None,
+    flip_check: int = 0,
     force_lock: bool = False,
     progress: RunObserver | None = None,
 ) -> Run:
@@ -31,9 +30,8 @@ def run_in_shards(
 
     Args:
         request: The run.
-        out: The run folder; None for the newest run of the same request next to the task file, or a
-            new folder there.
         load: Loads the model in this process; default: as planned.
+        flip_check: How many rows are asked again in this process; see `check_flips`.
         force_lock: Take over folders that are locked by a process on another host.
         progress: Receives notes and progress.
 
@@ -42,7 +40,7 @@ def run_in_shards(
             `medtask.run` and `medtask.merge`.
     """
     observer = progress or NullRunObserver()
-    plan, notes = open_plan(request, out)
+    plan, notes = open_plan(request)
     for note in notes:
         observer.on_note(note)
     if request.workers > 1 or request.devices:
@@ -54,15 +52,18 @@ def run_in_shards(
     if code:
         return _describe_interrupted(plan, code)
     return merge(
-        plan.folder, force_lock=force_lock, progress=_MergeObserver(observer, frozenset(notes))
+        plan.folder,
+        flip_check=flip_check,
+        load=load,
+        force_lock=force_lock,
+        progress=_MergeObserver(observer, frozenset(notes)),
     )
 
 
-def check_sharded_options(*, cache: bool, cascade: float | None, flip_check: int) -> None:
+def check_sharded_options(*, cache: bool, cascade: float | None) -> None:
     """Raise UsageError for options of a run that its shards do not have."""
     for given, option, fix in (
         (cache, "the answer cache", "remove --cache: shards do not share answers"),
-        (flip_check > 0, "--flip-check", "run it without shards, on some rows (--limit)"),
         (cascade is not None, "a cascade", "remove --cascade: it decides over all rows together"),
     ):
         if given:

@@ -121,7 +121,7 @@ class _Egress(JsonContent):
 
 
 class _DoneFile(JsonContent):
-    timing: dict[str, float | None]
+    timing: dict[str, int | float | None]  # numbers of sessions stay whole
     egress: _Egress
     hardware: dict[str, Any]
     model: dict[str, Any]

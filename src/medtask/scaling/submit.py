@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,9 +10,9 @@ from typing import Any, Unpack
 from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_count
 from medtask.engines.files.model_files import BUILT_IN_MODEL
-from medtask.engines.load_options import LoadOptions, LoadOptionValues
-from medtask.scaling.plan import PlannedOptions, RunPlan
-from medtask.scaling.planning import PlanRequest, open_plan
+from medtask.runs.run_values import ShardedRunValues
+from medtask.scaling.plan import RunPlan
+from medtask.scaling.planning import make_request, open_plan
 from medtask.scaling.slurm_jobs import list_jobs, submit_script
 from medtask.scaling.slurm_script import (
     ArrayJob,
@@ -71,16 +70,9 @@ def submit(
     model: str | None = None,
     shards: int = 1,
     slurm: SlurmOptions | None = None,
-    out: str | Path | None = None,
-    limit: int | None = None,
-    gold: str | None = None,
-    formats: Sequence[str] | None = None,
-    max_error_rate: float = 0.05,
-    calibrated: bool = True,
     merge: bool = True,
-    new_run: bool = False,
     dry_run: bool = False,
-    **load_options: Unpack[LoadOptionValues],
+    **options: Unpack[ShardedRunValues],
 ) -> SubmittedRun:
     """Answer a table on a Slurm cluster: as an array job with a task for each shard of the rows.
 
@@ -92,17 +84,11 @@ def submit(
         model: The model's reference; by default the task's.
         shards: How many shards the rows are split into.
         slurm: What each job asks for.
-        out: The run folder, which all machines can write to. By default a new folder next to the
-            task file.
-        limit: Answer the first ``limit`` rows only.
-        gold: The column with the correct answers; by default the task's.
-        formats: Output formats, as in `medtask.run`.
-        max_error_rate: As in `medtask.run`.
-        calibrated: Apply the calibration of this task and model, if there is one.
         merge: Submit also a job that merges the shards when the array has ended.
-        new_run: Start a new run instead of continuing one.
         dry_run: Write and submit nothing.
-        **load_options: How each process loads the model; see `medtask.load_model`.
+        **options: Options of `medtask.run` (out, limit, gold, formats, max_error_rate, calibrated,
+            baselines, wide, new_run), and of `medtask.load_model` for each process. All machines
+            must be able to write to ``out``; by default it is a new folder next to the task file.
 
     Returns:
         The ids of the jobs, and the script.
@@ -113,32 +99,20 @@ def submit(
         RunMismatch: The folder belongs to another task, table, model or number of shards.
         EngineError: Slurm refuses the job.
     """
-    options = slurm or SlurmOptions()
-    opened = read_table(table)
+    jobs = slurm or SlurmOptions()
     reference = model or task.model or BUILT_IN_MODEL
-    if options.vllm:
+    if jobs.vllm:
         reference = make_vllm_reference(reference.removeprefix("vllm:"))
-    request = PlanRequest(
-        task,
-        opened,
-        (reference, LoadOptions(**load_options)),
-        PlannedOptions(
-            limit, gold, None if formats is None else tuple(formats), max_error_rate, calibrated
-        ),
-        shards,
-        new_run=new_run,
-    )
-    plan, notes = open_plan(request, Path(out) if out is not None else None, dry_run=dry_run)
+    request = make_request(task, read_table(table), reference, shards, options)
+    plan, notes = open_plan(request, dry_run=dry_run)
     active = _list_active_shards(plan)
     numbers = tuple(
         folder.shard.number
         for folder in plan.list_folders()
         if folder.shard.number not in active and not folder.read_done()
     )
-    server_model = reference.partition("#")[2] if options.vllm else ""
-    job = ArrayJob(
-        plan.folder, task.name, numbers, plan.rows, sys.executable, options, server_model
-    )
+    server_model = reference.partition("#")[2] if jobs.vllm else ""
+    job = ArrayJob(plan.folder, task.name, numbers, plan.rows, sys.executable, jobs, server_model)
     if active:
         notes.append(f"{format_count(len(active), 'shard')} of this run are in the queue")
     elif not numbers:

@@ -15,10 +15,12 @@ from medtask.tables.table_part import make_table_error
 _MIN_MEMORY_BYTES, _MAX_MEMORY_BYTES = 2 * 2**30, 8 * 2**30
 _MIN_CPU_SECONDS = 60
 _BYTES_PER_SECOND = 2**20  # far slower than any reader
-_MAX_KEPT = 8
+# Facts about a workbook can be large; a folder can have thousands of Parquet files.
+_MAX_FACTS, _MAX_NUMBERS = 8, 10_000
 
 _Key = tuple[object, ...]
-_results: OrderedDict[_Key, object] = OrderedDict()
+_facts: OrderedDict[_Key, object] = OrderedDict()
+_numbers: OrderedDict[_Key, object] = OrderedDict()
 _results_lock = Lock()
 
 
@@ -69,9 +71,10 @@ def inspect_file(path: Path, kind: str, function: str, *arguments: str | None) -
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     key = (function, str(path), arguments, *state)
     with _results_lock:
-        if key in _results:
-            _results.move_to_end(key)
-            return _results[key]
+        for known in (_numbers, _facts):
+            if key in known:
+                known.move_to_end(key)
+                return known[key]
     limits = _choose_limits(status.st_size)
     try:
         result = call_isolated(function, str(path), *arguments, limits=limits)
@@ -83,10 +86,11 @@ def inspect_file(path: Path, kind: str, function: str, *arguments: str | None) -
             f"cannot be read, because no process can be started for it: {error.strerror}",
             fix="allow this user more processes, or save the table as CSV",
         ) from error
+    known, limit = (_numbers, _MAX_NUMBERS) if isinstance(result, int) else (_facts, _MAX_FACTS)
     with _results_lock:
-        _results[key] = result
-        while len(_results) > _MAX_KEPT:
-            _results.popitem(last=False)
+        known[key] = result
+        while len(known) > limit:
+            known.popitem(last=False)
     return result
 
 

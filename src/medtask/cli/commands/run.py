@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from medtask.cli import console as show
 from medtask.cli.inputs import (
     AsJson,
     DataSource,
-    GoldColumn,
+    FlipCheck,
     ModelName,
     Offline,
     OnDuplicate,
@@ -26,16 +26,17 @@ from medtask.cli.inputs import (
     describe_default_model,
     disable_downloads,
     open_table,
-    split_formats,
 )
 from medtask.cli.model_options import add_load_options, load_shown_engine
 from medtask.cli.ray_options import RayOptions, add_ray_options
+from medtask.cli.run_options import add_run_options
 from medtask.cli.table_options import add_read_options
 from medtask.cli.tracking import TrackingStore, open_tracking, report_to_tracker
 from medtask.display import format_count, format_path
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import UsageError
 from medtask.records import Status
+from medtask.runs.run_values import RunValues, ShardedRunValues
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -49,39 +50,17 @@ if TYPE_CHECKING:
 @add_read_options
 @add_load_options
 @add_ray_options
+@add_run_options
 def run(
     task: TaskPath,
     data: DataSource = None,
     model: ModelName = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run folder; default: a new folder in TASK/runs."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use only the first N rows.")
-    ] = None,
-    gold: GoldColumn = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMATS",
-            help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl; default: "
-            "csv,parquet, and xlsx if the table is a workbook.",
-        ),
-    ] = None,
     *,
-    wide: Annotated[
-        bool,
-        typer.Option("--wide", help="Give fields columns of their own in CSV, as in XLSX."),
-    ] = False,
     read_options: ReadOptions,
     on_duplicate: OnDuplicate = None,
     load_options: LoadOptions,
     ray_options: RayOptions | None,
-    uncalibrated: Annotated[
-        bool,
-        typer.Option("--uncalibrated", help="Do not apply a stored calibration."),
-    ] = False,
+    run_options: RunValues,
     cascade: Annotated[
         float | None,
         typer.Option(
@@ -98,21 +77,8 @@ def run(
         Path | None,
         typer.Option(metavar="FILE.db", help="The cache; default: in the user's cache folder."),
     ] = None,
-    flip_check: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Ask N rows again in other batches, and report how many answers change.",
-        ),
-    ] = 0,
+    flip_check: FlipCheck = 0,
     track: TrackingStore = None,
-    max_error_rate: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, help="Exit with code 3 if the share of rows without an answer is higher."
-        ),
-    ] = 0.05,
     shards: Annotated[
         int | None,
         typer.Option(
@@ -137,9 +103,6 @@ def run(
             help="GPUs by number or UUID: one process for each, or --workers N divided among them.",
         ),
     ] = None,
-    new_run: Annotated[
-        bool, typer.Option("--new-run", help="Start a new run instead of resuming.")
-    ] = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Take over a run whose process on another host has died."),
@@ -170,33 +133,28 @@ def run(
     display = RunProgressDisplay(quiet=quiet, activity=loaded_task.kind_spec.activity)
     allow_remote = load_options.allow_remote
     read_options = replace(read_options, on_duplicate=on_duplicate)
+    out = None if run_options["out"] is None else Path(run_options["out"])
     tracker = open_tracking(track, loaded_task, out, allow_remote=allow_remote)
     with (
         open_table(
-            loaded_task, data, read_options, partial(_open_spool_folder, loaded_task, out, new_run)
+            loaded_task,
+            data,
+            read_options,
+            partial(_open_spool_folder, loaded_task, out, run_options["new_run"]),
         ) as table,
         display,
         redirect_stdout(sys.stderr),
     ):
-        in_shards = partial(_run_in_shards, split=(shards, workers or 1, gpus))
-        result = (in_shards if shards or workers else _run_task)(
-            loaded_task,
-            table,
-            (model, load_options),
-            display,
+        work = _RunWork(loaded_task, table, model, load_options, display)
+        result = _answer(
+            work,
+            (shards, workers, gpus),
             ray_options,
-            out=out,
-            limit=limit,
-            gold=gold,
-            formats=None if to is None else split_formats(to),
-            max_error_rate=max_error_rate,
-            new_run=new_run,
-            force_lock=force,
-            calibrated=not uncalibrated,
+            **run_options,
             cascade=cascade,
             cache=cache_file or cache,
-            wide=wide,
             flip_check=flip_check,
+            force_lock=force,
         )
     document = result.to_json()
     if display.first_answer_s is not None:
@@ -206,7 +164,7 @@ def run(
         tracker if result.summary else None, "run", loaded_task, result.folder, document
     )
     show.print_json(document) if as_json else print_result(
-        result, resume_note=" without --new-run" if new_run else "", quiet=quiet
+        result, resume_note=" without --new-run" if run_options["new_run"] else "", quiet=quiet
     )
     if not (as_json or quiet):
         for hint in _list_hints(result, loaded_task):
@@ -214,110 +172,98 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-def _run_task(
-    task: Task,
-    table: Table,
-    model: tuple[str | None, LoadOptions],
-    display: RunProgressDisplay,
+@dataclass(frozen=True, slots=True)
+class _RunWork:
+    """What is answered, and where progress is shown; ``model`` is None for the default."""
+
+    task: Task
+    table: Table
+    model: str | None
+    load_options: LoadOptions
+    display: RunProgressDisplay
+
+    @property
+    def reference(self) -> str:
+        """The reference of the model."""
+        return choose_model(self.task, self.model)
+
+    def load_engine(self) -> Engine:
+        if not (self.model or self.task.model):
+            self.display.on_note(describe_default_model(self.reference))
+        return load_shown_engine(self.reference, self.load_options, self.display)
+
+
+def _answer(
+    work: _RunWork,
+    split: tuple[int | None, int | None, tuple[str, ...]],
     ray_options: RayOptions | None,
     **options: Any,
 ) -> Run:
-    """Answer the rows in this process, or on a Ray cluster."""
-    reference, load_options = model
-    if ray_options is None:
+    """Answer the rows in this process, in shards on this machine, or on a Ray cluster.
+
+    ``split`` is the number of shards, that of workers, and the GPUs of which each worker sees one.
+    """
+    shards, workers, devices = split
+    if not (shards or workers or ray_options):
         from medtask.runs.local_run import run as run_task
 
         return run_task(
-            task,
-            lambda: _load_engine(task, reference, load_options, display),
-            table,
-            progress=display,
-            allow_remote=load_options.allow_remote,
+            work.task,
+            work.load_engine,
+            work.table,
+            progress=work.display,
+            allow_remote=work.load_options.allow_remote,
             **options,
         )
-    from medtask.scaling.ray_shards import run_on_ray
+    from medtask.scaling.sharded_run import check_sharded_options
 
-    if options.pop("cascade") is not None or options.pop("cache") or options.pop("flip_check"):
-        raise UsageError(
-            "--cascade, --cache and --flip-check are for runs in one process",
-            fix="leave them out, or run without --ray",
-        )
-    return run_on_ray(
-        task,
-        choose_model(task, reference),
-        table,
-        address=ray_options.address,
-        workers=ray_options.workers,
-        shards=ray_options.shards,
-        progress=display,
-        **options,
-        **{name: getattr(load_options, name) for name in load_options.list_given()},
-    )
-
-
-def _run_in_shards(
-    task: Task,
-    table: Table,
-    model: tuple[str | None, LoadOptions],
-    display: RunProgressDisplay,
-    ray_options: RayOptions | None,
-    *,
-    split: tuple[int | None, int, tuple[str, ...]],
-    **options: Any,
-) -> Run:
-    """`medtask.run` with its options, in shards: ``split`` is their number, that of workers, and
-    the GPUs of which each worker sees one.
-    """
-    shards, workers, devices = split
-    from medtask.scaling.plan import PlannedOptions
-    from medtask.scaling.planning import PlanRequest
-    from medtask.scaling.sharded_run import check_sharded_options, run_in_shards
-
-    check_sharded_options(
-        cache=bool(options["cache"]),
-        cascade=options["cascade"],
-        flip_check=options["flip_check"],
-    )
-    if ray_options is not None:
+    check_sharded_options(cache=bool(options.pop("cache")), cascade=options.pop("cascade"))
+    if ray_options is None:
+        return _run_in_shards(work, (shards, workers or 1, devices), **options)
+    if shards or workers:
         raise UsageError(
             "--shards and --workers are for this machine",
             fix="leave them out: --ray-shards and --ray-workers are those of a Ray cluster",
         )
-    reference, load_options = model
-    kept = PlannedOptions(
-        limit=options["limit"],
-        gold=options["gold"],
-        formats=None if options["formats"] is None else tuple(options["formats"]),
-        max_error_rate=options["max_error_rate"],
-        calibrated=options["calibrated"],
-        wide=options["wide"],
+    from medtask.scaling.ray_shards import run_on_ray
+
+    work.display.model_title = work.reference
+    return run_on_ray(
+        work.task,
+        work.reference,
+        work.table,
+        address=ray_options.address,
+        workers=ray_options.workers,
+        shards=ray_options.shards,
+        progress=work.display,
+        **options,
+        **work.load_options.to_values(),
     )
-    request = PlanRequest(
-        task,
-        table,
-        (choose_model(task, reference), load_options),
-        kept,
-        shards,
-        workers,
-        new_run=options["new_run"],
-        devices=devices,
-    )
+
+
+def _run_in_shards(
+    work: _RunWork,
+    split: tuple[int | None, int, tuple[str, ...]],
+    *,
+    flip_check: int,
+    force_lock: bool,
+    **options: Any,
+) -> Run:
+    from medtask.scaling.planning import make_request
+    from medtask.scaling.sharded_run import run_in_shards
+
+    shards, workers, devices = split
+    values = cast("ShardedRunValues", {**options, **work.load_options.to_values()})
+    request = make_request(work.task, work.table, work.reference, shards, values)
+    if workers > 1 or devices:
+        work.display.model_title = work.reference
     return run_in_shards(
-        request,
-        options["out"],
-        load=partial(_load_engine, task, reference, load_options, display),
-        force_lock=options["force_lock"],
-        progress=display,
+        replace(request, workers=workers, devices=devices),
+        load=work.load_engine,
+        flip_check=flip_check,
+        force_lock=force_lock,
+        progress=work.display,
     )
-
-
-def _load_engine(
-    task: Task, model: str | None, options: LoadOptions, display: RunProgressDisplay
-) -> Engine:
-    reference = choose_model(task, model)
-    if not (model or task.model):
-        display.on_note(describe_default_model(reference))
-    return load_shown_engine(reference, options, display)
 
 
 def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,18 +11,18 @@ from medtask.cli import console as show
 from medtask.cli.inputs import (
     AsJson,
     DataSource,
-    GoldColumn,
     ModelName,
     OnDuplicate,
     TaskPath,
     open_table,
-    split_formats,
 )
 from medtask.cli.model_options import add_load_options
+from medtask.cli.run_options import add_run_options
 from medtask.cli.table_options import add_read_options
 from medtask.display import format_count
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import UsageError
+from medtask.runs.run_values import RunValues
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 @add_read_options
 @add_load_options
+@add_run_options
 def submit(
     task: TaskPath,
     data: DataSource = None,
@@ -86,31 +86,13 @@ def submit(
             help="Start a vLLM server in each job, which spreads the model over all its GPUs.",
         ),
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Run folder; default: a new folder in TASK/runs."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use only the first N rows.")
-    ] = None,
-    gold: GoldColumn = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMATS",
-            help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl; default: "
-            "csv,parquet, and xlsx if the table is a workbook.",
-        ),
-    ] = None,
     *,
     read_options: ReadOptions,
     on_duplicate: OnDuplicate = None,
     load_options: LoadOptions,
+    run_options: RunValues,
     no_merge: Annotated[
         bool, typer.Option("--no-merge", help="Do not submit the job that merges the shards.")
-    ] = False,
-    new_run: Annotated[
-        bool, typer.Option("--new-run", help="Start a new run instead of continuing one.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the script; write and submit nothing.")
@@ -156,14 +138,10 @@ def submit(
             model=model,
             shards=shards,
             slurm=options,
-            out=out,
-            limit=limit,
-            gold=gold,
-            formats=None if to is None else split_formats(to),
             merge=not no_merge,
-            new_run=new_run,
             dry_run=dry_run,
-            **{one.name: getattr(load_options, one.name) for one in fields(load_options)},
+            **run_options,
+            **load_options.to_values(),
         )
     for note in result.notes:
         show.print_line(("note: ", "yellow"), note, stderr=True)

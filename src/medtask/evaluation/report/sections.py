@@ -122,8 +122,21 @@ def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
                 )
             ),
         ),
+        ("Asked again in other batches", describe_flips(manifest)),
     ]
     return [(term, shorten(str(fact), 600)) for term, fact in facts if fact]
+
+
+def describe_flips(manifest: Mapping[str, object]) -> str:
+    """How many answers changed when rows were asked again; "" if none were."""
+    found = manifest.get("flip_check")
+    if not isinstance(found, Mapping):
+        return ""
+    return (
+        f"{found['flips']:,} of {format_row_count(found['rows'])} changed the answer or status (at "
+        f"most {format_percent(found['high'])} of all rows, with 95 % confidence); the largest "
+        f"difference of a confidence is {found['largest_confidence_difference']:.1g}"
+    )
 
 
 def _describe_columns(columns: Sequence[object]) -> str:
