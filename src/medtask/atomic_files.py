@@ -97,6 +97,15 @@ def _sync_to_disk(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def raise_storage_errors(path: Path) -> Iterator[None]:
+    """Raise errors of the operating system in this block as StorageError with ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise make_storage_error(path, error) from error
+
+
 def make_storage_error(path: Path, error: OSError) -> StorageError:
     """The error for a ``path`` that could not be written."""
     problem = f"{format_path(path)} cannot be written: {error.strerror or type(error).__name__}"

@@ -388,15 +388,6 @@ def test_a_folder_that_cannot_be_made_is_reported_before_a_model_is_loaded(
         run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "rows.csv" / "out")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_access_is_reported_before_a_model_is_loaded(
-    task: Task, write_rows: Rows, tmp_path: Path
-) -> None:
-    (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(StorageError, match="out"):
-        run(task, lambda: pytest.fail("loaded"), write_rows(5), out=tmp_path / "out")
-
-
 def test_a_folder_in_use_is_refused_before_a_model_is_loaded(
     task: Task, write_rows: Rows, tmp_path: Path
 ) -> None:

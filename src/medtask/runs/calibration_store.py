@@ -18,7 +18,7 @@ from medtask.display import format_path, quote_names
 from medtask.engines.base import list_changed_facts
 from medtask.errors import InputError
 from medtask.json_content import JsonContent, check_content
-from medtask.json_files import InvalidJsonFile, load_json_object
+from medtask.json_files import InvalidJsonFile, UnreadableJsonFile, load_json_object
 from medtask.prediction.deciding import apply_probabilities
 from medtask.records import Answer
 from medtask.tasks.kinds import get_task_kind
@@ -249,6 +249,10 @@ def read_calibrations(path: Path) -> list[SavedCalibration]:
         return [entry.restore() for entry in found.calibrations]
     except FileNotFoundError:
         return []
+    except UnreadableJsonFile as error:
+        raise InputError(
+            f"{format_path(path)} cannot be read: {error}", fix="make it readable"
+        ) from None
     except (InvalidJsonFile, InputError) as error:
         raise InputError(
             f"{format_path(path)} is not a file of calibrations: {error}",

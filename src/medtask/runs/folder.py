@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 
-from medtask.atomic_files import make_storage_error
+from medtask.atomic_files import make_storage_error, raise_storage_errors
 from medtask.engines.base import list_changed_facts
 from medtask.errors import StorageError, UsageError
 from medtask.os_errors import require_utf8
@@ -26,20 +26,21 @@ def open_run_folder(out: Path, *, new_run: bool = False) -> Path:
     With ``new_run``, the first unused name of OUT, OUT-2, OUT-3 ... is created. Raises UsageError
     if the folder holds something else, StorageError if it cannot be created.
     """
-    if new_run:
-        out = next(
-            candidate
-            for candidate in _list_candidate_folders(out)
-            if not candidate.exists() or _is_empty(candidate)
-        )
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", fix="give a folder with --out")
-    _make_folder(out)
-    if not (out / MANIFEST_FILE).exists() and not _is_empty(out):
-        raise UsageError(
-            f"{out} contains files and is not a run folder",
-            fix="give an empty or a new folder with --out",
-        )
+    with raise_storage_errors(out):
+        if new_run:
+            out = next(
+                candidate
+                for candidate in _list_candidate_folders(out)
+                if not candidate.exists() or _is_empty(candidate)
+            )
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file", fix="give a folder with --out")
+        _make_folder(out)
+        if not (out / MANIFEST_FILE).exists() and not _is_empty(out):
+            raise UsageError(
+                f"{out} contains files and is not a run folder",
+                fix="give an empty or a new folder with --out",
+            )
     return out
 
 
@@ -98,7 +99,5 @@ def _is_empty(folder: Path) -> bool:
 
 def _make_folder(folder: Path) -> None:
     require_utf8(folder.absolute())
-    try:
+    with raise_storage_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise make_storage_error(folder, error) from error

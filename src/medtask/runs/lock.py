@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medtask.atomic_files import make_storage_error, open_private
+from medtask.atomic_files import open_private, raise_storage_errors
 from medtask.display import format_path
 from medtask.errors import RunLocked, StorageError
 
@@ -50,10 +50,8 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
         StorageError: The folder is not writable, or the disk does not support locks.
     """
     path = folder / ".lock"
-    try:
+    with raise_storage_errors(path):
         file = open_private(path)
-    except OSError as error:
-        raise make_storage_error(path, error) from error
     try:
         _acquire_lock(file, folder)
         _check_content(file, path)
@@ -64,7 +62,7 @@ def lock_run(folder: Path, *, force: bool = False) -> Iterator[None]:
                 "still runs",
                 fix="make sure that it does not run any more, then add --force",
             )
-        with _raise_storage_errors(folder):
+        with raise_storage_errors(folder):
             _write_holder(file)
         try:
             yield
@@ -178,13 +176,3 @@ def _describe_holder(holder: Mapping[str, object]) -> str:
     if not holder:
         return "another process"
     return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
-
-
-@contextmanager
-def _raise_storage_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{folder} cannot be written: {error.strerror}", fix="give another folder with --out"
-        ) from error

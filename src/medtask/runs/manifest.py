@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import replace_text
+from medtask.atomic_files import raise_storage_errors, replace_text
 from medtask.display import format_path
 from medtask.engines.base import Engine, EngineInfo, list_changed_facts
 from medtask.errors import RunMismatch, StorageError
@@ -72,7 +72,8 @@ def restore_task(task: Task, folder: Path) -> Task:
 
     A run keeps its rules: answers of two versions in one table would not be comparable.
     """
-    manifest = read_manifest(folder) if folder.is_dir() else None
+    with raise_storage_errors(folder):
+        manifest = read_manifest(folder) if folder.is_dir() else None
     identity: dict[str, str] = manifest["identity"] if manifest else {}
     properties = {
         name.removeprefix("task."): fact
