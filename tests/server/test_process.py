@@ -98,7 +98,7 @@ def test_a_server_from_its_first_start_to_its_end(tmp_path: Path, database_url: 
             listening = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True).stdout
             own = [line.split()[3] for line in listening.splitlines() if f":{server.port} " in line]
             assert own == [f"127.0.0.1:{server.port}"]
-            # Generous: the tests share the machine. `docs/how-to/server.md` has the measured time.
+            # Generous: the tests share the machine.
             assert server.start_s < 20
 
             use_server(server)
