@@ -14,6 +14,7 @@ from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun
 
 Parameters = Mapping[str, Any]
+Arguments = dict[str, Any]  # of the function that runs in the process of a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class JobKind:
 
     name: str
     work: str
-    resolve: Callable[[Session, JobContext, Parameters], dict[str, Any]]
+    resolve: Callable[[Session, JobContext, Parameters], Arguments]
     publish: _Publish = publish_nothing
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
 from medtask.server.jobs.kind import (
+    Arguments,
     JobContext,
     JobKind,
     Parameters,
@@ -28,7 +29,7 @@ from medtask.server.storage.tables import StoredModel, StoredRun, StoredTask
 from medtask.server.storage.task_files import copy_task
 
 
-def _resolve_run(session: Session, context: JobContext, parameters: Parameters) -> dict[str, Any]:
+def _resolve_run(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     run = get_run(session, parameters["run_id"])
     reference = (
         run.model
@@ -52,9 +53,7 @@ def _publish_run(
         run.result = dict(result)
 
 
-def _resolve_training(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_training(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     model = session.get(StoredModel, parameters["model_id"])
     if model is None:
         raise InputError("the model was deleted", fix="create another model")
@@ -82,9 +81,7 @@ def _publish_training(
         model.result, model.is_trained = dict(result), bool(model.method)
 
 
-def _resolve_evaluation(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_evaluation(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     run = get_run(session, parameters["run_id"])
     return {
         "folder": str(context.files.get_folder("runs", run.id)),
@@ -99,9 +96,7 @@ def _publish_evaluation(
         run.evaluation = dict(result)
 
 
-def _resolve_comparison(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_comparison(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     runs = [get_run(session, run_id) for run_id in parameters["run_ids"]]
     return {
         "folders": [str(context.files.get_folder("runs", run.id)) for run in runs],
@@ -110,9 +105,7 @@ def _resolve_comparison(
     }
 
 
-def _resolve_benchmark(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_benchmark(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     models = [resolve_model(session, context.files, model) for model in parameters["models"]]
     return {
         **resolve_dataset(session, context.files, parameters["dataset_id"]),
@@ -123,9 +116,7 @@ def _resolve_benchmark(
     }
 
 
-def _resolve_judging(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_judging(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     run = get_run(session, parameters["run_id"])
     other = parameters["against"]
     against = None if other is None else get_run(session, other).id
@@ -138,7 +129,7 @@ def _resolve_judging(
     }
 
 
-def _resolve_audit(session: Session, context: JobContext, parameters: Parameters) -> dict[str, Any]:
+def _resolve_audit(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     run = get_run(session, parameters["run_id"])
     labels = parameters["labels_dataset_id"]
     return {
@@ -148,9 +139,7 @@ def _resolve_audit(session: Session, context: JobContext, parameters: Parameters
     }
 
 
-def _resolve_export(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_export(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     dataset_id, task_id = parameters["dataset_id"], parameters["task_id"]
     question: dict[str, Any] = {}
     if dataset_id is not None:
@@ -167,9 +156,7 @@ def _resolve_export(
     }
 
 
-def _resolve_review(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_review(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     queue = session.get(ReviewQueue, parameters["queue_id"])
     if queue is None:
         raise InputError("the review was deleted", fix="create another one")
@@ -204,9 +191,7 @@ def _publish_review(
     _delete_after_commit(session, context.files, "reviews", queue.id)
 
 
-def _resolve_tuning(
-    session: Session, context: JobContext, parameters: Parameters
-) -> dict[str, Any]:
+def _resolve_tuning(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
     files, settings = context.files, dict(parameters["settings"])
     for name in ("model", "proposer", "base"):
         if settings[name] is not None:
