@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,16 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     return medtask.load_task(folder)
 
 
+def make_rows() -> list[dict[str, str]]:
+    engine = KeywordEngine()
+    return [{"text": text, "purpose": engine.choose_label(text)} for text in write_operations(120)]
+
+
 @pytest.fixture(scope="module")
 def model(task: Task, tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
-    engine = KeywordEngine()
-    rows = [{"text": text, "purpose": engine.choose_label(text)} for text in write_operations(120)]
-    return medtask.train(task, rows, method="linear", out=tmp_path_factory.mktemp("m") / "linear")
+    return medtask.train(
+        task, make_rows(), method="linear", out=tmp_path_factory.mktemp("m") / "linear"
+    )
 
 
 @pytest.mark.slow
@@ -71,6 +78,26 @@ def test_a_fresh_process_gives_the_same_answers(
         ["answer", "confidence", "status", "reason"],
         [5, 7, 9],
     )
+
+
+@pytest.mark.slow
+def test_a_hybrid_is_exported_with_its_members(
+    task: Task, model: TrainedModel, tmp_path: Path
+) -> None:
+    pyfunc = pytest.importorskip("mlflow.pyfunc", reason="MLflow loads the written models")
+    import pandas as pd
+
+    other = Path(shutil.copytree(model.path, tmp_path / "linear"))
+    base = [str(model.path), str(other)]
+    trained = medtask.train(task, make_rows(), method="hybrid", base=base, out=tmp_path / "hybrid")
+    rows = [{"text": "bypass of the colon 1"}, {"text": "biopsy of the liver 2"}]
+    with closing(medtask.load_model(str(trained.path))) as engine:
+        expected = [answer.value for answer in medtask.predict(task, engine, rows)]
+    done = export(trained, to="mlflow", out=tmp_path / "model", rows=4)
+    shutil.rmtree(other)
+    assert str(tmp_path) not in (done.path / "artifacts/model/hybrid.json").read_text()
+    answers = pyfunc.load_model(str(done.path)).predict(pd.DataFrame(rows))
+    assert answers["answer"].tolist() == expected
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def load_hybrid(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Hybri
             fix=f"--model {reference}",
         )
     members = [
-        replace(member, reference=_find_member(member.reference, folder))
+        replace(member, reference=find_member(member.reference, folder))
         for member in read_members(folder, metadata)
     ]
     engines: list[Engine] = []
@@ -228,7 +228,7 @@ def get_member_identity(engine: Engine, reference: str) -> dict[str, str]:
     }
 
 
-def _find_member(reference: str, folder: Path) -> str:
+def find_member(reference: str, folder: Path) -> str:
     """The member's reference; if its path is missing, the same name in the hybrid's parent."""
     scheme, path = _split_scheme(reference)
     if len(path.parts) == 2 and path.parts[0] == MEMBERS_FOLDER and path.parts[1] != "..":

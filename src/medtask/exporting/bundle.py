@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,14 +22,11 @@ from medtask.engines.registry import choose_engine
 from medtask.errors import UsageError
 from medtask.exporting import bundle_installer
 from medtask.exporting.bundle_wheels import collect_wheels, write_requirements
-from medtask.exporting.drafts import open_draft
+from medtask.exporting.drafts import ignore_step, open_draft
 
 _EXTRA = re.compile(r"medtask\[(\w+)\]")
 _INSTALLER = "install.py"
 _PREFIX = re.compile(r"^(?:hf|encoder|mlx|llamacpp|vllm):")
-
-
-def _ignore_step(text: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +70,7 @@ def bundle(
     out: str | Path,
     extras: Sequence[str] | None = None,
     wheel: str | Path | None = None,
-    on_step: Callable[[str], None] = _ignore_step,
+    on_step: Callable[[str], None] = ignore_step,
 ) -> Bundle:
     """Write a folder with medtask, all packages, a model, hashes and an installer.
 
@@ -180,10 +177,8 @@ def _write_facts(draft: Path, facts: Bundle) -> Bundle:
     lines = [f"{bundle_installer.hash_file(draft / name)}  {name}\n" for name in names]
     hashes = draft / bundle_installer.HASHES_FILE
     hashes.write_text("".join(lines), "utf-8")
-    return Bundle(
-        **{
-            **{name: getattr(facts, name) for name in Bundle.__slots__},
-            "bytes": sum((draft / name).stat().st_size for name in names),
-            "sha256": bundle_installer.hash_file(hashes),
-        }
+    return replace(
+        facts,
+        bytes=sum((draft / name).stat().st_size for name in names),
+        sha256=bundle_installer.hash_file(hashes),
     )

@@ -16,6 +16,10 @@ from medtask.runs.lock import lock_run
 _OS_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
+def ignore_step(step: str) -> None:
+    """Do nothing: the default for what is called with a description of each step."""
+
+
 @contextmanager
 def open_draft(path: Path, *, is_folder: bool) -> Iterator[Path]:
     """Yield the path of a draft, in a locked folder beside ``path`` that is removed at the end.

@@ -18,7 +18,7 @@ from medtask.engines.registry import choose_engine, is_installed, load_model
 from medtask.engines.specs import find_engine
 from medtask.errors import EngineError, UsageError
 from medtask.exporting.carried_calibration import find_calibrations, write_carried
-from medtask.exporting.drafts import open_draft
+from medtask.exporting.drafts import ignore_step, open_draft
 from medtask.exporting.export_card import write_export_card
 from medtask.exporting.export_manifest import (
     ExportManifest,
@@ -53,8 +53,6 @@ from medtask.tasks.fingerprint import match_prompt_versions
 from medtask.tasks.task import Task
 from medtask.training.model_folder import find_hub_id, list_versions
 from medtask.training.trained_model import TrainedModel, read_trained_model
-
-_IGNORED_STEP: Callable[[str], None] = lambda step: None  # noqa: E731 - the default of ``on_step``
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ def export(
     register: str = "",
     public: bool = False,
     acknowledge_phi: bool = False,
-    on_step: Callable[[str], None] = _IGNORED_STEP,
+    on_step: Callable[[str], None] = ignore_step,
 ) -> ExportedModel:
     """Export a model, and publish it only if it answers as its source does.
 
@@ -258,7 +256,9 @@ def _make_parity_error(parity: Parity, finer: Sequence[str]) -> EngineError:
 
 def _load_and_ask(reference: str, prompts: Sequence[Prompt]) -> ModelOutputs:
     """The outputs of a model, in float32 where the engine computes in number formats."""
-    has_formats = "dtype" in choose_engine(reference).spec.option_fields
+    spec = choose_engine(reference).spec
+    # The members of a hybrid need not compute in number formats.
+    has_formats = "dtype" in spec.option_fields and spec.traits.family != "hybrid"
     # A GGUF file is compared as it is stored, where llama.cpp can read it.
     is_stored = Path(reference).suffix == ".gguf" and is_installed("llamacpp")
     dtype: Dtype = "auto" if not has_formats else "file" if is_stored else "float32"

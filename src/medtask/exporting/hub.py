@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from medtask.errors import EngineError, MedtaskError, UsageError
 from medtask.exporting.merged import write_merged
 from medtask.exporting.source import CausalModel, ExportSource
 from medtask.exporting.targets import ExportRequest
+from medtask.exporting.trained_copy import copy_trained
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -26,7 +26,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
         with CausalModel(request.source) as model:
             write_merged(model, draft)
     else:
-        _copy_trained_files(request.source, draft)
+        _copy_trained(request.source, draft)
     return ()
 
 
@@ -96,14 +96,10 @@ def _check_permission(request: ExportRequest) -> None:
         )
 
 
-def _copy_trained_files(source: ExportSource, folder: Path) -> None:
-    """Copy what the model needs: no fingerprints of rows, logs or settings of the training."""
+def _copy_trained(source: ExportSource, folder: Path) -> None:
     if source.metadata is None or source.folder is None:
         raise UsageError(
             f"{source.reference} was not trained here, so there is nothing new to send",
             fix="train a model from it, or name a language model",
         )
-    for name in (*source.metadata.sha256, METADATA_FILE):
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.folder / name, target)
+    copy_trained(source.folder, folder)

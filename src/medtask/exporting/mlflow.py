@@ -19,6 +19,7 @@ from medtask.errors import MissingExtra, UsageError
 from medtask.exporting.merged import write_merged
 from medtask.exporting.source import CausalModel, ExportSource
 from medtask.exporting.targets import MLFLOW_MODEL, ExportRequest
+from medtask.exporting.trained_copy import copy_trained
 from medtask.privacy import block_network, disable_telemetry
 from medtask.tasks.prompt import find_prompt_columns
 from medtask.tasks.serialization import task_from_dict, task_to_dict
@@ -175,8 +176,13 @@ def _find_trained_task(source: ExportSource) -> Task | None:
 def _write_weights(source: ExportSource, folder: Path) -> None:
     """A copy of a trained folder, or a language model with its adapter merged."""
     if source.engine != "hf":
-        assert source.folder is not None
-        shutil.copytree(source.folder, folder)
+        if source.folder is None:
+            raise UsageError(
+                f"{source.reference} is not a folder, and --to mlflow copies a folder",
+                fix="train a model from it, or name a language model",
+            )
+        copy = copy_trained if source.metadata is not None else shutil.copytree
+        copy(source.folder, folder)
         return
     folder.mkdir()
     with CausalModel(source) as model:
