@@ -138,13 +138,23 @@ def test_a_model_with_one_answer_to_all_rows_gets_no_student() -> None:
     assert cascade.report.student_rows == 0
 
 
-@pytest.mark.parametrize("with_vectors", [False, True], ids=["terms", "vectors"])
-@pytest.mark.parametrize("stop_after", [1, 100, 300, 700, 1_400])
+@pytest.fixture(scope="module", params=[False, True], ids=["terms", "vectors"])
+def whole(
+    records: list[Record], request: pytest.FixtureRequest
+) -> tuple[Cascade, AnswersByRow, SentenceVectors | None]:
+    """A cascade that was not interrupted."""
+    vectors = SentenceVectors(count_letters) if request.param else None
+    return *run_cascade(KeywordEngine(noise=0.05), records, vectors=vectors), vectors
+
+
+# While the model answers random rows, doubtful rows or the sample, and while the student answers.
+@pytest.mark.parametrize("stop_after", [50, 110, 400, 1_000])
 def test_an_interrupted_cascade_ends_with_the_same_answers(
-    records: list[Record], stop_after: int, *, with_vectors: bool
+    records: list[Record],
+    whole: tuple[Cascade, AnswersByRow, SentenceVectors | None],
+    stop_after: int,
 ) -> None:
-    vectors = SentenceVectors(count_letters) if with_vectors else None
-    whole, expected = run_cascade(KeywordEngine(noise=0.05), records, vectors=vectors)
+    undisturbed, expected, vectors = whole
     stopped, answers = run_cascade(
         KeywordEngine(noise=0.05), records, stop_after=stop_after, vectors=vectors
     )
@@ -158,7 +168,7 @@ def test_an_interrupted_cascade_ends_with_the_same_answers(
     )
     assert list_values(answers) == list_values(expected)
     assert {row: answers.by_row[row] for row in before} == before
-    assert resumed.decision == whole.decision
+    assert resumed.decision == undisturbed.decision
 
 
 def test_a_resumed_cascade_keeps_the_features_that_the_first_session_chose(
@@ -235,6 +245,47 @@ def test_distinct_prompts_are_numbered_in_the_order_of_the_shuffled_rows() -> No
     assert list(seen) == list(range(prompts.count))
     by_text = {texts[row]: int(prompts.prompt_of[row]) for row in range(300)}
     assert [by_text[text] for text in texts] == prompts.prompt_of[:300].tolist()
+
+
+def test_chosen_prompts_are_moved_forward_and_the_rest_is_shuffled() -> None:
+    texts = write_operations(300, repeated=0.4)
+    prompts = shuffle_prompts(TASK, make_records([*texts, ""]), seed=3)
+    moved = prompts.move_forward(10, np.array([50, 20]))
+    assert np.array_equal(moved.find_rows(0, 10), prompts.find_rows(0, 10))
+    chosen = np.union1d(prompts.find_rows(20, 21), prompts.find_rows(50, 51))
+    assert np.array_equal(moved.find_rows(10, 12), chosen)
+    drawn = moved.shuffle_rest(12, [3, 2])
+    assert np.array_equal(drawn.find_rows(0, 12), moved.find_rows(0, 12))
+    # A sample of the rest is not the beginning of the order in which candidates were chosen.
+    sample, before = (set(one.sample_rows(12, 60).tolist()) for one in (drawn, moved))
+    assert len(sample) == 60
+    assert len(sample & before) < 40
+    assert drawn.count == prompts.count
+    assert drawn.prompt_of[300] == -1
+
+
+def test_texts_in_doubt_are_taught_more_often_than_others() -> None:
+    # In a fifth of the texts the first of two words decides, and terms do not show their order.
+    pairs = [("resection", "stent"), ("stent", "resection")]
+    texts = [
+        "and {} and {} and {}".format(*pairs[number // 5 % 2], number) if number % 5 == 0 else text
+        for number, text in enumerate(write_operations(1_200, repeated=0.0))
+    ]
+    cascade, answers = run_cascade(KeywordEngine(), make_records(texts))
+    decision = cascade.decision
+    assert decision is not None
+    random_rows = decision.taught - sum(decision.doubtful)
+    chosen = list(answers.by_row)[random_rows : decision.taught]
+    assert np.mean([row % 5 == 1 for row in chosen]) > 0.5
+
+
+def test_a_decision_without_doubtful_rows_is_followed(records: list[Record]) -> None:
+    earlier = CascadeDecision(200, tested=200, max_differences=5, threshold=0.6, accepted=150)
+    cascade, answers = run_cascade(KeywordEngine(noise=0.05), records, decision=earlier)
+    assert cascade.decision == earlier
+    assert cascade.report is not None
+    assert cascade.report.student_rows > 300
+    assert len(answers.by_row) == len(records)
 
 
 def test_only_tasks_with_labels_can_have_a_cascade() -> None:

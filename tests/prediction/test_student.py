@@ -84,7 +84,7 @@ def test_no_student_is_fitted_on_one_answer_or_on_texts_without_words(texts: lis
     ]
     taught = TaughtRows(texts, answers, [None] * 30)
     assert fit_student(TASK, taught) is None
-    confidence, differs = predict_held_out_answers(TASK, taught)
+    confidence, differs = predict_held_out_answers(TASK, taught, np.ones(len(taught), dtype=bool))
     assert len(confidence) == len(differs) == 0
 
 
@@ -97,5 +97,5 @@ def test_held_out_rows_share_no_group_with_the_rows_that_were_learnt() -> None:
         Answer(str(number), Status.OK, value=patients[number // 5][1]) for number in range(200)
     ]
     apart = TaughtRows(texts, answers, [f"p{number // 5}" for number in range(200)])
-    _, differs = predict_held_out_answers(TASK, apart)
+    _, differs = predict_held_out_answers(TASK, apart, np.ones(200, dtype=bool))
     assert np.mean(differs) > 0.3

@@ -17,7 +17,7 @@ from medtask.tasks.load import load_task
 from medtask.tasks.task import STUDENT_PASS, Task
 from support.keyword_engine import WORDS, KeywordEngine, write_operations
 
-ROWS = 2_400
+ROWS = 1_500
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +143,25 @@ run(load_task(sys.argv[1]), engine, sys.argv[2], out=sys.argv[3], baselines=Fals
 """
 
 
+@pytest.fixture(scope="module")
+def table(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("table") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(task: Task, table: Path) -> Run:
+    """A run of the file: it has another random order than one of the rows in memory."""
+    return run(task, KeywordEngine(noise=0.02), table, out=table.parent / "whole", baselines=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prompts", [100, 400])
 def test_a_killed_run_is_resumed_with_the_same_answers(
-    task: Task, rows: list[dict[str, str]], finished: Run, prompts: int, tmp_path: Path
+    task: Task, table: Path, whole: Run, prompts: int, tmp_path: Path
 ) -> None:
-    table, out = tmp_path / "rows.jsonl", tmp_path / "run"
-    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "run"
     assert task.source is not None
     command = [sys.executable, "-c", RUN_SCRIPT, str(task.source), str(table), str(out)]
     with subprocess.Popen(
@@ -164,7 +176,5 @@ def test_a_killed_run_is_resumed_with_the_same_answers(
     engine = KeywordEngine(noise=0.02)
     resumed = run(task, engine, table, out=out, baselines=False)
     assert engine.prompt_count < ROWS - prompts
-    # The table is another file, so the random order is another one.
     assert {name for _, name in read_answers(resumed.folder)} == {"first", STUDENT_PASS}
-    whole = run(task, KeywordEngine(noise=0.02), table, out=tmp_path / "whole", baselines=False)
     assert read_answers(resumed.folder) == read_answers(whole.folder)

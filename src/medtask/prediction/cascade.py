@@ -1,16 +1,19 @@
 """A cascade: a small classifier answers the rows where it agrees with the model.
 
-    shuffled rows:   | taught, in growing rounds | tested | scored by the student          |
-                     |  the model answers        | model  | student: confident rows        |
-                                                          | model: the others, and a sample|
+    rows:   | taught: random, then doubtful | tested: random | scored by the student           |
+            |  the model answers            | model          | student: confident rows         |
+                                                             | model: the others, and a sample |
 
-The student learns the model's answers to the first rows of a random order. Its features are TF-IDF
-terms and, where the model is much slower than MiniLM, sentence vectors. The number of these rows
-grows while cross-validation predicts that fewer rows will be left to the model. Then the model
-answers a fresh sample, on which the threshold of the student is found (`table_threshold`): in at
-most ``alpha`` of all rows of the table, the answer differs from the model's, with the probability
-``LEVEL`` over the random order. This sample is tested once, so that the rounds need no correction.
-Some rows of the student are also answered by the model, as an audit.
+The student learns the model's answers to the first rows of a random order, until cross-validation
+predicts that it can answer enough rows. Its features are TF-IDF terms and, where the model is much
+slower than MiniLM, sentence vectors. Then the model answers, in rounds, rows in which the student
+is least confident: they would be left to it in any case, and the student learns most from them.
+
+Then the model answers a random sample of the other rows, on which the threshold of the student is
+found (`table_threshold`): in at most ``alpha`` of all rows of the table, the answer differs from
+the model's, with the probability ``LEVEL`` over the draw of the sample. It is drawn when the
+student is complete, and tested once, so that neither the rounds nor the choice of the taught rows
+need a correction. Some rows of the student are also answered by the model, as an audit.
 
 Rows with the same prompt are answered alike. The taught rows may share groups with the others: the
 promise is about the rows of this table, and the sample shares groups in the same way.
@@ -25,7 +28,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medtask.display import format_count
 from medtask.engines.base import Engine
@@ -35,21 +37,25 @@ from medtask.evaluation.calibration.table_threshold import (
     find_table_threshold,
     plan_sample,
 )
-from medtask.prediction.cascade_report import CascadeDecision, CascadeReport
-from medtask.prediction.cascade_rounds import GROWTH, CascadeRound, RoundTimes, should_grow
+from medtask.prediction.cascade_report import CascadeDecision, CascadeReport, count_by_label
+from medtask.prediction.cascade_rounds import (
+    DOUBTFUL_ROUNDS,
+    GROWTH,
+    MAX_RANDOM_SHARE,
+    CascadeRound,
+    RoundTimes,
+)
 from medtask.prediction.cascade_rows import CascadeRows, IntArray, shuffle_prompts
 from medtask.prediction.predictor import AnswerCache, RowAnswer
 from medtask.prediction.student import (
     Student,
-    TaughtRows,
     fit_student,
     get_student_confidence,
     measure_agreement,
     predict_held_out_answers,
-    read_answer_value,
 )
 from medtask.prediction.student_vectors import SentenceVectors, choose_vectors
-from medtask.records import Answer, Prompt, Record, Value
+from medtask.records import Answer, Prompt, Record
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
 from medtask.tasks.task import STUDENT_PASS, Task
@@ -57,6 +63,7 @@ from medtask.tasks.task import STUDENT_PASS, Task
 LEVEL = 0.95  # probability of the promise, over the random order
 FIRST_ROWS = 400  # distinct prompts that the first student learns, at most
 FIRST_SHARE = 20  # ... and at most one of this many
+CANDIDATES = 20_000  # prompts among which doubtful ones are chosen
 # A student is used only if it answers so many rows that at most this share of its own answers may
 # differ. Without this, one that guesses would answer as many rows as may differ.
 MAX_STUDENT_DIFFERENCES = 0.1
@@ -116,15 +123,21 @@ class Cascade:
         ``records`` are read several times.
         """
         prompts = shuffle_prompts(task, records, self.seed)
-        part = CascadeRows(task, engine, pass_engines or {}, records, cache, prompts)
+        part = CascadeRows(
+            task, engine, pass_engines or {}, records, cache, prompts, self.finish_answer
+        )
         yield from part.ask_model(prompts.find_rows_without_prompt())
         if self.decision is None or not self.decision.taught:
-            taught, sample = yield from self._teach(part)
+            part, taught, sample = yield from self._teach(part)
+            if taught.doubtful:
+                part = part.shuffle_rest(taught.taught, self.seed)
             self.decision = yield from self._test(part, taught, sample)
             self.save_decision(self.decision)
         else:
             self.vectors = self.vectors if self.decision.uses_vectors else None
-            yield from part.ask_model(prompts.find_rows(0, self.decision.taught))
+            part = yield from self._teach_again(part, self.decision)
+            if self.decision.doubtful:
+                part = part.shuffle_rest(self.decision.taught, self.seed)
         yield from self._finish(part, self.decision)
 
     @property
@@ -137,66 +150,117 @@ class Cascade:
         """The fewest rows that a student must answer."""
         return self.allowed / MAX_STUDENT_DIFFERENCES
 
-    def _teach(self, part: CascadeRows) -> Generator[RowAnswer, None, tuple[CascadeDecision, int]]:
+    def _teach(
+        self, part: CascadeRows
+    ) -> Generator[RowAnswer, None, tuple[CascadeRows, CascadeDecision, int]]:
         """Let the model answer more and more rows; returns a decision and a sample size."""
-        count = part.prompts.count
-        size, done = min(FIRST_ROWS, math.ceil(count / FIRST_SHARE)), 0
-        rounds: list[CascadeRound] = []
+        count, sample = part.prompts.count, 0
+        size = min(FIRST_ROWS, math.ceil(count / FIRST_SHARE))
+        doubtful: list[int] = []
+        yield from part.ask_model(part.prompts.find_rows(0, size))
+        self._choose_features(part, size)
         while True:
-            yield from part.ask_model(part.prompts.find_rows(done, size))
-            if not rounds:
-                self._choose_features(part, size)
-            rounds.append(self._predict_round(part, size))
-            if refusal := rounds[-1].find_refusal():
-                return self._decide(size, refusal), 0
-            if not should_grow(rounds, count):
+            found = self._predict_round(part, size, size - sum(doubtful))
+            if refusal := found.find_refusal():
+                return part, self._decide(size, doubtful, refusal), 0
+            if found.is_promising:
+                sample = found.plan.size
+            elif not doubtful and (grown := math.ceil(GROWTH * size)) * MAX_RANDOM_SHARE <= count:
+                yield from part.ask_model(part.prompts.find_rows(size, grown))
+                size = grown
+                continue
+            added = math.ceil(found.doubtful_share * min(CANDIDATES, count - size))
+            if not found.is_promising or len(doubtful) == DOUBTFUL_ROUNDS or not added:
                 break
-            done, size = size, min(count, math.ceil(size * GROWTH))
-        if rounds[-1].is_promising:
-            return self._decide(size), rounds[-1].plan.size
-        refusal = self._describe_failure(f"by {size:,} answers of the model")
-        return self._decide(size, refusal), 0
+            part = yield from self._ask_doubtful(part, size, added)
+            doubtful.append(added)
+            size += added
+        failure = self._describe_failure(f"by {size:,} answers of the model")
+        refusal = None if sample else failure
+        return part, self._decide(size, doubtful, refusal), sample
+
+    def _ask_doubtful(
+        self, part: CascadeRows, taught: int, added: int
+    ) -> Generator[RowAnswer, None, CascadeRows]:
+        """Let the model answer the rows in which a student of the ``taught`` is least confident."""
+        student, started = self._fit(part, taught), time.perf_counter()
+        rows = part.prompts.find_first_rows(taught, taught + CANDIDATES)
+        if student is not None:
+            answers = student.answer([""] * len(rows), part.read_texts(rows))
+            confidence = list(map(get_student_confidence, answers))
+            rows = rows[np.argsort(confidence, kind="stable")]
+        chosen = part.prompts.prompt_of[rows[:added] - 1]
+        self._student_s += time.perf_counter() - started
+        moved = part.move_forward(taught, chosen)
+        yield from moved.ask_model(moved.prompts.find_rows(taught, taught + added))
+        return moved
+
+    def _teach_again(
+        self, part: CascadeRows, decision: CascadeDecision
+    ) -> Generator[RowAnswer, None, CascadeRows]:
+        """Let the model answer the taught rows of an earlier session."""
+        size = decision.taught - sum(decision.doubtful)
+        yield from part.ask_model(part.prompts.find_rows(0, size))
+        for added in decision.doubtful:
+            part = yield from self._ask_doubtful(part, size, added)
+            size += added
+        return part
 
     def _choose_features(self, part: CascadeRows, size: int) -> None:
         """Choose the features of the student, by measured times, once per run."""
-        texts = self._read_taught(part, size).texts
+        taught = part.read_taught(size)
         if self.decision is None:
             if self.vectors is not None:
-                self.vectors = choose_vectors(self.vectors, texts, self._model_s_per_row)
+                self.vectors = choose_vectors(self.vectors, taught.texts, taught.model_s_per_row)
             self.decision = self._decide(0)
             self.save_decision(self.decision)
             return
         self.vectors = self.vectors if self.decision.uses_vectors else None
         if self.vectors is not None:
-            self.vectors.measure(texts)
+            self.vectors.measure(taught.texts)
 
-    def _decide(self, size: int, refusal: str | None = None) -> CascadeDecision:
-        return CascadeDecision(size, refusal=refusal, uses_vectors=self.vectors is not None)
+    def _decide(
+        self, size: int, doubtful: Sequence[int] = (), refusal: str | None = None
+    ) -> CascadeDecision:
+        return CascadeDecision(
+            size,
+            doubtful=tuple(doubtful),
+            refusal=refusal,
+            uses_vectors=self.vectors is not None,
+        )
 
-    def _predict_round(self, part: CascadeRows, size: int) -> CascadeRound:
-        """What is predicted if the student learns the first ``size`` prompts."""
-        taught = self._read_taught(part, size)
+    def _predict_round(self, part: CascadeRows, size: int, random: int) -> CascadeRound:
+        """What is predicted if the student learns the first ``size`` prompts.
+
+        The first ``random`` of them are a random sample of all prompts.
+        """
+        taught = part.read_taught(size)
+        is_random = part.prompts.prompt_of[part.prompts.find_first_rows(0, size) - 1] < random
         # Before the clock starts, because packages are imported.
         student = fit_student(part.task, taught, self.vectors)
         started = time.perf_counter()
-        confidence, differs = predict_held_out_answers(part.task, taught, self.vectors)
+        confidence, differs = predict_held_out_answers(part.task, taught, is_random, self.vectors)
         seconds = time.perf_counter() - started
+        # Without the part that is like the chosen ones, these rows are like the rest of the table.
+        chosen = (size - random) / (part.prompts.count - random)
+        rest = np.argsort(confidence, kind="stable")[int(chosen * len(confidence)) :]
         started = time.perf_counter()
         texts = taught.texts[:TIMED_ROWS]
         if student:
             student.answer([""] * len(texts), texts)
         student_s_per_row = (time.perf_counter() - started) / len(texts)
+        self._student_s += time.perf_counter() - started + seconds
+        seconds += DOUBTFUL_ROUNDS * student_s_per_row * min(CANDIDATES, part.prompts.count - size)
         if self.vectors is not None:  # those of the taught rows are kept: they took no time here
             student_s_per_row += self.vectors.seconds_per_text
-        self._student_s += time.perf_counter() - started + seconds
         population = len(part.prompts.find_rows(size, part.prompts.count))
-        plan = plan_sample(confidence, differs, population, self.allowed, 1 - LEVEL)
+        plan = plan_sample(confidence[rest], differs[rest], population, self.allowed, 1 - LEVEL)
         return CascadeRound(
             size,
             population,
             self.min_rows,
             plan,
-            RoundTimes(seconds, student_s_per_row, self._model_s_per_row),
+            RoundTimes(seconds, student_s_per_row, taught.model_s_per_row),
         )
 
     def _test(
@@ -206,9 +270,9 @@ class Cascade:
         if not size:
             return taught
         sample = part.prompts.sample_rows(taught.taught, size)
-        yield from part.ask_model(_find_tested_rows(part, taught.taught, size))
+        yield from part.ask_model(part.prompts.find_sampled_rows(taught.taught, size))
         student = self._fit(part, taught.taught)
-        tested = self._read(part, sample)
+        tested = part.read_taught_rows(sample)
         if student is None:
             return replace(taught, refusal=self._describe_failure("by its answers"))
         answers = student.answer([""] * len(tested), tested.texts)
@@ -224,7 +288,7 @@ class Cascade:
             threshold=threshold,
             accepted=int(accepted.sum()),
             differences=int((accepted & differs).sum()),
-            by_label=_count_by_label(part.task, answers, tested.answers, accepted),
+            by_label=count_by_label(part.task, answers, tested.answers, accepted),
         )
         if accepted.mean() * population < self.min_rows:
             refusal = self._describe_failure(f"in {size:,} rows that it had not learnt")
@@ -236,7 +300,7 @@ class Cascade:
     ) -> Generator[RowAnswer, None, None]:
         """Answer the rows that are neither taught nor tested."""
         prompts = part.prompts
-        tested = _find_tested_rows(part, decision.taught, decision.tested)
+        tested = prompts.find_sampled_rows(decision.taught, decision.tested)
         yield from part.ask_model(tested)
         first = decision.taught + len(np.unique(prompts.prompt_of[tested - 1]))
         rest = prompts.find_rows(first, prompts.count)
@@ -289,7 +353,7 @@ class Cascade:
         self, part: CascadeRows, decision: CascadeDecision, answered: _StudentRows
     ) -> CascadeReport:
         pairs = list(answered.audited.values())
-        taught = self._read(part, np.array([row for row, _ in pairs], dtype=np.int64))
+        taught = part.read_taught_rows(np.array([row for row, _ in pairs], dtype=np.int64))
         # After a change of versions, an earlier session may have accepted an audited row.
         compared = [
             (answer, model)
@@ -315,19 +379,9 @@ class Cascade:
         )
 
     def _fit(self, part: CascadeRows, size: int) -> Student | None:
-        return fit_student(part.task, self._read_taught(part, size), self.vectors)
-
-    def _read_taught(self, part: CascadeRows, size: int) -> TaughtRows:
-        """One row of each taught prompt, in the order of the table."""
-        rows = part.prompts.find_rows(0, size)
-        _, first = np.unique(part.prompts.prompt_of[rows - 1], return_index=True)
-        taught = self._read(part, rows[np.sort(first)])
-        self._model_s_per_row = sum(answer.ms for answer in taught.answers) / 1000 / len(taught)
-        return taught
-
-    def _read(self, part: CascadeRows, rows: IntArray) -> TaughtRows:
-        found = part.read_taught_rows(rows)
-        return replace(found, answers=[self.finish_answer(answer) for answer in found.answers])
+        taught = part.read_taught(size)
+        self._model_s_per_row = taught.model_s_per_row
+        return fit_student(part.task, taught, self.vectors)
 
     def _describe_failure(self, evidence: str) -> str:
         return (
@@ -343,28 +397,3 @@ class _StudentRows:
     rows: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     audited: dict[int, tuple[int, Answer]] = field(default_factory=dict)
-
-
-def _find_tested_rows(part: CascadeRows, taught: int, size: int) -> IntArray:
-    """The rows of the sample and their copies."""
-    sample = part.prompts.sample_rows(taught, size)
-    last = int(part.prompts.prompt_of[sample - 1].max(initial=-1)) + 1
-    return part.prompts.find_rows(taught, last)
-
-
-def _count_by_label(
-    task: Task, answers: Sequence[Answer], models: Sequence[Answer], accepted: NDArray[np.bool_]
-) -> dict[str, tuple[int, int, int]]:
-    counts: dict[str, list[int]] = {}
-    for answer, model, is_accepted in zip(answers, models, accepted.tolist(), strict=True):
-        given = _list_names(read_answer_value(task, answer))
-        for name in _list_names(read_answer_value(task, model)):
-            tally = counts.setdefault(name, [0, 0, 0])
-            tally[0] += 1
-            tally[1] += is_accepted
-            tally[2] += is_accepted and name not in given
-    return {name: (rows, above, missed) for name, (rows, above, missed) in counts.items()}
-
-
-def _list_names(value: Value | None) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
+
+from medtask.prediction.student import read_answer_value
+from medtask.records import Answer, Value
+from medtask.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,8 @@ class CascadeDecision:
         differences: Rows of the sample above the threshold with another answer than the model's.
         by_label: For each label of the model's answers in the sample: rows, rows above the
             threshold, and rows above it whose answer does not have the label.
+        doubtful: How many of the taught prompts were chosen because the student was not sure, by
+            round. The others are the first ones of the random order.
         refusal: Why the student answers no row.
         uses_vectors: Whether sentence vectors are features of the student.
     """
@@ -34,6 +42,7 @@ class CascadeDecision:
     accepted: int = 0
     differences: int = 0
     by_label: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    doubtful: tuple[int, ...] = ()
     refusal: str | None = None
     uses_vectors: bool = False
 
@@ -74,3 +83,22 @@ class CascadeReport:
 def decision_from_json(content: Mapping[str, Any]) -> CascadeDecision:
     """The decision from ``asdict``. Raises ValueError if not valid."""
     return TypeAdapter(CascadeDecision).validate_python(content)
+
+
+def count_by_label(
+    task: Task, answers: Sequence[Answer], models: Sequence[Answer], accepted: NDArray[np.bool_]
+) -> dict[str, tuple[int, int, int]]:
+    """See `CascadeDecision`."""
+    counts: dict[str, list[int]] = {}
+    for answer, model, is_accepted in zip(answers, models, accepted.tolist(), strict=True):
+        given = _list_names(read_answer_value(task, answer))
+        for name in _list_names(read_answer_value(task, model)):
+            tally = counts.setdefault(name, [0, 0, 0])
+            tally[0] += 1
+            tally[1] += is_accepted
+            tally[2] += is_accepted and name not in given
+    return {name: (rows, above, missed) for name, (rows, above, missed) in counts.items()}
+
+
+def _list_names(value: Value | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else tuple(value)

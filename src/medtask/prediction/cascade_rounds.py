@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medtask.display import format_duration
 from medtask.evaluation.calibration.table_threshold import SamplePlan
 
 GROWTH = 1.5
-# With rounds that grow by half, students of the sets in benchmarks/cascade.py leave this much less
-# to the model from one round to the next, at the beginning.
-FIRST_IMPROVEMENT = 0.85
-MAX_UNPROMISING_SHARE = 3  # without a promising student, at most one of this many rows is taught
+MAX_RANDOM_SHARE = 3  # at most one of this many prompts is taught in random order
+# In each of these rounds the model answers this share of the rows that are predicted to be left to
+# it: those in which the student is least confident.
+DOUBTFUL_ROUNDS, DOUBTFUL_SHARE = 4, 1 / 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,10 @@ class CascadeRound:
         """Whether the student is predicted to answer enough rows."""
         return self.plan.size > 0 and self.plan.accepted * self.population >= self.min_rows
 
-    def count_left(self, taught: float, population: float, accepted: float) -> float:
-        """How many rows are left to the model, without copies of taught rows."""
-        return taught + self.plan.size + (1 - accepted) * (population - self.plan.size)
+    @property
+    def doubtful_share(self) -> float:
+        """The share of the other rows that the model answers in the next round."""
+        return DOUBTFUL_SHARE * (1 - self.plan.accepted)
 
     def find_refusal(self) -> str | None:
         """Why the student does not pay; None if it may pay."""
@@ -64,19 +64,3 @@ class CascadeRound:
             f"{format_duration(times.learning_s)} to learn, the model "
             f"{1000 * times.model_s_per_row:.2g} ms a row"
         )
-
-
-def should_grow(rounds: Sequence[CascadeRound], count: int) -> bool:
-    """Whether teaching more of ``count`` prompts is predicted to leave fewer to the model."""
-    last = rounds[-1]
-    grown = min(count, GROWTH * last.taught)
-    if not last.is_promising:
-        return grown * MAX_UNPROMISING_SHARE <= count
-    improvement = FIRST_IMPROVEMENT
-    if len(rounds) > 1 and rounds[-2].plan.accepted < 1:
-        improvement = (1 - last.plan.accepted) / (1 - rounds[-2].plan.accepted)
-    population = last.population * (count - grown) / (count - last.taught)
-    rejected = (1 - last.plan.accepted) * min(1.0, max(0.7, improvement))
-    return last.count_left(grown, population, 1 - rejected) < last.count_left(
-        last.taught, last.population, last.plan.accepted
-    )

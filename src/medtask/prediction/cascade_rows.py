@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Set
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +34,7 @@ class ShuffledPrompts:
 
     Attributes:
         prompt_of: The number of each row's prompt, from 0; -1 for rows without one.
-        order: Indices of the rows that have a prompt, shuffled.
+        order: Indices of the rows that have a prompt, in this order.
         keys: The first 8 bytes of the hash of each row's prompt.
         count: The number of distinct prompts.
     """
@@ -42,10 +51,36 @@ class ShuffledPrompts:
     def find_rows_without_prompt(self) -> IntArray:
         return np.flatnonzero(self.prompt_of < 0) + 1
 
+    def move_forward(self, first: int, chosen: IntArray) -> ShuffledPrompts:
+        """The same prompts, with the chosen ones directly after the ``first`` ones."""
+        numbers = self.prompt_of[self.order]
+        part = np.where(numbers < first, 0, np.where(np.isin(numbers, chosen), 1, 2))
+        return _number_prompts(self.keys, self.order[np.argsort(part, kind="stable")])
+
+    def shuffle_rest(self, first: int, seed: Sequence[int]) -> ShuffledPrompts:
+        """The same prompts, with all after the ``first`` ones in another random order."""
+        is_rest = self.prompt_of[self.order] >= first
+        rest = np.random.default_rng(seed).permutation(self.order[is_rest])
+        return _number_prompts(self.keys, np.concatenate([self.order[~is_rest], rest]))
+
+    def find_first_rows(self, first: int, last: int) -> IntArray:
+        """The number of the first row of each prompt from first to before last, sorted."""
+        rows = self.find_rows(first, last)
+        _, places = np.unique(self.prompt_of[rows - 1], return_index=True)
+        return rows[np.sort(places)]
+
     def sample_rows(self, first: int, size: int) -> IntArray:
-        """A simple random sample of the rows with the prompt ``first`` or a later one."""
+        """The rows with the prompt ``first`` or a later one that are first in the order.
+
+        If the order of these rows is random, they are a simple random sample.
+        """
         remaining = self.order[self.prompt_of[self.order] >= first]
         return np.sort(remaining[:size]) + 1
+
+    def find_sampled_rows(self, first: int, size: int) -> IntArray:
+        """The rows of `sample_rows` and their copies."""
+        sample = self.sample_rows(first, size)
+        return self.find_rows(first, int(self.prompt_of[sample - 1].max(initial=-1)) + 1)
 
 
 def shuffle_prompts(task: Task, records: Iterable[Record], seed: int) -> ShuffledPrompts:
@@ -57,12 +92,15 @@ def shuffle_prompts(task: Task, records: Iterable[Record], seed: int) -> Shuffle
         keys.append(_shorten_key(hash_prompt(prompt)) if isinstance(prompt, Prompt) else 0)
     key_array, has_prompt = np.array(keys, dtype=np.uint64), np.array(asked, dtype=bool)
     order = np.random.default_rng(seed).permutation(len(keys))
-    order = order[has_prompt[order]]
-    _, first_places, codes = np.unique(key_array[order], return_index=True, return_inverse=True)
+    return _number_prompts(key_array, order[has_prompt[order]])
+
+
+def _number_prompts(keys: NDArray[np.uint64], order: IntArray) -> ShuffledPrompts:
+    _, first_places, codes = np.unique(keys[order], return_index=True, return_inverse=True)
     number_of_code = np.argsort(np.argsort(first_places))
     prompt_of = np.full(len(keys), -1, dtype=np.int64)
     prompt_of[order] = number_of_code[codes]
-    return ShuffledPrompts(prompt_of, order, key_array, len(first_places))
+    return ShuffledPrompts(prompt_of, order, keys, len(first_places))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +114,7 @@ class CascadeRows:
         records: The rows; they are read several times.
         cache: The answers so far.
         prompts: The order of the rows.
+        finish_answer: Returns an answer as it is in the tables.
     """
 
     task: Task
@@ -84,6 +123,19 @@ class CascadeRows:
     records: Iterable[Record]
     cache: AnswerCache
     prompts: ShuffledPrompts
+    finish_answer: Callable[[Answer], Answer]
+
+    def move_forward(self, first: int, chosen: IntArray) -> CascadeRows:
+        """See `ShuffledPrompts.move_forward`."""
+        return replace(self, prompts=self.prompts.move_forward(first, chosen))
+
+    def shuffle_rest(self, first: int, seed: int) -> CascadeRows:
+        """The same rows, with those after the ``first`` prompts in another random order.
+
+        Doubtful rows are chosen among the first ones of the order. Without this, the rest of these
+        would be the sample, and they are not like the other rows.
+        """
+        return replace(self, prompts=self.prompts.shuffle_rest(first, [seed, 2]))
 
     def ask_model(self, rows: IntArray) -> Generator[RowAnswer, None, None]:
         """Let the model answer these rows, given by their sorted numbers.
@@ -100,17 +152,29 @@ class CascadeRows:
         ):
             yield replace(one, row=int(rows[one.row - 1]))
 
+    def read_taught(self, size: int) -> TaughtRows:
+        """One row of each of the first ``size`` prompts, in the order of the table."""
+        return self.read_taught_rows(self.prompts.find_first_rows(0, size))
+
     def read_taught_rows(self, rows: IntArray) -> TaughtRows:
         """The texts and the answers of rows that were asked."""
         texts, groups, keys = [], [], []
-        for _, record in self.select_records(rows):
-            prompt = build_prompt(self.task, record)
-            assert isinstance(prompt, Prompt)  # rows without a prompt are in no part of the order
+        for record, prompt in self._read_prompts(rows):
             texts.append(prompt.text)
             groups.append(record.group)
             keys.append(hash_prompt(prompt))
         found = self.cache.find_answers_before(sys.maxsize, set(keys))
-        return TaughtRows(texts, [found[key] for key in keys], groups)
+        return TaughtRows(texts, [self.finish_answer(found[key]) for key in keys], groups)
+
+    def read_texts(self, rows: IntArray) -> list[str]:
+        """The texts of rows."""
+        return [prompt.text for _, prompt in self._read_prompts(rows)]
+
+    def _read_prompts(self, rows: IntArray) -> Iterator[tuple[Record, Prompt]]:
+        for _, record in self.select_records(rows):
+            prompt = build_prompt(self.task, record)
+            assert isinstance(prompt, Prompt)  # rows without a prompt are in no part of the order
+            yield record, prompt
 
     def select_records(self, rows: IntArray) -> Iterator[tuple[int, Record]]:
         """The records of rows given by their sorted numbers, each with its number."""

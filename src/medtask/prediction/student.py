@@ -37,6 +37,11 @@ class TaughtRows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def model_s_per_row(self) -> float:
+        """The model's time per row, in seconds."""
+        return sum(answer.ms for answer in self.answers) / 1000 / len(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Student:
@@ -87,11 +92,12 @@ def fit_student(task: Task, rows: TaughtRows, encode: EncodeTexts | None = None)
 
 
 def predict_held_out_answers(
-    task: Task, rows: TaughtRows, encode: EncodeTexts | None = None
+    task: Task, rows: TaughtRows, is_measured: NDArray[np.bool_], encode: EncodeTexts | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Confidence of students in rows that they have not learnt, and whether these answers differ.
 
-    Folds keep equal texts and groups together. Both are empty if no student can be fitted.
+    Only the measured rows are in the result. Folds keep equal texts and groups together. Both are
+    empty if no student can be fitted.
     """
     from medtask.evaluation.baselines.classifier_search import (
         HeldOutRows,
@@ -116,13 +122,14 @@ def predict_held_out_answers(
         probabilities = _normalize(task, predict_held_out(parts, names, _choose_settings(counts)))
     except ValueError:
         return nothing
-    held_out = np.concatenate([other for _, other in folds]).tolist()
+    held_out = np.array(known)[np.concatenate([other for _, other in folds])]
+    measured = np.flatnonzero(is_measured[held_out])
     student_task = _drop_thresholds(task)
     answers = [
         _make_answer(student_task, "", dict(zip(names, row, strict=True)))
-        for row in probabilities.tolist()
+        for row in probabilities[measured].tolist()
     ]
-    taught = [rows.answers[known[row]] for row in held_out]
+    taught = [rows.answers[row] for row in held_out[measured].tolist()]
     return measure_agreement(task, answers, taught)
 
 
