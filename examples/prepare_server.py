@@ -35,7 +35,7 @@ from medtask.tables.read_options import ReadOptions
 
 EXAMPLE = Path(__file__).parent / "radiology_protocol"
 TRAINING_ROWS = 600
-LIMIT_S = 300.0
+LIMIT_S = 900.0
 AUTHOR = "make serve"
 
 
