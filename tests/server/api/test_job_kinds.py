@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from medtask.server.access.roles import Role
 from medtask.server.jobs.kind import make_job_context
 from medtask.server.jobs.kinds import JOB_KINDS
+from medtask.server.jobs.queue import DEFAULT_LEASE_S
 from medtask.tasks.row_fingerprints import write_fingerprints
 from support.jobs import run_one_worker
 from support.server import ServerUnderTest, run_server
@@ -48,7 +49,8 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
-    with run_server(tmp_path_factory.mktemp("server") / "data") as running, run_one_worker(running):
+    folder = tmp_path_factory.mktemp("server") / "data"
+    with run_server(folder) as running, run_one_worker(running, DEFAULT_LEASE_S):
         yield running
 
 
@@ -201,6 +203,7 @@ def test_an_export_that_is_not_possible_says_so(client, server, task):
     job = start(client, f"/api/models/{model}/export", to="gguf")
     assert job["state"] == "failed"
     assert job["problem"]["fix"]
+    assert str(server.settings.data_folder) not in str(job)
 
 
 def test_a_comparison_has_a_report_until_one_of_its_runs_is_deleted(client, dataset, task, run):

@@ -221,6 +221,19 @@ def test_a_prompt_is_previewed_before_a_task_is_saved(server: ServerUnderTest) -
     assert len(preview["branches"][0]["candidates"]) >= 4
 
 
+@pytest.mark.parametrize("number", ["0", "2147483648", "9" * 30, "٣٣٣٣٣٣٣٣٣٣٣٣", "1e3"])
+def test_an_id_that_no_object_can_have_is_no_server_error(
+    server: ServerUnderTest, number: str
+) -> None:
+    client = server.connect(Role.TRAINER)
+    task = (RADIOLOGY / "task.yaml").read_text("utf-8")
+    draft = {"text": task, "task_id": number, "dataset_id": number, "row": number}
+    assert client.get(f"/tasks/new?template=dataset-{number}").status_code == 200
+    assert client.post("/tasks/check", data=draft).status_code == 200
+    for path in ("/datasets", "/tasks", "/models", "/runs", "/jobs", "/reviews"):
+        assert client.get(f"{path}/{number}").status_code in (404, 422)
+
+
 @pytest.mark.slow
 def test_a_model_is_trained_and_answers_a_data_set(server: ServerUnderTest) -> None:
     client = server.connect(Role.TRAINER)

@@ -43,6 +43,12 @@ PrintableText = Annotated[
 ModelName = IdField | PrintableText  # the id of a model of this server, or a reference
 
 
+def parse_id(text: str) -> int | None:
+    """The id in a field of a form; None if it is not one that an object can have."""
+    number = int(text) if text.isdecimal() and len(text) < 11 else 0
+    return number if 1 <= number <= MAX_ID else None
+
+
 def get_files(request: Request) -> DataFolder:
     """The data folder of the server."""
     return DataFolder(request.app.state.settings.data_folder)

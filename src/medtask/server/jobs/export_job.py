@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +35,4 @@ def export_model(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
         **settings,
         **question,
     )
-    document = {**exported.to_json(), "path": exported.path.name}
-    return JobOutcome("succeeded", _hide_folder(document, Path(arguments["model"])))
-
-
-def _hide_folder(document: Mapping[str, Any], model: Path) -> dict[str, Any]:
-    """The document without the folder of the model, which the manifest names as its base."""
-    hidden: dict[str, Any] = json.loads(
-        json.dumps(document).replace(json.dumps(str(model))[1:-1], model.name)
-    )
-    return hidden
+    return JobOutcome("succeeded", {**exported.to_json(), "path": exported.path.name})

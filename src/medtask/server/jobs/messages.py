@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from medtask.errors import MedtaskError
 
 BEAT = b"beat\n"
 _PROGRESS_INTERVAL_S = 0.25
@@ -56,6 +59,12 @@ class JobOutcome:
 def make_problem(title: str, detail: str, fix: str) -> dict[str, str]:
     """Why a job did not succeed, in the form of an HTTP problem."""
     return {"title": title, "detail": detail, "fix": fix}
+
+
+def describe_error(error: MedtaskError) -> dict[str, str]:
+    """Why a job did not succeed: an error of medtask, named by the words of its class."""
+    words = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__)
+    return make_problem(words.capitalize(), str(error), error.fix)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,13 @@ from typing import NoReturn
 
 from medtask.errors import MedtaskError, RunLocked
 from medtask.runs.signals import Interrupted, SignalState, limit_shutdown
-from medtask.server.jobs.messages import JobChannel, JobOutcome, JobRequest, make_problem
+from medtask.server.jobs.messages import (
+    JobChannel,
+    JobOutcome,
+    JobRequest,
+    describe_error,
+    make_problem,
+)
 from medtask.server.jobs.observer import JobObserver
 
 ABANDONED_EXIT_CODE = 75  # EX_TEMPFAIL
@@ -81,7 +87,7 @@ def run_job(request: JobRequest, channel: JobChannel, signals: SignalState) -> J
     except Interrupted:
         return JobOutcome("interrupted")
     except MedtaskError as error:
-        problem = make_problem(_name_problem(error), str(error), error.fix)
+        problem = describe_error(error)
         return JobOutcome("failed", problem=problem, locked=isinstance(error, RunLocked))
     except BaseException as error:
         if signals.find_exit_code(error):  # libraries turn a signal into other errors
@@ -89,13 +95,6 @@ def run_job(request: JobRequest, channel: JobChannel, signals: SignalState) -> J
         for line in _describe_crash(error):
             channel.send_line(line)
         return JobOutcome("failed", problem=_describe_bug(error))
-
-
-def _name_problem(error: MedtaskError) -> str:
-    words = "".join(
-        f" {letter.lower()}" if letter.isupper() else letter for letter in type(error).__name__
-    )
-    return words.strip().capitalize()
 
 
 def _describe_bug(error: BaseException) -> dict[str, str]:

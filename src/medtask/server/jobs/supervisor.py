@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +24,7 @@ from medtask.server.jobs.messages import (
     BEAT,
     JobRequest,
     MessageReader,
+    describe_error,
     iter_chunks,
     make_problem,
 )
@@ -59,7 +61,7 @@ class Supervisor:
             try:
                 request = self._make_request(lease)
             except MedtaskError as error:
-                self._fail(lease, make_problem(type(error).__name__, str(error), error.fix))
+                self._fail(lease, describe_error(error))
                 return
             if request is None:
                 return
@@ -102,15 +104,27 @@ class Supervisor:
                 process.kill()
 
     def _store(self, lease: Lease, reader: MessageReader) -> None:
-        progress, lines = reader.take()
+        progress, lines = self._hide_folder(reader.take())
         if progress is not None or lines:
             self.queue.write_progress(lease, progress, lines)
+
+    def _hide_folder(self, document: T) -> T:
+        """JSON values without the path of the data folder, which is not for users."""
+        folder = json.dumps(f"{self.context.files.root.absolute()}/")[1:-1]
+        hidden: T = json.loads(json.dumps(document, default=str).replace(folder, ""))
+        return hidden
 
     def _end(self, lease: Lease, exit_code: int, reader: MessageReader) -> None:
         """Store the outcome, and publish the result in the same transaction."""
         outcome = reader.outcome
         _retry(lambda: self._store(lease, reader))
-        if outcome is None and exit_code == 0:
+        if outcome is not None:
+            outcome = replace(
+                outcome,
+                result=self._hide_folder(outcome.result),
+                problem=self._hide_folder(outcome.problem),
+            )
+        elif exit_code == 0:
             exit_code = 1
         cancelled = _retry(lambda: self.queue.is_cancelled(lease))
         if outcome is not None and outcome.state == "succeeded":

@@ -19,7 +19,7 @@ from medtask.errors import MedtaskError, TaskFaults
 from medtask.prediction.prompt_preview import find_record
 from medtask.records import Fault, Message
 from medtask.server.api.calls import ViewerReads
-from medtask.server.api.resources import ResourceId
+from medtask.server.api.resources import ResourceId, parse_id
 from medtask.server.api.tasks import parse_draft
 from medtask.server.pages.lookups import BASES, list_datasets
 from medtask.server.problems import describe_problem
@@ -70,20 +70,19 @@ def show_new_task(call: ViewerReads, template: str = "") -> Response:
     starters, datasets = _read_starters(), list_datasets(call.session)
     titles = [(name, title) for name, (title, _) in starters.items()]
     titles += [(f"dataset-{one.id}", f"The columns of {one.name}") for one in datasets]
-    chosen, number = template, template.removeprefix("dataset-")
-    if number.isdecimal():
-        text = _draft_from_dataset(call.files, call.get(StoredDataset, int(number)))
+    chosen, dataset_id = template, parse_id(template.removeprefix("dataset-"))
+    if dataset_id is not None:
+        text = _draft_from_dataset(call.files, call.get(StoredDataset, dataset_id))
     else:
         chosen = template if template in starters else next(iter(starters))
         text = starters[chosen][1]
-        number = ""
     values = {
         "task": None,
         "text": text,
         "templates": titles,
         "template": chosen,
         "datasets": datasets,
-        "dataset_id": int(number) if number else None,
+        "dataset_id": dataset_id,
     }
     return call.render("task.html", values)
 
@@ -116,18 +115,17 @@ class TaskDraft(BaseModel):
 def check_draft(call: ViewerReads, draft: Annotated[TaskDraft, Form()]) -> Response:
     """The faults of a draft, or a summary and the prompt of one row. Nothing is saved."""
     files = call.files
-    number = int(draft.row) if draft.row.isdecimal() and int(draft.row) else 1
+    number = parse_id(draft.row) or 1
     values: dict[str, Any] = {"faults": [], "row": number, "problem": None, "preview": None}
     try:
-        task_id = int(draft.task_id) if draft.task_id.isdecimal() else None
-        task = parse_draft(files, draft.text, task_id)
+        task = parse_draft(files, draft.text, parse_id(draft.task_id))
         values |= {"summary": _summarize(task), "warnings": task.warnings}
     except TaskFaults as error:
         values["faults"] = error.faults
         return call.render("task_checks.html", values)
-    if draft.dataset_id.isdecimal():
+    if dataset_id := parse_id(draft.dataset_id):
         try:
-            dataset = call.get(StoredDataset, int(draft.dataset_id))
+            dataset = call.get(StoredDataset, dataset_id)
             values["preview"] = _preview_prompt(task, files, dataset, number)
         except MedtaskError as error:
             values["problem"] = describe_problem(error)
