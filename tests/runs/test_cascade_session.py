@@ -72,7 +72,7 @@ def test_few_answers_differ_from_the_model(finished: Run, rows: list[dict[str, s
     assert wrong <= 0.05 * ROWS
 
 
-@pytest.mark.parametrize("fails_after", [30, 150, 400])
+@pytest.mark.parametrize("fails_after", [30, 150, 250])
 def test_a_run_whose_engine_failed_is_resumed_with_the_same_answers(
     task: Task,
     rows: list[dict[str, str]],
@@ -157,7 +157,7 @@ def whole(task: Task, table: Path) -> Run:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prompts", [100, 400])
+@pytest.mark.parametrize("prompts", [100, 250])
 def test_a_killed_run_is_resumed_with_the_same_answers(
     task: Task, table: Path, whole: Run, prompts: int, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ class KeywordEngine(FakeEngine):
         claimed_ms: Milliseconds that each prompt takes, by its scores; no time passes.
     """
 
-    def __init__(self, noise: float = 0.0, claimed_ms: float = 100.0) -> None:
+    def __init__(self, noise: float = 0.0, claimed_ms: float = 1_000.0) -> None:
         super().__init__(seed=1)
         self.noise = noise
         self.claimed_ms = claimed_ms
