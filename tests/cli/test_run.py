@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from medtask import read_table
+from medtask import evaluate, read_table
+from medtask.cli.commands.run import _list_hints
+from medtask.engines.fake import FakeEngine
+from medtask.runs.local_run import run
+from medtask.tasks.load import load_task
 from support.command_line import RunCommand
 
 FAKE = ("--model", "fake:")
@@ -343,3 +347,28 @@ def test_a_run_whose_answers_are_mostly_review_says_why(
     outcome = medtask("run", "surgery", *FAKE)
     assert re.search(r"\d of \d answers have a confidence below 0.99 and are review", outcome.err)
     assert "are review" not in medtask("run", "surgery", *FAKE, "--quiet").err
+
+
+def test_a_calibrated_run_does_not_say_that_its_confidence_is_that_of_an_untrained_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("task.yaml").write_text(
+        "instruction: Decide.\ninput: '{{ note }}'\nid: id\n"
+        "answer: {kind: label, labels: [curative, palliative]}\n"
+        "review: {confidence_below: 0.99}\n"
+    )
+    task, rows = load_task("task.yaml"), [{"id": f"r{n}", "note": f"note {n}"} for n in range(90)]
+    first = run(task, FakeEngine(), rows, out="first", baselines=False)
+    answers = {row["id"]: row["answer"] for row in read_table(first.folder / "answers.csv")}
+    other = {"curative": "palliative", "palliative": "curative"}
+    for n, row in enumerate(rows):  # three in four answers are right
+        row["gold"] = answers[row["id"]] if n % 4 else other[str(answers[row["id"]])]
+    options = {"out": "second", "gold": "gold", "baselines": False}
+    (hint,) = _list_hints(run(task, FakeEngine(), rows, **options), task)
+    assert "was not trained on these labels" in hint
+    evaluate("second", calibrate="temperature", baselines=False)
+    again = run(task, FakeEngine(), rows, **options)
+    assert again.summary is not None and again.new_answers == 0
+    (hint,) = _list_hints(again, task)
+    assert "the confidence is calibrated" in hint and "not trained" not in hint

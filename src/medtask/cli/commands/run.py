@@ -277,14 +277,22 @@ def _open_spool_folder(task: Task, out: Path | None, new_run: bool) -> Path:
 
 def _list_hints(result: Run, task: Task) -> list[str]:
     """What to do about rows that have no answer, or that all need a person."""
+    from medtask.runs.manifest import read_manifest
+
     hints = []
     reviewed, sure = (result.statuses.get(status, 0) for status in (Status.REVIEW, Status.OK))
     if reviewed > sure and task.kind_spec.has_labels:
+        cause = (
+            "the confidence is calibrated, so they are often wrong. A model that is trained on "
+            "gold is surer: medtask train"
+            if (read_manifest(result.folder) or {}).get("calibration")
+            else "a model that was not trained on these labels spreads its confidence over all of "
+            "them. Gold gives a threshold that fits: medtask evaluate --max-error 0.05, or "
+            "--calibrate auto"
+        )
         hints.append(
             f"{reviewed:,} of {format_count(reviewed + sure, 'answer')} have a confidence below "
-            f"{task.review.confidence_below:g} and are review: a model that was not trained on "
-            "these labels spreads its confidence over all of them. Gold gives a threshold that "
-            "fits: medtask evaluate --max-error 0.05, or --calibrate auto"
+            f"{task.review.confidence_below:g} and are review: {cause}"
         )
     too_long = result.statuses.get(Status.TOO_LONG, 0)
     if too_long and task.gate.too_long == "error":
