@@ -65,6 +65,8 @@ def test_shards_are_answered_one_by_one_and_merged_by_hand(
         {"shard": 2, "state": "finished", "rows": 3, "asked": 0, "exit_code": 0}
     ]
     assert medtask("merge", "run", "--quiet").code == 0
+    assert json.loads(Path("run/manifest.json").read_text())["timing"]["sessions"] == 3
+    assert medtask("status", "run").code == 0  # reads the manifest of the whole run
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,14 @@ def test_a_record_cannot_end_its_own_text(written: str):
     assert f"<{fence.name}>" not in text.lower()
     assert f"</{fence.name}>" not in text.lower().replace(" ", "")
     assert text.count("right") == 1
+
+
+@pytest.mark.parametrize("text", ["<" + " " * 200_000, "< /" * 50_000, "<" * 100_000])
+def test_a_text_that_begins_many_tags_is_read_once(text: str):
+    """With backtracking, 200,000 blanks after a bracket take minutes."""
+    begun = time.process_time()
+    assert text in get_fence().enclose(text)
+    assert time.process_time() - begun < 1
 
 
 def test_the_bare_text_of_a_prompt_is_not_changed():

@@ -13,7 +13,7 @@ _Span = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
 class _ManifestTiming(JsonContent):
-    __pydantic_extra__: dict[str, float | None]
+    __pydantic_extra__: dict[str, int | float | None]
     sessions: int = 1
     seconds: float = 0.0
     asked: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import llama_cpp
 
-from medtask.engines.tokens.chat_template import build_template_variables, render_chat_template
+from medtask.engines.tokens.chat_template import render_turns
 
 _ADDED_TOKEN = (
     llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -89,17 +89,12 @@ class GgufTokenizer:
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> str:
-        return render_chat_template(
+        return render_turns(
             self.chat_template,
-            {
-                "bos_token": self._bos,
-                "eos_token": self.eos_token or "",
-                **build_template_variables(
-                    turns,
-                    add_generation_prompt=add_generation_prompt,
-                    enable_thinking=enable_thinking,
-                ),
-            },
+            {"bos_token": self._bos, "eos_token": self.eos_token or ""},
+            turns,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
         )
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:

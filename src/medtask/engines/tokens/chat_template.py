@@ -59,22 +59,29 @@ def render_chat_template(source: str, variables: Mapping[str, Any]) -> str:
         raise ChatTemplateError(f"the chat template fails ({type(error).__name__})") from None
 
 
-def build_template_variables(
-    turns: Sequence[Mapping[str, str]], *, add_generation_prompt: bool, enable_thinking: bool
-) -> dict[str, Any]:
-    """The variables of a template besides the special tokens.
-
-    Models that support thinking read one of two switches (Qwen 3 the first, Granite the second);
-    other templates ignore them.
-    """
-    return {
-        "messages": [dict(turn) for turn in turns],
-        "tools": None,
-        "documents": None,
-        "add_generation_prompt": add_generation_prompt,
-        "enable_thinking": enable_thinking,
-        "thinking": enable_thinking,
-    }
+def render_turns(
+    source: str,
+    special_tokens: Mapping[str, str],
+    turns: Sequence[Mapping[str, str]],
+    *,
+    add_generation_prompt: bool,
+    enable_thinking: bool,
+) -> str:
+    """Render a chat template for turns (role, content); see `render_chat_template`."""
+    # Models that support thinking read one of two switches (Qwen 3 the first, Granite the second);
+    # other templates ignore them.
+    switches = {"enable_thinking": enable_thinking, "thinking": enable_thinking}
+    return render_chat_template(
+        source,
+        {
+            **special_tokens,
+            "messages": [dict(turn) for turn in turns],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **switches,
+        },
+    )
 
 
 @lru_cache(maxsize=8)
@@ -240,22 +247,10 @@ def _to_json(
 
 # Jinja's filters without those that make long texts out of short ones.
 _FILTERS = (
-    *("abs", "attr", "batch", "capitalize", "count", "d", "default", "dictsort", "e", "escape"),
-    *("first", "float", "format", "groupby", "indent", "int", "items", "join", "last", "length"),
-    *("list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse", "round"),
-    *(
-        "safe",
-        "select",
-        "selectattr",
-        "slice",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "trim",
-        "truncate",
-    ),
-    *("unique", "upper", "urlencode", "wordcount"),
+    "abs attr batch capitalize count d default dictsort e escape first float format groupby indent "
+    "int items join last length list lower map max min reject rejectattr replace reverse round "
+    "safe select selectattr slice sort string sum title trim truncate unique upper urlencode "
+    "wordcount"
 )
 
 
@@ -268,7 +263,7 @@ def _make_environment() -> _ChatTemplateSandbox:
         optimized=False,  # it computes filters when a template is compiled
         extensions=["jinja2.ext.loopcontrols", _GenerationTag],
     )
-    filters = {name: environment.filters[name] for name in _FILTERS} | {"tojson": _to_json}
+    filters = {name: environment.filters[name] for name in _FILTERS.split()} | {"tojson": _to_json}
     environment.filters = {
         name: _measure_filter(name, function) for name, function in filters.items()
     }

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from medtask.engines.tokens.chat_template import build_template_variables, render_chat_template
+from medtask.engines.tokens.chat_template import render_turns
 from medtask.networks.tokenizer_file import TokenizerFile
 
 
@@ -132,16 +132,12 @@ class HfTokenizer:
         enable_thinking: bool,
     ) -> str:
         # Not by transformers, which renders without limits.
-        return render_chat_template(
+        return render_turns(
             self.chat_template,
-            {
-                **self.tokenizer.special_tokens_map,
-                **build_template_variables(
-                    turns,
-                    add_generation_prompt=add_generation_prompt,
-                    enable_thinking=enable_thinking,
-                ),
-            },
+            self.tokenizer.special_tokens_map,
+            turns,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
         )
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
@@ -203,16 +199,12 @@ class FileTokenizer:
         add_generation_prompt: bool,
         enable_thinking: bool,
     ) -> str:
-        return render_chat_template(
+        return render_turns(
             self.chat_template,
-            {
-                **self.file.get_special_roles(),
-                **build_template_variables(
-                    turns,
-                    add_generation_prompt=add_generation_prompt,
-                    enable_thinking=enable_thinking,
-                ),
-            },
+            self.file.get_special_roles(),
+            turns,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=enable_thinking,
         )
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
