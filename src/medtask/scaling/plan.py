@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, PositiveInt
 
-from medtask.atomic_files import replace_text
+from medtask.atomic_files import make_private_folder, replace_text
 from medtask.display import format_path
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, RunMismatch, StorageError, UsageError
@@ -213,7 +213,7 @@ def make_plan(
 
 
 def write_plan(plan: RunPlan) -> None:
-    """Write ``plan.json``."""
+    """Write ``plan.json``, and make the folder of the shards."""
     content = {
         "format": FORMAT,
         "medtask": version("medtask"),
@@ -225,6 +225,8 @@ def write_plan(plan: RunPlan) -> None:
         "identity": dict(plan.identity),
         "shards": [[shard.first, shard.rows] for shard in plan.shards],
     }
+    # A shard that makes its own folder would make this one with the mode of the umask.
+    make_private_folder(plan.folder / SHARDS_FOLDER)
     replace_text(plan.folder / PLAN_FILE, json.dumps(content, indent=2) + "\n")
 
 
