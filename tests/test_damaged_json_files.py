@@ -110,8 +110,9 @@ def plan_run(folder: Path) -> RunPlan:
         ("fake:seed=3", LoadOptions()),
         PlannedOptions(limit=6, baselines=False),
         2,
+        out=folder / "run",
     )
-    plan, _ = open_plan(request, folder / "run")
+    plan, _ = open_plan(request)
     return plan
 
 
