@@ -82,7 +82,8 @@ class Work:
         command = ["-m", "medtask", verb, str(self.folder), str(self.table), "--model", self.model]
         command += ["--limit", str(rows), "--out", str(out)]
         if way == "slurm":
-            return measure_slurm([*command, "--slurm", "--shards", str(number)], out)
+            words = ["--slurm", "--shards", str(number), "--threads", "1"]
+            return measure_slurm([*command, *words], out)
         options = {
             "process": [],
             "shards": ["--shards", str(number)],

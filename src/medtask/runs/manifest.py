@@ -104,6 +104,11 @@ def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
     ]
 
 
+def format_differences(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """The differences, each on a line of its own, as the end of a message; "" for none."""
+    return "".join(f"\n  {difference}" for difference in list_differences(old, new))
+
+
 def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
     """Raise RunMismatch, with the differences, if the folder is of another task, model or table.
 
@@ -116,8 +121,7 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
     for group in ("model.", DATA_FACT):
         if not any(name.startswith(group) for name in identity):
             old = {name: fact for name, fact in old.items() if not name.startswith(group)}
-    if differences := list_differences(old, identity):
-        listed = "".join(f"\n  {difference}" for difference in differences)
+    if listed := format_differences(old, identity):
         raise RunMismatch(
             f"{folder} belongs to another run:{listed}",
             fix=(

@@ -26,8 +26,8 @@ from medtask.runs.local_run import Run, run_prepared
 from medtask.runs.lock import lock_run
 from medtask.runs.manifest import (
     create_manifest,
+    format_differences,
     identify_model,
-    list_differences,
     read_manifest,
     write_manifest,
 )
@@ -133,10 +133,9 @@ def _restore_engines(
             raise _make_damage_error(folder, f"its mark is not valid: {error}") from None
         if first is None:
             first = engine, pass_engines
-        elif differences := list_differences(
+        elif listed := format_differences(
             identify_model(*first), identify_model(engine, pass_engines)
         ):
-            listed = "".join(f"\n  {difference}" for difference in differences)
             raise RunMismatch(
                 f"shard {folder.shard.number} was answered by another model than shard 1:{listed}",
                 fix=f"remove {folder.path} and answer it again with the model of the others",
@@ -153,8 +152,7 @@ def _load_models(
     with keep_models(work) as loaded:
         assert isinstance(loaded.model, Engine) and loaded.pass_engines is not None
         found = identify_model(loaded.model, loaded.pass_engines)
-        if differences := list_differences(identity, found):
-            listed = "".join(f"\n  {difference}" for difference in differences)
+        if listed := format_differences(identity, found):
             raise RunMismatch(
                 f"the model of this machine is not the one that has answered:{listed}",
                 fix="merge without --flip-check, or on a machine like those that have answered",

@@ -18,7 +18,7 @@ from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, RunMismatch, StorageError, UsageError
 from medtask.json_content import JsonContent, load_checked
 from medtask.json_files import InvalidJsonFile
-from medtask.runs.manifest import get_timestamp, identify_task, list_differences
+from medtask.runs.manifest import format_differences, get_timestamp, identify_task
 from medtask.runs.run_setup import RunOptions
 from medtask.scaling.shards import MAX_SHARDS, Shard, ShardFolder, split_rows
 from medtask.tables.binary_files import FileState, accept_inspected, get_file_state
@@ -158,8 +158,7 @@ class RunPlan:
         task = load_task(self.task)
         table = resolve_repeated_ids(self.table.open(), task.id_column)
         found = identify_task(task, self.table.find_digest(table))
-        if differences := list_differences(self.identity, found):
-            listed = "".join(f"\n  {difference}" for difference in differences)
+        if listed := format_differences(self.identity, found):
             raise RunMismatch(
                 f"the task or the table has changed since {self.folder} was planned:{listed}",
                 fix="undo the change, or start again in another folder (--out)",

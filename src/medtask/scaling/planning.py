@@ -9,7 +9,7 @@ from typing import Any
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import RunMismatch, UsageError
 from medtask.runs.folder import create_run_folder, open_run_folder, open_runs_folder
-from medtask.runs.manifest import list_differences, read_manifest
+from medtask.runs.manifest import format_differences, read_manifest
 from medtask.runs.run_setup import prepare_run
 from medtask.runs.run_values import ShardedRunValues
 from medtask.scaling.plan import (
@@ -122,8 +122,7 @@ def open_plan(request: PlanRequest, *, dry_run: bool = False) -> tuple[RunPlan, 
 
 
 def _check_plan(plan: RunPlan, draft: RunPlan) -> RunPlan:
-    if differences := list_differences(plan.describe(), draft.describe()):
-        listed = "".join(f"\n  {difference}" for difference in differences)
+    if listed := format_differences(plan.describe(), draft.describe()):
         raise RunMismatch(
             f"{plan.folder} was planned as another run:{listed}",
             fix="undo the change, or give another folder with --out",

@@ -14,8 +14,8 @@ from medtask.errors import EngineError, MedtaskError, RunMismatch, StorageError
 from medtask.records import Record
 from medtask.runs.manifest import (
     describe_task_and_table,
+    format_differences,
     identify_model,
-    list_differences,
     read_manifest,
 )
 from medtask.runs.progress import NullRunObserver, RunObserver
@@ -226,8 +226,7 @@ def _refuse_other_model(plan: RunPlan, number: int, session: Session) -> None:
         known = {
             name: fact for name, fact in manifest["identity"].items() if name.startswith("model.")
         }
-        if differences := list_differences(known, found):
-            listed = "".join(f"\n  {difference}" for difference in differences)
+        if listed := format_differences(known, found):
             raise RunMismatch(
                 f"shard {other.shard.number} is answered by another model than shard "
                 f"{number}:{listed}",

@@ -14,7 +14,7 @@ from medtask.engines.model_metadata import TRAINING_FILE
 from medtask.errors import RunMismatch, StorageError
 from medtask.json_content import check_content
 from medtask.json_files import InvalidJsonFile, load_json_object
-from medtask.runs.manifest import list_differences
+from medtask.runs.manifest import format_differences
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import is_main_process
 from medtask.training.training_data import DEFAULT_SELECTION, RowSelection, TrainingData
@@ -96,8 +96,7 @@ def check_training_identity(training: TrainingRun) -> None:
     facts = read_training_manifest(training.folder)
     if facts is None:
         return
-    if differences := list_differences(facts["identity"], training.identity):
-        listed = "".join(f"\n  {difference}" for difference in differences)
+    if listed := format_differences(facts["identity"], training.identity):
         raise RunMismatch(
             f"{training.folder} belongs to another training:{listed}",
             fix="give another folder with --out, or undo the change",
