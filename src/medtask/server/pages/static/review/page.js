@@ -47,6 +47,7 @@ async function sendJson(path, body, method = "POST") {
 function loadItems() {
   loading ??= fetchItems().finally(() => {
     loading = null;
+    if (!items.length) showEnd();
   });
   return loading;
 }
@@ -178,7 +179,7 @@ function showEnd() {
   place.similar.hidden = true;
   place.input.replaceChildren();
   place.text.replaceChildren(
-    make("strong", { text: loadingText ?? (adjudicates ? "Nothing waits for your adjudication." : "Nothing is left for you to read.") }),
+    make("strong", { text: loadingText ?? (adjudicates ? "Nothing waits for your adjudication. What you have read yourself needs another person." : "Nothing is left for you to read.") }),
     waits.length && !loadingText ? make("ul", { class: "waits", "aria-label": "What waits" }, waits) : "",
     make("a", { href: "/reviews", text: "All reviews" }),
   );
