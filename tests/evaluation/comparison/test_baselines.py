@@ -214,6 +214,22 @@ def test_keywords_of_the_task_are_a_baseline() -> None:
 
 
 @pytest.mark.usefixtures("no_minilm")
+def test_a_baseline_that_answers_as_the_model_does_has_no_second_figures() -> None:
+    rules = {"stone": ["pain"], "clot": ["calf"]}
+
+    def run(answers: list[str]) -> Baseline:
+        sample = GoldSample(tuple(TEXTS), tuple(GOLD), tuple(answers), tuple([()] * len(GOLD)))
+        found = run_baselines("label", sample, LABELS, keywords=rules)
+        return index_by_name(found)["keyword search"]
+
+    answers = ["stone" if "pain" in text else "clot" for text in TEXTS]
+    same = run(answers)
+    assert same.headline is None and same.comparison is None
+    assert same.note == "its answers are those of the model"
+    assert run(answers[::-1]).headline is not None
+
+
+@pytest.mark.usefixtures("no_minilm")
 def test_the_nearest_question_is_never_the_row_itself_or_its_like() -> None:
     texts = ("gout in the toe", "gout in the toe", "gout in the knee", "measles rash")
     sample = GoldSample(
@@ -244,10 +260,9 @@ def test_minilm_takes_as_many_labels_as_gold_has(monkeypatch: pytest.MonkeyPatch
         "medtask.similarity.encode_texts",
         lambda texts: np.array([indices[text] for text in texts]),
     )
-    gold = (("stone", "clot"), ("clot",))
-    found = index_by_name(
-        run_baselines("labels", GoldSample(("both", "clots"), gold, gold, ((), ())), LABELS)
-    )["MiniLM"]
+    gold, answers = (("stone", "clot"), ("clot",)), (("stone",), ("clot",))
+    sample = GoldSample(("both", "clots"), gold, answers, ((), ()))
+    found = index_by_name(run_baselines("labels", sample, LABELS))["MiniLM"]
     assert get_figure(found, "exact_match") == 1
     assert get_figure(found, "micro_f1") == 1
 

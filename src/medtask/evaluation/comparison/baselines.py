@@ -25,6 +25,7 @@ from medtask.keywords import MATCH_SECONDS, match_keywords
 from medtask.kinds import KindName
 
 DEFAULT_SETTINGS = BaselineSettings()
+_SAME = "its answers are those of the model"
 MIN_KEYWORD_SECONDS = 5.0  # for keywords, if the other methods have used all of the time
 
 
@@ -46,12 +47,21 @@ def run_baselines(
         keywords: Keywords of labels; without any there is no baseline of keywords.
         settings: Seed, time and kept predictions.
     """
+    found = run_baselines_with_answers(kind, sample, labels, keywords=keywords, settings=settings)
     return tuple(
-        baseline
-        for baseline, _ in run_baselines_with_answers(
-            kind, sample, labels, keywords=keywords, settings=settings
-        )
+        replace(baseline, metrics=dict.fromkeys(baseline.metrics), comparison=None, note=_SAME)
+        if answers and baseline.role == "untrained" and _are_equal(answers, sample)
+        else baseline
+        for baseline, answers in found
     )
+
+
+def _are_equal(answers: Sequence[Any], sample: GoldSample) -> bool:
+    """Whether a baseline answers as the model does, such as MiniLM where it is the model.
+
+    The same figures would have two intervals, because resamples of two methods differ.
+    """
+    return [*answers] == [*sample.answers[: len(answers)]]
 
 
 def run_baselines_with_answers(
