@@ -104,9 +104,9 @@ DECIDING_MUTANTS = (
         "an abstention is an answer", "winner == self.task.abstain_name", "winner == self.task.name"
     ),
     Mutant(
-        "missing quotes raise no doubt",
-        "if missing:\n            doubts",
-        "if not missing:\n            doubts",
+        "quotes that are missing or disagree raise no doubt",
+        "doubts += check_fields(",
+        "check_fields(",
     ),
 )
 AREAS: dict[tuple[str, ...], Sequence[Mutant]] = {
