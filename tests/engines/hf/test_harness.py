@@ -90,7 +90,7 @@ def score_with_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[f
 
 
 # The harness reads every option by itself, which takes a second per row.
-@pytest.mark.parametrize("rows", [4, pytest.param(16, marks=pytest.mark.scale)])
+@pytest.mark.parametrize("rows", [4, pytest.param(8, marks=pytest.mark.scale)])
 @pytest.mark.parametrize("readout", ["letter", "text"])
 def test_choices_have_the_log_likelihoods_of_the_harness(
     chat_engine: HfEngine, readout: str, rows: int
