@@ -12,6 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one core for 
 
 import pytest
 
+WAITING = ("tests/scaling/", "tests/server/jobs/")
+
 
 @pytest.fixture(autouse=True, scope="session")
 def no_native_bf16() -> Iterator[None]:
@@ -31,7 +33,11 @@ def own_probe_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A run without slow tests is also one without tests of scale."""
+    """A run without slow tests is also one without tests of scale.
+
+    Tests that wait for other programs come first, so that no process works alone at the end.
+    """
     for item in items:
         if item.get_closest_marker("scale"):
             item.add_marker("slow")
+    items.sort(key=lambda item: not item.nodeid.startswith(WAITING))

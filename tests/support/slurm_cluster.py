@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 _SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin:/sbin"
 _CONFIGURATION = """\
@@ -71,12 +73,13 @@ class SlurmCluster:
         return done.stdout + done.stderr
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Wait until a condition holds."""
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+    """Wait until a condition holds; returns its value."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.2)
+    return value
 
 
 @contextmanager
