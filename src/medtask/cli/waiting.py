@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from medtask.cli import console as show
 from medtask.display import format_clock
 
-FIRST_LINE_S = 1.5
+FIRST_LINE_S = 0.8
 """Silence after which the activity is named for the first time."""
 
 LINE_INTERVAL_S = 10.0
