@@ -366,7 +366,7 @@ def test_a_calibrated_run_does_not_say_that_its_confidence_is_that_of_an_untrain
         row["gold"] = answers[row["id"]] if n % 4 else other[str(answers[row["id"]])]
     options = {"out": "second", "gold": "gold", "baselines": False}
     (hint,) = _list_hints(run(task, FakeEngine(), rows, **options), task)
-    assert "was not trained on these labels" in hint
+    assert "has not learned these labels well" in hint
     evaluate("second", calibrate="temperature", baselines=False)
     again = run(task, FakeEngine(), rows, **options)
     assert again.summary is not None and again.new_answers == 0

@@ -286,8 +286,8 @@ def _list_hints(result: Run, task: Task) -> list[str]:
             "the confidence is calibrated, so they are often wrong. A model that is trained on "
             "gold is surer: medtask train"
             if (read_manifest(result.folder) or {}).get("calibration")
-            else "a model that was not trained on these labels spreads its confidence over all of "
-            "them. Gold gives a threshold that fits: medtask evaluate --max-error 0.05, or "
+            else "a model that has not learned these labels well spreads its confidence over all "
+            "of them. Gold gives a threshold that fits: medtask evaluate --max-error 0.05, or "
             "--calibrate auto"
         )
         hints.append(
