@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from medtask.errors import TableError, TaskFault
+from medtask.errors import InputError, TableError, TaskFault, TaskFaults
 from medtask.records import Record
 from medtask.tables.cell_values import is_missing
 from medtask.tables.missing import mark_missing
+from medtask.tables.read import read_table
 from medtask.tasks.load import load_task
 from medtask.tasks.rows import (
     UnknownGold,
@@ -18,6 +19,7 @@ from medtask.tasks.rows import (
     check_gold,
     read_gold,
     read_records,
+    require_columns,
 )
 from medtask.tasks.task import FreeText, MultiLabel, MultipleChoice, SingleLabel, Task
 from support.task_texts import make_task
@@ -91,6 +93,17 @@ def test_columns_that_a_table_lacks_are_reported_with_the_line_that_uses_them(ta
         TaskFault(2, f'id is "case_id", but {has} - did you mean "case"?'),
         TaskFault(None, f'gold is "truth", but {has}'),
     )
+
+
+def test_a_column_of_gold_that_an_option_names_is_no_fault_of_the_task(task):
+    row = {"case_id": "1", "procedure": "a", "Surgeon note": "b", "purpose": "c"}
+    with pytest.raises(
+        InputError, match=r'^gold is "porpose", but .* did you mean "purpose"'
+    ) as raised:
+        require_columns(task, read_table([row]), gold_column="porpose")
+    assert raised.value.fix == "name the column of gold as the table does"
+    with pytest.raises(TaskFaults, match="has 1 fault"):
+        require_columns(replace(task, gold_column="porpose"), read_table([row]))
 
 
 def test_a_wide_table_is_listed_in_part(task):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from medtask.display import find_closest, format_columns, format_suggestion, quote
-from medtask.errors import TableError, TaskFault, TaskFaults
+from medtask.errors import InputError, TableError, TaskFault, TaskFaults
 from medtask.names import Names
 from medtask.records import Record, Value
 from medtask.tables.cell_values import read_key, read_present_key
@@ -214,7 +214,8 @@ def require_columns(task: Task, table: Table, *, gold_column: str | None = None)
 
     Raises:
         TableError: They are in another row or sheet than the one taken for the header.
-        TaskFaults: Columns are missing.
+        InputError: The table has no column ``gold_column``.
+        TaskFaults: Columns that the task names are missing.
     """
     faults = check_columns(task, table.columns, gold_column=gold_column)
     if not faults:
@@ -227,6 +228,9 @@ def require_columns(task: Task, table: Table, *, gold_column: str | None = None)
         if table.header_place
         else ""
     )
+    if gold_column and not check_columns(replace(task, gold_column=None), table.columns):
+        fix = f"name the column of gold as the table does{hint}"
+        raise InputError(faults[0].message, fix=fix)
     raise TaskFaults(str(task.source or task.name), faults, hint=hint)
 
 
