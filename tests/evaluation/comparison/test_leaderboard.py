@@ -109,6 +109,15 @@ def test_simple_methods_are_beside_the_systems_on_the_same_rows() -> None:
     assert values == sorted(values, reverse=True)
 
 
+def test_a_simple_method_with_the_answers_of_a_system_has_no_second_figures() -> None:
+    gold = LABELS * 10
+    systems = {"right": make_rows(gold, gold), "wrong": make_rows(gold, gold[1:] + gold[:1])}
+    board = rank_systems(join_systems("label", systems), keywords={one: [one] for one in LABELS})
+    (found,) = (line for line in board.entries if line.name == "keyword search")
+    assert found.note == "its answers are those of right"
+    assert board.headline(found) is None
+
+
 def test_without_texts_the_simple_methods_say_why_they_are_missing() -> None:
     gold = ["curative", "staging"] * 10
     rows = make_rows(gold, gold, texts=[""] * 20)

@@ -25,7 +25,6 @@ from medtask.keywords import MATCH_SECONDS, match_keywords
 from medtask.kinds import KindName
 
 DEFAULT_SETTINGS = BaselineSettings()
-_SAME = "its answers are those of the model"
 MIN_KEYWORD_SECONDS = 5.0  # for keywords, if the other methods have used all of the time
 
 
@@ -47,21 +46,11 @@ def run_baselines(
         keywords: Keywords of labels; without any there is no baseline of keywords.
         settings: Seed, time and kept predictions.
     """
-    found = run_baselines_with_answers(kind, sample, labels, keywords=keywords, settings=settings)
-    return tuple(
-        replace(baseline, metrics=dict.fromkeys(baseline.metrics), comparison=None, note=_SAME)
-        if answers and baseline.role == "untrained" and _are_equal(answers, sample)
-        else baseline
-        for baseline, answers in found
+    systems = {"the model": sample.answers}
+    found = run_baselines_with_answers(
+        kind, sample, labels, keywords=keywords, settings=settings, systems=systems
     )
-
-
-def _are_equal(answers: Sequence[Any], sample: GoldSample) -> bool:
-    """Whether a baseline answers as the model does, such as MiniLM where it is the model.
-
-    The same figures would have two intervals, because resamples of two methods differ.
-    """
-    return [*answers] == [*sample.answers[: len(answers)]]
+    return tuple(baseline for baseline, _ in found)
 
 
 def run_baselines_with_answers(
@@ -71,15 +60,20 @@ def run_baselines_with_answers(
     *,
     keywords: Mapping[str, Sequence[str]] = MappingProxyType({}),
     settings: BaselineSettings = DEFAULT_SETTINGS,
+    systems: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> list[tuple[Baseline, Sequence[Any] | None]]:
     """Like `run_baselines`, but with each baseline's answers to the first rows of the sample.
 
-    The answers are None for baselines without answers, such as guessing.
+    The answers are None for baselines without answers, such as guessing, and for those that are not
+    measured: an untrained one with the answers of one of the ``systems``, such as MiniLM where it
+    is the model. The same figures would have two intervals, because their resamples differ.
     """
     methods = get_evaluation_kind(kind).resolve(sample.gold, sample.answers).baselines
     results: list[tuple[Baseline, Sequence[Any] | None]] = []
     for baseline, answers in _answer(kind, sample, labels, keywords, settings):
         note = answers if isinstance(answers, str) else "" if sample.gold else NO_GOLD
+        if not note and baseline.role == "untrained":
+            note = _find_same_answers(answers, systems)
         if note:
             no_metrics = dict.fromkeys(methods.metrics)
             results.append((replace(baseline, metrics=no_metrics, note=note), None))
@@ -99,6 +93,14 @@ def run_baselines_with_answers(
             )
         )
     return results
+
+
+def _find_same_answers(answers: Sequence[Any] | float, systems: Mapping[str, Sequence[Any]]) -> str:
+    """The note that a baseline answers as one of the systems does; "" if it does not."""
+    if isinstance(answers, float):
+        return ""
+    names = (name for name, given in systems.items() if [*answers] == [*given[: len(answers)]])
+    return next((f"its answers are those of {name}" for name in names), "")
 
 
 def _answer(

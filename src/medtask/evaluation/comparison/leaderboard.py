@@ -250,6 +250,7 @@ def _run_baselines(
         definitions,
         keywords=keywords,
         settings=settings,
+        systems={system.name: system.values for system in comparison.systems},
     ):
         name = f"{baseline.name} here" if baseline.name in taken else baseline.name
         family = _FAMILY_BY_BASELINE.get(baseline.name, "floor")
