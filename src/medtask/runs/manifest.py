@@ -105,7 +105,7 @@ def list_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
 
 
 def format_differences(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """The differences, each on a line of its own, as the end of a message; "" for none."""
+    """The differences, one a line, as the end of a message; "" for none."""
     return "".join(f"\n  {difference}" for difference in list_differences(old, new))
 
 

@@ -112,7 +112,8 @@ def test_simple_methods_are_beside_the_systems_on_the_same_rows() -> None:
 def test_a_simple_method_with_the_answers_of_a_system_has_no_second_figures() -> None:
     gold = LABELS * 10
     systems = {"right": make_rows(gold, gold), "wrong": make_rows(gold, gold[1:] + gold[:1])}
-    board = rank_systems(join_systems("label", systems), keywords={one: [one] for one in LABELS})
+    rules = {one: [one] for one in LABELS}
+    board = rank_systems(join_systems("label", systems), DEFINITIONS, keywords=rules)
     (found,) = (line for line in board.entries if line.name == "keyword search")
     assert found.note == "its answers are those of right"
     assert board.headline(found) is None
