@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medtask.display import format_percent, format_row_count
+from medtask.display import format_count, format_percent, format_row_count
 from medtask.evaluation.baselines.context import BaselineContext
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.label_blocks import MAX_LABELS_SHOWN, sort_by_frequency
@@ -209,7 +209,7 @@ class FieldsEvaluation:
                 f"{format_row_count(without)} without an answer count as wrong in every field."
             )
         sentences.append(
-            f"In {quality.missed:,} fields gold has a value and the answer none; in "
+            f"In {format_count(quality.missed, 'field')} gold has a value and the answer none; in "
             f"{quality.invented:,} the answer has one and gold none."
         )
         return sentences

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from medtask.display import format_row_count
 from medtask.evaluation.presentation.svg import (
     AXIS_TICKS,
     TICK_LABELS,
@@ -40,13 +41,13 @@ def draw_reliability(bins: Sequence[tuple[float, Metric]], title: str) -> Markup
             parts.append(
                 draw_line("whisker blue", x, compute_y(right.low), x, compute_y(right.high))
             )
-        tooltip = f"confidence {confidence:.2f}, right {right} of {right.n:,} rows"
+        tooltip = f"confidence {confidence:.2f}, right {right} of {format_row_count(right.n)}"
         parts.append(draw_dot("blue", x, compute_y(right.value), tooltip))
         tall = max(1.0, _STRIP_HEIGHT * right.n / peak)
         corner = min(max(x - 2, 0), 96), base - tall
-        parts.append(draw_rect("grey", corner, (4, tall), f"{right.n:,} rows"))
+        parts.append(draw_rect("grey", corner, (4, tall), format_row_count(right.n)))
     description = "; ".join(
-        f"confidence {confidence:.2f}: right {right}, {right.n:,} rows"
+        f"confidence {confidence:.2f}: right {right}, {format_row_count(right.n)}"
         for confidence, right in bins
     )
     axes = Axes(title, description, "share right", "confidence", 12 + _STRIP_HEIGHT)

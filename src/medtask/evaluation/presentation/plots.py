@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from medtask.display import format_row_count
 from medtask.evaluation.presentation.svg import (
     AXIS_TICKS,
     ROW_HEIGHT,
@@ -90,7 +91,7 @@ def draw_histogram(layers: Sequence[HistogramLayer], title: str, axis: str) -> M
         title,
         description,
         [
-            *_draw_frame(floor, f"{peak:,} rows"),
+            *_draw_frame(floor, format_row_count(peak)),
             *parts,
             draw_ticks(floor + 17),
             draw_text(50, floor + 36, axis, anchor="middle"),
