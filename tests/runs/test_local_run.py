@@ -21,7 +21,6 @@ from medtask.errors import (
     RunMismatch,
     StorageError,
     TableError,
-    TaskFaults,
     UsageError,
 )
 from medtask.records import Prompt, Scores, Status
@@ -476,7 +475,7 @@ def test_progress_is_reported_only_of_rows_that_are_safe(
     [
         ({"limit": 0}, UsageError),
         ({"formats": ["docx"]}, UsageError),
-        ({"gold": "truth"}, TaskFaults),
+        ({"gold": "truth"}, InputError),
         ({"gold": "procedure"}, InputError),
     ],
 )
