@@ -190,12 +190,14 @@ def test_a_kill_loses_no_more_than_a_flush_and_a_batch(
     assert second.wait()["asked"] == 600 - kept
 
 
-@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGUSR1", 143)])
+@pytest.mark.parametrize(
+    ("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 143), ("SIGUSR2", 143)]
+)
 def test_a_signal_ends_a_run_in_order_and_the_same_command_resumes(
     name: str, exit_code: int, task: Task, start_run: StartRun, write_rows: Rows, tmp_path: Path
 ) -> None:
     rows = write_rows(300)
-    one = start_run(tell_asked=True, ms_per_row=20)  # a batch takes 320 ms, the run six seconds
+    one = start_run(tell_asked=True, ms_per_row=10)  # a batch takes 160 ms, the run three seconds
     one.receive()
     while one.receive() < 3 * BATCH:
         pass
