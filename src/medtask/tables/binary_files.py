@@ -10,7 +10,7 @@ from threading import Lock
 
 from medtask.errors import TableError
 from medtask.isolation import IsolatedCallFailed, ProcessLimits, call_isolated
-from medtask.tables.table_part import make_table_error
+from medtask.tables.table_part import make_read_error, make_table_error
 
 _MIN_MEMORY_BYTES, _MAX_MEMORY_BYTES = 2 * 2**30, 8 * 2**30
 _MIN_CPU_SECONDS = 60
@@ -63,11 +63,7 @@ def inspect_file(path: Path, kind: str, function: str, *arguments: str | None) -
     try:
         status = path.stat()
     except OSError as error:
-        raise make_table_error(
-            path,
-            f"cannot be read: {error.strerror or error}",
-            fix="check that the file still exists",
-        ) from error
+        raise make_read_error(path, error) from error
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     key = (function, str(path), arguments, *state)
     with _results_lock:

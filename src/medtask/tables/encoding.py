@@ -17,7 +17,7 @@ from typing import IO, cast
 from medtask.display import format_path
 from medtask.errors import EncodingGuessWarning
 from medtask.tables.encoding_guess import guess_encodings
-from medtask.tables.table_part import make_table_error
+from medtask.tables.table_part import make_read_error, make_table_error
 
 # Characters. csv needs 4 bytes for each; a longer cell is probably an unclosed quote.
 MAX_CELL_LENGTH = 64 * 2**20
@@ -62,10 +62,6 @@ def open_bytes(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
         raise make_table_error(
             path, "the gzip file is cut off or damaged", fix="copy or export it again"
         ) from error
-    except PermissionError as error:
-        raise make_table_error(
-            path, "no permission to read this file", fix="ask its owner for read access"
-        ) from error
     except UnicodeDecodeError as error:
         # Not the text of the error, which would contain bytes of a record.
         raise make_table_error(
@@ -74,11 +70,7 @@ def open_bytes(path: Path, *, decompress: bool = True) -> Iterator[IO[bytes]]:
             fix="run the command again",
         ) from None
     except OSError as error:
-        raise make_table_error(
-            path,
-            f"cannot be read: {error.strerror or error}",
-            fix="check that the file still exists",
-        ) from error
+        raise make_read_error(path, error) from error
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[str]:

@@ -64,7 +64,7 @@ class Header:
     def check_width(self, rows: Iterable[Row]) -> None:
         """Raise TableError if rows are wider than the header, and another row fits them."""
         named = len(self.columns)
-        widest = max((_count_filled(cells) for _, cells in rows), default=0)
+        widest = max((len(clean_names(cells)) for _, cells in rows), default=0)
         if widest > named and (other := _find_wider(self.others, widest, named + 1)):
             raise self.make_error(other)
 
@@ -167,11 +167,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _count_filled(cells: Sequence[object]) -> int:
-    """The number of cells up to the last one that is not blank."""
-    return len(clean_names(cells))
 
 
 def make_unnamed_column_error(header: Header, place: str, column: int) -> TableError:

@@ -6,12 +6,11 @@ import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.parsers import expat
 
 from medtask.display import format_count
 from medtask.tables.binary_files import make_damaged_error
 from medtask.tables.table_part import make_table_error
-from medtask.tables.workbook_xml import SheetFacts
+from medtask.tables.workbook_xml import SheetFacts, make_parser, parse_part
 
 MAX_CELLS = 20_000_000
 """Maximum number of cells with a value, with the repeated ones."""
@@ -31,17 +30,12 @@ def read_ods_sheets(path: Path) -> list[SheetFacts]:
         TableError: The file is damaged, or has too many cells.
     """
     reader = _ContentReader()
-    parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
-    parser.StartElementHandler = reader.start
+    parser = make_parser(reader.start, reader.add_text, namespace_separator=" ")
     parser.EndElementHandler = reader.end
-    parser.CharacterDataHandler = reader.add_text
-    # Entities can grow without limit; no spreadsheet writes them.
-    parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("content.xml") as stream:
-            parser.ParseFile(stream)
-    except (expat.ExpatError, ValueError) as error:
+        with zipfile.ZipFile(path) as archive:
+            parse_part(archive, "content.xml", parser)
+    except ValueError as error:
         raise make_damaged_error(path, "an ODS workbook") from error
     if reader.cells > MAX_CELLS:
         raise make_table_error(
@@ -51,10 +45,6 @@ def read_ods_sheets(path: Path) -> list[SheetFacts]:
             fix="save the sheet as CSV",
         )
     return reader.sheets
-
-
-def _refuse_doctype(*_: object) -> None:
-    raise ValueError("a document type declaration")
 
 
 @dataclass(slots=True)

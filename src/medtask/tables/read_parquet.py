@@ -17,6 +17,7 @@ from medtask.tables.table_part import (
     Row,
     TablePart,
     collect_columns,
+    make_read_error,
     make_table_error,
     refuse_header_row,
 )
@@ -174,9 +175,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise make_table_error(
-            path, "no permission to read this file", fix="ask its owner for read access"
-        ) from error
+        raise make_read_error(path, error) from error
     except (PolarsError, OSError) as error:
         raise make_damaged_error(path, PARQUET) from error
     except BaseException as error:

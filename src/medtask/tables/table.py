@@ -60,19 +60,8 @@ class Table:
         Raises:
             TableError: A row cannot be read without loss; the message names its line.
         """
-        rows = self._read_rows(stats or ReadStats())
+        rows = self._read_rows(0, stats or ReadStats())
         return self.change_rows(rows) if self.change_rows else rows
-
-    def _read_rows(self, stats: ReadStats) -> Iterator[Row]:
-        words = self.options.missing_words
-        for part in self.parts:
-            for row in part.rows(stats):
-                yield mark_missing(
-                    row
-                    if part.columns == self.columns
-                    else {column: row[column] for column in self.columns},
-                    words,
-                )
 
     def rows_from(self, first: int) -> Iterator[Row]:
         """Iterate over the rows from row ``first``, counted from 1; see `rows`.
@@ -81,23 +70,25 @@ class Table:
         """
         if self.change_rows:
             return islice(self.rows(), first - 1, None)
-        return self._read_rows_from(first)
+        return self._read_rows(first - 1, ReadStats())
 
-    def _read_rows_from(self, first: int) -> Iterator[Row]:
-        words, skipped = self.options.missing_words, first - 1
+    def _read_rows(self, skipped: int, stats: ReadStats) -> Iterator[Row]:
+        words = self.options.missing_words
         for part in self.parts:
             if part.height is not None and part.height <= skipped:
                 skipped -= part.height
                 continue
-            if part.rows_after is not None:
+            if skipped and part.rows_after is not None:
                 rows = part.rows_after(skipped)
                 skipped = 0
             else:
-                rows = part.rows(ReadStats())
+                rows = part.rows(stats)
                 while skipped and next(rows, None) is not None:
                     skipped -= 1
+            is_ordered = part.columns == self.columns
             for row in rows:
-                yield mark_missing({column: row[column] for column in self.columns}, words)
+                ordered = row if is_ordered else {column: row[column] for column in self.columns}
+                yield mark_missing(ordered, words)
 
     @property
     def guess_notes(self) -> tuple[str, ...]:

@@ -76,6 +76,19 @@ def make_table_error(path: Path, problem: str, *, fix: str, line: int | None = N
     return TableError(f"{format_place(path, line)}: {problem}", fix=fix)
 
 
+def make_read_error(path: Path, error: OSError) -> TableError:
+    """The error of a file that the operating system does not open or read."""
+    if isinstance(error, PermissionError):
+        return make_table_error(
+            path, "no permission to read this file", fix="ask its owner for read access"
+        )
+    return make_table_error(
+        path,
+        f"cannot be read: {error.strerror or error}",
+        fix="check that the file still exists",
+    )
+
+
 def refuse_header_row(path: Path, options: ReadOptions) -> None:
     """Raise TableError if a header row is named for a file whose format has none."""
     if options.header_row is not None:

@@ -21,7 +21,7 @@ _MAX_LISTED = 20
 _MAX_REPEATED_HASHES = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TableCounts:
     """Counts of one pass over a table.
 
@@ -33,21 +33,25 @@ class TableCounts:
         long_cells: Cells with more text than XLSX can hold.
         garbled_cells: Cells with letters that were read in a wrong encoding before.
         garbled_letter: The first of these letters as it is written, and as it was.
-        suspect_rows: Rows that may be totals, notes or repeated headers instead of records.
     """
 
-    rows: int
-    empty_rows: int
-    blank_lines: int
-    missing_words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rows: int = 0
+    empty_rows: int = 0
+    blank_lines: int = 0
+    missing_words: dict[str, Counter[str]] = field(default_factory=dict)
     long_cells: int = 0
-    suspect_rows: tuple[SuspectRow, ...] = ()
     garbled_cells: int = 0
     garbled_letter: tuple[str, str] | None = None
+    _suspects: SuspectRows = field(default_factory=SuspectRows, repr=False, compare=False)
+
+    @property
+    def suspect_rows(self) -> tuple[SuspectRow, ...]:
+        """Rows that may be totals, notes or repeated headers instead of records."""
+        return self._suspects.find()
 
     def describe_suspects(self) -> list[str]:
         """Sentences on rows that may not be records, and on garbled letters."""
-        notes = [describe_suspect_rows(self.suspect_rows)] if self.suspect_rows else []
+        notes = list(filter(None, [describe_suspect_rows(self.suspect_rows)]))
         if self.garbled_letter:
             wrong, right = map(quote, self.garbled_letter)
             notes.append(
@@ -57,27 +61,16 @@ class TableCounts:
             )
         return notes
 
-
-@dataclass(slots=True)
-class _CellSurvey:
-    """What the cells of a table hold, collected row by row; see `TableCounts`."""
-
-    empty_rows: int = 0
-    missing_words: dict[str, Counter[str]] = field(default_factory=dict)
-    long_cells: int = 0
-    garbled_cells: int = 0
-    garbled_letter: tuple[str, str] | None = None
-    suspects: SuspectRows = field(default_factory=SuspectRows)
-
-    def add(self, number: int, row: Mapping[str, object]) -> None:
-        """Add a row, numbered from 1."""
+    def add(self, row: Mapping[str, object]) -> None:
+        """Count the next row."""
+        self.rows += 1
         blanks = _count_plain_blanks(row)
         if blanks is None:
             blanks = self._add_cells(row)
         if blanks == len(row):
             self.empty_rows += 1
         else:
-            self.suspects.add(number, row, blanks)
+            self._suspects.add(self.rows, row, blanks)
 
     def _add_cells(self, row: Mapping[str, object]) -> int:
         """Add cells one by one; returns the number of blank ones."""
@@ -126,13 +119,12 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     if id_column is not None and id_column not in table.columns:
         fix = suggest(id_column, table.columns) or f"it has {quote_names(table.columns)}"
         raise TableError(f"{format_name(table.source)} has no column {quote(id_column)}", fix=fix)
-    stats = ReadStats()
-    rows = missing = 0
+    stats, counts = ReadStats(), TableCounts()
+    missing = 0
     missing_rows: list[str] = []
     hashes = array("q")
-    survey = _CellSurvey()
-    for rows, row in enumerate(table.rows(stats), 1):
-        survey.add(rows, row)
+    for row in table.rows(stats):
+        counts.add(row)
         if id_column is None:
             continue
         if text := read_key(row[id_column]):
@@ -140,9 +132,9 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         else:
             missing += 1
             if missing <= _MAX_LISTED + 1:
-                missing_rows.append(str(rows))
+                missing_rows.append(str(counts.rows))
+    counts.blank_lines = stats.blank_lines
     faults = []
-    suspect_rows = survey.suspects.find()
     if missing:
         shown = format_first(missing_rows, _MAX_LISTED)
         faults.append(
@@ -153,7 +145,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     if id_column is not None and (repeated := _find_repeated(table, id_column, hashes)):
         faults.append(repeated)
     if faults:
-        faults += filter(None, [describe_suspect_rows(suspect_rows)])
+        faults += filter(None, [describe_suspect_rows(counts.suspect_rows)])
         problem = f"{format_name(table.source)}, id column {quote(id_column)}: {'; '.join(faults)}"
         raise TableError(
             problem,
@@ -162,16 +154,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
                 "--on-duplicate suffix adds a number to repeated ids, first leaves such rows out"
             ),
         )
-    return TableCounts(
-        rows,
-        survey.empty_rows,
-        stats.blank_lines,
-        survey.missing_words,
-        survey.long_cells,
-        suspect_rows,
-        survey.garbled_cells,
-        survey.garbled_letter,
-    )
+    return counts
 
 
 def _find_repeated(table: Table, id_column: str, hashes: array[int]) -> str:

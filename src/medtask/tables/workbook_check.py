@@ -15,7 +15,7 @@ from medtask.errors import TableError
 from medtask.tables.binary_files import make_damaged_error
 from medtask.tables.encoding import OLE_MAGIC
 from medtask.tables.ods_sheets import read_ods_sheets
-from medtask.tables.table_part import make_table_error
+from medtask.tables.table_part import make_read_error, make_table_error
 from medtask.tables.workbook_xml import (
     SheetFacts,
     list_sheet_parts,
@@ -112,9 +112,7 @@ def _check_file(path: Path) -> _Format:
             return "xls"
         return _check_archive(path)
     except PermissionError as error:
-        raise make_table_error(
-            path, "no permission to read this file", fix="ask its owner for read access"
-        ) from error
+        raise make_read_error(path, error) from error
     except (
         zipfile.BadZipFile,
         zlib.error,

@@ -201,15 +201,35 @@ def _parse(
             local = local_names[name] = name.rpartition(":")[2]
         start_element(local, attributes)
 
+    parse_part(archive, part, make_parser(start, add_text))
+
+
+def make_parser(
+    start_element: _StartHandler,
+    add_text: Callable[[str], None] | None = None,
+    *,
+    namespace_separator: str | None = None,
+) -> expat.XMLParserType:
+    """A parser that calls the handlers, and refuses document types: entities can grow."""
+
     def refuse_doctype(*_: object) -> None:
         raise DamagedXml("a document type")
 
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate(namespace_separator=namespace_separator)
     parser.buffer_text = True
-    parser.StartElementHandler = start
+    parser.StartElementHandler = start_element
     parser.StartDoctypeDeclHandler = refuse_doctype
     if add_text:
         parser.CharacterDataHandler = add_text
+    return parser
+
+
+def parse_part(archive: zipfile.ZipFile, part: str, parser: expat.XMLParserType) -> None:
+    """Parse a part of a workbook.
+
+    Raises:
+        DamagedXml: It is not well-formed, or is not there.
+    """
     try:
         with archive.open(part) as stream:
             parser.ParseFile(stream)

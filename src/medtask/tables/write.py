@@ -6,12 +6,13 @@ import codecs
 import csv
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from medtask.atomic_files import replace_file
 from medtask.display import format_path
 from medtask.errors import UsageError
+from medtask.tables.binary_files import accept_inspected, get_file_state
 from medtask.tables.cell_values import format_cell, format_json_cell, replace_surrogates
 from medtask.tables.formula_escapes import escape_formula, mark_escaped_rows
 from medtask.tables.stored_rows import store_rows
@@ -22,6 +23,8 @@ from medtask.tables.write_parquet import write_parquet
 __all__ = ["FORMATS", "Column", "write_answers"]
 
 Rows = Iterable[Sequence[object]]
+FormatWriter = Callable[[Path, Sequence[Column], Rows], tuple[str, ...] | None]
+"""Writes a file, and returns notes about texts that it cannot hold in full."""
 
 
 def write_answers(
@@ -54,21 +57,27 @@ def write_answers(
             fix=f"choose one of {', '.join(FORMATS)}",
         )
     with replace_file(path) as draft:
-        if suffix not in _ESCAPED_FORMATS:
-            return _add_name(path, FORMATS[suffix](draft, columns, rows))
-        names = [column.name for column in columns]
-        with _make_repeatable(path.parent, rows) as repeatable:
-            marked_names, marked_rows = mark_escaped_rows(names, repeatable)
-            marker = [Column(name, "text") for name in marked_names[len(columns) :]]
-            is_marked = byte_order_mark and not _is_ascii(names, repeatable)
-            if suffix == ".csv" and is_marked:
-                draft.write_bytes(codecs.BOM_UTF8)
-            notes = FORMATS[suffix](draft, [*columns, *marker], marked_rows)
-    return _add_name(path, notes)
+        if suffix in _ESCAPED_FORMATS:
+            has_mark = byte_order_mark and suffix == ".csv"
+            notes = _write_escaped(FORMATS[suffix], draft, columns, rows, has_mark)
+        else:
+            notes = FORMATS[suffix](draft, columns, rows)
+    if suffix == ".parquet":  # reading it back needs no child process
+        accept_inspected([get_file_state(path)])
+    return tuple(f"{format_path(path.name)}: {note}" for note in notes or ())
 
 
-def _make_repeatable(folder: Path, rows: Rows) -> AbstractContextManager[Rows]:
-    return store_rows(folder, rows) if isinstance(rows, Iterator) else nullcontext(rows)
+def _write_escaped(
+    write: FormatWriter, draft: Path, columns: Sequence[Column], rows: Rows, has_mark: bool
+) -> tuple[str, ...] | None:
+    names = [column.name for column in columns]
+    is_consumed = isinstance(rows, Iterator)
+    with store_rows(draft.parent, rows) if is_consumed else nullcontext(rows) as repeatable:
+        marked_names, marked_rows = mark_escaped_rows(names, repeatable)
+        marker = [Column(name, "text") for name in marked_names[len(columns) :]]
+        if has_mark and not _is_ascii(names, repeatable):
+            draft.write_bytes(codecs.BOM_UTF8)
+        return write(draft, [*columns, *marker], marked_rows)
 
 
 def check_formats(names: Iterable[str]) -> None:
@@ -76,10 +85,6 @@ def check_formats(names: Iterable[str]) -> None:
     if unknown := [name for name in names if f".{name}" not in FORMATS]:
         known = ", ".join(suffix.removeprefix(".") for suffix in FORMATS)
         raise UsageError(f"{unknown[0]!r} is not a format for answers", fix=f"choose from {known}")
-
-
-def _add_name(path: Path, notes: tuple[str, ...] | None) -> tuple[str, ...]:
-    return tuple(f"{format_path(path.name)}: {note}" for note in notes or ())
 
 
 def _is_ascii(names: Sequence[str], rows: Rows) -> bool:
@@ -114,7 +119,7 @@ def _write_jsonl(path: Path, columns: Sequence[Column], rows: Rows) -> None:
 
 
 _ESCAPED_FORMATS = (".csv", ".xlsx")
-FORMATS: dict[str, Callable[[Path, Sequence[Column], Rows], tuple[str, ...] | None]] = {
+FORMATS: dict[str, FormatWriter] = {
     ".csv": _write_csv,
     ".parquet": write_parquet,
     ".xlsx": write_excel,
