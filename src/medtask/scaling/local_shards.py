@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
 from medtask.engines.base import Engine
@@ -49,7 +49,7 @@ def answer_shards(
         load or (lambda: load_model(plan.model, plan.load_options)),
         force_lock=force_lock,
     )
-    with keep_models(work) if len(pending) > 1 else _keep_nothing(work) as shared:
+    with keep_models(work) if len(pending) > 1 else nullcontext(work) as shared:
         for number in pending:
             try:
                 result = answer_shard(shared, number, observer)
@@ -75,9 +75,3 @@ def keep_models(work: ShardWork) -> Iterator[ShardWork]:
         for one in pass_engines.values():
             stack.callback(one.close)
         yield replace(work, model=engine, pass_engines=pass_engines)
-
-
-@contextmanager
-def _keep_nothing(work: ShardWork) -> Iterator[ShardWork]:
-    """The work as it is: the session of the only shard loads and closes the models."""
-    yield work

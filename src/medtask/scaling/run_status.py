@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,11 +11,11 @@ from medtask.runs.lock import is_in_use
 from medtask.runs.manifest import read_manifest
 from medtask.scaling.plan import RunPlan, read_plan
 from medtask.scaling.shards import ShardFolder
-from medtask.scaling.slurm_jobs import list_jobs
-from medtask.scaling.submissions import read_jobs
+from medtask.scaling.submissions import read_queue
 
 ShardState = Literal["finished", "running", "waiting", "interrupted", "killed", "failed"]
 SHARD_STATES: tuple[ShardState, ...] = get_args(ShardState)
+_PENDING = "PENDING"  # Slurm's word for a job that waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +124,12 @@ def describe_missing(plan: RunPlan) -> str:
     )
 
 
-@dataclass(slots=True)
-class _Queue:
-    """What Slurm knows about the jobs of a run: reasons of waiting shards, and running shards."""
-
-    waiting: dict[int, str] = field(default_factory=dict)
-    running: set[int] = field(default_factory=set)
-    is_known: bool = False
-
-
-def _read_queue(plan: RunPlan) -> _Queue:
-    queue = _Queue()
-    for job, numbers in read_jobs(plan.folder).items():
-        found = list_jobs(job)
-        queue.is_known |= found is not None
-        for name, (state, reason) in (found or {}).items():
-            task = name.rpartition("_")[2]
-            if not task.isdigit() or int(task) not in numbers:
-                continue
-            if state == "PENDING":
-                queue.waiting[int(task)] = f"in Slurm's queue: {reason}" if reason else ""
-            else:
-                queue.running.add(int(task))
-    return queue
+_Queue = dict[int, tuple[str, str]] | None
+"""See `read_queue`."""
 
 
 def _list_shards(plan: RunPlan) -> list[ShardStatus]:
-    queue = _read_queue(plan)
+    queue = read_queue(plan.folder)
     found = [_inspect_shard(folder, queue) for folder in plan.list_folders()]
     return [
         # A process that has begun or ended between two reads looks killed: look again.
@@ -170,8 +149,9 @@ def _inspect_shard(folder: ShardFolder, queue: _Queue) -> ShardStatus:
         speed = progress.new / progress.seconds if progress and progress.seconds else None
         left = (shard.rows - done) / speed if speed else None
         return ShardStatus(shard.number, shard.rows, done, "running", speed, left, count)
-    if last is None or shard.number in queue.waiting:
-        reason = queue.waiting.get(shard.number, "")
+    job_state, reason = (queue or {}).get(shard.number, ("", ""))
+    if last is None or job_state == _PENDING:
+        reason = f"in Slurm's queue: {reason}" if reason and job_state == _PENDING else ""
         return ShardStatus(shard.number, shard.rows, done, "waiting", attempts=count, reason=reason)
     state = _ENDED_STATES.get(last.state, "killed")
     return ShardStatus(shard.number, shard.rows, done, state, attempts=count, reason=last.error)
@@ -183,5 +163,5 @@ _ENDED_STATES: dict[str, ShardState] = {"interrupted": "interrupted", "failed": 
 def _is_running(folder: ShardFolder, queue: _Queue) -> bool:
     in_use = is_in_use(folder.path)
     if in_use is None:  # by a process on another machine, which may have died
-        return folder.shard.number in queue.running or not queue.is_known
+        return queue is None or queue.get(folder.shard.number, (_PENDING, ""))[0] != _PENDING
     return in_use

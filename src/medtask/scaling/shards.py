@@ -100,8 +100,7 @@ class ShardAttempt:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ShardProgress:
+class ShardProgress(JsonContent):
     """How far the running process of a shard is; durations are those of its own clock.
 
     Attributes:
@@ -132,12 +131,6 @@ class _AttemptsFile(JsonContent):
     model_config = ConfigDict(strict=False)
 
     attempts: list[ShardAttempt]
-
-
-class _ProgressFile(JsonContent):
-    done: int
-    new: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +172,7 @@ class ShardFolder:
         replace_text(self.path / ATTEMPTS_FILE, json.dumps(content) + "\n")
 
     def read_progress(self) -> ShardProgress | None:
-        found = _read_object(self.path / PROGRESS_FILE, _ProgressFile)
-        return ShardProgress(found.done, found.new, found.seconds) if found else None
+        return _read_object(self.path / PROGRESS_FILE, ShardProgress)
 
 
 def _read_object(path: Path, schema: type[Content]) -> Content | None:
@@ -233,8 +225,10 @@ class ProgressFileObserver(NullRunObserver):
     def _write(self) -> None:
         self._written = time.monotonic()
         progress = ShardProgress(
-            self._done, self._done - self._before, round(self._written - self._started, 3)
+            done=self._done,
+            new=self._done - self._before,
+            seconds=round(self._written - self._started, 3),
         )
         # Progress is not needed for the answers: a full disk is reported by the ledger.
         with suppress(StorageError):
-            replace_text(self._folder.path / PROGRESS_FILE, json.dumps(asdict(progress)) + "\n")
+            replace_text(self._folder.path / PROGRESS_FILE, progress.model_dump_json() + "\n")

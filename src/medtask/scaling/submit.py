@@ -11,9 +11,8 @@ from medtask.atomic_files import make_storage_error, replace_text
 from medtask.display import format_count
 from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.runs.run_values import ShardedRunValues
-from medtask.scaling.plan import RunPlan
 from medtask.scaling.planning import make_request, open_plan
-from medtask.scaling.slurm_jobs import list_jobs, submit_script
+from medtask.scaling.slurm_jobs import submit_script
 from medtask.scaling.slurm_script import (
     ArrayJob,
     SlurmOptions,
@@ -21,7 +20,7 @@ from medtask.scaling.slurm_script import (
     format_merge_script,
     make_vllm_reference,
 )
-from medtask.scaling.submissions import add_job, read_jobs
+from medtask.scaling.submissions import add_job, read_queue
 from medtask.tables.read import read_table
 from medtask.tasks.task import Task
 
@@ -105,7 +104,7 @@ def submit(
         reference = make_vllm_reference(reference.removeprefix("vllm:"))
     request = make_request(task, read_table(table), reference, shards, options)
     plan, notes = open_plan(request, dry_run=dry_run)
-    active = _list_active_shards(plan)
+    active = read_queue(plan.folder) or {}
     numbers = tuple(
         folder.shard.number
         for folder in plan.list_folders()
@@ -121,16 +120,6 @@ def submit(
         plan.folder, numbers, plan.rows, format_array_script(job), notes=tuple(notes)
     )
     return submission if dry_run or not numbers else _submit(submission, job, merge=merge)
-
-
-def _list_active_shards(plan: RunPlan) -> set[int]:
-    """The shards that wait in Slurm's queue or run."""
-    return {
-        int(number)
-        for job, numbers in read_jobs(plan.folder).items()
-        for name in list_jobs(job) or {}
-        if (number := name.rpartition("_")[2]).isdigit() and int(number) in numbers
-    }
 
 
 def _submit(submission: SubmittedRun, job: ArrayJob, *, merge: bool) -> SubmittedRun:
