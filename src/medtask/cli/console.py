@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,6 +70,16 @@ def print_fact(label: str, text: str, style: str = "dim") -> None:
 
 def print_warning(text: str) -> None:
     print_fact("warning", text, "yellow")
+
+
+def print_note(text: str, label: str = "note") -> None:
+    """Print a note, or a warning, on standard error."""
+    print_line((f"{label}: ", "yellow"), text, stderr=True)
+
+
+def make_step_printer(*, quiet: bool) -> Callable[[str], None]:
+    """A function that prints each step of a command on standard error; nothing with ``quiet``."""
+    return (lambda step: None) if quiet else partial(print_line, stderr=True)
 
 
 def print_verbatim(text: str) -> None:

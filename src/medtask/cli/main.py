@@ -202,7 +202,7 @@ def _print_guess_warnings() -> Iterator[None]:
                 print_other(message, category, *rest)
             elif str(message) not in printed:
                 printed.add(str(message))
-                show.print_line(("warning: ", "yellow"), str(message), stderr=True)
+                show.print_note(str(message), "warning")
 
         warnings.showwarning = print_guess  # type: ignore[assignment]
         yield

@@ -129,7 +129,7 @@ def ask(
     if sys.stderr.isatty():
         show.print_line((f"Loading {model or BUILT_IN_MODEL}", "dim"), stderr=True)
     if model is None:
-        show.print_line(("note: ", "yellow"), describe_default_model(BUILT_IN_MODEL), stderr=True)
+        show.print_note(describe_default_model(BUILT_IN_MODEL))
     with ExitStack() as stack:
         engine = stack.enter_context(closing(load_engine(model or BUILT_IN_MODEL, load_options)))
         # Sending the question to a remote model is intended, so its host is allowed, and no other.
@@ -187,7 +187,7 @@ def _print_answer(session: AskSession, question: str) -> None:
         reason = _STOP_REASONS[reply.finish_reason].format(
             tokens=format_count(reply.tokens, "token")
         )
-        show.print_line(("note: ", "yellow"), f"the answer was stopped: {reason}", stderr=True)
+        show.print_note(f"the answer was stopped: {reason}")
 
 
 def answer_question(

@@ -77,10 +77,6 @@ def bench(
     if models is not None and not names:
         raise UsageError("--models names no model", fix="name models separated by commas")
 
-    def report(line: str) -> None:
-        if not quiet:
-            show.print_line(line, stderr=True)
-
     with open_table(loaded_task, data, read_options) as table:
         result = benchmark(
             loaded_task,
@@ -90,7 +86,7 @@ def bench(
             seed=seed,
             out=out,
             load_options=load_options,
-            progress=report,
+            progress=show.make_step_printer(quiet=quiet),
         )
     if as_json:
         show.print_json(result.to_json())

@@ -41,11 +41,8 @@ def bundle(
     disable_downloads(offline)
     from medtask.exporting.bundle import bundle as write_bundle
 
-    def report_step(text: str) -> None:
-        if not quiet:
-            show.print_line(text, stderr=True)
-
-    written = write_bundle(model, out=out, extras=extra, wheel=wheel, on_step=report_step)
+    on_step = show.make_step_printer(quiet=quiet)
+    written = write_bundle(model, out=out, extras=extra, wheel=wheel, on_step=on_step)
     if as_json:
         show.print_json(written.to_json())
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from medtask.cli.inputs import (
 from medtask.cli.model_options import add_load_options, load_engine
 from medtask.cli.table_options import add_read_options
 from medtask.cli.waiting import name_activity, set_activity
-from medtask.display import format_count, format_estimated_duration
+from medtask.display import format_count, format_estimated_duration, join_alternatives, quote
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import TableError, TaskFaults
 from medtask.tables.read_options import ReadOptions
@@ -158,7 +158,8 @@ def _print_task_check(
         with name_activity("Counting tokens"):
             tokens = count_prompt_tokens(task, engine, statistics)
         _print_prompt_cost(task, engine, tokens)
-        _print_time_estimate(task, engine, statistics, tokens, measure)
+        plan = _describe_plan(task, engine, statistics, tokens, measure)
+        show.print_fact("plan", f"{engine.info.title}: {plan}")
         if task.gold_column:
             set_activity("Comparing the rows with those of the model's training")
             _warn_about_left_out_rows(checked.gold_task, table, engine)
@@ -184,13 +185,12 @@ def _warn_about_left_out_rows(task: Task, table: Table, engine: Engine) -> None:
 
 
 def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None:
-    from medtask.cli.task_summary import describe_passes, list_input_columns
     from medtask.tasks.kinds import get_task_kind
 
     names = f"id {task.id_column}" if task.id_column else "rows numbered"
     show.print_line(
         f"{task.name}: {task.kind}, {get_task_kind(task).describe_answers()}, input "
-        f"{list_input_columns(task)}, {names}"
+        f"{_list_input_columns(task)}, {names}"
     )
     show.print_fact("table", describe_table(table, statistics.rows))
     about = "about " if statistics.is_sampled else ""
@@ -215,11 +215,35 @@ def _print_task(task: Task, table: Table, statistics: DatasetStatistics) -> None
         show.print_fact(
             "reasoning",
             f"the model thinks for at most {format_count(task.reasoning.budget, 'token')} "
-            "before "
-            "it answers",
+            "before it answers",
         )
-    for line in describe_passes(task):
+    for line in _describe_passes(task):
         show.print_fact("pass", line)
+
+
+def _describe_passes(task: Task) -> Iterator[str]:
+    """One line per pass, such as "refine: asks again where confidence is below 0.4"."""
+    for task_pass in task.passes:
+        when = task_pass.when
+        reasons = (
+            [f"confidence is below {when.confidence_below:g}"]
+            if when.confidence_below is not None
+            else []
+        )
+        reasons += [f"the status is {join_alternatives(when.status)}"] if when.status else []
+        reasons += [f"the answer is {join_alternatives(when.answer_in)}"] if when.answer_in else []
+        yield f"{task_pass.name}: asks again where {' or '.join(reasons)}" + (
+            f", with {task_pass.model}" if task_pass.model else ""
+        )
+
+
+def _list_input_columns(task: Task) -> str:
+    """The columns used in the task's input, in alphabetical order."""
+    from medtask.tasks.kinds import get_task_kind
+    from medtask.tasks.prompt import find_prompt_columns
+
+    columns = sorted(find_prompt_columns(task) - set(get_task_kind(task).columns))
+    return ", ".join(map(quote, columns)) or "all columns"
 
 
 def _print_prompt_cost(task: Task, engine: Engine, tokens: PromptTokens | None) -> None:
@@ -257,19 +281,6 @@ def _print_prompt_cost(task: Task, engine: Engine, tokens: PromptTokens | None) 
             f"{precision}{format_count(tokens.too_long.rows, 'row')} will {consequence}: the model "
             f"reads at most {plan.max_input_tokens:,} tokens"
         )
-
-
-def _print_time_estimate(
-    task: Task,
-    engine: Engine,
-    statistics: DatasetStatistics,
-    tokens: PromptTokens | None,
-    measure: bool,
-) -> None:
-    show.print_fact(
-        "plan",
-        f"{engine.info.title}: {_describe_plan(task, engine, statistics, tokens, measure)}",
-    )
 
 
 def _describe_plan(

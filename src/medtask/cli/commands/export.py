@@ -161,10 +161,7 @@ def _export(
 ) -> None:
     from medtask.exporting.export import export as export_model
 
-    def on_step(step: str) -> None:
-        if not quiet:
-            show.print_line(step, stderr=True)
-
+    on_step = show.make_step_printer(quiet=quiet)
     with question.open() as asked, redirect_stdout(sys.stderr):
         exported = export_model(model, on_step=on_step, **options, **asked)
     if as_json:

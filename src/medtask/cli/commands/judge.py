@@ -131,8 +131,6 @@ def _print_result(result: JudgeResult) -> None:
         show.print_line(line)
     show.print_line((str(result.table), "bold"), f"   {result.table.with_suffix('.json').name}")
     if result.exit_code == 3:
-        show.print_line(
-            ("warning: ", "yellow"),
-            "more judgements failed than --max-error-rate allows; see the table",
-            stderr=True,
+        show.print_note(
+            "more judgements failed than --max-error-rate allows; see the table", "warning"
         )

@@ -8,9 +8,9 @@ import typer
 
 from medtask.cli import console as show
 from medtask.cli.commands.serve import (
+    DEFAULT_DATA_FOLDER,
     DatabaseUrl,
     DataFolder,
-    choose_data_folder,
     require_server_packages,
 )
 from medtask.display import format_suggestion, join_alternatives
@@ -20,7 +20,7 @@ from medtask.errors import UsageError
 def purge(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="dataset, task, model or run.")],
     number: Annotated[int, typer.Argument(metavar="ID", help="Its number on the server.")],
-    data: DataFolder = None,
+    data: DataFolder = DEFAULT_DATA_FOLDER,
     db: DatabaseUrl = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -37,7 +37,7 @@ def purge(
             f"{what} cannot be purged{format_suggestion(what, PURGEABLE)}",
             fix=f"name one of {join_alternatives(tuple(PURGEABLE))}",
         )
-    settings = ServerSettings(data_folder=choose_data_folder(data), database_url=db)
+    settings = ServerSettings(data_folder=data, database_url=db)
     if not yes and not typer.confirm(f"Remove {what} {number} for ever?", err=True):
         raise UsageError("nothing was removed", fix="answer y, or give --yes")
     for removed in purge(settings, what, number):

@@ -168,7 +168,7 @@ def run(
     )
     if not (as_json or quiet):
         for hint in _list_hints(result, loaded_task):
-            show.print_line(("note: ", "yellow"), hint, stderr=True)
+            show.print_note(hint)
     raise typer.Exit(result.exit_code)
 
 
@@ -333,8 +333,6 @@ def print_result(result: Run, *, resume_note: str = "", quiet: bool = False) -> 
             stderr=True,
         )
     if result.exit_code == 3:
-        show.print_line(
-            ("warning: ", "yellow"),
-            "more rows than --max-error-rate allows have no answer; see the report",
-            stderr=True,
+        show.print_note(
+            "more rows than --max-error-rate allows have no answer; see the report", "warning"
         )

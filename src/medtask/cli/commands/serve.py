@@ -16,12 +16,14 @@ from medtask.errors import InputError, MissingExtra
 if TYPE_CHECKING:
     from medtask.server.settings import ServerSettings
 
+DEFAULT_DATA_FOLDER = Path("medtask-data")
 DataFolder = Annotated[
-    Path | None,
+    Path,
     typer.Option(
         metavar="DIR",
         envvar="MEDTASK_DATA",
         help="Folder of all data of the server; default: medtask-data in this folder.",
+        show_default=False,
     ),
 ]
 DatabaseUrl = Annotated[
@@ -39,7 +41,7 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port.")] = 8000,
-    data: DataFolder = None,
+    data: DataFolder = DEFAULT_DATA_FOLDER,
     db: DatabaseUrl = "",
     behind_proxy: Annotated[
         bool,
@@ -75,7 +77,7 @@ def serve(
     from medtask.server.settings import ServerSettings
 
     settings = ServerSettings(
-        data_folder=choose_data_folder(data),
+        data_folder=data,
         database_url=db,
         host=host,
         port=port,
@@ -132,8 +134,3 @@ def print_audit_faults(settings: ServerSettings) -> None:
             fix="compare the database with its last backup; somebody has changed it",
         )
     show.print_line(f"The audit log is complete: {format_count(count, 'entry', 'entries')}.")
-
-
-def choose_data_folder(data: Path | None) -> Path:
-    """The data folder of the server."""
-    return data if data is not None else Path("medtask-data")

@@ -144,7 +144,7 @@ def submit(
             **load_options.to_values(),
         )
     for note in result.notes:
-        show.print_line(("note: ", "yellow"), note, stderr=True)
+        show.print_note(note)
     if as_json:
         show.print_json(result.to_json())
     elif dry_run:

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from medtask.cli.commands.serve import (
+    DEFAULT_DATA_FOLDER,
     DatabaseUrl,
     DataFolder,
-    choose_data_folder,
     require_server_packages,
 )
 
@@ -17,7 +17,7 @@ _SHUTDOWN_LIMIT_S = 15.0  # for the job that runs to save its state
 
 
 def worker(
-    data: DataFolder = None,
+    data: DataFolder = DEFAULT_DATA_FOLDER,
     db: DatabaseUrl = "",
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory for loaded models: 8GB.")
@@ -38,7 +38,7 @@ def worker(
     from medtask.server.settings import ServerSettings
 
     settings = ServerSettings(
-        data_folder=choose_data_folder(data),
+        data_folder=data,
         database_url=db,
         memory_limit_bytes=None if memory is None else parse_bytes(memory),
         allow_remote=allow_remote,
