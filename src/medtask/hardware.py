@@ -11,7 +11,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from medtask.errors import UsageError
 
@@ -188,9 +188,8 @@ def measure_peak_memory() -> dict[str, int]:
 
         unit = 1 if sys.platform == "darwin" else 1024  # Linux reports KiB
         peaks["memory"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        peaks["accelerator"] = int(torch.cuda.max_memory_allocated())
+    if cuda := _find_used_cuda():
+        peaks["accelerator"] = int(cuda.max_memory_allocated())
     return peaks
 
 
@@ -199,9 +198,8 @@ def measure_used_memory() -> int:
     import psutil
 
     used = int(psutil.Process().memory_info().rss)
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        used += int(torch.cuda.memory_allocated())
+    if cuda := _find_used_cuda():
+        used += int(cuda.memory_allocated())
     return used
 
 
@@ -209,9 +207,15 @@ def reset_peak_memory() -> None:
     """Let `measure_peak_memory` start anew, where the system supports it (Linux, CUDA)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+    if cuda := _find_used_cuda():
+        cuda.reset_peak_memory_stats()
+
+
+def _find_used_cuda() -> Any:
+    """The module ``torch.cuda`` if this process uses it; else None."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
+    is_used = torch and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return torch.cuda if torch and is_used else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -59,6 +59,14 @@ def load_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
+def find_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no such file, or not a valid one."""
+    try:
+        return load_json_object(path)
+    except (FileNotFoundError, InvalidJsonFile):
+        return {}
+
+
 def _check_depth(content: Any) -> None:
     level = [content]
     for _ in range(MAX_DEPTH + 1):

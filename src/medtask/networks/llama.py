@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medtask.networks.json_file import read_json
+from medtask.json_files import find_json_object
 from medtask.networks.loading import BlankParameters, fill_network, read_config
 
 _KNOWN = frozenset(
@@ -250,7 +250,7 @@ def load_llama(folder: Path, device: str, dtype: str) -> LlamaNetwork | None:
         network = LlamaNetwork(settings)
     if not fill_network(network, folder, getattr(torch, dtype)):
         return None
-    generation = read_json(folder / "generation_config.json")
+    generation = find_json_object(folder / "generation_config.json")
     network.generation_config.eos_token_id = generation.get("eos_token_id")
     return network.to(device).eval()
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from medtask.networks.json_file import read_json
+from medtask.json_files import find_json_object
 from medtask.stored_weights import list_weight_files
 
 _INITIALIZERS = frozenset({"normal_", "uniform_", "kaiming_uniform_"})
@@ -68,7 +68,7 @@ def read_config(folder: Path, known: frozenset[str], fixed: Mapping[str, Any]) -
         known: Keys whose values the network uses.
         fixed: Keys with the only value that the network computes.
     """
-    config = read_json(folder / "config.json")
+    config = find_json_object(folder / "config.json")
     if set(config) - known - fixed.keys() - DESCRIPTIVE_KEYS:
         return {}
     return config if all(config.get(key, value) == value for key, value in fixed.items()) else {}

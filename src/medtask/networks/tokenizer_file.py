@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtask.networks.json_file import read_json
+from medtask.json_files import find_json_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RustTokenizer
@@ -117,7 +117,7 @@ def read_tokenizer_file(folder: Path) -> TokenizerFile | None:
     from tokenizers import Tokenizer
 
     try:
-        config = read_json(folder / "tokenizer_config.json")
+        config = find_json_object(folder / "tokenizer_config.json")
         others = any((folder / name).exists() for name in _OTHER_FILES)
         if others or not _is_plain(config, folder / "tokenizer.json"):
             return None
@@ -148,7 +148,7 @@ def _is_plain(config: Mapping[str, Any], file: Path) -> bool:
         return keys <= _KNOWN_KEYS
     if name not in _BERT_CLASSES or not keys <= _KNOWN_KEYS | _BERT_KEYS:
         return False
-    stored = read_json(file)
+    stored = find_json_object(file)
     normalizer = stored.get("normalizer") or {}
     return (
         normalizer.get("type") == "BertNormalizer"
