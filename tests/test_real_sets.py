@@ -8,6 +8,7 @@ import gzip
 import importlib.util
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ from medtask.engines.base import Engine
 from medtask.records import Answer, Status
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-# The first three rows of short and of long records; all sets with twelve rows in the full tests.
-FEW, MANY = 3, 8
+# The first rows of sets with short and with long records; in the full tests the next rows of these,
+# and the first rows of all other sets.
+FEW, NEXT, MANY = range(3), range(3, 7), range(6)
 
 
 def list_cases(quick: Sequence[object], others: Sequence[object] = ()) -> list[Any]:
-    """Parameters with a number of rows: few of the ``quick`` ones, and many of all."""
+    """Parameters with rows: few of the ``quick`` ones, and more of all in the full tests."""
     return [
         *((case, FEW) for case in quick),
-        *(pytest.param(case, MANY, marks=pytest.mark.scale) for case in (*quick, *others)),
+        *(pytest.param(case, NEXT, marks=pytest.mark.scale) for case in quick),
+        *(pytest.param(case, MANY, marks=pytest.mark.scale) for case in others),
     ]
 
 
@@ -47,11 +50,11 @@ def model() -> Engine:
 
 
 def predict_set(
-    name: str, rows: int, model: Engine, folder: Path, **task: Any
+    name: str, rows: range, model: Engine, folder: Path, **task: Any
 ) -> list[tuple[dict[str, Any], Answer]]:
-    """The first rows of a set's dev split with their answers."""
+    """Rows of a set's dev split with their answers."""
     with gzip.open(DATA / name / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
-        table = [json.loads(line) for line, _ in zip(lines, range(rows), strict=False)]
+        table = [json.loads(line) for line in islice(lines, rows.start, rows.stop)]
     (folder / "task.json").write_text(json.dumps({"id": "id", **task}))
     answers = list(medtask.predict(medtask.load_task(folder), model, table))
     assert [answer.record_id for answer in answers] == [row["id"] for row in table]
@@ -66,7 +69,7 @@ def predict_set(
     ),
 )
 def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
-    name: str, rows: int, model: Engine, tmp_path: Path
+    name: str, rows: range, model: Engine, tmp_path: Path
 ) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "label", "labels": labels}
@@ -87,7 +90,7 @@ def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
 
 @pytest.mark.parametrize(("name", "rows"), list_cases(["medlit_domains"], ["hallmarks_of_cancer"]))
 def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
-    name: str, rows: int, model: Engine, tmp_path: Path
+    name: str, rows: range, model: Engine, tmp_path: Path
 ) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "labels", "labels": labels, "at_least_one": True, "at_most": 3}
@@ -123,7 +126,7 @@ def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
 @pytest.mark.parametrize("budget", [None, 24])
 def test_every_real_question_is_answered_with_its_own_options(
     question_set: tuple[str, dict[str, Any]],
-    rows: int,
+    rows: range,
     budget: int | None,
     model: Engine,
     tmp_path: Path,
@@ -140,7 +143,7 @@ def test_every_real_question_is_answered_with_its_own_options(
     task |= {"answer": {"kind": "choice", "options": "options", **settings}}
     task |= {"reasoning": {"budget": budget}} if budget else {}
     for row, answer in predict_set(
-        name, rows if budget is None else rows // 2, model, tmp_path, **task
+        name, rows if budget is None else rows[:2], model, tmp_path, **task
     ):
         assert answer.status in (Status.OK, Status.REVIEW)
         chosen = answer.value if isinstance(answer.value, tuple) else (answer.value,)
@@ -152,7 +155,7 @@ def test_every_real_question_is_answered_with_its_own_options(
 
 @pytest.mark.parametrize(("sections", "rows"), list_cases([False, True]))
 def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
-    sections: bool, rows: int, model: Engine, tmp_path: Path
+    sections: bool, rows: range, model: Engine, tmp_path: Path
 ) -> None:
     answer_of = {"kind": "answer", "max_tokens": 32, "sections": sections}
     answered = predict_set(
@@ -169,12 +172,12 @@ def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
         assert answer.confidence is None
         if answer.status is Status.TRUNCATED:
             assert answer.reason is not None
-    assert sum(answer.value is not None for _, answer in answered) >= rows // 2
+    assert sum(answer.value is not None for _, answer in answered) >= len(rows) // 2
 
 
-@pytest.mark.parametrize("rows", [1, pytest.param(2, marks=pytest.mark.scale)])
+@pytest.mark.parametrize("rows", [range(1), pytest.param(range(1, 2), marks=pytest.mark.scale)])
 def test_fields_of_real_abstracts_satisfy_their_schema(
-    rows: int, model: Engine, tmp_path: Path
+    rows: range, model: Engine, tmp_path: Path
 ) -> None:
     schema = {
         "type": "object",

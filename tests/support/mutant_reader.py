@@ -1,6 +1,7 @@
-"""Reads damaged tables, each in a process of its own: ``python -m support.mutant_reader``.
+"""Reads damaged tables in forked processes: ``python -m support.mutant_reader``.
 
-Prints the outcomes as JSON: how many files were read and refused, and every other ending.
+Prints the outcomes as JSON: how many files were read and refused, and every other ending. A process
+reads many files; one that ends before the last of them is a fault of the file that it was reading.
 Processes are forked instead of started, which is ten times as fast. What they do, and their limits,
 are those of `medtask.isolation`. A forked process can wait for ever for a thread of polars that was
 not copied: a file that takes too long is read again in processes that are started.
@@ -23,10 +24,12 @@ import python_calamine  # noqa: F401
 
 from medtask import isolation
 from medtask.errors import TableError
+from medtask.tables.encoding_guess import guess_encodings
 from medtask.tables.read import read_table, validate_table
 from support.file_mutants import mutate, write_sample
 
 MAX_SECONDS, MAX_BYTES = 60, 2**30
+FILES_PER_PROCESS = 50
 
 
 def fork_call(function: str, *arguments: str | None, limits: isolation.ProcessLimits) -> object:
@@ -78,9 +81,27 @@ def read_in_started_process(path: Path) -> tuple[int, str, bytes]:
     return done.returncode, done.stdout.decode(errors="replace").strip(), done.stderr
 
 
-def read_with_alarm(path: Path) -> str:
-    signal.alarm(MAX_SECONDS)
-    return f"{read(path)}\n{measure_memory()}"
+def read_mutants(path: Path, data: bytes, suffix: str, seeds: list[int]) -> str:
+    """Read mutants, and write a line on each to standard output as soon as it is read."""
+    for seed in seeds:
+        path.write_bytes(mutate(data, seed, suffix))
+        signal.alarm(MAX_SECONDS)
+        started = time.monotonic()
+        ending = read(path)
+        line = json.dumps([ending, time.monotonic() - started, measure_memory()])
+        os.write(1, f"{line}\n".encode())
+        if len(list(Path("/proc/self/task").iterdir())) > 1:
+            break  # polars has started threads, for which a forked process would wait
+    return ""
+
+
+def find_fault(ending: str, seconds: float, peak_bytes: int) -> str:
+    """What is wrong with a result; "" if nothing is."""
+    if ending not in ("read", "refused"):
+        return ending
+    if peak_bytes > MAX_BYTES or seconds > MAX_SECONDS / 2:
+        return f"{peak_bytes >> 20} MB, {seconds:.0f} s"
+    return ""
 
 
 def main() -> None:
@@ -90,27 +111,35 @@ def main() -> None:
     import medtask.tables.binary_files
 
     medtask.tables.binary_files.call_isolated = fork_call
+    list(guess_encodings("naïve".encode("latin-1")))  # loads the detector for all processes
     data = sample.read_bytes()
     endings: Counter[str] = Counter()
-    faults = []
-    suffix = sample.suffix
+    faults: list[list[object]] = []
     path = sample.with_name(f"mutant-{first}{''.join(sample.suffixes[-2:])}")
-    for seed in range(first, first + count):
-        path.write_bytes(mutate(data, seed, suffix))
-        started = time.monotonic()
-        code, out, error = run_forked(lambda: read_with_alarm(path))
-        ending, _, peak = out.decode(errors="replace").partition("\n")
-        seconds = time.monotonic() - started
-        if code == -signal.SIGALRM:
-            started = time.monotonic()
-            code, ending, error = read_in_started_process(path)
-            seconds = time.monotonic() - started
-        if code or ending not in ("read", "refused"):
-            faults.append([seed, code, ending, error.decode(errors="replace")[-300:]])
-        elif int(peak or 0) > MAX_BYTES or seconds > MAX_SECONDS / 2:
-            faults.append([seed, code, f"{int(peak or 0) >> 20} MB, {seconds:.0f} s", ""])
-        else:
-            endings[ending] += 1
+    seeds = list(range(first, first + count))
+    while seeds:
+        part = seeds[:FILES_PER_PROCESS]
+        code, out, error = run_forked(
+            lambda part=part: read_mutants(path, data, sample.suffix, part)
+        )
+        results = [json.loads(line) for line in out.decode().splitlines()]
+        done = len(results)
+        if code:  # the process has ended while it read the next file
+            seed, started = part[done], time.monotonic()
+            ending = "the process has ended"
+            if code == -signal.SIGALRM:
+                code, ending, error = read_in_started_process(path)
+            if code:
+                faults.append([seed, code, ending, error.decode(errors="replace")[-300:]])
+            else:
+                results.append([ending, time.monotonic() - started, 0])
+            done += 1
+        for seed, result in zip(part, results, strict=False):
+            if fault := find_fault(*result):
+                faults.append([seed, 0, fault, ""])
+            else:
+                endings[result[0]] += 1
+        del seeds[:done]
     sys.stdout.write(json.dumps({"endings": endings, "faults": faults}))
 
 
