@@ -12,12 +12,17 @@ from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from medtask.evaluation.statistics.significance import Baseline
+
 BASELINE_SECONDS = 60.0
 TFIDF_SHARE = 0.5  # of the time, if another method follows
 _VERSION = 1  # of the methods; a change of their predictions needs a higher one
 
 ProgressListener = Callable[[str, int, int], None]  # method, rows done, rows
 Predictions = Mapping[str, Sequence[Any]]  # of the first rows of a sample, by method
+# A baseline without metrics, and its answers or the reason why it has none. The answers of a guess
+# are the probability that it is right.
+BaselineAnswers = tuple[Baseline, Any]
 
 
 def _ignore_rows(done: int) -> None: ...
@@ -84,24 +89,25 @@ class BaselineContext:
 
     def predict(
         self,
-        name: str,
+        baseline: Baseline,
         rows: int,
         method: Callable[[TimeLimit], Sequence[Any] | str],
         *,
         share: float = 1.0,
-    ) -> Any:
-        """The predictions of a method for the first rows, kept or computed, or why there are none.
+    ) -> BaselineAnswers:
+        """A baseline with its predictions for the first rows, or why there are none.
 
         Args:
-            name: The method.
+            baseline: The baseline; predictions are kept by its name.
             rows: The number of rows.
             method: Computes the predictions; they must be JSON values, or tuples of them.
             share: The share of the remaining time that the method may take.
         """
+        name = baseline.name
         if len(self.kept.get(name, ())) in range(1, rows + 1):
-            return self.kept[name]
+            return baseline, self.kept[name]
         if self.settings.stopped:
-            return self.settings.stopped
+            return baseline, self.settings.stopped
         report = self.settings.on_progress
         if report:
             report(name, 0, rows)
@@ -110,7 +116,7 @@ class BaselineContext:
         predictions = method(TimeLimit(seconds, on_rows))
         if not isinstance(predictions, str):
             self.kept[name] = predictions
-        return predictions
+        return baseline, predictions
 
 
 def _report_rows(report: ProgressListener, name: str, rows: int, done: int) -> None:

@@ -9,20 +9,31 @@ from types import MappingProxyType
 from typing import Any
 
 from medtask.evaluation.baselines.context import (
+    BaselineAnswers,
     BaselineContext,
     BaselineSettings,
     fingerprint_sample,
 )
 from medtask.evaluation.baselines.untrained import NO_GOLD, LabelDefinitions
+from medtask.evaluation.kinds.metrics import METRICS
 from medtask.evaluation.kinds.protocols import (
-    BaselineAnswers,
     BaselineMethods,
+    EvaluationKind,
     GoldSample,
+    GradedRow,
     get_evaluation_kind,
 )
-from medtask.evaluation.statistics.significance import Baseline
+from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.significance import (
+    Baseline,
+    BaselineComparison,
+    compare_by_mcnemar,
+    compare_by_randomisation,
+    compare_to_guessing,
+)
 from medtask.keywords import MATCH_SECONDS, match_keywords
 from medtask.kinds import KindName
+from medtask.records import Answer, Status
 
 DEFAULT_SETTINGS = BaselineSettings()
 MIN_KEYWORD_SECONDS = 5.0  # for keywords, if the other methods have used all of the time
@@ -68,19 +79,20 @@ def run_baselines_with_answers(
     measured: an untrained one with the answers of one of the ``systems``, such as MiniLM where it
     is the model. The same figures would have two intervals, because their resamples differ.
     """
-    methods = get_evaluation_kind(kind).resolve(sample.gold, sample.answers).baselines
+    used_kind = get_evaluation_kind(kind).resolve(sample.gold, sample.answers)
+    names = [name for name, _ in labels]
     results: list[tuple[Baseline, Sequence[Any] | None]] = []
     for baseline, answers in _answer(kind, sample, labels, keywords, settings):
+        answered = answers if isinstance(answers, Sequence) else None
         note = answers if isinstance(answers, str) else "" if sample.gold else NO_GOLD
         if not note and baseline.role == "untrained":
             note = _find_same_answers(answers, systems)
         if note:
-            no_metrics = dict.fromkeys(methods.metrics)
+            no_metrics = dict.fromkeys(used_kind.baselines.metrics)
             results.append((replace(baseline, metrics=no_metrics, note=note), None))
             continue
-        is_guess = isinstance(answers, float)
-        graded = sample if is_guess else sample.take_first(len(answers))
-        metrics, comparison = methods.score(graded, answers, labels, settings.seed)
+        graded = sample if answered is None else sample.take_first(len(answered))
+        metrics, comparison = _score_answers(used_kind, graded, answers, names, settings.seed)
         results.append(
             (
                 replace(
@@ -89,10 +101,51 @@ def run_baselines_with_answers(
                     comparison=comparison,
                     sampled_from=len(sample.gold) if len(graded.gold) < len(sample.gold) else None,
                 ),
-                None if is_guess else answers,
+                answered,
             )
         )
     return results
+
+
+def _score_answers(
+    kind: EvaluationKind,
+    sample: GoldSample,
+    answers: Sequence[Any] | float,
+    labels: Sequence[str],
+    seed: int,
+) -> tuple[Mapping[str, Metric | None], BaselineComparison | None]:
+    """The metrics of answers to all rows of a sample, and their comparison with the model."""
+    names = kind.baselines.metrics
+    if isinstance(answers, float):  # a guess
+        return {names[0]: Metric(answers, len(sample.gold))}, compare_to_guessing(
+            answers, sample.gold, sample.answers
+        )
+    grader, rows = kind.create_grader(labels, None, seed), len(sample.gold)
+    unscored = Answer("", Status.OK)
+    for answer, truth, group, options in zip(
+        answers,
+        sample.gold,
+        sample.groups or (None,) * rows,
+        sample.options or ((),) * rows,
+        strict=True,
+    ):
+        grader.add(GradedRow(answer, truth, unscored, group, options))
+    quality = grader.finish(replace(sample, answers=tuple(answers)))
+    if quality is None:
+        return {}, None
+    metrics = {name: quality.metrics[name] for name in names}
+    gold, given, model = (
+        [kind.normalize(value) for value in column]
+        for column in (sample.gold, answers, sample.answers)
+    )
+    headline = METRICS[names[0]]
+    if headline.is_proportion:
+        return metrics, compare_by_mcnemar(gold, given, model)
+    assert headline.build_sums is not None
+    terms = [
+        headline.build_sums(labels, gold, values).row_sums.toarray().T for values in (given, model)
+    ]
+    return metrics, compare_by_randomisation(terms[0], terms[1], seed=seed)
 
 
 def _find_same_answers(answers: Sequence[Any] | float, systems: Mapping[str, Sequence[Any]]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from medtask.display import format_count, format_row_count
-from medtask.evaluation.baselines.context import BaselineContext
+from medtask.evaluation.baselines.context import BaselineAnswers, BaselineContext
 from medtask.evaluation.baselines.tfidf import find_nearest_texts
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.metric_report import (
@@ -19,9 +18,7 @@ from medtask.evaluation.kinds.metric_report import (
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
-    BaselineAnswers,
     BaselineMethods,
-    BaselineScores,
     ErrorTexts,
     EvaluationKind,
     GoldSample,
@@ -36,10 +33,9 @@ from medtask.evaluation.statistics.free_text import (
     MAX_ENCODED_ROWS,
     FreeTextMetrics,
     compute_free_text_metrics,
-    compute_token_f1_terms,
 )
 from medtask.evaluation.statistics.intervals import IntArray, Metric
-from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.evaluation.statistics.text_overlap import MAX_WORDS, compute_token_f1
 from medtask.records import Answer, Option, Status, Value
 from medtask.unicode_text import split_words
@@ -265,42 +261,28 @@ def _run_baselines(
     sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     # Rows, not texts: kept predictions contain no text of a record.
-    nearest = context.predict(
-        "nearest question", len(sample.texts), lambda limit: find_nearest_texts(sample.texts)
+    baseline, nearest = context.predict(
+        Baseline(
+            "nearest question",
+            "the gold answer of the most similar other question, by TF-IDF",
+            role="learned",
+        ),
+        len(sample.texts),
+        lambda limit: find_nearest_texts(sample.texts),
     )
-    answers = nearest if isinstance(nearest, str) else [sample.gold[place] for place in nearest]
     return [
         (
-            Baseline(
-                "nearest question",
-                "the gold answer of the most similar other question, by TF-IDF",
-                role="learned",
-            ),
-            answers,
+            baseline,
+            nearest if isinstance(nearest, str) else [sample.gold[place] for place in nearest],
         )
     ]
-
-
-def _score_baseline(
-    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
-) -> BaselineScores:
-    quality = compute_free_text_metrics(sample.gold, outcome, sample.groups, seed=seed)
-    assert quality is not None
-    metrics = FreeTextEvaluation(quality).metrics
-    return {name: metrics[name] for name in KIND.baselines.metrics}, compare_by_randomisation(
-        compute_token_f1_terms(sample.gold, outcome),
-        compute_token_f1_terms(sample.gold, sample.answers),
-        seed=seed,
-    )
 
 
 KIND = EvaluationKind(
     name="answer",
     create_accumulator=lambda labels: FreeTextAccumulator(),
     create_grader=lambda labels, abstain, seed: FreeTextGrader(seed),
-    baselines=BaselineMethods(
-        ("token_f1", "rouge_l", "exact_match", "similarity"), _run_baselines, _score_baseline
-    ),
+    baselines=BaselineMethods(("token_f1", "rouge_l", "exact_match", "similarity"), _run_baselines),
     agreement=AgreementMethod("token_f1", "token F1"),
     has_right_answers=False,
     is_closed=False,

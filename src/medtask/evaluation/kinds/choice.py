@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from medtask.evaluation.baselines.context import BaselineContext
+from medtask.evaluation.baselines.context import BaselineAnswers, BaselineContext
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
     find_most_frequent,
@@ -21,12 +20,9 @@ from medtask.evaluation.kinds.choice_results import (
     parse_letters,
 )
 from medtask.evaluation.kinds.label import build_confusion_matrix, find_top_k_index
-from medtask.evaluation.kinds.labels import list_set_metrics
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
-    BaselineAnswers,
     BaselineMethods,
-    BaselineScores,
     ErrorTexts,
     EvaluationKind,
     GoldSample,
@@ -38,21 +34,14 @@ from medtask.evaluation.presentation.formatting import format_value
 from medtask.evaluation.statistics.classification import (
     TOP_K,
     ClassificationMetrics,
-    compute_classification_metrics,
     compute_metrics_from_cells,
 )
-from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import (
     MultiLabelMetrics,
     MultiLabelMetricsAccumulator,
-    compute_multilabel_metrics,
 )
 from medtask.evaluation.statistics.resampling import CellCounter
-from medtask.evaluation.statistics.significance import (
-    Baseline,
-    compare_by_mcnemar,
-    compare_to_guessing,
-)
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import LETTERS, Option, Status, Value
 
 
@@ -151,13 +140,10 @@ def _run_baselines(
     chances = [1 / max(1, len(options)) for options in sample.options]
     most = find_most_frequent(sample.gold) or ""
     return [
-        (
+        context.predict(
             Baseline("MiniLM", "the option nearest in meaning to the question"),
-            context.predict(
-                "MiniLM",
-                len(sample.texts),
-                lambda limit: match_options(sample.texts, sample.options, limit=limit),
-            ),
+            len(sample.texts),
+            lambda limit: match_options(sample.texts, sample.options, limit=limit),
         ),
         (
             Baseline("most frequent letter", f"in gold, for every row: {most}", role="floor"),
@@ -170,33 +156,16 @@ def _run_baselines(
     ]
 
 
-def _score_baseline(
-    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
-) -> BaselineScores:
-    if isinstance(outcome, float):
-        return {"accuracy": Metric(outcome, len(sample.gold))}, compare_to_guessing(
-            outcome, sample.gold, sample.answers
-        )
-    quality = compute_classification_metrics(
-        sample.gold, outcome, LETTERS, groups=sample.groups, seed=seed
-    )
-    assert quality is not None
-    return {"accuracy": quality.accuracy}, compare_by_mcnemar(sample.gold, outcome, sample.answers)
-
-
 def _run_set_baselines(
     sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
     most = find_most_frequent(sample.gold) or ()
     near = "the options nearest in meaning to the question, as many in total as gold has"
     return [
-        (
+        context.predict(
             Baseline("MiniLM", near),
-            context.predict(
-                "MiniLM",
-                len(sample.texts),
-                lambda limit: match_options(sample.texts, sample.options, sample.gold, limit),
-            ),
+            len(sample.texts),
+            lambda limit: match_options(sample.texts, sample.options, sample.gold, limit),
         ),
         (
             Baseline(
@@ -209,25 +178,6 @@ def _run_set_baselines(
     ]
 
 
-def _score_set_baseline(
-    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
-) -> BaselineScores:
-    gold, answers = (
-        [parse_letters(value) for value in column] for column in (sample.gold, sample.answers)
-    )
-    quality = compute_multilabel_metrics(
-        LETTERS,
-        [truth or () for truth in gold],
-        [parse_letters(value) for value in outcome],
-        sample.groups,
-        seed=seed,
-    )
-    assert quality is not None
-    metrics = list_set_metrics(quality)
-    figures = {name: metrics[name] for name in SET_METRICS}
-    return figures, compare_by_mcnemar(gold, [parse_letters(value) for value in outcome], answers)
-
-
 _TEXTS = KindTexts(
     gold_form="an option of its row",
     bars="The bars are the likeliest options with their probabilities",
@@ -237,7 +187,7 @@ SEVERAL = EvaluationKind(
     name="several",
     create_accumulator=lambda labels: MultipleChoiceAccumulator(),
     create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
-    baselines=BaselineMethods(SET_METRICS, _run_set_baselines, _score_set_baseline),
+    baselines=BaselineMethods(SET_METRICS, _run_set_baselines),
     agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),
     summary_has_caveats=True,
     texts=_TEXTS,
@@ -248,7 +198,7 @@ KIND = EvaluationKind(
     name="choice",
     create_accumulator=lambda labels: MultipleChoiceAccumulator(),
     create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
-    baselines=BaselineMethods(("accuracy",), _run_baselines, _score_baseline),
+    baselines=BaselineMethods(("accuracy",), _run_baselines),
     agreement=AgreementMethod("accuracy", "agreement", is_proportion=True, kappa="rows"),
     summary_has_caveats=True,
     several=SEVERAL,

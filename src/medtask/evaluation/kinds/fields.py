@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medtask.display import format_count, format_percent, format_row_count
-from medtask.evaluation.baselines.context import BaselineContext
+from medtask.evaluation.baselines.context import BaselineAnswers, BaselineContext
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.label_blocks import MAX_LABELS_SHOWN, sort_by_frequency
 from medtask.evaluation.kinds.metric_report import (
@@ -18,9 +18,7 @@ from medtask.evaluation.kinds.metric_report import (
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
-    BaselineAnswers,
     BaselineMethods,
-    BaselineScores,
     ErrorTexts,
     EvaluationKind,
     GoldSample,
@@ -46,8 +44,6 @@ from medtask.evaluation.statistics.extraction import (
     ExtractionAccumulator,
     ExtractionMetrics,
     FieldPath,
-    compute_extraction_metrics,
-    compute_field_terms,
     flatten,
     is_absent,
     is_fully_correct,
@@ -55,7 +51,7 @@ from medtask.evaluation.statistics.extraction import (
     unflatten,
 )
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Answer, Option, Status, Value
 
 
@@ -297,20 +293,6 @@ def _run_baselines(
     ]
 
 
-def _score_baseline(
-    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
-) -> BaselineScores:
-    quality = compute_extraction_metrics(sample.gold, outcome, sample.groups, seed=seed)
-    if quality is None:
-        return {}, None
-    figures = {"fields_right": quality.fields_right, "rows_right": quality.rows_right}
-    return figures, compare_by_randomisation(
-        compute_field_terms(sample.gold, outcome),
-        compute_field_terms(sample.gold, sample.answers),
-        seed=seed,
-    )
-
-
 def _find_most_frequent_values(gold: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """The most frequent gold value of each field."""
     seen: dict[FieldPath, Counter[str]] = {}
@@ -333,9 +315,7 @@ KIND = EvaluationKind(
     name="fields",
     create_accumulator=lambda labels: FieldsAccumulator(),
     create_grader=lambda labels, abstain, seed: FieldsGrader(seed),
-    baselines=BaselineMethods(
-        ("fields_right", "rows_right"), _run_baselines, _score_baseline, need_texts=False
-    ),
+    baselines=BaselineMethods(("fields_right", "rows_right"), _run_baselines, need_texts=False),
     agreement=AgreementMethod("fields_right", "fields that agree"),
     is_closed=False,
     row_style=RowStyle(limit=MAX_ANSWER_CHARACTERS, has_fields=True),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from medtask.display import format_row_count
-from medtask.evaluation.baselines.context import TFIDF_SHARE, BaselineContext
+from medtask.evaluation.baselines.context import (
+    TFIDF_SHARE,
+    BaselineAnswers,
+    BaselineContext,
+)
 from medtask.evaluation.baselines.tfidf import cross_validate_labels
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
@@ -32,9 +35,7 @@ from medtask.evaluation.kinds.metric_report import (
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
-    BaselineAnswers,
     BaselineMethods,
-    BaselineScores,
     ErrorTexts,
     EvaluationKind,
     GoldSample,
@@ -49,12 +50,11 @@ from medtask.evaluation.statistics.classification import (
     NOT_IN_TOP_K,
     TOP_K,
     ClassificationMetrics,
-    compute_classification_metrics,
     compute_metrics_from_cells,
 )
 from medtask.evaluation.statistics.intervals import IntArray, Metric, ResamplingUnits
 from medtask.evaluation.statistics.resampling import FOLDS, CellCounter
-from medtask.evaluation.statistics.significance import Baseline, compare_by_mcnemar
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Answer, Option, Status, Value, comparable_value
 
 
@@ -301,24 +301,18 @@ def _run_baselines(
         f"{FOLDS}-fold cross-validation"
     )
     return [
-        (
+        context.predict(
             Baseline("TF-IDF", learned, role="learned"),
-            context.predict(
-                "TF-IDF",
-                len(sample.texts),
-                lambda limit: cross_validate_labels(
-                    sample.texts, sample.gold, sample.groups, context.settings.seed, limit
-                ),
-                share=TFIDF_SHARE,
+            len(sample.texts),
+            lambda limit: cross_validate_labels(
+                sample.texts, sample.gold, sample.groups, context.settings.seed, limit
             ),
+            share=TFIDF_SHARE,
         ),
-        (
+        context.predict(
             Baseline("MiniLM", "the label whose name and definition are nearest in meaning"),
-            context.predict(
-                "MiniLM",
-                len(sample.texts),
-                lambda limit: match_definitions(sample.texts, labels, limit),
-            ),
+            len(sample.texts),
+            lambda limit: match_definitions(sample.texts, labels, limit),
         ),
         (
             Baseline(
@@ -334,25 +328,12 @@ def _choose_matched(sample: GoldSample, matched: Sequence[tuple[str, ...]]) -> l
     return [names[0] if names else most for names in matched]
 
 
-def _score_baseline(
-    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
-) -> BaselineScores:
-    names = [name for name, _ in labels]
-    quality = compute_classification_metrics(
-        sample.gold, outcome, names, groups=sample.groups, seed=seed
-    )
-    assert quality is not None
-    return {"accuracy": quality.accuracy, "macro_f1": quality.macro_f1}, compare_by_mcnemar(
-        sample.gold, outcome, sample.answers
-    )
-
-
 KIND = EvaluationKind(
     name="label",
     create_accumulator=SingleLabelAccumulator,
     create_grader=SingleLabelGrader,
     baselines=BaselineMethods(
-        ("accuracy", "macro_f1"), _run_baselines, _score_baseline, choose_matched=_choose_matched
+        ("accuracy", "macro_f1"), _run_baselines, choose_matched=_choose_matched
     ),
     agreement=AgreementMethod("accuracy", "agreement", is_proportion=True, kappa="rows"),
     always_has_confidence=True,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from medtask.display import format_row_count
-from medtask.evaluation.baselines.context import TFIDF_SHARE, BaselineContext
+from medtask.evaluation.baselines.context import (
+    TFIDF_SHARE,
+    BaselineAnswers,
+    BaselineContext,
+)
 from medtask.evaluation.baselines.tfidf import cross_validate_label_sets
 from medtask.evaluation.baselines.untrained import (
     LabelDefinitions,
@@ -30,9 +33,7 @@ from medtask.evaluation.kinds.metric_report import (
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
-    BaselineAnswers,
     BaselineMethods,
-    BaselineScores,
     ErrorTexts,
     EvaluationKind,
     GoldSample,
@@ -47,11 +48,9 @@ from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import (
     MultiLabelMetrics,
     MultiLabelMetricsAccumulator,
-    compute_micro_f1_terms,
-    compute_multilabel_metrics,
 )
 from medtask.evaluation.statistics.resampling import FOLDS
-from medtask.evaluation.statistics.significance import Baseline, compare_by_randomisation
+from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Answer, Option, Status, Value
 
 HEADLINE_METRICS = ("micro_f1", "macro_f1", "exact_match", "jaccard")
@@ -284,24 +283,18 @@ def _run_baselines(
         "has"
     )
     return [
-        (
+        context.predict(
             Baseline("TF-IDF", learned, role="learned"),
-            context.predict(
-                "TF-IDF",
-                rows,
-                lambda limit: cross_validate_label_sets(
-                    sample.texts, sample.gold, names, sample.groups, context.settings.seed, limit
-                ),
-                share=TFIDF_SHARE,
+            rows,
+            lambda limit: cross_validate_label_sets(
+                sample.texts, sample.gold, names, sample.groups, context.settings.seed, limit
             ),
+            share=TFIDF_SHARE,
         ),
-        (
+        context.predict(
             Baseline("MiniLM", near),
-            context.predict(
-                "MiniLM",
-                rows,
-                lambda limit: match_label_sets(sample.texts, sample.gold, labels, limit),
-            ),
+            rows,
+            lambda limit: match_label_sets(sample.texts, sample.gold, labels, limit),
         ),
         (
             Baseline(
@@ -314,21 +307,6 @@ def _run_baselines(
     ]
 
 
-def _score_baseline(
-    sample: GoldSample, outcome: Any, labels: LabelDefinitions, seed: int
-) -> BaselineScores:
-    quality = compute_multilabel_metrics(
-        [name for name, _ in labels], sample.gold, outcome, sample.groups, seed=seed
-    )
-    assert quality is not None
-    metrics = list_set_metrics(quality)
-    return {name: metrics[name] for name in HEADLINE_METRICS}, compare_by_randomisation(
-        compute_micro_f1_terms(sample.gold, outcome),
-        compute_micro_f1_terms(sample.gold, sample.answers),
-        seed=seed,
-    )
-
-
 KIND = EvaluationKind(
     name="labels",
     create_accumulator=MultiLabelAccumulator,
@@ -336,7 +314,6 @@ KIND = EvaluationKind(
     baselines=BaselineMethods(
         HEADLINE_METRICS,
         _run_baselines,
-        _score_baseline,
         choose_matched=lambda sample, matched: list(matched),
     ),
     agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),

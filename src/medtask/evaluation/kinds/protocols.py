@@ -8,21 +8,17 @@ from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Literal, NamedTuple, Protocol
 
-from medtask.evaluation.baselines.context import BaselineContext
+from medtask.evaluation.baselines.context import BaselineAnswers, BaselineContext
 from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.presentation.blocks import ReportBlock
 from medtask.evaluation.presentation.report_rows import RowStyle
 from medtask.evaluation.statistics.intervals import Metric
-from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
 from medtask.kinds import KINDS, KindName
 from medtask.records import Answer, Option, Status, Value
 
 SAMPLE_SIZE = 2000  # rows with gold that baselines and slow metrics are computed on
 MAX_SAMPLE_CHARACTERS = 20_000  # maximum characters of one text in the sample
-# A baseline without metrics, and its answers or the reason why it has none.
-BaselineAnswers = tuple[Baseline, Any]
 PartMetric = tuple[int, Metric | None]  # number of rows with gold, and the metric
-BaselineScores = tuple[Mapping[str, Metric | None], BaselineComparison | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +156,8 @@ class BaselineMethods:
 
     Attributes:
         metrics: Names of the metrics that are computed, the compared one first.
-        answer: Returns each baseline with its answers to the first rows of a sample.
-        score: Returns the metrics of answers to all rows of a sample, and the comparison with the
-            model.
+        answer: Returns each baseline with its answers to the first rows of a sample; see
+            `BaselineAnswers`.
         need_texts: Whether the baselines read the rows' texts.
         choose_matched: Returns the answers to a sample from the labels whose keywords each row has,
             those with most keywords first; None if answers are not labels.
@@ -170,7 +165,6 @@ class BaselineMethods:
 
     metrics: tuple[str, ...]
     answer: Callable[[GoldSample, LabelDefinitions, BaselineContext], list[BaselineAnswers]]
-    score: Callable[[GoldSample, Any, LabelDefinitions, int], BaselineScores]
     need_texts: bool = True
     choose_matched: Callable[[GoldSample, Sequence[tuple[str, ...]]], list[Any]] | None = None
 
