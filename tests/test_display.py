@@ -16,9 +16,11 @@ from medtask.display import (
     format_estimated_duration,
     format_list,
     format_name,
+    format_percent,
     format_suggestion,
     format_time,
     join_alternatives,
+    join_reasons,
     quote,
     suggest,
 )
@@ -106,3 +108,20 @@ def test_a_suggestion_names_letters_that_only_look_the_same() -> None:
     assert suggest("\u0410ge", ["Age", "sex"]) == 'did you mean "Age"? (yours has Cyrillic letters)'
     assert suggest("Age", ["\u0391ge"]) == 'did you mean "\u0391ge"? (yours has Latin letters)'
     assert suggest("Agge", ["Age"]) == 'did you mean "Age"?'
+
+
+def test_a_share_that_is_not_all_is_not_shown_as_all() -> None:
+    shares = (0.0, 0.0004, 0.123, 0.9994, 0.9996, 1.0)
+    assert [format_percent(share) for share in shares] == [
+        "0.0 %",
+        "< 0.1 %",
+        "12.3 %",
+        "99.9 %",
+        "> 99.9 %",
+        "100.0 %",
+    ]
+
+
+def test_reasons_are_joined_without_those_that_are_missing() -> None:
+    assert join_reasons("too long", None, "", "cut") == "too long; cut"
+    assert join_reasons(None, "") is None

@@ -125,6 +125,11 @@ def format_suggestion(word: str, known: Iterable[str]) -> str:
     return f" - {suggestion}" if suggestion else ""
 
 
+def join_reasons(*reasons: str | None) -> str | None:
+    """The reasons as "a; b"; those that are None or "" are left out. None without any."""
+    return "; ".join(reason for reason in reasons if reason) or None
+
+
 def format_count(number: int, noun: str = "", plural: str | None = None) -> str:
     """A count with its noun: "1 row", "41,230 rows"; without a noun, "41,230"."""
     if not noun:
@@ -138,8 +143,10 @@ def format_row_count(number: int) -> str:
 
 
 def format_percent(share: float) -> str:
-    """A share from 0 to 1 as "12.3 %"."""
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+    """A share from 0 to 1 as "12.3 %". Only nothing is "0.0 %", and only all of it "100.0 %"."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.9995 <= share < 1 else f"{100 * share:.1f} %"
 
 
 def format_bytes(count: float) -> str:

@@ -359,3 +359,10 @@ class AnsweredRow(NamedTuple):
 def comparable_value(status: Status, value: Value | None, abstain_name: str | None) -> Value | None:
     """The value for comparisons: the name of an abstention, None without an answer."""
     return abstain_name if status is Status.ABSTAINED else value
+
+
+def list_names(value: Value | None) -> tuple[str, ...]:
+    """The labels, letters or the text of a value; none without a value, or for an object."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, tuple) else ()

@@ -74,7 +74,7 @@ def test_findings_are_lines_with_their_remedies_and_gaps_are_named(
     outcome = medtask("doctor", "surgery", "--run", "answers.csv")
     assert outcome.code == 0
     assert (
-        'act   none of 20 answers is "curative" (20), with how many of 20 gold rows have it;'
+        'act   none of 20 answers is "curative" (20); in brackets: how many of 20 gold rows have it'
         in outcome.out
     )
     assert "      fix: give each a definition" in outcome.out

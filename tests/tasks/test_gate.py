@@ -74,7 +74,7 @@ def test_blank_comes_before_everything_else():
 )
 def test_a_text_with_too_few_words(text, words):
     assert apply_gate(text, Gate(min_words=words)) is None
-    reason = f"{words} word{'' if words == 1 else 's'}, and the task wants {words + 1} or more"
+    reason = f"{words} word{'' if words == 1 else 's'}, and the task requires {words + 1} or more"
     assert apply_gate(text, Gate(min_words=words + 1)) == (Status.TOO_SHORT, reason)
 
 
@@ -86,7 +86,7 @@ def test_a_text_unlike_any_example():
     assert apply_gate("stent in the left duct", Gate(novelty=0.2), examples=examples) is None
     assert apply_gate("quarterly sales", Gate(novelty=0.2), examples=examples) == (
         Status.NOVEL,
-        "the nearest example is 0.00 like it, below 0.2",
+        "the similarity to the nearest example is 0.00, below 0.2",
     )
     pool = ExamplePool(examples, ("biliary stent for obstruction", "left hemicolectomy"), 1)
     assert apply_gate("quarterly sales", Gate(novelty=0.2), pool=pool)[0] is Status.NOVEL

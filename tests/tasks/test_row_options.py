@@ -66,6 +66,11 @@ def test_letters_of_a_mapping_stay_when_an_option_is_blank():
     assert list_options("{'B': 'six', 'D': 'eight'}") == ["B six", "D eight"]
 
 
+def test_an_invisible_option_takes_no_letter():
+    cell = ["\u200b", *(f"option {number}" for number in range(26))]
+    assert list_options(cell) == [f"{LETTERS[number]} option {number}" for number in range(26)]
+
+
 def test_a_mark_counts_only_in_its_order():
     assert list_options("A) vitamin K B) vitamin A) in oil C) none") == [
         "A vitamin K",
@@ -100,7 +105,7 @@ def test_options_from_several_columns_keep_their_places():
         (["five", "six", " five"], "two of the row's options are the same"),
         (
             [f"option {number}" for number in range(40)],
-            "the row has 40 options, and 26 letters are all there are",
+            "the row has 40 options, and there are only 26 letters",
         ),
         (["five", ["six"]], "an option holds more than a text: the options are a list of 2 values"),
         (

@@ -77,6 +77,14 @@ def test_the_example_s_rubric_is_sound() -> None:
     )
 
 
+def test_unknown_keys_are_reported_in_the_order_of_the_file(tmp_path: Path) -> None:
+    keys = [f"strange{number}" for number in range(20)]
+    path = write_rubric(tmp_path, GOOD + "".join(f"{key}: 1\n" for key in keys))
+    with pytest.raises(TaskFaults) as caught:
+        load_rubric(path)
+    assert [fault.message.split('"')[1] for fault in caught.value.faults] == keys
+
+
 def test_all_faults_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
     grades = "grades:\n  poor: wrong\n  good:\n  excellent: right\n  Good: again\n"
     text = f"instrution: Grade it.\npassing: exelent\nreference: perhaps\n{grades}"

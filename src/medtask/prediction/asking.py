@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from medtask.engines.base import Engine
-from medtask.errors import EngineError, InputError, UsageError
+from medtask.errors import InputError, UsageError
 from medtask.prediction.engine_output import EngineOutput, list_prompts, require_one_each
 from medtask.prediction.kinds import get_kind_prediction
-from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX
+from medtask.prediction.kinds.base import require_generation
 from medtask.prediction.suspicion import describe_suspicion
 from medtask.records import Fault, Limits, Prompt
 from medtask.tasks.task import Reasoning, Task
@@ -76,8 +76,8 @@ def check_engine(task: Task, engine: Engine) -> None:
             ),
         )
     get_kind_prediction(task).check_engine(engine)
-    if task.reasoning and not engine.caps.generate:
-        raise EngineError(f"{engine.info.title} cannot write text", fix=CAPABLE_ENGINE_FIX)
+    if task.reasoning:
+        require_generation(engine)
     limit = engine.context_tokens
     token_settings = {
         "budget under reasoning": task.reasoning.budget if task.reasoning else 0,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from medtask.prediction.student import read_answer_value
-from medtask.records import Answer, Value
+from medtask.records import Answer, list_names
 from medtask.tasks.task import Task
 
 
@@ -91,14 +91,10 @@ def count_by_label(
     """See `CascadeDecision`."""
     counts: dict[str, list[int]] = {}
     for answer, model, is_accepted in zip(answers, models, accepted.tolist(), strict=True):
-        given = _list_names(read_answer_value(task, answer))
-        for name in _list_names(read_answer_value(task, model)):
+        given = list_names(read_answer_value(task, answer))
+        for name in list_names(read_answer_value(task, model)):
             tally = counts.setdefault(name, [0, 0, 0])
             tally[0] += 1
             tally[1] += is_accepted
             tally[2] += is_accepted and name not in given
     return {name: (rows, above, missed) for name, (rows, above, missed) in counts.items()}
-
-
-def _list_names(value: Value | None) -> tuple[str, ...]:
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)

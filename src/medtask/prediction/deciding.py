@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
+from medtask.display import join_reasons
 from medtask.prediction.engine_output import EngineOutput
 from medtask.prediction.kinds import get_kind_prediction
 from medtask.prediction.kinds.base import describe_abstention, find_review_reason
 from medtask.prediction.probabilities import OutcomeProbabilities, Probabilities
 from medtask.prediction.suspicion import is_suspicious, mark_suspicious
 from medtask.records import Answer, Fault, Prompt, Scores, Status
-from medtask.tasks.task import ScoredField, Task
+from medtask.tasks.task import Task
 
 
 def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> Answer:
@@ -27,12 +28,11 @@ def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> A
     if isinstance(output, Fault):
         return Answer(record_id, output.status, reason=output.reason)
     answer = get_kind_prediction(task).decide(record_id, output)
-    reasons = [reason for reason in (answer.reason, *output.notes) if reason]
     answer = replace(
         answer,
         text=output.text,
         thoughts=output.prompt.thoughts,
-        reason="; ".join(reasons) or None,
+        reason=join_reasons(answer.reason, *output.notes),
         ms=output.ms,
         tokens_read=output.tokens_read,
         tokens_reused=output.tokens_reused,
@@ -40,18 +40,9 @@ def decide_answer(task: Task, record_id: str, output: EngineOutput | Fault) -> A
     return mark_suspicious(answer, output.suspicion)
 
 
-def to_probabilities(
-    task: Task, prompt: Prompt, scores: Scores, fields: Sequence[ScoredField] = ()
-) -> Probabilities | None:
+def to_probabilities(task: Task, prompt: Prompt, scores: Scores) -> Probabilities | None:
     """The probabilities of a prompt's outcomes; see `KindPrediction.to_probabilities`."""
-    return get_kind_prediction(task).to_probabilities(prompt, scores, fields)
-
-
-def decide_from_probabilities(
-    task: Task, record_id: str, probabilities: Probabilities | None
-) -> Answer:
-    """The answer from probabilities; see `KindPrediction.decide_from_probabilities`."""
-    return get_kind_prediction(task).decide_from_probabilities(record_id, probabilities)
+    return get_kind_prediction(task).to_probabilities(prompt, scores)
 
 
 def apply_thresholds(task: Task, answer: Answer, thresholds: Mapping[str, float]) -> Answer:
@@ -77,8 +68,8 @@ def apply_probabilities(task: Task, answer: Answer, probabilities: OutcomeProbab
 
 
 def _redecide(task: Task, answer: Answer, probabilities: OutcomeProbabilities) -> Answer:
-    decided = decide_from_probabilities(
-        task, answer.record_id, Probabilities(probabilities, answer.off_set, answer.slack)
+    decided = get_kind_prediction(task).decide_from_probabilities(
+        answer.record_id, Probabilities(probabilities, answer.off_set, answer.slack)
     )
     # Other parts of the reason are kept, such as the note that a record was read in parts.
     earlier_reason = (
@@ -89,7 +80,7 @@ def _redecide(task: Task, answer: Answer, probabilities: OutcomeProbabilities) -
     notes = (answer.reason or "").removeprefix(earlier_reason or "").removeprefix("; ")
     return replace(
         answer,
-        reason="; ".join(part for part in (decided.reason, notes) if part) or None,
+        reason=join_reasons(decided.reason, notes),
         status=(
             Status.REVIEW
             if decided.status is Status.OK and is_suspicious(answer)

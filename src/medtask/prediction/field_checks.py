@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-from medtask.tasks.field_values import read_unit
+from medtask.tasks.field_values import find_value, read_unit
 from medtask.tasks.schema_keywords import DATE_BOUNDS
 from medtask.tasks.task import Fields
 
@@ -101,7 +101,7 @@ def check_fields(
     reasons += _check_bounds(spec.schema, value, "")
     without: list[str] = []
     for path in spec.quoted:
-        name, inner = ".".join(path), _find_value(value, path)
+        name, inner = ".".join(path), find_value(value, path)
         if inner in (None, "", []) or name in not_found:
             continue
         if name not in quotes:
@@ -232,9 +232,3 @@ def _find_part(schema: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, A
     for key in path:
         part = part.get("properties", {}).get(key, {})
     return part if isinstance(part, Mapping) else {}
-
-
-def _find_value(value: object, path: Sequence[str]) -> object:
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from medtask.display import join_reasons
 from medtask.engines.base import Engine
 from medtask.errors import EngineError
 from medtask.records import Answer, LeftOut, Record, Status
@@ -156,10 +157,7 @@ def _combine_orders(case: JudgeCase, plain: Answer, swapped: Answer) -> Pairwise
     if failed:
         return PairwiseJudgement(case, failed.status, reason=failed.reason)
     doubted = Status.REVIEW in (plain.status, swapped.status)
-    reason = (
-        "; ".join(dict.fromkeys(answer.reason for answer in (plain, swapped) if answer.reason))
-        or None
-    )
+    reason = join_reasons(*dict.fromkeys((plain.reason, swapped.reason)))
     status = Status.REVIEW if doubted else Status.OK
     preference = None
     if plain.probabilities and swapped.probabilities:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from medtask.display import join_reasons
 from medtask.engines.base import Engine
 from medtask.prediction.asking import ask_prompts
-from medtask.prediction.deciding import (
-    decide_answer,
-    decide_from_probabilities,
-    to_probabilities,
-)
+from medtask.prediction.deciding import decide_answer, to_probabilities
 from medtask.prediction.engine_output import EngineOutput
+from medtask.prediction.kinds import get_kind_prediction
 from medtask.prediction.probabilities import combine_probabilities
 from medtask.prediction.quotes import move_quotes
 from medtask.prediction.suspicion import mark_suspicious
@@ -132,24 +130,18 @@ def _combine_parts(
         if len(known_probabilities) == len(part_probabilities)
         else None
     )
-    answer = decide_from_probabilities(task, record_id, merged)
+    answer = get_kind_prediction(task).decide_from_probabilities(record_id, merged)
     rule = {
         "mean": "the mean of their probabilities",
         "max": "their largest probabilities",
         "vote": "one vote each",
     }[task.gate.combine]
-    notes = [
-        answer.reason,
-        f"too long for the model: read in {len(outputs)} overlapping parts, combined by {rule}",
-    ]
+    note = f"too long for the model: read in {len(outputs)} overlapping parts, combined by {rule}"
+    part_notes = dict.fromkeys(one_note for one in outputs for one_note in one.notes)
     thoughts = [one.prompt.thoughts for one in outputs if one.prompt.thoughts is not None]
     combined = replace(
         answer,
-        reason="; ".join(
-            note
-            for note in [*notes, *dict.fromkeys(note for one in outputs for note in one.notes)]
-            if note
-        ),
+        reason=join_reasons(answer.reason, note, *part_notes),
         thoughts="\n\n".join(thoughts) if thoughts else None,
         ms=sum(one.ms for one in outputs),
         tokens_read=sum(one.tokens_read for one in outputs),

@@ -4,37 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from medtask.records import Answer, PassStep, Status
+from medtask.display import join_reasons
+from medtask.records import Answer, PassStep, Status, list_names
+from medtask.tasks.gate import GATE_STATUSES
 from medtask.tasks.task import Pass, PassCondition
 
 # A pass with one of these statuses does not replace an answer.
 _STATUSES_WITHOUT_ANSWER = frozenset(
     {Status.FAILED, Status.TOO_LONG, Status.UNPARSABLE, Status.TRUNCATED}
 )
-# Rows that the gate rejected never reached the model: another pass cannot change them.
-_UNASKED_STATUSES = frozenset({Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL})
 
 
 def meets_condition(condition: PassCondition, answer: Answer) -> bool:
     """Whether an answer meets any of the conditions."""
-    if answer.status in _UNASKED_STATUSES:
+    if answer.status in GATE_STATUSES:
         return False
     unsure = (
         condition.confidence_below is not None
         and answer.confidence is not None
         and answer.confidence < condition.confidence_below
     )
-    given = (
-        (answer.value,)
-        if isinstance(answer.value, str)
-        else answer.value
-        if isinstance(answer.value, tuple)
-        else ()
-    )
     return (
         unsure
         or answer.status in condition.status
-        or any(name in condition.answer_in for name in given)
+        or any(name in condition.answer_in for name in list_names(answer.value))
     )
 
 
@@ -54,7 +47,7 @@ def merge_pass_answer(before: Answer, after: Answer, name: str) -> Answer:
             f'the pass "{name}" gave no answer ({after.reason or after.status}): the one '
             "before it is kept"
         )
-        kept = replace(before, reason="; ".join(part for part in (before.reason, note) if part))
+        kept = replace(before, reason=join_reasons(before.reason, note))
     return replace(
         kept,
         pass_name=name,

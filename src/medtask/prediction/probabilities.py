@@ -53,8 +53,15 @@ def combine_probabilities(
     )
 
 
-def normalise_logprobs(logprobs: Sequence[float]) -> list[float] | None:
-    """Probabilities that sum to 1; None if a logarithm is NaN or all are infinite."""
+def normalise_logprobs(
+    logprobs: Sequence[float], scales: Sequence[float] | None = None
+) -> list[float] | None:
+    """Probabilities that sum to 1; None if a logarithm is NaN or all are infinite.
+
+    ``scales`` are factors of the logarithms; see `TaskKind.get_length_scales`.
+    """
+    if scales is not None:
+        logprobs = [logprob * scale for logprob, scale in zip(logprobs, scales, strict=True)]
     peak = max(logprobs)
     if not math.isfinite(peak) or any(map(math.isnan, logprobs)):
         return None

@@ -168,36 +168,22 @@ def _list_notes(task: Task, prompt: Prompt) -> tuple[str, ...]:
 
 def describe_preview(preview: PromptPreview) -> dict[str, Any]:
     """The JSON document of a preview."""
-    rendered = preview.rendered
-    if isinstance(rendered, Fault):
-        prompt_fields: dict[str, Any] = {
-            "prompt": None,
-            "candidates": {},
-            "prompt_tokens": 0,
-            "candidate_tokens": {},
-            "shared_tokens": 0,
-        }
-        faults = [
-            {"record_id": rendered.record_id, "status": rendered.status, "message": rendered.reason}
-        ]
-    else:
-        prompt_fields = {
-            "prompt": rendered.prompt,
-            "candidates": dict(rendered.texts),
-            "prompt_tokens": rendered.prompt_tokens,
-            "candidate_tokens": dict(rendered.tokens),
-            "shared_tokens": preview.shared_tokens,
-        }
-        faults = []
-    schema = {"schema": preview.schema} if preview.schema else {}
+    fault = preview.rendered if isinstance(preview.rendered, Fault) else None
+    rendered = None if isinstance(preview.rendered, Fault) else preview.rendered
     return {
         "record_id": preview.record_id,
         "model": preview.model,
-        **prompt_fields,
-        **schema,
+        "prompt": rendered.prompt if rendered else None,
+        "candidates": dict(rendered.texts) if rendered else {},
+        "prompt_tokens": rendered.prompt_tokens if rendered else 0,
+        "candidate_tokens": dict(rendered.tokens) if rendered else {},
+        "shared_tokens": preview.shared_tokens,
+        **({"schema": preview.schema} if preview.schema else {}),
         "notes": list(preview.notes),
         "warnings": list(preview.warnings),
-        "faults": faults,
+        "faults": [{"record_id": fault.record_id, "status": fault.status, "message": fault.reason}]
+        if fault
+        else [],
     }
 
 

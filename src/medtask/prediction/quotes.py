@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from medtask.display import join_reasons
 from medtask.prediction.truncation import find_sentences
 from medtask.records import Answer, Quote, Record, Status
 from medtask.tasks.field_values import QUOTE_SUFFIX
@@ -102,8 +103,7 @@ def move_quotes(answer: Answer, shortened: str, text: str, gap: str) -> Answer:
     if not crossing:
         return answer
     reason = f"the quote of {', '.join(crossing)} crosses the part that was left out"
-    reasons = [answer.reason, reason] if answer.reason else [reason]
-    return replace(answer, status=Status.REVIEW, reason="; ".join(reasons))
+    return replace(answer, status=Status.REVIEW, reason=join_reasons(answer.reason, reason))
 
 
 def _find_places(text: str, quote: str) -> Iterator[int]:

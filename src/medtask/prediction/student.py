@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medtask.prediction.kinds import get_kind_prediction
 from medtask.prediction.probabilities import Probabilities
 from medtask.prediction.student_vectors import EncodeTexts
-from medtask.records import Answer, Value, comparable_value
+from medtask.records import Answer, Value, comparable_value, list_names
 from medtask.tasks.task import STUDENT_PASS, Task
 
 # Of these, the ones with the highest chi-squared statistic are kept.
@@ -171,8 +171,7 @@ def _encode_answers(
         value = read_answer_value(task, answer)
         if value is None:
             continue
-        given = (value,) if isinstance(value, str) else tuple(value)
-        shares = {name: float(name in given) for name in names}
+        shares = {name: float(name in list_names(value)) for name in names}
         if answer.probabilities and answer.probabilities.keys() == shares.keys():
             own = _make_answer(student_task, "", dict(answer.probabilities))
             if read_answer_value(task, own) == value:

@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from typing import NamedTuple
 
+from medtask.display import join_reasons
 from medtask.engines.tokens.markers import COMMON_MARKER
 from medtask.records import Answer, Prompt, Status
 from medtask.tasks.fence import FENCE_TAG
@@ -109,7 +110,7 @@ def mark_suspicious(answer: Answer, suspicion: str | None) -> Answer:
     return replace(
         answer,
         status=Status.REVIEW if answer.status is Status.OK else answer.status,
-        reason="; ".join(part for part in (answer.reason, suspicion) if part),
+        reason=join_reasons(answer.reason, suspicion),
     )
 
 

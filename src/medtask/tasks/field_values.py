@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from medtask.names import Names
@@ -61,6 +61,13 @@ def find_json_type(value: object) -> str:
         case float():
             return "number"
     return "string"
+
+
+def find_value(value: object, path: Iterable[str]) -> object:
+    """The value at a path of keys; None if it is missing."""
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def read_unit(part: Mapping[str, Any]) -> str:

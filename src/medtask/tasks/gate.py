@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from medtask.display import format_count
 from medtask.records import Status
 from medtask.tasks.example_selection import find_max_similarity
 from medtask.tasks.task import Gate
 from medtask.unicode_text import split_words
 
+# Statuses of rows that no model is asked about. Every pass gives a row the same one of them.
+GATE_STATUSES = frozenset({Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL})
 MIN_ENCODED_RUN = 200  # characters without whitespace: longer than any word or link
 
 _ENCODED_RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{MIN_ENCODED_RUN},}}")
@@ -32,7 +35,7 @@ def find_rejection(
     if gate.min_words > 1 and (words := len(split_words(text, gate.min_words))) < gate.min_words:
         return (
             Status.TOO_SHORT,
-            f"{words} word{'' if words == 1 else 's'}, and the task wants {gate.min_words} or more",
+            f"{format_count(words, 'word')}, and the task requires {gate.min_words} or more",
         )
     if (
         gate.novelty is not None
@@ -40,7 +43,7 @@ def find_rejection(
     ):
         return (
             Status.NOVEL,
-            f"the nearest example is {similarity:.2f} like it, below {gate.novelty:g}",
+            f"the similarity to the nearest example is {similarity:.2f}, below {gate.novelty:g}",
         )
     return None
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medtask.tasks.config import (
-    SECTION_CONFIGS,
-    ConfigModel,
-    PassConfig,
-    TaskConfig,
-)
+from medtask.tasks.config import SECTION_CONFIGS, ConfigModel, PassConfig, TaskConfig
 from medtask.tasks.key_reference import KEY_DESCRIPTIONS, KeyDescription
 from medtask.tasks.kinds import TASK_KINDS
 
@@ -107,10 +102,5 @@ def _simplify(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of one value without the titles and the error texts of pydantic."""
     kept = {key: value for key, value in schema.items() if key not in {"title", "description"}}
     if "anyOf" in kept:
-        kept["anyOf"] = list(_simplify_all(kept["anyOf"]))
+        kept["anyOf"] = [_simplify(option) for option in kept["anyOf"]]
     return kept
-
-
-def _simplify_all(schemas: list[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    for schema in schemas:
-        yield _simplify(schema)

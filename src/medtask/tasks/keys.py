@@ -7,12 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from medtask.display import find_closest, format_suggestion, quote
-from medtask.tasks.config import (
-    SECTION_CONFIGS,
-    PassConfig,
-    TaskConfig,
-    list_keys,
-)
+from medtask.tasks.config import SECTION_CONFIGS, PassConfig, TaskConfig, list_keys
 from medtask.tasks.document import Document, KeyPath, SourceLines
 from medtask.tasks.kinds import TASK_KINDS
 from medtask.tasks.reader import TaskReader

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medtask.display import format_suggestion, quote
-from medtask.records import Status
+from medtask.records import Status, list_names
 from medtask.tasks.config import PassConditionConfig, PassConfig, ReasoningConfig
 from medtask.tasks.document import KeyPath
 from medtask.tasks.fewshot import read_examples
 from medtask.tasks.fingerprint import fingerprint_task
+from medtask.tasks.gate import GATE_STATUSES
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.reader import TaskReader
 from medtask.tasks.task import (
@@ -22,8 +23,6 @@ from medtask.tasks.task import (
 )
 
 FIRST_PASS = "first"  # noqa: S105 - the name of the pass that asks every row
-# The gate's decision for a row is the same in every pass.
-_GATE_STATUSES = (Status.EMPTY_INPUT, Status.NOT_TEXT, Status.TOO_SHORT, Status.NOVEL)
 
 
 def derive_passes(reader: TaskReader, task: Task) -> tuple[Pass, ...]:
@@ -104,7 +103,7 @@ def _read_status(reader: TaskReader, path: KeyPath, raw: object) -> tuple[Status
         if name not in known:
             hint = format_suggestion(name, known) or f" - there are {', '.join(known)}"
             reader.add_fault(f"unknown status {quote(name)}{hint}", *path)
-        elif Status(name) in _GATE_STATUSES:
+        elif Status(name) in GATE_STATUSES:
             reader.add_fault(f"rows with the status {name} are asked in no pass", *path)
         else:
             found.append(Status(name))
@@ -164,7 +163,7 @@ def _restrict_labels(reader: TaskReader, path: KeyPath, raw: object, task: Task)
         return task
     restricted = get_task_kind(task).select_labels(names)
     allowed = {label.name for label in restricted.candidates}
-    fits = [example for example in task.examples if _list_answer_names(example.answer) <= allowed]
+    fits = [example for example in task.examples if allowed.issuperset(list_names(example.answer))]
     return replace(restricted, examples=tuple(fits), pool=_restrict_pool(task.pool, allowed))
 
 
@@ -174,7 +173,7 @@ def _restrict_pool(pool: ExamplePool | None, allowed: set[str]) -> ExamplePool |
     fits = [
         index
         for index, example in enumerate(pool.examples)
-        if _list_answer_names(example.answer) <= allowed
+        if allowed.issuperset(list_names(example.answer))
     ]
     if not fits:
         return None
@@ -183,7 +182,3 @@ def _restrict_pool(pool: ExamplePool | None, allowed: set[str]) -> ExamplePool |
         examples=tuple(pool.examples[index] for index in fits),
         texts=tuple(pool.texts[index] for index in fits),
     )
-
-
-def _list_answer_names(answer: object) -> set[str]:
-    return set(answer) if isinstance(answer, tuple) else {str(answer)}

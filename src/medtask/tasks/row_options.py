@@ -67,17 +67,18 @@ def read_options(answer_spec: MultipleChoice, fields: Mapping[str, object]) -> R
     if any(isinstance(value, dict | list | tuple) for _, value in named):
         return "an option holds more than a text"
     texts = [" ".join(clean_text(read_cell(value) or "").split()) for _, value in named]
-    if len([text for text in texts if text]) > len(LETTERS):
-        return f"the row has {len(texts)} options, and {len(LETTERS)} letters are all there are"
     keys = [(key or "").strip() for key, _ in named]
-    if _are_letters(keys) and len(answer_spec.columns) == 1:
-        lettered = sorted(
-            (key.upper(), "", text, place)
-            for key, text, place in zip(keys, texts, places, strict=True)
-        )
+    entries = list(zip(keys, texts, places, strict=True))
+    if len(answer_spec.columns) == 1:
+        entries = [entry for entry in entries if entry[1]]
+    if len(entries) > len(LETTERS):
+        return f"the row has {len(entries)} options, and there are only {len(LETTERS)} letters"
+    if len(answer_spec.columns) == 1 and _are_letters([key for key, _, _ in entries]):
+        lettered = sorted((key.upper(), "", text, place) for key, text, place in entries)
     else:
-        lettered = list(zip(LETTERS, keys, texts, places, strict=False))
-    lettered = [one for one in lettered if one[2]]
+        lettered = [
+            (letter, *entry) for letter, entry in zip(LETTERS, entries, strict=False) if entry[1]
+        ]
     return _check_options(
         RowOptions(
             tuple(Option(letter, text) for letter, _, text, _ in lettered),

@@ -139,7 +139,7 @@ def _read_accepted_gold(
 def read_gold_column(
     task: Task, cells: Iterable[tuple[Mapping[str, object], object]]
 ) -> tuple[Task, list[str]]:
-    """The task with which a column of gold is read, and notes to which the column is the subject.
+    """The task that reads a column of gold, and notes that follow the name of the column.
 
     For multiple choice, a letter can also be the text of another option, and a number can be a text
     or a position. What the column holds is inferred where only one form fits all of its rows.

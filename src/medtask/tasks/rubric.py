@@ -249,7 +249,7 @@ def _resolve_keys(reader: TaskReader) -> None:
     """Remove unknown keys, with a fault for each; a misspelled key is renamed."""
     document, known = reader.document, list_keys(RubricConfig)
     resolved = {key: value for key, value in document.data.items() if key in known}
-    for key in document.data.keys() - resolved.keys():
+    for key in (key for key in document.data if key not in known):
         hint = format_suggestion(key, known) or f" - there are {', '.join(known)}"
         reader.add_fault(f"unknown key {quote(key)}{hint}", key)
         if suggestion := find_closest(key, known):

@@ -74,7 +74,8 @@ class TextOrigins:
         cells = {name: self.cells[name] for name in columns if name in self.cells}
         if source.verbatim and cells:
             return _cut(cells, next(iter(cells)), first, last)
-        return _find_piece(cells, piece, first, last) or _find_only_place(cells, piece[first:last])
+        part = piece[first:last]
+        return _find_piece(cells, piece, first, last) or _find_piece(cells, part, 0, len(part))
 
 
 def trace_text(source: str, record: Record) -> TextOrigins | None:
@@ -147,10 +148,6 @@ def _find_piece(cells: Mapping[str, str], piece: str, first: int, last: int) -> 
         return None
     column, start = places[0]
     return _cut(cells, column, start + first, start + last)
-
-
-def _find_only_place(cells: Mapping[str, str], part: str) -> CellSpan | None:
-    return _find_piece(cells, part, 0, len(part))
 
 
 def _find_places(cells: Mapping[str, str], part: str) -> Iterable[tuple[str, int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from medtask.evaluation.comparison.disagreements import (
     MAX_ROWS_PER_DIRECTION,
     find_disagreements,
-    list_system_pairs,
 )
 from support.comparison_rows import join_systems, make_rows
 
@@ -57,8 +56,3 @@ def test_only_the_clearest_are_shown() -> None:
     )
     ahead, _ = find_disagreements(comparison, "x", "y")
     assert (ahead.count, len(ahead.shown)) == (40, MAX_ROWS_PER_DIRECTION)
-
-
-def test_the_best_is_shown_beside_the_next_ones() -> None:
-    assert list_system_pairs(["a", "b", "c", "d", "e"]) == [("a", "b"), ("a", "c"), ("a", "d")]
-    assert list_system_pairs(["a"]) == []

@@ -122,6 +122,19 @@ def test_the_numbers_are_beside_the_page_without_text(tmp_path: Path) -> None:
     ] == [0, 0]
 
 
+def test_the_best_system_is_shown_beside_three_others_at_most(tmp_path: Path) -> None:
+    gold = [LABELS[row % 3] for row in range(30)]
+    systems = {
+        f"wrong in {wrong}": make_rows(gold, [LABELS[0]] * wrong + gold[wrong:])
+        for wrong in (0, 6, 12, 18, 24)
+    }
+    contest = join_systems("label", systems)
+    write_comparison(tmp_path / "page.html", contest, rank_systems(contest, baselines=None))
+    numbers = json.loads((tmp_path / "page.json").read_text())
+    pairs = {frozenset((one["ahead"], one["behind"])) for one in numbers["disagreements"]}
+    assert pairs == {frozenset(("wrong in 0", f"wrong in {wrong}")) for wrong in (6, 12, 18)}
+
+
 def test_groups_are_reported() -> None:
     page = render_page(groups=True)
     assert "in 50 groups" in page.text

@@ -22,11 +22,11 @@ from statsmodels.stats.proportion import proportion_confint
 from medtask.evaluation.statistics.classification import (
     ClassificationMetrics,
     _ClassificationSums,
-    compute_classification_metrics,
     compute_metrics_from_cells,
 )
 from medtask.evaluation.statistics.intervals import Metric, estimate_proportion
 from medtask.evaluation.statistics.resampling import CellCounter
+from support.row_metrics import compute_classification_metrics
 
 CLASSES = ("a", "b", "c", "d")
 PAIRS = st.lists(

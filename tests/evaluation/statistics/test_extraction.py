@@ -11,11 +11,11 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medtask.evaluation.statistics.extraction import (
     compare_objects,
-    compute_extraction_metrics,
     flatten,
     is_equal_value,
     unflatten,
 )
+from support.row_metrics import compute_extraction_metrics
 
 LEAVES = st.one_of(
     st.none(),

@@ -20,8 +20,8 @@ from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.multilabel import (
     MultiLabelMetrics,
     MultiLabelMetricsAccumulator,
-    compute_multilabel_metrics,
 )
+from support.row_metrics import compute_multilabel_metrics
 
 CLASSES = ("a", "b", "c")
 SETS = st.sets(st.sampled_from(CLASSES)).map(lambda names: tuple(sorted(names)))

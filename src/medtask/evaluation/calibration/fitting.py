@@ -286,7 +286,11 @@ class _Trial:
         allowed = [name for name in fitted if self._keeps_decisions(unseen, fitted[name], name)]
         by_loss = requested or self._find_best(unseen, list(fitted))
         if by_loss == "none" or by_loss in allowed:
-            return by_loss, self._describe_no_gain() if by_loss == "none" else ""
+            reason = (
+                f"no method lowers the log loss of the {len(self.gold):,} gold rows, unseen, by "
+                "more than chance"
+            )
+            return by_loss, reason if by_loss == "none" else ""
         best = self._find_best(unseen, allowed)
         accuracy, worse = (self.compute_hits(unseen[name]).mean() for name in ("none", by_loss))
         return best, (
@@ -334,12 +338,6 @@ class _Trial:
             if gain.sum() > error:
                 best = name
         return best
-
-    def _describe_no_gain(self) -> str:
-        return (
-            f"no method lowers the log loss of the {len(self.gold):,} gold rows, unseen, by more "
-            "than chance"
-        )
 
 
 def _cross_fit(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medtask.display import format_list, format_row_count, quote, shorten
+from medtask.display import format_count, format_list, format_row_count, quote, shorten
 from medtask.errors import InputError
 from medtask.evaluation.kinds.protocols import (
     SAMPLE_SIZE,
@@ -96,7 +96,7 @@ class RowCoverage:
         ]
         sentences += [
             (
-                f"{shorten(name)} has {n:,} answer{'s' * (n != 1)} that the task does not allow: "
+                f"{shorten(name)} has {format_count(n, 'answer')} that the task does not allow: "
                 "counted as no answer."
             )
             for name, n in self.outside.items()

@@ -16,6 +16,7 @@ from medtask.evaluation.statistics.kappa import estimate_kappa
 from medtask.evaluation.statistics.metric_sums import estimate_metric, estimate_proportion_metric
 from medtask.evaluation.statistics.resampling import build_resampling_units
 from medtask.kinds import KindName
+from medtask.records import list_names
 
 MAX_DISAGREEMENTS = 100  # maximum number of rows in a report
 MAX_VALUE_CHARACTERS = 300
@@ -306,8 +307,7 @@ def _list_classes(
     """The labels, followed by other names that occur."""
     if kind.agreement.kappa is None:
         return tuple(labels)
-    values = (value for column in columns for value in column if value is not None)
-    names = (name for value in values for name in ((value,) if isinstance(value, str) else value))
+    names = (name for column in columns for value in column for name in list_names(value))
     return tuple(dict.fromkeys((*labels, *names)))
 
 

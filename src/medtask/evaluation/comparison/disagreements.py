@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,8 +144,3 @@ def _format_value(case: ReportRow) -> str:
     if case.value is not None:
         return case.value
     return f"no answer ({case.status.replace('_', ' ')})"
-
-
-def list_system_pairs(names: Sequence[str], limit: int = 3) -> list[tuple[str, str]]:
-    """Pairs of the best system with each of the next ones."""
-    return [(names[0], other) for other in names[1 : limit + 1]]

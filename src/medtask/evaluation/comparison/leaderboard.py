@@ -123,7 +123,6 @@ def rank_systems(
     keywords: Mapping[str, Sequence[str]] = MappingProxyType({}),
     baselines: BaselineSettings | None = DEFAULT_SETTINGS,
     price_per_hour: float | None = None,
-    seed: int = 0,
 ) -> Leaderboard:
     """Ranks the systems together with simple methods on the same rows.
 
@@ -134,11 +133,9 @@ def rank_systems(
         baselines: How baselines are computed; None for no baselines.
         price_per_hour: Price of the machine, in any currency; a cost is computed if the speed is
             known.
-        seed: Seed of bootstraps and randomisation tests.
     """
     lines = [
-        _build_system_entry(comparison, system, price_per_hour, seed)
-        for system in comparison.systems
+        _build_system_entry(comparison, system, price_per_hour) for system in comparison.systems
     ]
     entries = {
         system.name: compute_system_metrics(comparison, system) for system in comparison.systems
@@ -149,7 +146,6 @@ def rank_systems(
     pairs = compare_pairs(
         [(first, second) for place, first in enumerate(named) for second in named[place + 1 :]],
         comparison.groups,
-        seed=seed,
     )
     baseline_entries: list[tuple[LeaderboardEntry, SystemMetrics | None]] = []
     if baselines is not None:
@@ -157,7 +153,7 @@ def rank_systems(
         baseline_entries = _run_baselines(comparison, best, definitions, keywords, baselines)
     against = [(system, other) for system in named for _, other in baseline_entries if other]
     baseline_pairs = compare_pairs(
-        [_order_pair(one, other, metric) for one, other in against], comparison.groups, seed=seed
+        [_order_pair(one, other, metric) for one, other in against], comparison.groups
     )
     ranked = sorted(
         [*lines, *(line for line, _ in baseline_entries)],
@@ -172,10 +168,10 @@ def rank_systems(
     )
 
 
-def evaluate_system(comparison: ComparisonRows, system: System, seed: int = 0) -> KindEvaluation:
+def _evaluate_system(comparison: ComparisonRows, system: System) -> KindEvaluation:
     """Evaluates one system's answers like those of a run."""
     grader = get_evaluation_kind(comparison.kind).create_grader(
-        comparison.labels, comparison.abstain, seed
+        comparison.labels, comparison.abstain, 0
     )
     columns = (system.values, comparison.gold, system.answers, comparison.groups)
     for row in zip(*columns, strict=True):
@@ -191,9 +187,9 @@ def compute_system_metrics(comparison: ComparisonRows, system: System) -> System
 
 
 def _build_system_entry(
-    comparison: ComparisonRows, system: System, price: float | None, seed: int
+    comparison: ComparisonRows, system: System, price: float | None
 ) -> LeaderboardEntry:
-    quality = evaluate_system(comparison, system, seed)
+    quality = _evaluate_system(comparison, system)
     facts = system.facts
     speed = facts.rows_per_s
     return LeaderboardEntry(

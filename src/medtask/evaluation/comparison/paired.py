@@ -23,7 +23,7 @@ from medtask.evaluation.statistics.significance import (
     count_wins,
 )
 
-POWER = 0.8
+POWER = 0.8  # probability of showing a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ def compare_pair(
 
 
 def compute_mcnemar_sample_size(
-    only_first: float, only_second: float, *, alpha: float = ALPHA, power: float = POWER
+    only_first: float, only_second: float, *, alpha: float = ALPHA
 ) -> int | None:
-    """The number of rows that McNemar's test needs to show such a difference.
+    """The number of rows that McNemar's test needs to show such a difference, with a power of 80 %.
 
     Miettinen 1968, in the form of Connor 1987, "Sample size for testing differences in proportions
     for the paired-sample design", Biometrics 43.
@@ -148,7 +148,6 @@ def compute_mcnemar_sample_size(
         only_first: Share of rows that only the first system has right.
         only_second: Share of rows that only the second system has right.
         alpha: Significance level.
-        power: Probability of showing the difference.
 
     Returns:
         The number of rows; None if the shares are equal.
@@ -158,16 +157,15 @@ def compute_mcnemar_sample_size(
     gap, apart = abs(only_first - only_second), only_first + only_second
     if gap == 0:
         return None
-    reach = norm.ppf(1 - alpha / 2) * sqrt(apart) + norm.ppf(power) * sqrt(max(0.0, apart - gap**2))
+    reach = norm.ppf(1 - alpha / 2) * sqrt(apart) + norm.ppf(POWER) * sqrt(max(0.0, apart - gap**2))
     return ceil(float(reach / gap) ** 2)
 
 
-def compute_difference_sample_size(
-    difference: Metric, *, alpha: float = ALPHA, power: float = POWER
-) -> int | None:
-    """The number of rows needed to show a difference, by its normal approximation.
+def compute_difference_sample_size(difference: Metric, *, alpha: float = ALPHA) -> int | None:
+    """The number of rows needed to show a difference with a power of 80 %.
 
-    The standard error is derived from the interval and shrinks with the square root of the rows.
+    This is a normal approximation: the standard error is derived from the interval, and shrinks
+    with the square root of the rows.
     Returns None without a difference or an interval.
     """
     from scipy.stats import norm
@@ -177,7 +175,7 @@ def compute_difference_sample_size(
     error = (difference.high - difference.low) / (2 * Z_VALUE)
     return ceil(
         difference.n
-        * float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error / difference.value) ** 2
+        * float((norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * error / difference.value) ** 2
     )
 
 

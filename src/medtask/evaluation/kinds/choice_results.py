@@ -36,7 +36,7 @@ from medtask.evaluation.statistics.intervals import (
     metrics_to_json,
 )
 from medtask.evaluation.statistics.multilabel import MultiLabelMetrics
-from medtask.records import LETTERS, Answer, Option, Value
+from medtask.records import LETTERS, Answer, Option, Value, list_names
 
 MAX_LETTERS_SHOWN = 10  # with more, the confusion table is mostly empty
 
@@ -247,9 +247,6 @@ class MultipleChoiceEvaluation:
 
 def parse_letters(value: Value | None) -> tuple[str, ...] | None:
     """The letters of a value; None if it is not letters."""
-    letters = (value,) if isinstance(value, str) else value
-    return (
-        letters
-        if isinstance(letters, tuple) and all(letter in LETTERS for letter in letters)
-        else None
-    )
+    letters = list_names(value)
+    is_valid = isinstance(value, str | tuple) and all(letter in LETTERS for letter in letters)
+    return letters if is_valid else None

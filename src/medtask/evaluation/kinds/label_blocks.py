@@ -19,6 +19,7 @@ from medtask.evaluation.presentation.blocks import (
     ReportBlock,
     ReportTable,
 )
+from medtask.evaluation.presentation.formatting import format_metric_cell
 from medtask.evaluation.presentation.plots import list_matrix_classes
 from medtask.evaluation.statistics.classification import PerClassMetrics
 from medtask.evaluation.statistics.intervals import IntArray
@@ -125,10 +126,7 @@ def build_label_table(labels: Sequence[PerClassMetrics], noun: str = "label") ->
             one.label,
             f"{one.gold:,}",
             f"{one.answered:,}",
-            *(
-                (f"{figure.value:.3f}", figure.interval_text) if figure else "–"
-                for figure in (one.precision, one.recall, one.f1)
-            ),
+            *map(format_metric_cell, (one.precision, one.recall, one.f1)),
         )
         for one in ranked[:MAX_LABELS_SHOWN]
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medtask.display import capitalise_first
+from medtask.display import capitalise_first, format_count
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import Heading, ReportBlock, ReportTable
 from medtask.evaluation.statistics.intervals import MIN_GROUPS, N_RESAMPLES, Metric
@@ -49,8 +49,7 @@ def warn_about_few_groups(groups: int | None) -> list[str]:
     """A sentence if intervals are based on too few groups."""
     if groups is None or groups >= MIN_GROUPS:
         return []
-    one = groups == 1
     return [
-        f"The rows come from {groups} group{'s' * (not one)} only: the intervals are rough and "
+        f"The rows come from {format_count(groups, 'group')} only: the intervals are rough and "
         "probably too narrow."
     ]

@@ -25,6 +25,7 @@ from medtask.evaluation.statistics.metric_sums import (
 from medtask.evaluation.statistics.multilabel import compute_jaccard, compute_micro_f1_terms
 from medtask.evaluation.statistics.text_overlap import compute_rouge_l
 from medtask.kinds import KindName
+from medtask.records import list_names
 
 SumsBuilder = Callable[[Sequence[str], Sequence[Any], Sequence[Any]], MetricSums]
 
@@ -84,14 +85,10 @@ def _sum_macro_f1(
     return build_macro_f1_sums(
         classes,
         [
-            (_list_names(truth), _list_names(given))
+            (list_names(truth), list_names(given))
             for truth, given in zip(gold, answers, strict=True)
         ],
     )
-
-
-def _list_names(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value or ()
 
 
 METRICS: Mapping[str, MetricSpec] = MappingProxyType(

@@ -63,16 +63,11 @@ def find_bias(bias: ContentFreeBias) -> list[LabelFinding]:
 
 
 def _build_finding(bias: ContentFreeBias, name: str, share: float) -> LabelFinding:
-    even = (
-        f"{format_percent(bias.uniform_share)} would be even"
-        if bias.exclusive
-        else "50 % would be even"
-    )
     gold = bias.gold.get(name)
     frequent = f"; gold has it in {format_percent(gold.value)} of {gold.n:,} rows" if gold else ""
     seen = (
         f"without any input the model gives {isolate_name(name)} {format_percent(share)} "
-        f"({even}{frequent})"
+        f"({format_percent(bias.uniform_share)} would be even{frequent})"
     )
     advice = (
         "calibrate its answers (a bias for each label takes this out), or write definitions "

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.display import capitalise_first, format_count, format_percent, isolate_name
+from medtask.display import (
+    capitalise_first,
+    format_count,
+    format_percent,
+    format_row_count,
+    isolate_name,
+)
 from medtask.evaluation.labels.confusion import build_confusion_findings, find_confused_pairs
 from medtask.evaluation.labels.content_free_bias import ContentFreeBias, find_bias
 from medtask.evaluation.labels.finding import SEVERITIES, LabelFinding
@@ -97,7 +103,7 @@ class LabelSetInputs:
     skipped_checks: Sequence[str] = ()
 
 
-def check_label_set(inputs: LabelSetInputs, *, seed: int = 0) -> LabelSetReport:
+def check_label_set(inputs: LabelSetInputs) -> LabelSetReport:
     """Returns the findings of all checks that these inputs allow."""
     names = [label.name for label in inputs.labels]
     overlaps = find_similar_labels(inputs.labels, inputs.vectors)
@@ -108,7 +114,7 @@ def check_label_set(inputs: LabelSetInputs, *, seed: int = 0) -> LabelSetReport:
         ),
     ]
     if inputs.pair_counts:
-        found += _check_answers(inputs.pair_counts, overlaps, seed)
+        found += _check_answers(inputs.pair_counts, overlaps)
     if inputs.tokens:
         found += find_token_problems(inputs.tokens, inputs.lowercase_counts)
     if inputs.bias:
@@ -139,7 +145,7 @@ def check_option_letters(
 
 
 def _check_answers(
-    pair_counts: GoldAnswerCounts, overlaps: Sequence[LabelFinding], seed: int
+    pair_counts: GoldAnswerCounts, overlaps: Sequence[LabelFinding]
 ) -> Iterator[LabelFinding]:
     cells = build_pair_cells(pair_counts)
     yield from find_usage_problems(pair_counts, cells)
@@ -152,7 +158,7 @@ def _check_answers(
     ]
     abstain_index = places.get(pair_counts.abstain) if pair_counts.abstain else None
     yield from build_merge_findings(
-        evaluate_merges(cells, pairs, abstain=abstain_index, seed=seed), pair_counts.labels
+        evaluate_merges(cells, pairs, abstain=abstain_index), pair_counts.labels
     )
 
 
@@ -233,15 +239,12 @@ _MERGE_CAVEAT = (
 
 def summarise_findings(label_set_report: LabelSetReport) -> str:
     """One sentence on what was checked and the number of findings."""
-    checked = [
-        f"{format_count(label_set_report.label_count)} "
-        f"{label_set_report.bias.noun if label_set_report.bias else 'label'}"
-        f"{'s' * (label_set_report.label_count != 1)}"
-    ]
+    noun = label_set_report.bias.noun if label_set_report.bias else "label"
+    checked = [format_count(label_set_report.label_count, noun)]
     if label_set_report.answered:
         checked.append(
-            f"{format_count(label_set_report.answered)} answers, "
-            f"{format_count(label_set_report.gold_rows)} rows with gold"
+            f"{format_count(label_set_report.answered, 'answer')}, "
+            f"{format_row_count(label_set_report.gold_rows)} with gold"
         )
     costs, may, notes = (
         sum(finding.weight == weight for finding in label_set_report.findings)

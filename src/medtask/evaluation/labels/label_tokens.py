@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import median
 
-from medtask.display import isolate_name
+from medtask.display import format_count, isolate_name
 from medtask.evaluation.labels.finding import LabelFinding
 from medtask.evaluation.labels.usage import format_names
 
@@ -41,8 +41,8 @@ def _find_shared_prefixes(tokens: Mapping[str, Sequence[int]]) -> list[LabelFind
     if len(groups) == 1 and len(tokens) > 1:
         start = _count_shared_tokens(list(tokens.values()))
         seen = (
-            f"all {len(tokens):,} labels begin with the same {_format_token_count(start)}: nothing "
-            "is decided before they are read"
+            f"all {len(tokens):,} labels begin with the same {format_count(start, 'token')}: "
+            "nothing is decided before they are read"
         )
         return [
             LabelFinding(
@@ -59,9 +59,9 @@ def _find_shared_prefixes(tokens: Mapping[str, Sequence[int]]) -> list[LabelFind
     for names in groups.values():
         if len(names) >= MIN_GROUP_SIZE:
             start = _count_shared_tokens([tokens[name] for name in names])
-            early = "the model chooses the group before it reads what tells them apart"
             seen = (
-                f"{format_names(names)} begin with the same {_format_token_count(start)}: {early}"
+                f"{format_names(names)} begin with the same {format_count(start, 'token')}: the "
+                "model chooses the group before it reads what tells them apart"
             )
             figures = {"shared_tokens": start, "labels": len(names)}
             found.append(
@@ -80,7 +80,7 @@ def _find_shared_prefixes(tokens: Mapping[str, Sequence[int]]) -> list[LabelFind
 
 _SHARED_PREFIX_ADVICE = (
     "begin the names with the word that tells them apart, or write `readout: code`; servers that "
-    "tell the likeliest first tokens alone cannot tell such labels apart"
+    "return only the likeliest first tokens cannot tell such labels apart"
 )
 
 
@@ -95,8 +95,8 @@ def _find_prefix_labels(tokens: Mapping[str, Sequence[int]]) -> list[LabelFindin
                 f"{isolate_name(long[1])}: only the end of the turn tells them apart"
             )
             advice = (
-                "engines in this process weigh that end; a model that goes on writing "
-                "prefers the longer one: rename one of them"
+                "rename one of them: a model that writes freely prefers the longer one, and only "
+                "engines in this process score where a label ends"
             )
             found.append(
                 LabelFinding(
@@ -118,7 +118,7 @@ def _find_long_labels(tokens: Mapping[str, Sequence[int]]) -> list[LabelFinding]
     for name, own in tokens.items():
         if len(own) >= MIN_LENGTH_RATIO * usual and len(own) >= usual + MIN_EXTRA_TOKENS:
             seen = (
-                f"{isolate_name(name)} takes {_format_token_count(len(own))}, the labels' "
+                f"{isolate_name(name)} takes {format_count(len(own), 'token')}, the labels' "
                 f"median is {usual:g}"
             )
             advice = (
@@ -147,7 +147,7 @@ def _find_unusual_case(
         own = len(tokens[name])
         if own >= plain + 2 and own >= 1.5 * plain:
             seen = (
-                f"{isolate_name(name)} takes {_format_token_count(own)}, in lower case {plain}: "
+                f"{isolate_name(name)} takes {format_count(own, 'token')}, in lower case {plain}: "
                 "the model knows it as pieces rather than as a word"
             )
             advice = "write it in the case that texts use, or as words"
@@ -170,7 +170,3 @@ def _count_shared_tokens(listed: Sequence[Sequence[int]]) -> int:
     return next(
         (place for place in range(shortest) if len({own[place] for own in listed}) > 1), shortest
     )
-
-
-def _format_token_count(number: int) -> str:
-    return f"{number} token{'s' * (number != 1)}"

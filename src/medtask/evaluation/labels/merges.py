@@ -53,7 +53,7 @@ class LabelMerge:
 
 
 def evaluate_merges(
-    cells: PairCells, pairs: Iterable[LabelPair], *, abstain: int | None = None, seed: int = 0
+    cells: PairCells, pairs: Iterable[LabelPair], *, abstain: int | None = None
 ) -> list[LabelMerge]:
     """Merges of ``pairs`` that raise macro-F1 more than the median merge does, best first.
 
@@ -73,11 +73,9 @@ def evaluate_merges(
         cells,
         [pair for pair in combinations(range(labels), 2) if abstain not in pair],
         totals,
-        seed,
     )
     merges = [
-        _evaluate_merge(cells, pair, median_change, totals, seed)
-        for pair in candidates[:MAX_PAIRS_TRIED]
+        _evaluate_merge(cells, pair, median_change, totals) for pair in candidates[:MAX_PAIRS_TRIED]
     ]
     gains = [
         merge
@@ -100,17 +98,16 @@ def build_merge_findings(merges: Sequence[LabelMerge], labels: Sequence[str]) ->
 
 
 def _evaluate_merge(
-    cells: PairCells, pair: LabelPair, median_change: float, totals: F1Terms, seed: int
+    cells: PairCells, pair: LabelPair, median_change: float, totals: F1Terms
 ) -> LabelMerge:
     change = _make_change_function(cells, pair, totals)
     before = (cells.gold, cells.answer)
     after = (_merge_flags(cells.gold, pair), _merge_flags(cells.answer, pair))
     value = float(change(cells.rows[None, :])[0])
-    interval = bootstrap_interval(cells.rows, change, width=cells.gold.shape[1], seed=seed) or (
-        None,
-        None,
+    interval = bootstrap_interval(cells.rows, change, width=cells.gold.shape[1]) or (None, None)
+    right, merged = (
+        (gold == answer).all(axis=1) & cells.answered for gold, answer in (before, after)
     )
-    right, merged = (_find_exact_matches(gold, answer, cells) for gold, answer in (before, after))
     gained = estimate_proportion(int(cells.rows[merged & ~right].sum()), cells.n)
     assert gained is not None
     either = cells.gold[:, list(pair)].any(axis=1)
@@ -145,12 +142,10 @@ def _make_change_function(
     return change
 
 
-def _compute_median_change(
-    cells: PairCells, pairs: Sequence[LabelPair], totals: F1Terms, seed: int
-) -> float:
+def _compute_median_change(cells: PairCells, pairs: Sequence[LabelPair], totals: F1Terms) -> float:
     """Median change of macro-F1 over pairs of labels, or a sample of them."""
     if len(pairs) > MAX_PAIRS_SAMPLED:
-        places = np.random.default_rng(seed).choice(len(pairs), MAX_PAIRS_SAMPLED, replace=False)
+        places = np.random.default_rng(0).choice(len(pairs), MAX_PAIRS_SAMPLED, replace=False)
         pairs = [pairs[place] for place in places]
     return median(
         [float(_make_change_function(cells, pair, totals)(cells.rows[None])[0]) for pair in pairs]
@@ -164,10 +159,6 @@ def _merge_flags(flags: Flags, pair: LabelPair) -> Flags:
     joined[:, pair[0]] |= flags[:, pair[1]]
     joined[:, pair[1]] = False
     return joined
-
-
-def _find_exact_matches(gold: Flags, answer: Flags, cells: PairCells) -> Flags:
-    return np.asarray((gold == answer).all(axis=1) & cells.answered, dtype=np.bool_)
 
 
 def _compute_f1_terms(gold: Flags, answer: Flags) -> F1Terms:

@@ -6,13 +6,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from medtask.display import format_count, format_percent, format_row_count, isolate_name
+from medtask.display import (
+    format_count,
+    format_list,
+    format_percent,
+    format_row_count,
+    isolate_name,
+)
 from medtask.evaluation.labels.finding import LabelFinding, Severity, format_share
 from medtask.evaluation.labels.pair_counts import GoldAnswerCounts, PairCells
 from medtask.evaluation.statistics.intervals import IntArray, Metric, estimate_proportion
 from medtask.evaluation.statistics.significance import ALPHA, adjust_p_values
 
-MAX_NAMES_LISTED = 12  # maximum number of labels listed in a sentence
 MAX_OFF_SET_SHARE = 0.2  # share of rows in which the model's preferred output is not a label
 MAX_LOW_CONFIDENCE_SHARE = 0.3
 MIN_OVERUSE_RATIO = 2  # ratio of answers to gold rows
@@ -48,8 +53,8 @@ def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list
                 "never_in_gold",
                 "note",
                 tuple(missing),
-                f"{format_names(missing)} {_choose_verb(missing)} not in the gold of "
-                f"{format_row_count(cells.n)} (in at most {format_percent(bound)} of all rows)",
+                f"{format_names(missing)} {'is' if len(missing) == 1 else 'are'} not in the gold "
+                f"of {format_row_count(cells.n)} (in at most {format_percent(bound)} of all rows)",
                 "nothing can be measured for labels without gold: add gold rows for them, or "
                 "leave them out of the set",
                 {"gold_rows": cells.n, "bound": bound},
@@ -81,8 +86,8 @@ def _find_never_answered(pair_counts: GoldAnswerCounts, cells: PairCells) -> Ite
     }
     if needed:
         seen = (
-            f"{never} {format_names(needed, in_gold)}, with how many of {cells.n:,} gold rows "
-            f"have it; {most}"
+            f"{never} {format_names(needed, in_gold)}; in brackets: how many of {cells.n:,} gold "
+            f"rows have it; {most}"
         )
         advice = (
             "give each a definition and an example, or a name in the words of the texts; "
@@ -266,14 +271,6 @@ def _advise_on_missing_label(fallback_label: str | None) -> str:
 
 def format_names(names: Sequence[str], counts: Mapping[str, int] | None = None) -> str:
     """List names in a sentence, with their counts if given, and the number of further names."""
-    shown = ", ".join(
-        isolate_name(name) + (f" ({counts[name]:,})" if counts else "")
-        for name in names[:MAX_NAMES_LISTED]
+    return format_list(
+        [isolate_name(name) + (f" ({counts[name]:,})" if counts else "") for name in names]
     )
-    return shown + (
-        f" and {len(names) - MAX_NAMES_LISTED} more" if len(names) > MAX_NAMES_LISTED else ""
-    )
-
-
-def _choose_verb(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"

@@ -54,7 +54,7 @@ _CHOSEN = frozenset({LeftOut.REVIEW, LeftOut.AUDIT})  # by their answers
 
 def format_metric(metric: Metric) -> str:
     """ "0.913 (0.884-0.936, n = 420)": a metric with its interval and rows."""
-    interval = "" if metric.low is None else f"{metric.low:.3f}-{metric.high:.3f}, "
+    interval = "" if metric.low is None else f"{metric.interval_text}, "
     return f"{metric.value:.3f} ({interval}n = {metric.n:,})"
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from medtask.evaluation.presentation.formatting import format_field_value, format_value
 from medtask.evaluation.statistics.extraction import compare_objects, flatten
-from medtask.records import Answer, Option, PassStep, Quote, Status, Value
+from medtask.records import Answer, Option, PassStep, Quote, Status, Value, list_names
 
 # Control characters, direction overrides, lone surrogates
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e\ud800-\udfff]")
@@ -239,10 +239,7 @@ def _list_outcomes(value: Value | None, option_texts: Mapping[str, str]) -> froz
     """The outcomes of a value, as they are named in a row."""
     if isinstance(value, Mapping):
         return frozenset(format_outcome(path, leaf) for path, leaf in flatten(value).items())
-    return frozenset(
-        option_texts.get(name, name)
-        for name in ((value,) if isinstance(value, str) else value or ())
-    )
+    return frozenset(option_texts.get(name, name) for name in list_names(value))
 
 
 def format_outcome(path: Sequence[str], leaf: object) -> str:

@@ -15,7 +15,7 @@ from medtask.evaluation.statistics.intervals import Metric
 
 AXIS_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TICK_LABELS = {tick: f"{tick:g}" for tick in AXIS_TICKS}
-ROW_HEIGHT = 46  # height of one row of `draw_interval_rows`
+ROW_HEIGHT = 46  # height of one row of `draw_interval_row`
 _ROW_CENTRE = 32  # distance of the dot from the top of its row
 
 _TEXT = Markup('<text class="{}" x="{:.6g}%" y="{:.1f}" text-anchor="{}">{}</text>')

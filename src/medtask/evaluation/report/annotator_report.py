@@ -93,7 +93,8 @@ def _format_short(value: Metric) -> str:
     """The value and its interval, rounded to two decimals."""
     if value.low is None or value.high is None:
         return f"{value.value:.2f}"
-    return f"{value.value:.2f} ({value.low:.2f}-{value.high:.2f})"
+    to = " to " if value.low < 0 else "-"
+    return f"{value.value:.2f} ({value.low:.2f}{to}{value.high:.2f})"
 
 
 def _describe_kappa(agreement: PairwiseAgreement) -> str:

@@ -12,7 +12,6 @@ from medtask.evaluation.comparison.aligned_rows import ComparisonRows
 from medtask.evaluation.comparison.disagreements import (
     DirectedDisagreements,
     find_disagreements,
-    list_system_pairs,
 )
 from medtask.evaluation.comparison.leaderboard import Leaderboard, LeaderboardEntry
 from medtask.evaluation.comparison.leaderboard_text import (
@@ -33,12 +32,18 @@ from medtask.evaluation.presentation.blocks import (
     TableCell,
 )
 from medtask.evaluation.presentation.comparison_plots import draw_differences, draw_scatter
-from medtask.evaluation.presentation.formatting import MISSING, format_difference, format_p_value
+from medtask.evaluation.presentation.formatting import (
+    MISSING,
+    format_difference,
+    format_metric_cell,
+    format_p_value,
+)
 from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.report.quality_sections import MAX_METRIC_COLUMNS
 from medtask.evaluation.report.run_report import create_template_environment
 
 MAX_PAIR_SENTENCES = 3  # pairs that are described in a sentence each
+MAX_COMPARED_SYSTEMS = 3  # systems whose disagreements with the best one are shown
 MAX_PARTS_SHOWN = 40  # maximum number of labels or fields on the page
 
 
@@ -100,10 +105,9 @@ def render_comparison(
 def _find_disagreements(
     comparison: ComparisonRows, leaderboard: Leaderboard
 ) -> list[tuple[DirectedDisagreements, DirectedDisagreements]]:
-    named = [line.name for line in leaderboard.entries if not line.baseline]
-    return [
-        find_disagreements(comparison, first, second) for first, second in list_system_pairs(named)
-    ]
+    """Where the best system and each of the next ones disagree."""
+    best, *others = (line.name for line in leaderboard.entries if not line.baseline)
+    return [find_disagreements(comparison, best, other) for other in others[:MAX_COMPARED_SYSTEMS]]
 
 
 def _describe_comparison(comparison: ComparisonRows) -> str:
@@ -196,10 +200,10 @@ def _list_metrics(leaderboard: Leaderboard) -> list[str]:
 def _list_cells(
     place: int, line: LeaderboardEntry, leaderboard: Leaderboard, further_metrics: Sequence[str]
 ) -> list[TableCell]:
-    cells: list[TableCell] = []
-    for measure in (leaderboard.metric, *further_metrics):
-        figure = line.figures.get(measure)
-        cells.append((f"{figure.value:.3f}", figure.interval_text) if figure else "–")
+    cells = [
+        format_metric_cell(line.figures.get(measure))
+        for measure in (leaderboard.metric, *further_metrics)
+    ]
     versus: TableCell = (
         "the best"
         if line is leaderboard.best
@@ -320,14 +324,8 @@ def _build_part_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> 
     head += [(shorten(line.name, 30), "n") for line in lines]
     rows: list[list[TableCell]] = []
     for name in ranked[:MAX_PARTS_SHOWN]:
-        figures = [line.parts.get(name, (0, None))[1] for line in lines]
-        rows.append(
-            [
-                name,
-                f"{gold[name]:,}",
-                *((f"{one.value:.3f}", one.interval_text) if one else "–" for one in figures),
-            ]
-        )
+        figures = [format_metric_cell(line.parts.get(name, (0, None))[1]) for line in lines]
+        rows.append([name, f"{gold[name]:,}", *figures])
     what = texts.part_metric
     caption = (
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtask.display import format_count, format_percent, format_row_count
+from medtask.display import format_count, format_percent, format_row_count, join_reasons
 from medtask.evaluation.presentation.formatting import format_left_out
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.judge_metrics import (
@@ -127,7 +127,7 @@ def _describe_missing(missing: MissingJudgements, rate: float | None) -> str | N
 
     Example: "3 rows without an answer to judge; 12 judgements failed (5.0 % of those requested)".
     """
-    failed = f"{format_count(missing.failed)} judgement{'s' * (missing.failed != 1)} failed"
+    failed = f"{format_count(missing.failed, 'judgement')} failed"
     parts = (
         f"{format_row_count(missing.unanswered)} without an answer to judge"
         if missing.unanswered
@@ -139,4 +139,4 @@ def _describe_missing(missing: MissingJudgements, rate: float | None) -> str | N
         if missing.failed and rate is not None
         else None,
     )
-    return "; ".join(part for part in parts if part) or None
+    return join_reasons(*parts)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from medtask.display import (
     format_bytes,
+    format_count,
     format_duration,
     format_percent,
     format_row_count,
@@ -17,13 +20,18 @@ from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
+    Heading,
     Paragraph,
     ReportBlock,
     ReportPlot,
     ReportTable,
     TableCell,
 )
-from medtask.evaluation.presentation.formatting import find_manifest_value, format_p_value
+from medtask.evaluation.presentation.formatting import (
+    find_manifest_value,
+    format_metric,
+    format_p_value,
+)
 from medtask.evaluation.presentation.plots import (
     HistogramLayer,
     draw_histogram,
@@ -46,6 +54,7 @@ STATUS_DESCRIPTIONS = {
     Status.UNPARSABLE: "the answer does not have the form that the task requires",
     Status.FAILED: "the engine could not answer",
 }
+MAX_REASONS_SHOWN = 12
 _STATUS_TONES = {Status.OK: "blue", Status.REVIEW: "orange"}
 _VERDICT_LAYERS = {
     "right": ("right by gold", "blue"),
@@ -78,10 +87,8 @@ def list_tiles(summary: RunSummary) -> list[tuple[str, str]]:
             for measure, figure in summary.gold.evaluation.metrics.items()
             if figure
         )
-        interval = f"{first.low:.3f}-{first.high:.3f}, " if first.low is not None else ""
-        tiles.append(
-            (f"{first.value:.3f}", f"{get_metric_title(measure)} ({interval}n = {first.n:,})")
-        )
+        value, _, rest = format_metric(first).partition(" ")
+        tiles.append((value, f"{get_metric_title(measure)} {rest}"))
     return tiles
 
 
@@ -154,8 +161,8 @@ def _describe_egress(attempts: object, sent_to: object) -> str:
         return "Not recorded."
     servers = " and ".join(str(url) for url in sent_to) if isinstance(sent_to, Mapping) else ""
     tried = (
-        f"{attempts:,} connection{'s' * (attempts != 1)} to other machines were tried and "
-        "refused while records were read"
+        f"{format_count(attempts, 'connection')} to other machines "
+        f"{'was' if attempts == 1 else 'were'} tried and refused while records were read"
     )
     if servers:
         return f"The text of every row that was asked was sent to {servers}, as permitted. " + (
@@ -171,21 +178,52 @@ def _describe_egress(attempts: object, sent_to: object) -> str:
     return f"Nothing, but {tried}."
 
 
-def build_status_table(summary: RunSummary) -> dict[str, Any]:
-    lines = [
-        {
-            "word": STATUS_NAMES[status],
-            "rows": n,
-            "share": n / summary.rows,
-            "meaning": STATUS_DESCRIPTIONS[status],
-        }
-        for status, n in summary.statuses.items()
-    ]
+def draw_status_bar(summary: RunSummary) -> Markup:
+    """One bar, divided by status."""
     parts = [
         (STATUS_NAMES[status], n / summary.rows, _STATUS_TONES.get(status, "grey"))
         for status, n in summary.statuses.items()
     ]
-    return {"lines": lines, "bar": draw_stacked_bar(parts, "Rows by status")}
+    return draw_stacked_bar(parts, "Rows by status")
+
+
+def build_status_blocks(summary: RunSummary) -> list[ReportBlock]:
+    """Rows by status, and the reasons of the rows that are not ok."""
+    statuses = [
+        (
+            STATUS_NAMES[status],
+            f"{n:,}",
+            format_percent(n / summary.rows),
+            STATUS_DESCRIPTIONS[status],
+        )
+        for status, n in summary.statuses.items()
+    ]
+    head: tuple[tuple[str, ColumnStyle], ...] = (
+        *(("Status", ""), ("Rows", "n"), ("Share", "n"), ("What it means", "w")),
+    )
+    blocks: list[ReportBlock] = [ReportTable("Rows by status", head, statuses)]
+    if not summary.causes:
+        return blocks
+    reasons = [
+        (
+            STATUS_NAMES[cause.status],
+            f"{cause.count:,}",
+            shorten(cause.example or "—", 300),
+            ", ".join(f"{row:,}" for row in cause.first_rows)
+            + " …" * (cause.count > len(cause.first_rows)),
+        )
+        for cause in summary.causes[:MAX_REASONS_SHOWN]
+    ]
+    caption = (
+        f"The {MAX_REASONS_SHOWN} most frequent of {len(summary.causes)} reasons; the table of "
+        "answers has all of them."
+        if len(summary.causes) > MAX_REASONS_SHOWN
+        else ""
+    )
+    head = (
+        *(("Status", ""), ("Rows", "n"), ("Reason of the first row", "w"), ("First rows", "v")),
+    )
+    return [*blocks, Heading("Reasons"), ReportTable("Reasons", head, reasons, caption)]
 
 
 def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:

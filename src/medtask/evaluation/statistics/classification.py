@@ -22,7 +22,6 @@ from medtask.evaluation.statistics.intervals import (
     divide_or_nan,
     estimate_clustered_proportion,
 )
-from medtask.evaluation.statistics.resampling import CellCounter
 
 TOP_K = (3, 5)
 # The last part of a cell is the index in TOP_K of the first k that includes gold, or this
@@ -75,27 +74,6 @@ class ClassificationMetrics:
     top_5: Metric | None
     labels: tuple[PerClassMetrics, ...]
     groups: int | None
-
-
-def compute_classification_metrics(
-    gold: Sequence[str],
-    answers: Sequence[str | None],
-    classes: Sequence[str],
-    *,
-    groups: Sequence[str | None] = (),
-    abstain: str | None = None,
-    seed: int = 0,
-) -> ClassificationMetrics | None:
-    """Computes the metrics of these rows; an answer that is not a class counts as none.
-
-    Raises:
-        KeyError: If a gold value is not a class.
-    """
-    counter = CellCounter()
-    places = _encode_pairs(gold, answers, classes)
-    for place, group in zip(places, groups or [None] * len(places), strict=True):
-        counter.add(place, group)
-    return compute_metrics_from_cells(*counter.finish(), classes, abstain=abstain, seed=seed)
 
 
 def compute_metrics_from_cells(
@@ -295,13 +273,3 @@ def _compute_per_class_metrics(
         )
         for column, place in enumerate(unit_sums.places.tolist())
     )
-
-
-def _encode_pairs(
-    gold: Sequence[str], answers: Sequence[str | None], classes: Sequence[str]
-) -> list[tuple[int, int]]:
-    index, none = {name: place for place, name in enumerate(classes)}, len(classes)
-    return [
-        (index[truth], none if given is None else index.get(given, none))
-        for truth, given in zip(gold, answers, strict=True)
-    ]

@@ -281,20 +281,6 @@ def compute_field_terms(
     return np.array([float(sum(row)) for row in rows]), np.array([float(len(row)) for row in rows])
 
 
-def compute_extraction_metrics(
-    gold: Sequence[Mapping[str, object]],
-    answers: Iterable[Mapping[str, object] | None],
-    groups: Sequence[str | None] = (),
-    *,
-    seed: int = 0,
-) -> ExtractionMetrics | None:
-    """Computes the metrics of these rows."""
-    accumulator = ExtractionAccumulator()
-    for truth, given, group in zip(gold, answers, groups or [None] * len(gold), strict=True):
-        accumulator.add(truth, given, group)
-    return accumulator.compute_metrics(seed=seed)
-
-
 def _look_up(value: object, path: FieldPath) -> object:
     """The value at a path; None below a null, _NOT_FOUND if a key is missing."""
     for depth, key in enumerate(path):

@@ -145,19 +145,12 @@ def bootstrap_interval(
     counts: IntArray | FloatArray,
     statistic: Callable[[Any], FloatArray],
     *,
-    n_units: int | None = None,
     width: int = 1,
     seed: int = 0,
-    resamples: int = N_RESAMPLES,
 ) -> tuple[float, float] | None:
     """The 95 % interval of one metric; see `bootstrap_intervals`. None if there is none."""
     low, high = bootstrap_intervals(
-        counts,
-        lambda drawn: statistic(drawn)[:, None],
-        n_units=n_units,
-        width=width,
-        seed=seed,
-        resamples=resamples,
+        counts, lambda drawn: statistic(drawn)[:, None], width=width, seed=seed
     )[:, 0].tolist()
     return None if np.isnan(low) else (low, high)
 
@@ -169,7 +162,6 @@ def bootstrap_intervals(
     n_units: int | None = None,
     width: int = 1,
     seed: int = 0,
-    resamples: int = N_RESAMPLES,
 ) -> FloatArray:
     """Returns percentile bootstrap intervals, [2, metrics].
 
@@ -183,7 +175,6 @@ def bootstrap_intervals(
             et al. 2014).
         width: Width of the largest array that ``statistics`` creates.
         seed: Seed of the draws.
-        resamples: Number of draws.
 
     Returns:
         The intervals; NaN if all draws are equal, or if the metric is undefined in most draws.
@@ -193,7 +184,9 @@ def bootstrap_intervals(
     random = np.random.default_rng(seed)
     step = max(1, 4_000_000 // max(len(counts), width))  # draws per chunk: about 32 MB per array
     sizes = (
-        [min(step, resamples - first) for first in range(0, resamples, step)] if len(counts) else []
+        [min(step, N_RESAMPLES - first) for first in range(0, N_RESAMPLES, step)]
+        if len(counts)
+        else []
     )
     resampled = [
         statistics(drawn)

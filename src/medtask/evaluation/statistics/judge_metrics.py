@@ -159,9 +159,7 @@ class JudgeMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Returns a plain dict without record text."""
-        figures = {
-            name: to_metric_dict(getattr(self, name)) for name in ("mean", "expected", "acceptable")
-        }
+        metrics = {"mean": self.mean, "expected": self.expected, "acceptable": self.acceptable}
         return {
             "n": self.n,
             "missing": asdict(self.missing),
@@ -169,7 +167,7 @@ class JudgeMetrics:
             "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
             "grades": dict(self.grades),
             "passing": self.scale.names[self.scale.passing_index],
-            "metrics": {name: figure for name, figure in figures.items() if figure},
+            "metrics": {name: asdict(metric) for name, metric in metrics.items() if metric},
             "against_people": self.human_agreement.to_json() if self.human_agreement else None,
         }
 
@@ -181,7 +179,6 @@ def compute_judge_metrics(
     unanswered: int = 0,
     unreferenced: int = 0,
     lost: int = 0,
-    seed: int = 0,
 ) -> JudgeMetrics:
     """Computes the metrics of a judge.
 
@@ -191,7 +188,6 @@ def compute_judge_metrics(
         unanswered: Number of rows without an answer.
         unreferenced: Number of rows without a reference.
         lost: Number of people's grades of other answers.
-        seed: Seed of the bootstraps.
     """
     judged = [row for row in rows if row.grade is not None]
     units = _build_units(judged)
@@ -210,21 +206,17 @@ def compute_judge_metrics(
             name: sum(row.grade == place for row in judged)
             for place, name in enumerate(scale.names)
         },
-        mean=estimate_group_mean(points, units, seed),
+        mean=estimate_group_mean(points, units),
         expected=estimate_group_mean(
-            np.array([row.expected_grade for row in with_expected]),
-            _build_units(with_expected),
-            seed,
+            np.array([row.expected_grade for row in with_expected]), _build_units(with_expected)
         ),
-        acceptable=estimate_clustered_proportion(passes, np.ones(len(judged)), units, seed=seed),
-        human_agreement=_compare_with_people(scale, judged, human_grades, seed)
-        if human_grades
-        else None,
+        acceptable=estimate_clustered_proportion(passes, np.ones(len(judged)), units),
+        human_agreement=_compare_with_people(scale, judged, human_grades) if human_grades else None,
     )
 
 
 def _compare_with_people(
-    scale: GradeScale, judged_rows: Sequence[GradedAnswer], human_grades: int, seed: int
+    scale: GradeScale, judged_rows: Sequence[GradedAnswer], human_grades: int
 ) -> JudgeAgreement:
     both = [row for row in judged_rows if row.human_grade is not None]
     units = _build_units(both)
@@ -232,10 +224,10 @@ def _compare_with_people(
     grade = np.array([row.grade for row in both], dtype=np.int64)
     acceptable, passes = truth >= scale.passing_index, grade >= scale.passing_index
     sensitivity, specificity = (
-        estimate_clustered_proportion(graded, true, units, seed=seed)
+        estimate_clustered_proportion(graded, true, units)
         for graded, true in ((passes, acceptable), (~passes, ~acceptable))
     )
-    kappa = estimate_kappa(acceptable.tolist(), passes.tolist(), units, seed=seed)
+    kappa = estimate_kappa(acceptable.tolist(), passes.tolist(), units)
     share: Metric | Refusal = Refusal(_GROUPED_REASON, len(both))
     mean: Metric | Refusal = share
     if _build_units(judged_rows).n_groups is None:
@@ -249,11 +241,11 @@ def _compare_with_people(
         lost=human_grades - len(both),
         sensitivity=sensitivity,
         specificity=specificity,
-        kappa=estimate_kappa(truth.tolist(), grade.tolist(), units, quadratic=True, seed=seed),
+        kappa=estimate_kappa(truth.tolist(), grade.tolist(), units, quadratic=True),
         kappa_acceptable=kappa,
-        human_share=estimate_clustered_proportion(acceptable, np.ones(len(both)), units, seed=seed),
+        human_share=estimate_clustered_proportion(acceptable, np.ones(len(both)), units),
         human_mean=estimate_group_mean(
-            np.array([scale.points[place] for place in truth.tolist()]), units, seed
+            np.array([scale.points[place] for place in truth.tolist()]), units
         ),
         share=share,
         mean=mean,
@@ -360,9 +352,5 @@ def _build_units(rows: Sequence[GradedAnswer]) -> ResamplingUnits:
     return build_resampling_units([row.group for row in rows], len(rows))
 
 
-def estimate_group_mean(values: np.ndarray, units: ResamplingUnits, seed: int) -> Metric | None:
-    return estimate_ratio(values, np.ones(len(values)), units, seed=seed) if len(values) else None
-
-
-def to_metric_dict(estimate: Metric | None) -> dict[str, Any] | None:
-    return asdict(estimate) if estimate else None
+def estimate_group_mean(values: np.ndarray, units: ResamplingUnits) -> Metric | None:
+    return estimate_ratio(values, np.ones(len(values)), units) if len(values) else None

@@ -302,24 +302,3 @@ def compute_micro_f1_terms(
     return np.array([2.0 * len(truth & answer) for truth, answer in pairs]), np.array(
         [float(len(truth) + len(answer)) for truth, answer in pairs]
     )
-
-
-def compute_multilabel_metrics(
-    classes: Sequence[str],
-    gold: Sequence[LabelNames],
-    answers: Sequence[LabelNames | None],
-    groups: Sequence[str | None] = (),
-    *,
-    n_options: Sequence[int] | None = None,
-    seed: int = 0,
-) -> MultiLabelMetrics | None:
-    """Computes the metrics of these rows; see `MultiLabelMetricsAccumulator.add`."""
-    accumulator = MultiLabelMetricsAccumulator(classes)
-    for row, (truth, given) in enumerate(zip(gold, answers, strict=True)):
-        accumulator.add(
-            truth,
-            given,
-            groups[row] if groups else None,
-            n_options=n_options[row] if n_options else None,
-        )
-    return accumulator.compute_metrics(gold, answers, groups, seed=seed)

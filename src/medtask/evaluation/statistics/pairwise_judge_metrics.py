@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 
 from medtask.evaluation.statistics.intervals import Metric, estimate_clustered_proportion
-from medtask.evaluation.statistics.judge_metrics import (
-    MissingJudgements,
-    estimate_group_mean,
-    to_metric_dict,
-)
+from medtask.evaluation.statistics.judge_metrics import MissingJudgements, estimate_group_mean
 from medtask.evaluation.statistics.resampling import build_resampling_units
 from medtask.evaluation.statistics.significance import compute_sign_test_p
 from medtask.records import LeftOut
@@ -57,19 +53,20 @@ class PairwiseJudgeMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Returns a plain dict without record text."""
-        figures = {name: to_metric_dict(getattr(self, name)) for name in ("win_rate", "by_place")}
-        counts = {name: getattr(self, name) for name in ("wins", "losses", "same")}
+        metrics = {"win_rate": self.win_rate, "by_place": self.by_place}
         return {
             "n": self.n,
             "missing": asdict(self.missing),
             "missing_rate": self.missing_rate,
             "left_out": {str(reason): rows for reason, rows in self.left_out.items()},
-            **counts,
+            "wins": self.wins,
+            "losses": self.losses,
+            "same": self.same,
             "decided_by_place": {
                 "first": self.first_position_ties,
                 "second": self.second_position_ties,
             },
-            "metrics": {name: figure for name, figure in figures.items() if figure},
+            "metrics": {name: asdict(metric) for name, metric in metrics.items() if metric},
             "p": self.p,
         }
 
@@ -83,7 +80,6 @@ def compute_pairwise_judge_metrics(
     *,
     unanswered: int = 0,
     unreferenced: int = 0,
-    seed: int = 0,
 ) -> PairwiseJudgeMetrics:
     """Computes the metrics of outcomes: members of `PAIR_OUTCOMES`, None for failed judgements."""
     known = [place for place, outcome in enumerate(outcomes) if outcome is not None]
@@ -101,13 +97,12 @@ def compute_pairwise_judge_metrics(
         second_position_ties=counts["second"],
         same=counts["same"],
         win_rate=estimate_group_mean(
-            np.array([worth.get(str(outcome), 0.5) for outcome in found]), units, seed
+            np.array([worth.get(str(outcome), 0.5) for outcome in found]), units
         ),
         by_place=estimate_clustered_proportion(
             [one in ("first", "second") for one in found],
             [one != "same" for one in found],
             units,
-            seed=seed,
         ),
         p=compute_sign_test_p(wins, losses) if wins + losses else None,
     )

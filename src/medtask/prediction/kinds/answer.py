@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from medtask.engines.base import Engine
-from medtask.errors import EngineError
 from medtask.prediction.engine_output import EngineOutput, list_prompts, require_one_each
-from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX, KindPrediction
+from medtask.prediction.kinds.base import KindPrediction, require_generation
 from medtask.prediction.truncation import cut_at_sentence
 from medtask.records import Answer, Fault, Limits, Status
 from medtask.tasks.kinds.answer import format_close_tag, format_open_tag
@@ -27,8 +26,7 @@ class AnswerPrediction(KindPrediction[FreeText]):
     """Generates the sections; the value is the last one."""
 
     def check_engine(self, engine: Engine) -> None:
-        if not engine.caps.generate:
-            raise EngineError(f"{engine.info.title} cannot write text", fix=CAPABLE_ENGINE_FIX)
+        require_generation(engine)
 
     def build_limits(self) -> Limits:
         spec = self.spec

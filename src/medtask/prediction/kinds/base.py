@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+from medtask.display import join_reasons
 from medtask.engines.base import Engine
 from medtask.errors import EngineError
 from medtask.prediction.engine_output import EngineOutput, score_prompts
@@ -17,6 +18,7 @@ from medtask.prediction.probabilities import (
     summarize_branches,
 )
 from medtask.records import Answer, Fault, Limits, Prompt, Scores, Status
+from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import AnswerSpec, Review, ScoredField, Task
 
 CAPABLE_ENGINE_FIX = (
@@ -82,20 +84,17 @@ class KindPrediction(Generic[SpecT]):
                 f"the engine scored {given} candidates in place of {expected}",
                 fix="report this: an engine must score exactly the candidates that it is asked",
             )
-        rows = [normalise_logprobs(branch.logprobs) for branch in scores.branches]
+        scales = get_task_kind(self.task).get_length_scales(prompt.options)
+        rows = [normalise_logprobs(branch.logprobs, scales) for branch in scores.branches]
         usable = [row for row in rows if row is not None]
         off_set, slack = summarize_branches(scores.branches)
         if len(usable) < len(rows) or not math.isfinite((off_set or 0.0) + slack):
             return None
-        named = self.name_probabilities(prompt, scores, usable, fields)
+        named = self.name_probabilities(prompt, usable, fields)
         return Probabilities(named, off_set, slack)
 
     def name_probabilities(
-        self,
-        prompt: Prompt,
-        scores: Scores,
-        rows: Sequence[Sequence[float]],
-        fields: Sequence[ScoredField],
+        self, prompt: Prompt, rows: Sequence[Sequence[float]], fields: Sequence[ScoredField]
     ) -> OutcomeProbabilities:
         """Probabilities by outcome, from those of each branch's candidates (``rows``)."""
         return {}
@@ -124,7 +123,7 @@ class KindPrediction(Generic[SpecT]):
             return self.choose(record_id, probabilities)
         unscored = _drop_probabilities(self.choose(record_id, replace(probabilities, slack=0.0)))
         note = f"no probability: the server's numbers leave {probabilities.slack:.2f} of it open"
-        reason = "; ".join(part for part in (unscored.reason, note) if part)
+        reason = join_reasons(unscored.reason, note)
         return replace(unscored, slack=probabilities.slack, reason=reason)
 
     def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
@@ -192,6 +191,12 @@ def select_outcomes(
     chosen = [name for name in ranked if margins[name] >= 0] or ranked[: int(at_least_one)]
     kept = frozenset(chosen[:at_most])
     return tuple(name for name in probabilities if name in kept)
+
+
+def require_generation(engine: Engine) -> None:
+    """Raise EngineError if the engine cannot write text."""
+    if not engine.caps.generate:
+        raise EngineError(f"{engine.info.title} cannot write text", fix=CAPABLE_ENGINE_FIX)
 
 
 def describe_abstention(probability: float) -> str:

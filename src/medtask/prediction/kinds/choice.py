@@ -9,12 +9,8 @@ from dataclasses import replace
 from medtask.engines.base import Engine
 from medtask.errors import EngineError
 from medtask.prediction.kinds.base import CAPABLE_ENGINE_FIX, KindPrediction, select_outcomes
-from medtask.prediction.probabilities import (
-    OutcomeProbabilities,
-    Probabilities,
-    normalise_logprobs,
-)
-from medtask.records import Answer, BranchScores, Prompt, Scores
+from medtask.prediction.probabilities import OutcomeProbabilities, Probabilities
+from medtask.records import Answer, Prompt
 from medtask.tasks.task import MultipleChoice, ScoredField, Task
 
 
@@ -33,17 +29,11 @@ class ChoicePrediction(KindPrediction[MultipleChoice]):
         return replace(self.task, answer_spec=replace(self.spec, debias="none"))
 
     def name_probabilities(
-        self,
-        prompt: Prompt,
-        scores: Scores,
-        rows: Sequence[Sequence[float]],
-        fields: Sequence[ScoredField],
+        self, prompt: Prompt, rows: Sequence[Sequence[float]], fields: Sequence[ScoredField]
     ) -> OutcomeProbabilities:
         letters = [option.letter for option in prompt.options]
         if self.spec.several:
             return {letter: row[0] for letter, row in zip(letters, rows, strict=True)}
-        if self.spec.readout == "text" and self.spec.normalise:
-            return dict(zip(letters, _normalise_by_length(scores.branches[0], prompt), strict=True))
         return dict(zip(letters, _average_orders(rows), strict=True))
 
     def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
@@ -60,17 +50,3 @@ def _average_orders(rows: Sequence[Sequence[float]]) -> list[float]:
         math.fsum(row[(option - shift) % count] for shift, row in enumerate(rows)) / len(rows)
         for option in range(count)
     ]
-
-
-def _normalise_by_length(branch: BranchScores, prompt: Prompt) -> list[float]:
-    """Probabilities from log-likelihoods per character, as in lm-evaluation-harness (acc_norm).
-
-    They are scaled by the row's mean length, so that they stay as sharp as those of whole texts.
-    """
-    lengths = [len(option.text) for option in prompt.options]
-    mean = sum(lengths) / len(lengths)
-    scaled = normalise_logprobs(
-        [logprob / length * mean for logprob, length in zip(branch.logprobs, lengths, strict=True)]
-    )
-    assert scaled is not None
-    return scaled

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from medtask.display import join_reasons
 from medtask.engines.base import Engine
 from medtask.errors import EngineError
 from medtask.prediction.engine_output import (
@@ -25,10 +26,11 @@ from medtask.prediction.kinds.base import (
     INVALID_SCORES,
     KindPrediction,
     find_review_reason,
+    require_generation,
 )
 from medtask.prediction.probabilities import OutcomeProbabilities
 from medtask.prediction.quotes import extract_quotes
-from medtask.records import Answer, Fault, Limits, Prompt, Scores, Status
+from medtask.records import Answer, Fault, Limits, Prompt, Status
 from medtask.tasks.task import Fields, ScoredField
 
 
@@ -36,8 +38,7 @@ class FieldsPrediction(KindPrediction[Fields]):
     """Scores one branch for each enum and boolean, after everything written before it."""
 
     def check_engine(self, engine: Engine) -> None:
-        if not engine.caps.generate:
-            raise EngineError(f"{engine.info.title} cannot write text", fix=CAPABLE_ENGINE_FIX)
+        require_generation(engine)
         if not engine.caps.schema:
             raise EngineError(
                 f"{engine.info.title} cannot be restricted to a JSON schema",
@@ -81,11 +82,7 @@ class FieldsPrediction(KindPrediction[Fields]):
                 )
 
     def name_probabilities(
-        self,
-        prompt: Prompt,
-        scores: Scores,
-        rows: Sequence[Sequence[float]],
-        fields: Sequence[ScoredField],
+        self, prompt: Prompt, rows: Sequence[Sequence[float]], fields: Sequence[ScoredField]
     ) -> OutcomeProbabilities:
         return {
             outcome: probability
@@ -103,8 +100,9 @@ class FieldsPrediction(KindPrediction[Fields]):
             return Answer(record_id, Status.TRUNCATED, reason=f"the fields {why}")
         written = parse_object(output.text or "")
         if written is None:
-            reason = "what the model wrote is not a JSON object"
-            return Answer(record_id, Status.UNPARSABLE, reason=reason)
+            return Answer(
+                record_id, Status.UNPARSABLE, reason="what the model wrote is not a JSON object"
+            )
         value, quotes, missing = extract_quotes(self.spec, written, output.prompt.text)
         answer = Answer(record_id, Status.OK, value=value, quotes=quotes or None)
         if output.scores and output.fields:
@@ -125,5 +123,5 @@ class FieldsPrediction(KindPrediction[Fields]):
         doubts = [find_review_reason(self.task.review, answer.confidence, answer.off_set)]
         written_quotes = {name: quote.text for name, quote in quotes.items()}
         doubts += check_fields(self.spec, value, written_quotes, missing)
-        reason = "; ".join(doubt for doubt in doubts if doubt)
+        reason = join_reasons(*doubts)
         return replace(answer, status=Status.REVIEW, reason=reason) if reason else answer

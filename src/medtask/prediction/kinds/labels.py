@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from medtask.prediction.kinds.base import KindPrediction, select_outcomes
 from medtask.prediction.probabilities import OutcomeProbabilities, Probabilities
-from medtask.records import Answer, Prompt, Scores
+from medtask.records import Answer, Prompt
 from medtask.tasks.task import MultiLabel, ScoredField, Task
 
 
@@ -15,11 +15,7 @@ class LabelsPrediction(KindPrediction[MultiLabel]):
     """Scores one branch for each label, over yes and no."""
 
     def name_probabilities(
-        self,
-        prompt: Prompt,
-        scores: Scores,
-        rows: Sequence[Sequence[float]],
-        fields: Sequence[ScoredField],
+        self, prompt: Prompt, rows: Sequence[Sequence[float]], fields: Sequence[ScoredField]
     ) -> OutcomeProbabilities:
         return {label.name: row[0] for label, row in zip(self.task.labels, rows, strict=True)}
 

@@ -16,7 +16,7 @@ from medtask.tasks.answer_form import AnswerForm
 from medtask.tasks.config import COUNT, ConfigModel
 from medtask.tasks.containers import parse_container
 from medtask.tasks.field_schema import read_fields
-from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value, format_json
+from medtask.tasks.field_values import QUOTE_SUFFIX, coerce_value, find_value, format_json
 from medtask.tasks.key_reference import KeyDescription
 from medtask.tasks.kinds.base import MAX_GOLD_CHARACTERS, TaskKind
 from medtask.tasks.reader import TaskReader
@@ -75,9 +75,7 @@ class FieldsKind(TaskKind[Fields]):
     ) -> dict[str, object]:
         cells: dict[str, object] = {}
         for name in _list_leaves(self.spec.schema):
-            inner: object = value
-            for key in name.split("."):
-                inner = inner.get(key) if isinstance(inner, Mapping) else None
+            inner = find_value(value, name.split("."))
             if isinstance(inner, float) and inner.is_integer():
                 inner = int(inner)  # as in the object: Parquet has 18 as 18.0
             is_nested = isinstance(inner, list | Mapping)
@@ -157,10 +155,7 @@ class FieldsKind(TaskKind[Fields]):
 
     def _find_false_quotes(self, answer: Mapping[str, object], text: str | None) -> Iterator[str]:
         for path in self.spec.quoted:
-            value: object = answer
-            for key in (*path[:-1], path[-1] + QUOTE_SUFFIX):
-                value = value.get(key) if isinstance(value, Mapping) else None
-            span = read_cell(value)
+            span = read_cell(find_value(answer, (*path[:-1], path[-1] + QUOTE_SUFFIX)))
             if span and text is not None and clean_text(span) not in text:
                 yield f"has a quote for {quote('.'.join(path))} that is not in its text"
 
