@@ -104,3 +104,16 @@ def test_a_password_is_reported(write_ods):
     path = write_ods(text("id"), text("x"), manifest="<manifest:encryption-data/>")
     with pytest.raises(TableError, match="protected by a password"):
         read_table(path)
+
+
+def test_hidden_rows_and_long_numbers_are_counted_in_notes(write_ods):
+    path = write_ods(
+        text("id"),
+        f'{ROW} table:visibility="filter">{number("1234567890123450", "1")}</table:table-row>',
+        f'{ROW} table:visibility="collapse"><table:table-cell/></table:table-row>',
+        number("7", "7"),
+    )
+    table = read_table(path)
+    assert [row["id"] for row in table] == [1234567890123450, 7]
+    assert table.notes[1] == "hidden rows, read like all others: 1"
+    assert table.notes[2].startswith("numbers of more than 15 digits: 1 (")

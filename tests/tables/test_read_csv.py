@@ -121,6 +121,20 @@ def test_blank_lines_are_counted_and_rows_of_empty_cells_are_rows(write_file):
     assert (found.rows, found.empty_rows, found.blank_lines) == (3, 1, 3)
 
 
+@pytest.mark.parametrize("end", [";;\n;;\n", ";;;;\n;\n", "\n;;\n  ; ;\n", ";;"])
+def test_rows_of_empty_cells_at_the_end_are_not_rows(write_file, end):
+    """Excel writes them for cells that have a format, or had a value."""
+    table = read_table(write_file("id;text;gold\n1;a;b\n;;\n2;c;d\n" + end))
+    assert [row["id"] for row in table] == ["1", "", "2"]
+    assert [*table.rows_from(3)] == [{"id": "2", "text": "c", "gold": "d"}]
+
+
+def test_the_index_that_pandas_writes_is_refused_with_its_remedy(write_file):
+    with pytest.raises(TableError, match="no name for column 1") as raised:
+        read_table(write_file(",id,text\n0,1,a\n1,2,b\n"))
+    assert "to_csv(index=False)" in raised.value.fix
+
+
 def test_a_header_alone_is_a_table_without_rows(write_file):
     table = read_table(write_file("id,text\n"))
     assert table.columns == ("id", "text")
@@ -224,6 +238,8 @@ def test_what_the_csv_module_writes_is_read_back_exactly(tmp_path_factory, data)
         csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([header, *rows])
     table = read_table(path)
     assert table.columns == clean_names(header)
+    while len(header) > 1 and rows and not "".join(rows[-1]).strip():
+        del rows[-1]
     assert [list(row.values()) for row in table] == rows
 
 

@@ -94,3 +94,18 @@ def test_json_that_is_too_large_to_load_is_refused(write_file, monkeypatch):
     with pytest.raises(TableError, match="of JSON, which cannot be read in parts") as raised:
         read_table(write_file(json.dumps([{"a": "x" * 100}]), "notes.json"))
     assert "JSON Lines" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    "beside", ["", '"exported": "2026-01-02", "count": 2, "meta": {"a": [1]}, ']
+)
+def test_rows_in_an_object_are_read(write_file, beside):
+    content = f'{{{beside}"data": [{{"id": 1, "a": [1]}}, {{"id": 2}}]}}'
+    table = read_table(write_file(content, "notes.json"))
+    assert list(table) == [{"id": 1, "a": [1]}, {"id": 2, "a": None}]
+
+
+def test_the_columns_of_pandas_are_refused_with_the_right_form(write_file):
+    with pytest.raises(TableError, match="not a JSON table") as raised:
+        read_table(write_file('{"id": {"0": 1}, "text": {"0": "a"}}', "notes.json"))
+    assert 'orient="records"' in raised.value.fix

@@ -233,3 +233,22 @@ def test_ids_of_merged_cells_are_as_shown_in_each_row(tmp_path):
     book.active.merge_cells("A2:A3")
     book.save(tmp_path / "merged.xlsx")
     assert [row["patient"] for row in read_table(tmp_path / "merged.xlsx")] == ["0007", "0007"]
+
+
+def test_hidden_rows_are_read_and_counted_in_a_note(save_workbook):
+    path = save_workbook(Export=[["id", "text"], [1, "a"], [2, "b"], [3, "c"]])
+    book = openpyxl.load_workbook(path)
+    for row in (3, 4, 9):  # the last one has no value
+        book.active.row_dimensions[row].hidden = True
+    book.active.auto_filter.ref = "A1:B4"
+    book.save(path)
+    table = read_table(path)
+    assert [row["id"] for row in table] == [1, 2, 3]
+    assert table.notes == ('sheet "Export"', "hidden rows, read like all others: 2")
+
+
+def test_numbers_whose_last_digits_a_spreadsheet_has_replaced_are_counted(save_workbook):
+    ids = [1234567890123450, 12345678901234567890, 123456789012345, 1e300, "12345678901234567890"]
+    rows = [[one, -1.5e20, 0.1234567890123456] for one in ids]
+    table = read_table(save_workbook(Export=[["id", "minus", "share"], *rows]))
+    assert table.notes[1].startswith("numbers of more than 15 digits: 2 (")

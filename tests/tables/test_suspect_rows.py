@@ -93,3 +93,10 @@ def test_a_header_in_the_middle_is_found() -> None:
         "them from the table if that is wrong)"
     )
     assert find_suspects({**header, "text": "a text"}) == ()
+
+
+def test_the_header_of_an_appended_file_with_a_byte_order_mark_is_reported() -> None:
+    header: Row = {name: name for name in RECORDS[0]}
+    header["id"] = "\ufeffid"
+    records = [*RECORDS, header, *RECORDS]
+    assert find_suspects(records=records) == (SuspectRow(6, is_header=True),)

@@ -121,3 +121,13 @@ def test_text_that_was_read_in_a_wrong_encoding_is_reported(text: str, encoding:
 )
 def test_text_with_accents_and_quotes_is_not_garbled(text: str) -> None:
     assert validate_table(read_table([{"text": text}])).describe_suspects() == []
+
+
+@pytest.mark.parametrize("shortened", ["1.23457E+11", "1,23E+15"])
+def test_ids_that_a_spreadsheet_has_shortened_are_reported_with_their_cause(shortened: str) -> None:
+    rows: list[dict[str, object]] = [{"id": shortened}, {"id": "2E+1"}, {"id": "E+12"}]
+    counts = validate_table(read_table(rows), "id")
+    (note,) = counts.describe_suspects()
+    assert note.startswith(f'a spreadsheet has shortened 1 id, such as "{shortened}"')
+    with pytest.raises(TableError, match="has shortened 2 ids"):
+        validate_table(read_table([*rows, {"id": shortened}]), "id")

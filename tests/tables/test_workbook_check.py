@@ -138,3 +138,22 @@ def test_a_huge_number_or_number_format_is_harmless(workbook):
         workbook, SHEET, lambda xml: xml.replace(b"<v>1</v>", b"<v>" + b"9" * 10_000 + b"</v>")
     )
     assert [row["text"] for row in read_table(workbook)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "fix"),
+    [
+        ("<html><table><tr><td>id</td></tr></table></html>", "web page", "save it as XLSX"),
+        ("\ufeff\n<?xml version='1.0'?><Workbook/>", "web page", "save it as XLSX"),
+        ("id;text\n1;på høyre side\n", "text", "ends in .csv"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".xls", ".xlsx"])
+def test_a_text_file_with_the_name_of_a_workbook_has_its_own_remedy(
+    tmp_path, content, problem, fix, suffix
+):
+    path = tmp_path / f"export{suffix}"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TableError, match=f"export{suffix}: the file is (a )?{problem}") as raised:
+        read_table(path)
+    assert fix in raised.value.fix

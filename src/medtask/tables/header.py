@@ -124,7 +124,7 @@ def _find_fault(names: Sequence[str]) -> tuple[str, str]:
     if blank := [str(number) for number, name in enumerate(names, 1) if not name]:
         return (
             f"the header has no name for column {', '.join(blank)}",
-            f"name every column in the first row{elsewhere}",
+            f"name every column in the first row{_describe_index(blank)}{elsewhere}",
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         return (
@@ -132,6 +132,11 @@ def _find_fault(names: Sequence[str]) -> tuple[str, str]:
             f"give every column its own name{elsewhere}",
         )
     return "", ""
+
+
+def _describe_index(blank: Sequence[str]) -> str:
+    is_index = list(blank) == ["1"]
+    return " (pandas writes its index there: use to_csv(index=False))" if is_index else ""
 
 
 def clean_names(cells: Iterable[object]) -> tuple[str, ...]:

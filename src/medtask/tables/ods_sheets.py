@@ -10,7 +10,12 @@ from pathlib import Path
 from medtask.display import format_count
 from medtask.tables.binary_files import make_damaged_error
 from medtask.tables.table_part import make_table_error
-from medtask.tables.workbook_xml import SheetFacts, make_parser, parse_part
+from medtask.tables.workbook_xml import (
+    SheetFacts,
+    is_long_number,
+    make_parser,
+    parse_part,
+)
 
 MAX_CELLS = 20_000_000
 """Maximum number of cells with a value, with the repeated ones."""
@@ -56,6 +61,7 @@ class _ContentReader:
     _depth: int = 0  # of tables: a cell can contain one
     _row: int = 0
     _row_repeats: int = 1
+    _is_hidden: bool = False
     _column: int = 0
     _cell: dict[str, str] | None = None
     _text: list[str] = field(default_factory=list)
@@ -71,6 +77,7 @@ class _ContentReader:
         elif name == _ROW:
             self._column = 0
             self._row_repeats = _read_count(attributes, "table:1.0 number-rows-repeated")
+            self._is_hidden = _get(attributes, "table:1.0 visibility") in ("collapse", "filter")
         elif name in _CELLS:
             self._cell, self._text = attributes, []
         elif name == _PARAGRAPH and self._cell is not None and self._text:
@@ -95,9 +102,13 @@ class _ContentReader:
         repeats = _read_count(cell, "table:1.0 number-columns-repeated")
         kind = _get(cell, "office:1.0 value-type")
         has_formula = _get(cell, "table:1.0 formula") is not None
+        sheet = self.sheets[-1]
         if kind or text:
             self.cells += repeats * self._row_repeats
-        sheet = self.sheets[-1]
+            sheet.hidden_rows += self._row_repeats * self._is_hidden
+            self._is_hidden = False
+        if kind == "float" and is_long_number(_get(cell, "office:1.0 value") or ""):
+            sheet.long_numbers += repeats * self._row_repeats
         rows = _read_count(cell, "table:1.0 number-rows-spanned")
         columns = _read_count(cell, "table:1.0 number-columns-spanned")
         if rows > 1 or columns > 1:

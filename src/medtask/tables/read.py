@@ -127,7 +127,7 @@ def _read_file(path: Path, options: ReadOptions) -> TablePart:
     raise make_table_error(
         path,
         f"not a known table format ({kind or 'the name has no suffix'})",
-        fix=f"save it as {_READABLE_FORMATS}",
+        fix=f"save it as {_READABLE_FORMATS}, or rename a text file with delimiters to .csv",
     )
 
 

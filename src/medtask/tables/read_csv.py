@@ -86,13 +86,19 @@ def _read_rows(
 ) -> Iterator[Row]:
     """Rows of the records; blank lines are counted, or are empty cells if there is one column.
 
-    Empty cells beyond the named columns are left out: spreadsheets write them.
+    Empty cells beyond the named columns are left out, and so are rows of empty cells at the end of
+    the file: spreadsheets write them.
     """
     columns, named = header.columns, len(header.columns)
-    blank_lines = 0
+    blank_lines, empty = 0, dict.fromkeys(columns, "")
+    empty_rows: list[Row] = []  # since the last row that is not empty
     for line, cells in records:
-        if len(cells) <= 1 and (header.width > 1 or not cells) and not "".join(cells).strip():
-            blank_lines += 1
+        if not "".join(cells).strip() and (header.width > 1 or not cells):
+            if header.width > 1 and len(cells) <= 1:
+                blank_lines += 1
+            else:
+                blanks = dict(zip(columns, cells, strict=False))
+                empty_rows.append({**empty, **blanks} if any(cells) else empty)
             continue
         if len(cells) < named:
             raise _make_ragged_row_error(path, len(cells), header, line)
@@ -101,13 +107,10 @@ def _read_rows(
                 raise _make_ragged_row_error(path, len(cells), header, line)
             column = max(place for place, cell in enumerate(cells, 1) if cell.strip())
             raise make_unnamed_column_error(header, format_place(path, line), column)
-        if header.width == 1:
-            # A blank line between rows is an empty cell; at the end of the file it is not.
-            for _ in range(blank_lines):
-                yield {columns[0]: ""}
-            blank_lines = 0
+        yield from empty_rows
+        empty_rows.clear()
         yield dict(zip(columns, cells, strict=False))
-    stats.blank_lines += blank_lines
+    stats.blank_lines += blank_lines + len(empty_rows)
 
 
 def _read_records(

@@ -56,7 +56,7 @@ def _read_json_lines(path: Path, encoding: str, stats: ReadStats) -> Iterator[Ro
 
 
 def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
-    """Open a JSON file: a list of objects, or one object with a list per column."""
+    """Open a JSON file: a list of objects, or an object with that list or one per column."""
     refuse_header_row(path, options)
     encoding = detect_encoding(path, options.encoding)
     with open_bytes(path) as stream:
@@ -69,7 +69,10 @@ def read_json(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TableP
     try:
         table = _to_rows(_parse_json(data.decode(encoding.name)))
     except _JsonError as error:
-        fix = "correct the file; if each line is a JSON object, use a file name that ends in .jsonl"
+        fix = (
+            'write a list of objects (pandas: orient="records"); if each line is a JSON object, '
+            "use a file name that ends in .jsonl"
+        )
         raise make_table_error(path, f"not a JSON table: {error}", fix=fix) from None
     return _build_part(path, encoding, lambda stats: iter(table))
 
@@ -99,17 +102,17 @@ def _to_rows(value: object) -> list[Row]:
                     f"item {place} of the list is a JSON {_find_json_type(row)}, not an object"
                 )
         return value
-    if (
-        isinstance(value, Mapping)
-        and value
-        and all(isinstance(cells, list) for cells in value.values())
-    ):
+    cells_by_name = value if isinstance(value, Mapping) else {}
+    lists = [cells for cells in cells_by_name.values() if isinstance(cells, list)]
+    if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
+        return lists[0]  # {"data": [...]}, perhaps with facts about the data
+    if lists and len(lists) == len(cells_by_name):
         lengths = {len(cells) for cells in value.values()}
         if len(lengths) > 1:
             raise _JsonError(
                 f"its columns are of different lengths, {min(lengths):,} to {max(lengths):,}"
             )
-        return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+        return [dict(zip(cells_by_name, cells, strict=True)) for cells in zip(*lists, strict=True)]
     raise _JsonError(
         f"a JSON {_find_json_type(value)} instead of a list of objects or an object of lists"
     )

@@ -82,8 +82,7 @@ def read_workbook(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Ta
         )
     if facts.note and any(type(cell) is int for _, cells in preview.rows for cell in cells):
         notes.append(facts.note)
-    if facts.errors:
-        notes.append(f"cells with an Excel error such as #N/A, read as missing: {facts.errors:,}")
+    notes += facts.describe()
     shown = _ShownNumbers(facts.shown)
     columns = header.columns
 

@@ -78,8 +78,10 @@ class SuspectRows:
 
 def _is_header(row: Mapping[str, object]) -> bool:
     """Whether all cells are the names of their columns, as in two exports that were joined."""
+    # A file that was appended to another one can begin with a byte order mark.
     return len(row) > 1 and all(
-        isinstance(cell, str) and cell.strip() == column.strip() for column, cell in row.items()
+        isinstance(cell, str) and cell.strip().removeprefix("\ufeff") == column.strip()
+        for column, cell in row.items()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from medtask.tables.write_excel import MAX_CELL_LENGTH, measure_excel_text
 
 _MAX_LISTED = 20
 _MAX_REPEATED_HASHES = 1000
+_SHORTENED_NUMBER = re.compile(r"\d[.,]\d+E\+\d+")
 
 
 @dataclass(slots=True)
@@ -33,6 +35,8 @@ class TableCounts:
         long_cells: Cells with more text than XLSX can hold.
         garbled_cells: Cells with letters that were read in a wrong encoding before.
         garbled_letter: The first of these letters as it is written, and as it was.
+        shortened_ids: Ids that a spreadsheet has shortened, as in 1.23457E+11.
+        shortened_id: The first of these.
     """
 
     rows: int = 0
@@ -42,6 +46,8 @@ class TableCounts:
     long_cells: int = 0
     garbled_cells: int = 0
     garbled_letter: tuple[str, str] | None = None
+    shortened_ids: int = 0
+    shortened_id: str = ""
     _suspects: SuspectRows = field(default_factory=SuspectRows, repr=False, compare=False)
 
     @property
@@ -50,8 +56,8 @@ class TableCounts:
         return self._suspects.find()
 
     def describe_suspects(self) -> list[str]:
-        """Sentences on rows that may not be records, and on garbled letters."""
-        notes = list(filter(None, [describe_suspect_rows(self.suspect_rows)]))
+        """Sentences on rows that may not be records, shortened ids and garbled letters."""
+        notes = self.describe_id_causes()
         if self.garbled_letter:
             wrong, right = map(quote, self.garbled_letter)
             notes.append(
@@ -60,6 +66,22 @@ class TableCounts:
                 "again from its source, as UTF-8"
             )
         return notes
+
+    def describe_id_causes(self) -> list[str]:
+        """Sentences on what can be the cause of missing and repeated ids."""
+        notes = [describe_suspect_rows(self.suspect_rows)] if self.suspect_rows else []
+        if self.shortened_ids:
+            notes.append(
+                f"a spreadsheet has shortened {format_count(self.shortened_ids, 'id')}, such as "
+                f"{quote(self.shortened_id)}: export the column again as text"
+            )
+        return notes
+
+    def add_id(self, text: str) -> None:
+        """Count an id."""
+        if "E+" in text and _SHORTENED_NUMBER.fullmatch(text):
+            self.shortened_ids += 1
+            self.shortened_id = self.shortened_id or text
 
     def add(self, row: Mapping[str, object]) -> None:
         """Count the next row."""
@@ -129,6 +151,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
             continue
         if text := read_key(row[id_column]):
             hashes.append(hash(text))
+            counts.add_id(text)
         else:
             missing += 1
             if missing <= _MAX_LISTED + 1:
@@ -145,7 +168,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
     if id_column is not None and (repeated := _find_repeated(table, id_column, hashes)):
         faults.append(repeated)
     if faults:
-        faults += filter(None, [describe_suspect_rows(counts.suspect_rows)])
+        faults += counts.describe_id_causes()
         problem = f"{format_name(table.source)}, id column {quote(id_column)}: {'; '.join(faults)}"
         raise TableError(
             problem,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ MAX_AREA = 50_000_000
 
 WORKBOOK = "a workbook (XLSX, ODS or XLS)"
 
+_HEAD_BYTES = 512
 _Format = Literal["xlsx", "ods", "xls"]
 
 _ENCRYPTED_STREAM = "EncryptedPackage".encode("utf-16-le")
@@ -106,10 +108,11 @@ def _check_file(path: Path) -> _Format:
     """
     try:
         with path.open("rb") as stream:
-            is_ole = stream.read(len(OLE_MAGIC)) == OLE_MAGIC
-        if is_ole:
+            head = stream.read(_HEAD_BYTES)
+        if head.startswith(OLE_MAGIC):
             _check_xls(path)
             return "xls"
+        _refuse_text(path, head)
         return _check_archive(path)
     except PermissionError as error:
         raise make_read_error(path, error) from error
@@ -122,6 +125,23 @@ def _check_file(path: Path) -> _Format:
         RuntimeError,
     ) as error:
         raise make_damaged_error(path, WORKBOOK) from error
+
+
+def _refuse_text(path: Path, head: bytes) -> None:
+    """Raise TableError for a text file, such as a web page that a system exports as .xls."""
+    if not head or min(head) < ord("\t"):
+        return
+    if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
+        raise make_table_error(
+            path,
+            f"the file is a web page (HTML) or XML, not {WORKBOOK}",
+            fix="open it in Excel or LibreOffice, and save it as XLSX",
+        )
+    raise make_table_error(
+        path,
+        f"the file is text, not {WORKBOOK}",
+        fix="rename the file so that its name ends in .csv",
+    )
 
 
 def _check_archive(path: Path) -> _Format:

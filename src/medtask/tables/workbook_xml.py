@@ -14,9 +14,12 @@ from xml.parsers import expat
 from medtask.tables.excel_formats import ZeroFormat, parse_zero_format
 
 _WHOLE_NUMBER = re.compile(r"(-?\d{1,20})(?:\.0+)?")
+_LONG_NUMBER = re.compile(r"\d+|\d\.\d+[eE]\+?\d{2}")
 _COLUMN = re.compile(r"[A-Z]{1,3}")
 _MAX_ROW_LENGTH = 7
 _MAX_NUMBER_LENGTH = 100
+MAX_DIGITS = 15
+"""Digits of a number that spreadsheets store exactly."""
 
 MergedArea = tuple[tuple[int, int], tuple[int, int]]
 """The first and the last cell of a merged area: row and column from 0."""
@@ -42,6 +45,8 @@ class SheetFacts:
         last_cell: The reference of the cell that is farthest from the first one.
         merged: Merged areas, where the reader does not report them.
         note: What the format does not say, for users.
+        hidden_rows: Hidden rows with a value, such as those that a filter hides.
+        long_numbers: Whole numbers of more than 15 digits.
     """
 
     errors: int = 0
@@ -52,6 +57,24 @@ class SheetFacts:
     last_cell: str = ""
     merged: list[MergedArea] = field(default_factory=list)
     note: str = ""
+    hidden_rows: int = 0
+    long_numbers: int = 0
+
+    def describe(self) -> list[str]:
+        """Notes on cells and rows that a user may not expect to be read as they are."""
+        notes = []
+        if self.errors:
+            notes.append(
+                f"cells with an Excel error such as #N/A, read as missing: {self.errors:,}"
+            )
+        if self.hidden_rows:
+            notes.append(f"hidden rows, read like all others: {self.hidden_rows:,}")
+        if self.long_numbers:
+            notes.append(
+                f"numbers of more than {MAX_DIGITS} digits: {self.long_numbers:,} (a spreadsheet "
+                "replaces the further digits by zeros: such ids are text in their source)"
+            )
+        return notes
 
 
 def list_sheet_parts(archive: zipfile.ZipFile) -> list[str]:
@@ -121,6 +144,7 @@ class _SheetScan:
         self._formats = formats
         self._cell: dict[str, str] = {}
         self._has_formula = self._has_value = self._is_in_value = False
+        self._is_hidden = False
         self._value = ""
         self._columns: dict[str, int] = {}
 
@@ -129,6 +153,10 @@ class _SheetScan:
         if name == "c":
             self.end_cell()
             self._cell = attributes
+        elif name == "row":
+            self.end_cell()
+            self._cell = {}
+            self._is_hidden = attributes.get("hidden") in ("1", "true")
         elif name == "v":
             self._has_value = self._is_in_value = True
         elif name == "is":
@@ -151,6 +179,9 @@ class _SheetScan:
             self.facts.formulas = count + 1, first or cell["r"]
         if self._has_value:
             self._add_value(cell.get("r", ""), kind)
+            self.facts.hidden_rows += self._is_hidden
+            self._is_hidden = False
+            self.facts.long_numbers += kind == "n" and is_long_number(self._value)
         self._has_formula = self._has_value = False
         self._value = ""
 
@@ -174,6 +205,13 @@ class _SheetScan:
             and (whole := _WHOLE_NUMBER.fullmatch(self._value.strip()))
         ):
             facts.shown.append((number, column, found.apply(int(whole[1]))))
+
+
+def is_long_number(text: str) -> bool:
+    """Whether a number, as a workbook stores it, is whole and has more digits than are exact."""
+    if len(text) <= MAX_DIGITS or not _LONG_NUMBER.fullmatch(text):
+        return False
+    return float(text) >= 10**MAX_DIGITS
 
 
 def _parse_column(letters: str) -> int:
