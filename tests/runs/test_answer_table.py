@@ -284,6 +284,16 @@ def test_a_blank_answer_is_counted_as_none(tmp_path: Path) -> None:
     ]
 
 
+def test_labels_joined_by_another_separator_in_gold_are_those_of_the_answers(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text('id,answer,gold\n1,a; b,b;a\n2,b,"a, B"\n3,"x, y",a|\n4,x,"x, y"\n')
+    found = open_answers(path, kind="labels")
+    assert [label.name for label in found.task.labels] == ["a", "b", "x", "x, y"]
+    assert [row.gold for row in found.rows()] == [("a", "b"), ("a", "b"), ("a",), ("x, y",)]
+
+
 def test_what_is_beside_a_failure_is_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text(

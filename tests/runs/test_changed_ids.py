@@ -33,7 +33,7 @@ def test_the_id_of_the_same_number_is_found(before: str, after: str) -> None:
     assert found.names == (before,)
     assert found.notes == (
         f'1 id written differently, as after saving in a spreadsheet ("{before}" and "{after}"): '
-        "the rows were found 1 by value",
+        "the rows were found by value (1)",
     )
 
 
@@ -64,7 +64,7 @@ def test_dates_are_found_by_the_text_and_letters_that_were_lost_by_the_place() -
     ]
     found = match_changed_ids(rows, known, in_order=True)
     assert found.names == ("1-2", "3-4", "5-6")
-    assert "1 by text of other columns, 1 by place in the file" in found.notes[0]
+    assert "by text of other columns (1), by place in the file (1)" in found.notes[0]
     assert match_changed_ids(rows, known).names == (None, "3-4", "5-6")
 
 
@@ -74,7 +74,7 @@ def test_other_ids_with_the_same_text_are_reported_as_taken_for_the_same_rows() 
     assert found.names == ("site1-a",)
     assert found.notes == (
         '1 id that differs is taken for the same row ("site1-a" and "site2-x"): '
-        "the rows were found 1 by text of other columns",
+        "the rows were found by text of other columns (1)",
     )
 
 

@@ -213,7 +213,7 @@ def _describe(
         return ()
     first = min(found_by)
     ways = Counter(found_by.values())
-    listed = ", ".join(f"{count:,} by {way}" for way, count in ways.items())
+    listed = ", ".join(f"by {way} ({count:,})" for way, count in ways.items())
     # Another record can have the same text: only for equal numbers the spreadsheet is certain.
     if set(ways) == {"value"}:
         what = "written differently, as after saving in a spreadsheet"

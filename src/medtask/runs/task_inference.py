@@ -12,6 +12,7 @@ from medtask.names import Names, fold_case, merge_spellings
 from medtask.tables.cell_values import read_cell, read_present_cell
 from medtask.tasks.annotation_shapes import read_annotations
 from medtask.tasks.containers import parse_container
+from medtask.tasks.kinds.labels import LABEL_SEPARATORS
 from medtask.tasks.serialization import make_minimal_task
 from medtask.tasks.task import Task
 
@@ -149,11 +150,27 @@ def _collect_labels(
     answers: CellStatistics, gold: CellStatistics, known_labels: tuple[str, ...], kind: str
 ) -> tuple[str, ...]:
     """The known labels, and one spelling of each other label; a spelling in gold comes first."""
-    in_gold, in_answers = (
-        sorted(cells.values if KINDS[kind].exclusive else cells.parts) for cells in (gold, answers)
-    )
+    if KINDS[kind].exclusive:
+        in_gold, in_answers = sorted(gold.values), sorted(answers.values)
+    else:
+        in_gold, in_answers = _drop_joined(gold, answers), sorted(answers.parts)
     labels = merge_spellings(in_answers, merge_spellings(in_gold, known_labels))
     return (*known_labels, *sorted(labels[len(known_labels) :]))
+
+
+def _drop_joined(gold: CellStatistics, answers: CellStatistics) -> list[str]:
+    """The parts of gold without those that other parts form with a separator, as in "a,b"."""
+    parts = {fold_case(part) for part in (*gold.parts, *answers.parts)}
+    return [
+        part
+        for part in sorted(gold.parts)
+        if part in answers.parts
+        or not any(
+            separator in part
+            and all(fold_case(name) in parts for name in part.split(separator) if name.strip())
+            for separator in LABEL_SEPARATORS
+        )
+    ]
 
 
 def _infer_kind(

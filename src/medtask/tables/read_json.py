@@ -102,12 +102,12 @@ def _to_rows(value: object) -> list[Row]:
                     f"item {place} of the list is a JSON {_find_json_type(row)}, not an object"
                 )
         return value
-    cells_by_name = value if isinstance(value, Mapping) else {}
+    cells_by_name: Mapping[str, object] = value if isinstance(value, Mapping) else {}
     lists = [cells for cells in cells_by_name.values() if isinstance(cells, list)]
     if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
         return lists[0]  # {"data": [...]}, perhaps with facts about the data
     if lists and len(lists) == len(cells_by_name):
-        lengths = {len(cells) for cells in value.values()}
+        lengths = {len(cells) for cells in lists}
         if len(lengths) > 1:
             raise _JsonError(
                 f"its columns are of different lengths, {min(lengths):,} to {max(lengths):,}"

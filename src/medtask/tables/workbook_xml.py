@@ -211,7 +211,7 @@ def is_long_number(text: str) -> bool:
     """Whether a number, as a workbook stores it, is whole and has more digits than are exact."""
     if len(text) <= MAX_DIGITS or not _LONG_NUMBER.fullmatch(text):
         return False
-    return float(text) >= 10**MAX_DIGITS
+    return float(text) >= 10.0**MAX_DIGITS
 
 
 def _parse_column(letters: str) -> int:
