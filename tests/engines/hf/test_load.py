@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -40,6 +41,7 @@ from medtask.errors import (
 )
 from medtask.hardware import Machine, inspect_machine
 from medtask.records import Branch, Message, Prompt
+from support.network_namespace import list_no_network_command
 from support.tiny_models import make_model, make_tokenizer, save_model
 
 PROMPT = Prompt(
@@ -425,6 +427,42 @@ def test_the_hubs_refusals_are_explained(
     assert words in done.stdout, done.stdout + done.stderr
     if code == "GatedRepo":
         assert "hf auth login" in done.stdout
+
+
+def test_a_name_server_that_never_answers_is_not_waited_for(tmp_path: Path) -> None:
+    """In name spaces for network and mounts: the resolver asks a socket that nobody reads."""
+    unshare = [*list_no_network_command(), "-m"]
+    settings = tmp_path / "resolv.conf"
+    settings.write_text("nameserver 127.0.0.1\n")
+    bind = ["mount", "--bind", str(settings), "/etc/resolv.conf"]
+    if subprocess.run([*unshare, *bind], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody replace /etc/resolv.conf in a name space")
+    program = (
+        "import fcntl, socket, struct, subprocess, sys, time\n"
+        "asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "fcntl.ioctl(asked, 0x8914, struct.pack('16sh', b'lo', 1))  # SIOCSIFFLAGS, IFF_UP\n"
+        "subprocess.run(sys.argv[1:], check=True)\n"
+        "asked.bind(('127.0.0.1', 53))\n"
+        "from medtask.engines.files.model_files import locate_model\n"
+        "import huggingface_hub.errors\n"
+        "started = time.monotonic()\n"
+        "try: locate_model('tests/m')\n"
+        "except Exception as error: print(type(error).__name__, error.exit_code, error.fix)\n"
+        "print(time.monotonic() - started)\n"
+        "asked.settimeout(1); assert asked.recv(512)\n"
+    )
+    done = subprocess.run(
+        [*unshare, sys.executable, "-c", program, *bind],
+        env={"HF_HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert not done.returncode, done.stderr
+    refusal, seconds = done.stdout.splitlines()
+    assert refusal.startswith("ModelNotFound 5 ")
+    assert "MEDTASK_OFFLINE=1" in refusal
+    assert float(seconds) < 10
 
 
 def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medtask.display import find_closest, format_path, quote, suggest
+from medtask.engines.files.hub_cache import download_model, find_cached_model
 from medtask.errors import EngineError, InputError, MissingExtra, ModelNotFound
 from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.privacy import OFFLINE_VARIABLES, is_offline
@@ -21,9 +22,6 @@ ONNX_SETTINGS_FILE = "onnx.json"  # of a folder that the encoder was exported to
 BUILT_IN_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT and mlx-lm use the same name
 MLX_ADAPTER_WEIGHTS = "adapters.safetensors"
-# Code (*.py) and pickles (*.bin, *.pt) are never downloaded.
-ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
-IGNORE_PATTERNS = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
 
 _ATTENTION_NAMES = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
@@ -101,7 +99,7 @@ def locate_model(reference: str) -> ModelFiles:
     Args:
         reference: The built-in model's name, ``org/name[@revision]``, a folder or a .gguf file.
     """
-    return _locate(reference, _download)
+    return _locate(reference, download_model)
 
 
 def _locate(reference: str, download: Callable[[str, str | None], Path]) -> ModelFiles:
@@ -286,29 +284,11 @@ def _is_known_model_type(model_type: str) -> bool:
 def _find_on_hub(
     repo: str, revision: str | None, download: Callable[[str, str | None], Path]
 ) -> ModelFiles:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError:
-        raise MissingExtra(
-            "transformers is not installed here", fix="pip install 'medtask[hf]'"
-        ) from None
     reference = f"{repo}@{revision}" if revision else repo
-    try:
-        folder = Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=ALLOW_PATTERNS,
-                ignore_patterns=IGNORE_PATTERNS,
-                local_files_only=True,
-            )
-        )
-        if _is_complete(folder):
-            check_model_folder(folder)
-            return ModelFiles(reference, folder, revision=folder.name)
-    except LocalEntryNotFoundError:
-        pass
+    cached = find_cached_model(repo, revision)
+    if cached and _is_complete(cached):
+        check_model_folder(cached)
+        return ModelFiles(reference, cached, revision=cached.name)
     if is_offline():
         raise ModelNotFound(
             f"{reference} is not on this machine (no complete copy in the Hugging Face cache), "
@@ -330,57 +310,6 @@ def _is_complete(folder: Path) -> bool:
         and bool(needed)
         and all(path.is_file() for path in needed)
     )
-
-
-def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import get_token, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    token = get_token()  # sent only here, for a model that the user named
-    try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=ALLOW_PATTERNS,
-                ignore_patterns=IGNORE_PATTERNS,
-                token=token or False,
-            )
-        )
-    except GatedRepoError:
-        lacks = (
-            "this machine's token has no access to it"
-            if token
-            else "this machine has no token for it"
-        )
-        raise ModelNotFound(
-            f"{repo} is gated and {lacks}",
-            fix="accept the terms on the model's page, then `hf auth login` (or set HF_TOKEN)",
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelNotFound(
-            f"{repo} has no revision {revision!r}", fix="name a branch, tag or commit of that model"
-        ) from None
-    except RepositoryNotFoundError:
-        raise ModelNotFound(
-            f"there is no model {repo} on the Hub, or it is private",
-            fix="check the name; for a private model `hf auth login` (or set HF_TOKEN)",
-        ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelNotFound(
-            f"{repo} is not on this machine and the Hub could not be reached "
-            f"({type(error).__name__})",
-            fix=(
-                "fetch it on a machine with network (`hf download`), copy the folder here and "
-                "name it; HF_ENDPOINT names a mirror"
-            ),
-        ) from None
 
 
 def read_model_json(path: Path) -> dict[str, Any]:
