@@ -9,6 +9,7 @@ import pytest
 
 from medtask.engines import fake
 from medtask.engines.load_options import LoadOptions
+from medtask.tasks.load import load_task
 from support.command_line import RunCommand
 from support.prompt_search import (
     TASK,
@@ -170,6 +171,7 @@ def test_texts_of_patients_need_acknowledgement(
     words = (*TUNE, "--what", "examples")
     assert medtask(*words).code == 2
     assert medtask(*words, "--acknowledge-phi").code == 0
+    assert load_task(Path("planted/task.tuned.yaml")).phi is True
 
 
 def test_a_file_that_is_there_stays_unless_it_is_to_be_replaced(

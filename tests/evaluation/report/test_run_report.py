@@ -219,6 +219,12 @@ def test_what_left_the_machine_is_reported(run_summary: RunSummary) -> None:
     assert "Not recorded." in render_report(run_summary, {})
 
 
+def test_texts_of_patients_are_named(run_summary: RunSummary) -> None:
+    for phi in (True, False):
+        page = render_report(run_summary, {"task": {"question": {"phi": phi}}})
+        assert ("Protect this page like the table." in page) is phi
+
+
 def test_without_gold_it_explains_how_to_get_an_honest_number() -> None:
     page = HtmlPage(render_report(make_imaging_run(50, has_gold=False).finish(), MANIFEST)).text
     assert "draw 120 rows at random" in page

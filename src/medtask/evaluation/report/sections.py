@@ -117,6 +117,11 @@ def list_run_facts(manifest: Mapping[str, object]) -> list[tuple[str, str]]:
             or find_manifest_value(manifest, "model", "name"),
         ),
         ("Table", "; ".join(str(part) for part in table if part)),
+        (
+            "Patients' texts",
+            find_manifest_value(manifest, "task", "question", "phi")
+            and "Yes, as the task states (phi: true). Protect this page like the table.",
+        ),
         ("Started", format_time(manifest.get("created"))),
         ("Finished", format_time(manifest.get("finished"))),
         ("Machine", ", ".join(str(part) for part in machine if part)),
