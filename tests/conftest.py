@@ -11,6 +11,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one core for 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine, drawing examples is slow.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 WAITING = ("tests/scaling/", "tests/server/jobs/")
 
