@@ -135,6 +135,35 @@ def test_the_index_that_pandas_writes_is_refused_with_its_remedy(write_file):
     assert "to_csv(index=False)" in raised.value.fix
 
 
+def test_lines_that_are_one_quoted_cell_are_refused_with_their_cause(write_file):
+    """A spreadsheet writes them for a table that it has read without its delimiter."""
+    content = '"id;text;gold"\n"1;""a; b"";c"\n"2;c;d"\n'
+    with pytest.raises(TableError, match="line 1: each line is one cell in quotes") as raised:
+        read_table(write_file(content))
+    assert "remove the quotes" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['"text"\n"a, b"\n"c, d"\n', '"left, right"\n"a, b"\n', '"a;b"\n"1;2"\n"one"\n'],
+)
+def test_quoted_lines_of_prose_are_a_table_of_one_column(write_file, content):
+    assert len(read_table(write_file(content)).columns) == 1
+
+
+@pytest.mark.parametrize("cell", ['="007"', '"=""007"""'])
+def test_text_that_is_protected_from_a_spreadsheet_is_read_as_text(write_file, cell):
+    table = read_table(write_file(f'="id",text\n{cell},="1"&"2"\n="",x\n'))
+    assert [list(row.values()) for row in table] == [["007", '="1"&"2"'], ["", "x"]]
+    assert table.columns == ("id", "text")
+
+
+@pytest.mark.parametrize("header", ["id,text", "text"])
+def test_the_end_of_file_of_dos_is_not_a_row(write_file, header):
+    table = read_table(write_file(f"{header}\n{header}\n\x1a"))
+    assert len(list(table)) == 1
+
+
 def test_a_header_alone_is_a_table_without_rows(write_file):
     table = read_table(write_file("id,text\n"))
     assert table.columns == ("id", "text")

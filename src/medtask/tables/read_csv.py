@@ -29,6 +29,9 @@ _SAMPLE_LINES = 100
 _MAX_TITLES, _GOOD_SHARE = 10, 0.5
 # Excel reads its first line as the name of the delimiter.
 _DELIMITER_LINE = re.compile(r"[\ufeff\"]*sep=(.)[\"]?\W*", re.IGNORECASE)
+# A text that Excel shall not take for a number: ="001".
+_TEXT_FORMULA = re.compile(r'="([^"]*)"')
+_END_OF_FILE = "\x1a"  # the last character of files of DOS
 
 
 def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
@@ -41,6 +44,8 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
     start = (options.header_row or (2 if named else 1)) - 1
     sample = list(itertools.islice(read_lines(path, encoding.name), start, start + _SAMPLE_LINES))
     delimiter = named[1] if named else _detect_delimiter(sample)
+    if delimiter == _NO_DELIMITER:
+        _refuse_quoted_lines(path, sample, start + 1)
 
     def records() -> Iterator[tuple[int, list[str]]]:
         return _read_records(path, encoding.name, delimiter, start)
@@ -125,7 +130,9 @@ def _read_records(
     first = start + 1
     try:
         for cells in reader:
-            yield first, cells
+            if cells != [_END_OF_FILE]:
+                has_formula = '="' in "".join(cells)
+                yield first, [*map(_unwrap_text, cells)] if has_formula else cells
             # line_num counts lines, not records: it is the last line of the record just read.
             first = start + reader.line_num + 1
     except csv.Error as error:
@@ -141,6 +148,30 @@ def _read_records(
         )
         fix = 'close the quote; a quote inside a quoted cell is written twice ("")'
         raise make_table_error(path, problem, fix=fix, line=opened) from None
+
+
+def _unwrap_text(cell: str) -> str:
+    found = _TEXT_FORMULA.fullmatch(cell)
+    return found[1] if found else cell
+
+
+def _refuse_quoted_lines(path: Path, lines: Sequence[str], first: int) -> None:
+    """Raise TableError if each line is one cell in quotes that holds all cells of a row."""
+    texts = [text for line in lines if (text := line.strip())]
+    if len(texts) < 2 or not all(len(text) > 2 and text[0] == text[-1] == '"' for text in texts):
+        return
+    inner = [text[1:-1].replace('""', '"') for text in texts]
+    for delimiter in _DELIMITERS:
+        records = _split_records(inner, delimiter)
+        share, _ = _score_delimiter(records)
+        # In prose a blank follows the comma.
+        if share == 1 and not any(cell.startswith(" ") for cell in records[0]):
+            raise make_table_error(
+                path,
+                "each line is one cell in quotes, which holds all cells of a row",
+                fix="export it again, or remove the quotes around whole lines",
+                line=first,
+            )
 
 
 def _find_open_quote(record: Iterable[str], first: int, delimiter: str) -> int:
