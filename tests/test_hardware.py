@@ -14,6 +14,7 @@ from medtask.hardware import (
     limit_torch_threads,
     parse_bytes,
     read_cpu_quotas,
+    read_memory_limits,
 )
 
 
@@ -103,6 +104,57 @@ def test_the_time_quota_of_control_groups_limits_the_cores(
 ) -> None:
     write_files(tmp_path, {"groups": groups, **files})
     assert read_cpu_quotas(tmp_path, tmp_path / "groups") == quotas
+
+
+GB = 10**9
+
+
+def write_group(folder: str, limit: int | str, used: int, droppable: int = 0) -> dict[str, str]:
+    return {
+        f"{folder}memory.max": f"{limit}\n",
+        f"{folder}memory.current": f"{used}\n",
+        f"{folder}memory.stat": f"anon 1\ninactive_file {droppable}\nactive_file 7\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        ("0::/", write_group("", "max", GB), []),
+        ("0::/", write_group("", 8 * GB, 7 * GB), [(8 * GB, GB)]),
+        # Most of what is used are files that were read, such as those of a model.
+        ("0::/", write_group("", 8 * GB, 7 * GB, 5 * GB), [(8 * GB, 6 * GB)]),
+        (
+            "0::/job/step",
+            write_group("job/", 4 * GB, 5 * GB) | write_group("job/step/", "max", GB),
+            [(4 * GB, 0)],
+        ),
+        (
+            "4:memory:/job\n3:cpu:/x",
+            {
+                "memory/job/memory.limit_in_bytes": f"{2 * GB}",
+                "memory/job/memory.usage_in_bytes": f"{GB}",
+                "memory/job/memory.stat": f"inactive_file 3\ntotal_inactive_file {GB // 2}",
+            },
+            [(2 * GB, 3 * GB // 2)],
+        ),
+    ],
+)
+def test_the_limits_of_control_groups_limit_the_memory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: str,
+    files: dict[str, str],
+    limits: list[tuple[int, int]],
+) -> None:
+    write_files(tmp_path, {"groups": groups, **files})
+    assert read_memory_limits(tmp_path, tmp_path / "groups") == limits
+    machine = inspect_machine(accelerator=False)
+    monkeypatch.setattr("medtask.hardware._CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr("medtask.hardware._CGROUPS_OF_PROCESS", tmp_path / "groups")
+    limited = inspect_machine(accelerator=False)
+    assert limited.memory_bytes == min(limit for limit, _ in [*limits, (machine.memory_bytes, 0)])
+    assert all(limited.available_bytes <= free for _, free in limits)
 
 
 def test_a_quota_of_one_and_a_half_cores_allows_two_threads(

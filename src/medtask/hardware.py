@@ -126,24 +126,50 @@ def read_cpu_quotas(root: Path, groups: Path) -> list[float]:
         groups: The process's list of control groups, as in /proc/self/cgroup.
     """
     quotas = []
+    for folder, is_version_1 in _list_group_folders(root, groups, "cpu"):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quotas.append((_read_quota_v1 if is_version_1 else _read_quota)(folder))
+    return [quota for quota in quotas if quota > 0]
+
+
+def read_memory_limits(root: Path, groups: Path) -> list[tuple[int, int]]:
+    """The limits of memory of a process's control groups, and what of each is free, in bytes.
+
+    Files that were read are kept in memory as long as nothing else needs it: what the system may
+    drop first of them counts as free. The arguments are those of `read_cpu_quotas`.
+    """
+    limits = []
+    for folder, is_version_1 in _list_group_folders(root, groups, "memory"):
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        limit_file, used_file, droppable = (
+            names if is_version_1 else ("memory.max", "memory.current", "inactive_file")
+        )
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((folder / limit_file).read_text())  # ValueError for "max"
+            used = int((folder / used_file).read_text())
+            counts = dict(
+                line.split() for line in (folder / "memory.stat").read_text().splitlines()
+            )
+            limits.append((limit, max(0, limit - used + int(counts.get(droppable, 0)))))
+    return limits
+
+
+def _list_group_folders(root: Path, groups: Path, controller: str) -> list[tuple[Path, bool]]:
+    """The folders of a process's control groups, and whether each is of version 1.
+
+    A limit of an enclosing group applies too. In a container the group's path may not exist,
+    because the container's group is mounted as the root.
+    """
+    folders: list[tuple[Path, bool]] = []
     with contextlib.suppress(OSError):
         for line in groups.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
-            names = controllers.split(",")
-            if names == [""]:
-                mount, read_quota = root, _read_quota
-            elif "cpu" in names:
-                mount, read_quota = root / controllers, _read_quota_v1
-                mount = mount if mount.is_dir() else root / "cpu"
-            else:
+            if controllers and controller not in controllers.split(","):
                 continue
-            # A limit of an enclosing group applies too. In a container the group's path may not
-            # exist, because the container's group is mounted as the root.
+            mount = root / controllers if (root / controllers).is_dir() else root / controller
             path = Path(group.lstrip("/"))
-            for folder in (path, *path.parents):
-                with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-                    quotas.append(read_quota(mount / folder))
-    return [quota for quota in quotas if quota > 0]
+            folders += [(mount / folder, bool(controllers)) for folder in (path, *path.parents)]
+    return folders
 
 
 def limit_torch_threads(threads: int | None) -> int:
@@ -253,11 +279,9 @@ def _measure_memory() -> tuple[int, int]:
     with contextlib.suppress(OSError):
         facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         available = int(facts["MemAvailable"].split()[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        total, available = min(total, limit), min(available, limit - used)
-    return total, max(0, available)
+    for limit, free in read_memory_limits(_CGROUP_ROOT, _CGROUPS_OF_PROCESS):
+        total, available = min(total, limit), min(available, free)
+    return total, available
 
 
 def _find_accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
