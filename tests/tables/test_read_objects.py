@@ -116,3 +116,25 @@ def test_a_frame_without_rows_keeps_its_columns():
 def test_objects_that_are_not_tables_are_refused(source, message):
     with pytest.raises(TableError, match=message):
         list(read_table(source))
+
+
+def test_a_named_index_of_pandas_is_a_column():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"id": ["A1", "A2"], "text": ["a", "b"]})
+    rows = [{"id": "A1", "text": "a"}, {"id": "A2", "text": "b"}]
+    assert list(read_table(frame.set_index("id"))) == rows
+    assert list(read_table(frame.set_index("id", drop=False))) == rows
+    assert list(read_table(frame.set_index(pd.Index([7, 8])))) == rows
+    assert read_table(frame.set_index(["id", "text"]).assign(n=1)).columns == ("id", "text", "n")
+
+
+def test_a_column_of_pandas_alone_is_refused():
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(TableError, match="row 1 is a str"):
+        read_table(pd.Series(["a"]))
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u200b", None, float("nan")])
+def test_a_column_without_a_name_is_refused(name):
+    with pytest.raises(TableError, match="a column without a name"):
+        read_table([{name: 1, "a": 2}])

@@ -50,10 +50,9 @@ def read_table(
 
     Args:
         source: A path or a list of paths (CSV, TSV, JSONL, JSON, each also as .gz, Parquet, XLSX,
-            ODS, XLS),
-            a folder whose tables are read in the order of their names, a pandas or polars frame, a
-            pyarrow table, a Hugging Face dataset, or mappings from column to value. Several files
-            need the same columns.
+            ODS, XLS), a folder whose tables are read in the order of their names, a pandas frame
+            (a named index becomes columns), a polars frame, a pyarrow table, a Hugging Face
+            dataset, or mappings from column to value. Several files need the same columns.
         options: How files are read: their encoding, sheet and header row. For objects in memory
             only ``on_duplicate`` is used.
         changes: Fields of `ReadOptions` by name, which replace those of ``options``.

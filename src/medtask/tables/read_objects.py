@@ -8,8 +8,9 @@ from typing import Any
 
 from medtask.display import quote, quote_names
 from medtask.errors import TableError
-from medtask.tables.cell_values import restore_whole_number, to_cell_value
+from medtask.tables.cell_values import is_blank, restore_whole_number, to_cell_value
 from medtask.tables.table_part import ReadStats, Row, TablePart
+from medtask.unicode_text import remove_noise
 
 _BATCH_ROWS = 10_000
 
@@ -25,6 +26,8 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
         table = table.collect()
     if isinstance(table, Iterator):
         table = list(table)
+    if hasattr(table, "reset_index"):
+        table = _add_index(table)
     iter_rows = _find_row_iterator(table, title)
     # In rows that are mappings, a float is one that the user has written.
     is_typed = any(hasattr(table, name) for name in ("iter_rows", "iloc", "column_names"))
@@ -39,6 +42,8 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
         raise TableError(
             f"{title} has no columns", fix="pass rows that map each column to its value"
         )
+    if any(is_blank(key) or not remove_noise(str(key)).strip() for key in keys):
+        raise TableError(f"{title} has a column without a name", fix="give every column a name")
 
     def rows(stats: ReadStats) -> Iterator[Row]:
         for row in iter_rows():
@@ -50,11 +55,18 @@ def read_objects(table: Any) -> tuple[str, TablePart]:
     return title, TablePart(columns, (), rows)
 
 
+def _add_index(frame: Any) -> Any:
+    """The data frame of pandas with its index as columns, if that has names, such as "id"."""
+    names = set(frame.index.names)
+    is_named = None not in names and names.isdisjoint(getattr(frame, "columns", names))
+    return frame.reset_index() if is_named else frame
+
+
 def _find_row_iterator(table: Any, title: str) -> _RowIterable:
     """A function that iterates over the object's rows, each a mapping."""
     if hasattr(table, "iter_rows"):  # polars
         return lambda: table.iter_rows(named=True)
-    if hasattr(table, "iloc"):  # pandas
+    if hasattr(table, "iloc") and hasattr(table, "columns"):  # pandas
         return lambda: (
             row
             for part in _iter_slices(table, table.iloc.__getitem__)
