@@ -13,8 +13,14 @@ from scipy.special import rel_entr
 
 from medtask.engines.base import Rendering
 from medtask.errors import EngineError
-from medtask.exporting.parity import ModelOutputs, ParityBounds, compare_outputs
-from medtask.records import BranchScores, Scores
+from medtask.exporting.parity import (
+    ModelOutputs,
+    Parity,
+    ParityBounds,
+    compare_on_prompts,
+    compare_outputs,
+)
+from medtask.records import BranchScores, Prompt, Scores
 
 RENDERING = Rendering("text", ("a", "b"), (1, 2, 3), ((4,), (5,)))
 BOUNDS = ParityBounds(agreement=0.9, kl=0.05)
@@ -47,7 +53,8 @@ def test_other_answers_are_a_problem() -> None:
     parity = compare_outputs(make_outputs(0.51, 0.9), make_outputs(0.49, 0.9), BOUNDS)
     assert parity.problems == (
         "1 of 2 answers agree; 90 % are required, which is 2; of the 1 that lead by more than "
-        "0.32, 100.0 %",
+        "0.32, 100.0 %; the rows with another answer, and by how much the source's answer leads: "
+        "0 (0.020)",
     )
     assert parity.differs_only_undecided
     assert not compare_outputs(make_outputs(0.9), make_outputs(0.4), BOUNDS).differs_only_undecided
@@ -61,6 +68,83 @@ def test_answers_that_lead_clearly_are_also_counted_on_their_own() -> None:
     assert (parity.agreement, parity.clear_questions, parity.clear_agreement) == (0.5, 2, 0.5)
     undecided = compare_outputs(make_outputs(0.51), make_outputs(0.49), BOUNDS)
     assert (undecided.clear_questions, undecided.clear_agreement) == (0, None)
+
+
+def test_the_rows_with_another_answer_are_named_the_clearest_first() -> None:
+    parity = compare_outputs(
+        make_outputs(0.51, 0.9, 0.6, *[0.55] * 8), make_outputs(0.49, 0.9, 0.4, *[0.45] * 8), BOUNDS
+    )
+    assert [one.row for one in parity.changed] == ["2", *"3456789", "10", "0"]
+    assert parity.to_json()["changed"][0] == {"row": "2", "lead": pytest.approx(0.2)}
+    assert parity.problems[0].endswith(
+        "leads: 2 (0.200), 3 (0.100), 4 (0.100), 5 (0.100), "
+        "6 (0.100), 7 (0.100), 8 (0.100), 9 (0.100) and 2 more"
+    )
+
+
+def compare_shares(
+    first: list[float], second: list[float], rows: int, bounds: ParityBounds = BOUNDS
+) -> tuple[Parity, list[int]]:
+    """The comparison of two models by the share of the first candidate in each row of a table, and
+    the numbers of rows that the reference was asked at a time.
+    """
+    asked: list[int] = []
+
+    def ask(prompts: list[Prompt], shares: list[float]) -> ModelOutputs:
+        found = make_outputs(*(shares[int(one.record_id)] for one in prompts))
+        names = dict(zip(found.scores, (one.record_id for one in prompts), strict=True))
+        scores = {
+            names[key]: replace(one, record_id=names[key]) for key, one in found.scores.items()
+        }
+        return ModelOutputs(found.renderings, scores)
+
+    def ask_reference(prompts: list[Prompt]) -> ModelOutputs:
+        asked.append(len(prompts))
+        return ask(prompts, first)
+
+    table = [Prompt(str(number), (), (), "") for number in range(len(first))]
+    parity = compare_on_prompts(
+        ask_reference,
+        lambda prompts: ask(prompts, second),
+        lambda count: table[:count],
+        rows,
+        bounds,
+    )
+    return parity, asked
+
+
+def test_undecided_answers_that_more_rows_may_outweigh_are_compared_on_more_rows() -> None:
+    parity, asked = compare_shares([0.51, *[0.9] * 15], [0.49, *[0.9] * 15], 4)
+    assert (parity.passed, parity.questions, parity.agreement, asked) == (
+        True,
+        16,
+        15 / 16,
+        [4, 12],
+    )
+    worse = [0.9] * 14
+    parity, asked = compare_shares([0.51, 0.9, *worse], [0.49, 0.9, *worse[:-1], 0.49], 4)
+    assert (parity.passed, parity.questions, asked) == (False, 16, [4, 12])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "case"),
+    [
+        ([0.51, 0.51, 0.9, 0.9], [0.49, 0.49, 0.9, 0.9], "too many"),
+        ([0.9, 0.9, 0.9, 0.9], [0.49, 0.9, 0.9, 0.9], "a clear one"),
+        ([0.9, 0.9, 0.9, 0.9], [0.9, 0.9, 0.9, 0.9], "none"),
+    ],
+)
+def test_other_comparisons_end_with_the_first_rows(
+    first: list[float], second: list[float], case: str
+) -> None:
+    rest = [0.9] * 12
+    parity, asked = compare_shares([*first, *rest], [*second, *rest], 4)
+    assert (parity.passed, parity.questions, asked) == (case == "none", 4, [4])
+
+
+def test_a_table_without_enough_further_rows_is_not_asked_again() -> None:
+    parity, asked = compare_shares([0.51, *[0.9] * 5], [0.49, *[0.9] * 5], 4)
+    assert (parity.passed, parity.questions, asked) == (False, 4, [4])
 
 
 @settings(deadline=None)

@@ -6,7 +6,9 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +36,11 @@ from medtask.exporting.parity import (
     Parity,
     ParityBounds,
     collect_outputs,
-    compare_outputs,
+    compare_on_prompts,
 )
 from medtask.exporting.parity_prompts import PARITY_PROMPTS, make_default_prompts, sample_prompts
 from medtask.exporting.source import ExportSource, open_source
-from medtask.exporting.targets import (
-    TARGETS,
-    ExportRequest,
-    ExportTarget,
-    ExportWriter,
-    find_target,
-)
+from medtask.exporting.targets import TARGETS, ExportRequest, ExportTarget, find_target
 from medtask.records import Prompt
 from medtask.runs.calibration_store import locate_model_calibration
 from medtask.runs.manifest import get_timestamp
@@ -108,7 +104,8 @@ def export(
         table: Its rows; by default invented sentences.
         check: Compare the exported model with its source.
         force: Publish the model although the comparison failed; the card then says so.
-        rows: The number of prompts to compare.
+        rows: The number of prompts to compare. Four times as many are compared if only answers
+            that were nearly undecided differ, and these could then be within the bounds.
         register: The name under which MLflow registers the model, or the repository on the Hub.
         public: Make a new repository on the Hub public.
         acknowledge_phi: Send a model to the Hub although it learnt from texts of patients.
@@ -136,13 +133,14 @@ def export(
         acknowledge_phi=acknowledge_phi,
     )
     _check_request(request, target, path)
-    prompts = _choose_prompts(source, task, table, rows) if check else []
+    choose = lru_cache(partial(_choose_prompts, source, task, table))
+    if check:
+        choose(rows)  # a table without prompts is refused before anything is written
     with open_draft(path, is_folder=not target.suffix) as draft:
         on_step(f"Writing {target.description}")
         writer = target.import_writer()
         notes = writer.write(request, draft)
-        bounds = target.bounds[request.quantization]
-        parity = _check_draft(request, writer, draft, prompts, bounds, on_step) if check else None
+        parity = _check_draft(request, target, draft, choose, rows, on_step) if check else None
         if parity and not parity.passed and not force:
             raise _make_parity_error(parity, target.list_finer(request.quantization))
         on_step("Writing the card and the hashes")
@@ -165,8 +163,13 @@ def compare_models(
     rows: int = PARITY_PROMPTS,
 ) -> Parity:
     """Compare two models as the parity gate does; ``first`` is the reference."""
-    prompts = _choose_prompts(open_source(first), task, table, rows)
-    return compare_outputs(_load_and_ask(first, prompts), _load_and_ask(second, prompts), bounds)
+    return compare_on_prompts(
+        partial(_load_and_ask, first),
+        partial(_load_and_ask, second),
+        partial(_choose_prompts, open_source(first), task, table),
+        rows,
+        bounds,
+    )
 
 
 def verify_export(path: Path) -> list[str]:
@@ -221,22 +224,26 @@ def _choose_prompts(
 
 def _check_draft(
     request: ExportRequest,
-    writer: ExportWriter,
+    target: ExportTarget,
     draft: Path,
-    prompts: Sequence[Prompt],
-    bounds: ParityBounds,
+    choose_prompts: Callable[[int], Sequence[Prompt]],
+    rows: int,
     on_step: Callable[[str], None],
 ) -> Parity:
-    on_step(f"Asking {request.source.reference} {len(prompts):,} prompts")
-    expected = _load_and_ask(request.source.reference, prompts)
-    on_step("Asking the exported model the same prompts")
+    writer = target.import_writer()
+
+    def ask_source(prompts: Sequence[Prompt]) -> ModelOutputs:
+        on_step(f"Asking {request.source.reference} {len(prompts):,} prompts")
+        return _load_and_ask(request.source.reference, prompts)
+
+    def ask_exported(prompts: Sequence[Prompt]) -> ModelOutputs:
+        on_step("Asking the exported model the same prompts")
+        with closing(writer.open_exported(draft)) as engine:
+            return collect_outputs(engine, prompts)
+
     problems = writer.check(request, draft)
-    engine = writer.open_exported(draft)
-    try:
-        found = collect_outputs(engine, prompts)
-    finally:
-        engine.close()
-    parity = compare_outputs(expected, found, bounds)
+    bounds = target.bounds[request.quantization]
+    parity = compare_on_prompts(ask_source, ask_exported, choose_prompts, rows, bounds)
     return replace(parity, problems=(*problems, *parity.problems))
 
 
@@ -262,11 +269,8 @@ def _load_and_ask(reference: str, prompts: Sequence[Prompt]) -> ModelOutputs:
     # A GGUF file is compared as it is stored, where llama.cpp can read it.
     is_stored = Path(reference).suffix == ".gguf" and is_installed("llamacpp")
     dtype: Dtype = "auto" if not has_formats else "file" if is_stored else "float32"
-    engine = load_model(reference, dtype=dtype)
-    try:
+    with closing(load_model(reference, dtype=dtype)) as engine:
         return collect_outputs(engine, prompts)
-    finally:
-        engine.close()
 
 
 def _build_manifest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,10 @@ from medtask.errors import EngineError
 from medtask.records import Fault, Prompt, Scores
 
 _MIN_PROBABILITY = 1e-12  # log-probabilities of candidates that an engine did not expand
+# A failed comparison may continue on so many times the prompts: among 64 of them a bound of 0.99
+# allows no other answer, among 256 it allows two.
+EXTENSION = 4
+_MAX_NAMED_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,19 @@ class ParityBounds:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedAnswer:
+    """A question that the export answers differently.
+
+    Attributes:
+        row: The number of the row, from 1.
+        lead: By how much the reference's answer is more probable than its second one.
+    """
+
+    row: str
+    lead: float
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """The comparison of two models on the same prompts.
 
@@ -53,6 +70,7 @@ class Parity:
             tells other answers to nearly undecided questions from damage.
         bounds: What was required.
         problems: Each reason why the models are not the same, as a sentence; empty if they are.
+        changed: The questions with another most probable answer, the clearest first.
     """
 
     prompts: int
@@ -64,6 +82,7 @@ class Parity:
     clear_agreement: float | None
     bounds: ParityBounds
     problems: tuple[str, ...]
+    changed: tuple[ChangedAnswer, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -74,6 +93,21 @@ class Parity:
         """Whether it fails only by answers that were nearly undecided in the reference."""
         is_close = self.mean_kl <= self.bounds.kl and self.clear_agreement == 1
         return len(self.problems) == 1 and is_close and self.agreement < self.bounds.agreement
+
+    def may_pass_on(self, prompts: int) -> bool:
+        """Whether undecided answers alone make it fail, and are few enough for so many prompts."""
+        questions = self.questions * prompts // self.prompts
+        is_possible = len(self.changed) <= (1 - self.bounds.agreement) * questions
+        return self.differs_only_undecided and is_possible
+
+    def describe_changed(self) -> str:
+        """The rows with another answer, to add to a sentence."""
+        named = ", ".join(f"{one.row} ({one.lead:.3f})" for one in self.changed[:_MAX_NAMED_ROWS])
+        more = len(self.changed) - _MAX_NAMED_ROWS
+        return (
+            f"; the rows with another answer, and by how much the source's answer leads: {named}"
+            + (f" and {more:,} more" if more > 0 else "")
+        )
 
     def describe_clear(self) -> str:
         """How many of the answers that lead clearly agree, to add to a sentence; "" without any."""
@@ -96,6 +130,47 @@ class ModelOutputs:
     renderings: tuple[Rendering | None, ...]
     scores: Mapping[str, Scores]
 
+    def __add__(self, more: ModelOutputs) -> ModelOutputs:
+        """The outputs for the prompts of both."""
+        return ModelOutputs(self.renderings + more.renderings, {**self.scores, **more.scores})
+
+
+AskModel = Callable[[Sequence[Prompt]], ModelOutputs]
+
+
+def compare_on_prompts(
+    ask_reference: AskModel,
+    ask_exported: AskModel,
+    choose_prompts: Callable[[int], Sequence[Prompt]],
+    rows: int,
+    bounds: ParityBounds,
+) -> Parity:
+    """Compare two models on prompts, and on more of them if only undecided answers differ.
+
+    The bounds are the same for the larger sample, which includes the first one. It is not asked if
+    it cannot pass.
+
+    Args:
+        ask_reference: Asks the reference. At most one of the two models is in memory.
+        ask_exported: Asks the other model.
+        choose_prompts: Returns so many prompts; a larger number includes those of a smaller one.
+        rows: The number of prompts, at first.
+        bounds: What is required.
+
+    Raises:
+        EngineError: No prompt was answered by both.
+    """
+    prompts = choose_prompts(rows)
+    reference, exported = ask_reference(prompts), ask_exported(prompts)
+    parity = compare_outputs(reference, exported, bounds)
+    if not parity.may_pass_on(EXTENSION * rows):
+        return parity
+    asked = {prompt.record_id for prompt in prompts}
+    more = [one for one in choose_prompts(EXTENSION * rows) if one.record_id not in asked]
+    if not parity.may_pass_on(len(prompts) + len(more)):
+        return parity
+    return compare_outputs(reference + ask_reference(more), exported + ask_exported(more), bounds)
+
 
 def collect_outputs(engine: Engine, prompts: Sequence[Prompt]) -> ModelOutputs:
     """Render and score prompts with branches. Raises EngineError if the model fails."""
@@ -114,35 +189,36 @@ def compare_outputs(
     total = len(reference.renderings)
     problems = _compare_renderings(reference.renderings, exported.renderings)
     common = [name for name in reference.scores if name in exported.scores]
-    pairs = [
-        (np.array(expected.logprobs), np.array(found.logprobs))
+    questions = [
+        (name, np.array(expected.logprobs), np.array(found.logprobs))
         for name in common
         for expected, found in zip(
             reference.scores[name].branches, exported.scores[name].branches, strict=True
         )
     ]
-    if unread := len(reference.scores) - len(common):
-        problems.append(f"{unread:,} of {total:,} prompts could not be answered by the export")
-    divergences = np.array([_compute_kl(first, second) for first, second in pairs])
-    if not pairs:
+    if not questions:
         raise EngineError(
             "no prompt was answered by both models, so they cannot be compared",
             fix="name another table with --task, or leave the comparison out with --no-check",
         )
-    agrees = np.array([first.argmax() == second.argmax() for first, second in pairs])
-    is_clear = np.array([_compute_gap(first) > bounds.clear_gap for first, _ in pairs])
-    agreement = float(agrees.mean())
-    mean_kl, max_kl = float(divergences.mean()), float(divergences.max())
+    if unread := len(reference.scores) - len(common):
+        problems.append(f"{unread:,} of {total:,} prompts could not be answered by the export")
+    divergences = np.array([_compute_kl(first, second) for _, first, second in questions])
+    agrees = np.array([first.argmax() == second.argmax() for _, first, second in questions])
+    leads = np.array([_compute_lead(first) for _, first, _ in questions])
+    is_clear = leads > bounds.clear_gap
+    changed = (ChangedAnswer(questions[at][0], float(leads[at])) for at in np.flatnonzero(~agrees))
     parity = Parity(
-        total,
-        len(pairs),
-        agreement,
-        mean_kl,
-        max_kl,
-        int(is_clear.sum()),
-        float(agrees[is_clear].mean()) if is_clear.any() else None,
-        bounds,
-        (),
+        prompts=total,
+        questions=len(questions),
+        agreement=float(agrees.mean()),
+        mean_kl=float(divergences.mean()),
+        max_kl=float(divergences.max()),
+        clear_questions=int(is_clear.sum()),
+        clear_agreement=float(agrees[is_clear].mean()) if is_clear.any() else None,
+        bounds=bounds,
+        problems=(),
+        changed=tuple(sorted(changed, key=lambda one: -one.lead)),
     )
     return replace(parity, problems=(*problems, *_compare_figures(parity)))
 
@@ -158,7 +234,7 @@ def _compare_figures(parity: Parity) -> Iterator[str]:
         yield (
             f"{same:,} of {parity.questions:,} answers agree; {bounds.agreement:.0%} are required, "
             f"which is {least:,}{parity.describe_clear()}"
-        ).replace("%", " %")
+        ).replace("%", " %") + parity.describe_changed()
     if not parity.mean_kl <= bounds.kl:
         yield (
             f"the mean divergence of the probabilities is {parity.mean_kl:.2g} nats; at most "
@@ -191,7 +267,7 @@ def _compare_renderings(
     return problems
 
 
-def _compute_gap(logprobs: np.ndarray) -> float:
+def _compute_lead(logprobs: np.ndarray) -> float:
     """The difference between the two largest probabilities; 1 for a single candidate."""
     highest = np.sort(np.exp(logprobs))[-2:]
     return float(highest[1] - highest[0]) if len(highest) == 2 else 1.0
