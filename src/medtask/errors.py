@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 
 class MedtaskError(Exception):
@@ -111,3 +112,12 @@ class RunMismatch(MedtaskError):
 
 class EncodingGuessWarning(UserWarning):
     """The encoding of a text file was guessed; the words in the message help to check it."""
+
+
+def require_packages(*names: str, fix: str) -> None:
+    """Import packages; raises MissingExtra for the first that is not installed."""
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MissingExtra(f"{error.name or name} is not installed here", fix=fix) from None

@@ -31,6 +31,24 @@ def adapter(tmp_path: Path) -> Path:
     return save_adapter(tmp_path / "adapter", base, **LORA_SETTINGS["lora"])
 
 
+@pytest.fixture
+def encoder(tmp_path: Path) -> Path:
+    pooling = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}
+    texts = ["one text", "another text"]
+    return save_sentence_encoder(tmp_path / "encoder", texts, {"Pooling": pooling})
+
+
+def export_to_full_disk(model: Path, out: Path, to: str, quant: str | None, *, size: int) -> None:
+    """Export to a disk on which no file can have more than ``size`` bytes."""
+    with (
+        limit_file_size(size),
+        pytest.raises(StorageError, match="cannot be written") as refusal,
+    ):
+        export(model, to=to, quant=quant, out=out, check=False)
+    assert "free disk space" in refusal.value.fix
+    assert not list(out.parent.iterdir())
+
+
 @pytest.mark.parametrize(
     ("to", "quant"), [("merged", None), ("gguf", "f16"), ("gguf", "q8_0"), ("ollama", "q8_0")]
 )
@@ -38,13 +56,25 @@ def test_a_full_disk_leaves_nothing(
     adapter: Path, tmp_path: Path, to: str, quant: str | None
 ) -> None:
     out = tmp_path / "out" / ("model.gguf" if to == "gguf" else "model")
-    with (
-        limit_file_size(60_000),
-        pytest.raises(StorageError, match="cannot be written") as refusal,
-    ):
-        export(adapter, to=to, quant=quant, out=out, check=False)
-    assert "free disk space" in refusal.value.fix
-    assert not list(out.parent.iterdir())
+    export_to_full_disk(adapter, out, to, quant, size=60_000)
+
+
+@pytest.mark.parametrize("quant", ["f32", "4bit"])
+def test_a_disk_that_is_full_when_mlx_lm_converts_leaves_nothing(
+    tmp_path: Path, quant: str
+) -> None:
+    pytest.importorskip("mlx_lm", reason="mlx-lm converts the model")
+    base = save_model(tmp_path / "base", "llama")  # without an adapter, nothing is written before
+    export_to_full_disk(base, tmp_path / "out" / "model", "mlx", quant, size=20_000)
+
+
+@pytest.mark.parametrize("quant", ["f32", "q8"])
+def test_a_disk_that_is_full_when_the_graph_is_written_leaves_nothing(
+    encoder: Path, tmp_path: Path, quant: str
+) -> None:
+    pytest.importorskip("onnxscript", reason="torch exports with onnxscript")
+    pytest.importorskip("onnxruntime", reason="onnxruntime quantises the graph")
+    export_to_full_disk(encoder, tmp_path / "out" / "model", "onnx", quant, size=2_000)
 
 
 def test_a_disk_that_is_full_when_the_file_is_quantised_leaves_nothing(
@@ -140,12 +170,7 @@ def test_an_adapter_of_a_base_of_another_size_is_refused(adapter: Path, tmp_path
     assert str(tmp_path / "base") in refusal.value.fix
 
 
-def test_an_encoder_is_not_written_as_gguf(tmp_path: Path) -> None:
-    encoder = save_sentence_encoder(
-        tmp_path / "encoder",
-        ["one text", "another text"],
-        {"Pooling": {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True}},
-    )
+def test_an_encoder_is_not_written_as_gguf(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be exported --to gguf") as refusal:
         export(encoder, to="gguf", out=tmp_path / "model.gguf")
     assert "--to onnx" in refusal.value.fix

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from medtask.engines.base import Engine
-from medtask.engines.files.mlx_weights import require_mlx
+from medtask.engines.files.mlx_weights import convert_with_mlx, require_mlx
 from medtask.engines.files.model_files import read_model_json
 from medtask.engines.mlx.load import translate_config
 from medtask.engines.registry import load_model
@@ -39,7 +37,8 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     with CausalModel(request.source) as model:
         source.mkdir(mode=0o700)
         _write_source(model, source)
-        _convert(source, converted, request.quantization, _read_text_config(model.config))
+        config = model.config.get("text_config") or model.config
+        _convert(source, converted, request.quantization, config)
     shutil.rmtree(source)
     for path in converted.iterdir():
         path.replace(draft / path.name)
@@ -99,16 +98,14 @@ def _convert(source: Path, target: Path, quantization: str, config: Mapping[str,
     Raises:
         UsageError: mlx-lm does not know the architecture, or cannot quantise the model.
     """
-    from mlx_lm.convert import convert
-
     bits = QUANTIZED_BITS.get(quantization)
     # Scales of quantised weights, and all other weights, have 16 bits.
     stored = "bfloat16" if config.get("dtype") == "bfloat16" else "float16"
     try:
-        with block_network(), redirect_stdout(io.StringIO()):
-            convert(
-                str(source),
-                str(target),
+        with block_network():
+            convert_with_mlx(
+                source,
+                target,
                 quantize=bits is not None,
                 q_bits=bits,
                 q_group_size=None if bits is None else _choose_group_size(config),
@@ -134,8 +131,3 @@ def _choose_group_size(config: Mapping[str, Any]) -> int:
         f"mlx-lm cannot quantise this model: its hidden size, {width}, is no multiple of 32",
         fix="leave the weights unquantised: --quant f16",
     )
-
-
-def _read_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    text_config: Mapping[str, Any] = config.get("text_config") or config
-    return text_config

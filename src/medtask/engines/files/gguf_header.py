@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from medtask.errors import InputError, MissingExtra
+from medtask.errors import InputError, require_packages
 from medtask.model_weights import BLANK, is_weight_matrix, refuse_weights
 
 _VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -186,12 +186,9 @@ def _read_tensor(file: BinaryIO, size: int) -> GgufTensor:
 @cache
 def _get_block_sizes() -> Mapping[int, tuple[int, int]]:
     """For each number format: the numbers per block, and the bytes of a block."""
-    try:
-        from gguf.constants import GGML_QUANT_SIZES
-    except ImportError:
-        raise MissingExtra(
-            "gguf is not installed here", fix="pip install 'medtask[gguf]' or 'medtask[hf]'"
-        ) from None
+    require_packages("gguf", fix="pip install 'medtask[gguf]' or 'medtask[hf]'")
+    from gguf.constants import GGML_QUANT_SIZES
+
     return {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import io
-import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medtask.engines.files.model_files import ModelFiles, read_model_json
-from medtask.engines.files.unpacked_models import (
-    find_models_folder,
-    make_unpacking_folder,
-    publish_unpacked,
-)
+from medtask.engines.files.unpacked_models import cache_unpacked
 from medtask.engines.files.weights import hash_weights
 from medtask.errors import MissingExtra
 
-_MARKER = "unpacked.json"
+# The message of mlx, which has no number of the operating system.
+_WRITE_ERROR = "Unable to write"
 
 
 def require_mlx() -> None:
@@ -54,26 +51,24 @@ def dequantize_mlx(folder: Path) -> Path:
         require_mlx()
     except MissingExtra as error:
         raise MissingExtra(f"{folder} is quantised by mlx-lm: {error}", fix=error.fix) from None
-    models = find_models_folder()
     key = hashlib.sha256(hash_weights(folder).encode()).hexdigest()[:16]
-    cached = models / f"{folder.resolve().name}-{key}"
-    if (cached / _MARKER).is_file():
-        return cached
-    temporary = make_unpacking_folder(models)
-    try:
-        _convert(folder, temporary / "model")
-        publish_unpacked(temporary / "model", cached)
-    except OSError:
-        if not (cached / _MARKER).is_file():  # created by another process
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return cached
+    name = f"{folder.resolve().name}-{key}"
+    return cache_unpacked(name, lambda path: convert_with_mlx(folder, path, dequantize=True))
 
 
-def _convert(folder: Path, target: Path) -> None:
+def convert_with_mlx(source: Path, target: Path, **settings: Any) -> None:
+    """Convert a model with mlx-lm, without its messages.
+
+    Raises:
+        OSError: The target could not be written.
+        ValueError: mlx-lm does not know the architecture.
+    """
     from mlx_lm.convert import convert
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        convert(str(folder), str(target), dequantize=True)
-    (target / _MARKER).write_text(json.dumps({"source": str(folder)}), encoding="utf-8")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            convert(str(source), str(target), **settings)
+    except RuntimeError as error:
+        if _WRITE_ERROR not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "mlx could not write all of it") from error

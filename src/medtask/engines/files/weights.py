@@ -8,20 +8,16 @@ import importlib.metadata
 import io
 import json
 import math
-import shutil
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import replace_file
+from medtask.atomic_files import replace_text
 from medtask.engines.base import FILE_FACT
 from medtask.engines.files.gguf_header import check_gguf_tensors, read_gguf_header
 from medtask.engines.files.model_files import ModelFiles, read_model_json, require_transformers
-from medtask.engines.files.unpacked_models import (
-    find_models_folder,
-    make_unpacking_folder,
-    publish_unpacked,
-)
+from medtask.engines.files.unpacked_models import cache_unpacked, name_unpacked
 from medtask.errors import InputError, StorageError
 from medtask.model_weights import check_loaded_model
 from medtask.stored_weights import list_weight_files
@@ -30,6 +26,7 @@ from medtask.stored_weights import list_weight_files
 BYTES_PER_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "8bit": 1.1, "4bit": 0.65}
 
 _SHORT_HASH = 16  # characters
+_UNPACKED_FILE = "unpacked.json"
 MIN_CACHED_BYTES = 32_000_000  # of files whose hash is cached; reading them takes 20 ms or more
 # Config, tokenizer and chat template, by the names that transformers, sentence-transformers and
 # mlx-lm read.
@@ -89,29 +86,16 @@ def dequantize_gguf(path: Path) -> tuple[Path, str]:
 
     The cache is keyed by the file's path, size and time: later calls do not read the file.
     """
-    file_stat = path.stat()
-    transformers_version = importlib.metadata.version("transformers")
-    key = hashlib.sha256(
-        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{transformers_version}|checked".encode()
-    ).hexdigest()
-    models = find_models_folder()
-    cached_folder = models / f"{path.stem}-{key[:16]}"
-    marker = cached_folder / "unpacked.json"
-    if marker.is_file():
-        return cached_folder, str(read_model_json(marker)["sha256"])
-    sha256 = hash_file(path)
-    temporary_folder = make_unpacking_folder(models)
-    try:
-        _convert_gguf(path, temporary_folder)
-        (temporary_folder / "unpacked.json").write_text(
-            json.dumps({"sha256": sha256, "source": path.name}), encoding="utf-8"
-        )
-        publish_unpacked(temporary_folder, cached_folder)
-    except BaseException as error:
-        shutil.rmtree(temporary_folder, ignore_errors=True)
-        if not (isinstance(error, OSError) and marker.is_file()):  # created by another process
-            raise
-    return cached_folder, sha256
+    name = name_unpacked(path, importlib.metadata.version("transformers"), "checked")
+    folder = cache_unpacked(name, partial(_unpack_gguf, path))
+    return folder, str(read_model_json(folder / _UNPACKED_FILE)["sha256"])
+
+
+def _unpack_gguf(path: Path, folder: Path) -> None:
+    content = {"sha256": hash_file(path), "source": path.name}
+    folder.mkdir(mode=0o700)
+    _convert_gguf(path, folder)
+    (folder / _UNPACKED_FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def _convert_gguf(path: Path, folder: Path) -> None:
@@ -137,17 +121,11 @@ def _convert_gguf(path: Path, folder: Path) -> None:
 def hash_weights(folder: Path) -> str:
     """A SHA-256 of config and weights. In the Hub's cache, links are named by their hash."""
     digest = hashlib.sha256()
-    for path in sorted(
-        [
-            *folder.glob("*.safetensors"),
-            *folder.glob("*config.json"),
-            *folder.glob("tokenizer*.json"),
-        ]
-    ):
+    patterns = ("*.safetensors", "*config.json", "tokenizer*.json")  # a file may match two
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         target = path.resolve().name if path.is_symlink() else ""
-        digest.update(
-            f"{path.name}:{target if len(target) == 64 else hash_weight_file(path)}\n".encode()
-        )
+        sha256 = target if len(target) == 64 else hash_weight_file(path)
+        digest.update(f"{path.name}:{sha256}\n".encode())
     return digest.hexdigest()
 
 
@@ -188,12 +166,10 @@ def hash_file_cached(path: Path) -> str:
     if cached_hash := read_cached_hash(path):
         return cached_hash
     sha256, cache_file = hash_file(path), _find_hash_file(path)
-    with contextlib.suppress(
-        OSError, StorageError
-    ):  # without the cache the hash is only computed again
+    # Without the cache the hash is only computed again.
+    with contextlib.suppress(OSError, StorageError):
         cache_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replace_file(cache_file) as draft:
-            draft.write_text(sha256, encoding="ascii")
+        replace_text(cache_file, sha256)
     return sha256
 
 

@@ -9,24 +9,22 @@ with less rounding: the largest change of a probability by the shape of a batch 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import shutil
+import errno
+from functools import partial
 from pathlib import Path
 
 import llama_cpp
 
-from medtask.engines.files.unpacked_models import (
-    find_models_folder,
-    make_unpacking_folder,
-    publish_unpacked,
-)
-from medtask.engines.llamacpp.log import format_log_error
-from medtask.errors import EngineError, StorageError
+from medtask.engines.files.unpacked_models import cache_unpacked, name_unpacked
+from medtask.engines.llamacpp.log import collect_log_errors, format_log_error
+from medtask.errors import EngineError
 
 FLOAT16_BYTES = 2
 # Of dequantised weights: with more, reading a single token is too slow
 MAX_DEQUANTIZED_BYTES = 4_000_000_000
 MEMORY_SHARE = 0.5  # of the allowed memory
+# The message of C++ streams, which has no number of the operating system.
+_WRITE_ERROR = "iostream error"
 _QUANTIZED_BYTES_PER_WEIGHT = 1.9  # a file with more bytes per weight is not quantised
 
 
@@ -41,33 +39,42 @@ def should_dequantize(weights: int, file_bytes: int, allowed_bytes: int) -> bool
 
 def dequantize_weights(path: Path) -> Path:
     """Return the path of the model in float16; cached by the file's path, size and time."""
-    file_stat = path.stat()
-    key = hashlib.sha256(
-        f"{path.resolve()}|{file_stat.st_size}|{file_stat.st_mtime_ns}|{llama_cpp.__version__}".encode()
-    ).hexdigest()
-    models = find_models_folder()
-    cached_file = models / f"{path.stem}-{key[:16]}-float16.gguf"
-    if cached_file.is_file():
-        return cached_file
+    name = f"{name_unpacked(path, llama_cpp.__version__)}-float16.gguf"
+    return cache_unpacked(name, partial(_dequantize, path))
+
+
+def quantize_file(source: Path, target: Path, file_type: int, threads: int = 0) -> str | None:
+    """Write a GGUF file in another number format.
+
+    Args:
+        source: The file to read.
+        target: The file to write.
+        file_type: A number of llama.cpp's enumeration llama_ftype.
+        threads: The number of threads; 0 for llama.cpp's default.
+
+    Returns:
+        Why llama.cpp could not do it, to add to a sentence; None if it could.
+
+    Raises:
+        OSError: The target could not be written.
+    """
     settings = llama_cpp.llama_model_quantize_default_params()
-    settings.ftype, settings.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_F16, True
-    folder = make_unpacking_folder(models)
-    try:
-        temporary_file = folder / "model.gguf"
-        code = llama_cpp.llama_model_quantize(
-            str(path).encode(), str(temporary_file).encode(), ctypes.byref(settings)
+    settings.ftype, settings.nthread, settings.allow_requantize = file_type, threads, True
+    collect_log_errors()
+    if not llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(settings)):
+        return None
+    problem = format_log_error()
+    if _WRITE_ERROR in problem:
+        raise OSError(errno.ENOSPC, "llama.cpp could not write all of it")
+    return problem
+
+
+def _dequantize(path: Path, target: Path) -> None:
+    problem = quantize_file(path, target, llama_cpp.LLAMA_FTYPE_MOSTLY_F16)
+    if problem is not None:
+        raise EngineError(
+            f"llama.cpp could not dequantise {path.name}{problem}",
+            fix="fetch the file again; if it is intact, add --dtype file: its weights are "
+            "then used as they are",
         )
-        if code != 0:
-            raise EngineError(
-                f"llama.cpp could not dequantise {path.name}{format_log_error()}",
-                fix="fetch the file again; if it is intact, add --dtype file: its weights are "
-                "then used as they are",
-            )
-        temporary_file.chmod(0o600)
-        publish_unpacked(temporary_file, cached_file)
-    except OSError as error:
-        fix = "set XDG_CACHE_HOME to a folder with room, or add --dtype file"
-        raise StorageError(f"{models} cannot be written ({error.strerror})", fix=fix) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return cached_file
+    target.chmod(0o600)

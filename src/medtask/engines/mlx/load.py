@@ -18,6 +18,7 @@ from medtask.engines.files.mlx_adapter import (
 )
 from medtask.engines.files.mlx_weights import require_mlx
 from medtask.engines.files.model_files import (
+    MLX_ADAPTER_WEIGHTS,
     ModelFiles,
     format_title,
     is_mlx_adapter,
@@ -95,19 +96,12 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = ropes.get("full_attention", ropes)
     if "rope_theta" in rope:
         translated["rope_theta"] = rope["rope_theta"]
-        translated |= (
-            {"rope_scaling": rope} if rope.get("rope_type", "default") != "default" else {}
-        )
-        translated |= (
-            {"partial_rotary_factor": rope["partial_rotary_factor"]}
-            if "partial_rotary_factor" in rope
-            else {}
-        )
-        translated |= (
-            {"rope_local_base_freq": ropes["sliding_attention"]["rope_theta"]}
-            if "sliding_attention" in ropes
-            else {}
-        )
+        if rope.get("rope_type", "default") != "default":
+            translated["rope_scaling"] = rope
+        if "partial_rotary_factor" in rope:
+            translated["partial_rotary_factor"] = rope["partial_rotary_factor"]
+        if "sliding_attention" in ropes:
+            translated["rope_local_base_freq"] = ropes["sliding_attention"]["rope_theta"]
     layers = config.get("layer_types") or []
     if "sliding_attention" in layers and "full_attention" in layers:
         translated["sliding_window_pattern"] = pattern = layers.index("full_attention") + 1
@@ -118,10 +112,9 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if str(config.get("model_type")).startswith("gemma3") and not regular:
             raise ValueError("its layers do not alternate in the pattern that mlx-lm expects")
     translated = {key: value for key, value in translated.items() if config.get(key) is None}
-    inner = config.get("text_config")
-    return translated | (
-        {"text_config": {**inner, **translate_config(inner)}} if isinstance(inner, dict) else {}
-    )
+    if isinstance(inner := config.get("text_config"), dict):
+        translated["text_config"] = {**inner, **translate_config(inner)}
+    return translated
 
 
 def _build_engine(files: ModelFiles, options: LoadOptions) -> MlxEngine:
@@ -227,11 +220,10 @@ def _apply_adapter(model: Any, adapter: Path) -> None:
 def _check_adapter_weights(model: Any, adapter: Path) -> None:
     """Raise EngineError for missing matrices of an adapter, which mlx-lm initialises at random."""
     import mlx.core as mx
-    from mlx.utils import tree_flatten
 
-    stored = mx.load(str(adapter / "adapters.safetensors"))
-    leaves: Any = tree_flatten(model.parameters())
-    expected = {name for name, _ in leaves if name.rpartition(".")[2] in _ADAPTER_LEAVES}
+    stored = mx.load(str(adapter / MLX_ADAPTER_WEIGHTS))
+    names = (name for name, _ in _list_weights(model))
+    expected = {name for name in names if name.rpartition(".")[2] in _ADAPTER_LEAVES}
     refuse_weights(
         f"the adapter {adapter} does not fit this model", "missing", expected - set(stored)
     )
@@ -240,11 +232,11 @@ def _check_adapter_weights(model: Any, adapter: Path) -> None:
 def _check_weight_values(model: Any, reference: str) -> None:
     """Raise EngineError for weights that are not finite, and for matrices of zeros."""
     import mlx.core as mx
-    from mlx.utils import tree_flatten
 
-    leaves: Any = tree_flatten(model.parameters())
     floats = {
-        name: weights for name, weights in leaves if mx.issubdtype(weights.dtype, mx.floating)
+        name: weights
+        for name, weights in _list_weights(model)
+        if mx.issubdtype(weights.dtype, mx.floating)
     }
     not_finite = [name for name, found in floats.items() if not mx.isfinite(found).all().item()]
     refuse_weights(reference, NOT_FINITE, not_finite)
@@ -256,6 +248,13 @@ def _check_weight_values(model: Any, reference: str) -> None:
         and not found.any().item()
     ]
     refuse_weights(reference, BLANK, blank)
+
+
+def _list_weights(model: Any) -> list[tuple[str, Any]]:
+    from mlx.utils import tree_flatten
+
+    weights: Any = tree_flatten(model.parameters())
+    return list(weights)
 
 
 def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
@@ -276,11 +275,8 @@ def _check_memory(files: ModelFiles, dtype: str, memory: int | None) -> None:
 
 def _read_dtype(model: Any) -> str:
     """The dtype of most weights or, if they are quantised, of their scales."""
-    from mlx.utils import tree_flatten
-
     counts: Counter[str] = Counter()
-    leaves: Any = tree_flatten(model.parameters())
-    for _, weights in leaves:
+    for _, weights in _list_weights(model):
         counts[str(weights.dtype).removeprefix("mlx.core.")] += weights.size
     return max(PROBE_TOLERANCES, key=lambda name: counts[name])
 

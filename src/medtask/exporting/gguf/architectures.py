@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medtask.display import format_list
 from medtask.errors import UsageError
 from medtask.exporting.gguf.gemma4 import (
+    UPSTREAM,
     add_gemma4,
     make_proportional_factors,
     with_full_attention_sizes,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from torch import Tensor
 
-_UPSTREAM = "convert it with convert_hf_to_gguf.py of llama.cpp"
 _ATTENTION_WEIGHTS = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
 
 
@@ -78,7 +78,7 @@ def _add_gemma2(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
 def _add_gemma3(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
     _check_attention_scale(config, wide_layers=62)
     if config.get("attn_logit_softcapping") is not None:
-        raise UsageError("llama.cpp does not cap the attention of Gemma 3", fix=_UPSTREAM)
+        raise UsageError("llama.cpp does not cap the attention of Gemma 3", fix=UPSTREAM)
     _add_windows(writer, config)
     writer.add_rope_freq_base_swa(read_rope(config, "sliding_attention")["rope_theta"])
     if (cap := config.get("final_logit_softcapping")) is not None:
@@ -95,7 +95,7 @@ def _check_attention_scale(config: Mapping[str, Any], wide_layers: int) -> None:
         raise UsageError(
             f"llama.cpp scales the attention of such a model by {expected}, not by "
             f"{config['query_pre_attn_scalar']}",
-            fix=_UPSTREAM,
+            fix=UPSTREAM,
         )
 
 
@@ -125,7 +125,7 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
         raise UsageError(
             f"models of the type {model_type!r} cannot be written as GGUF here; known: "
             f"{format_list(list(ARCHITECTURES))}",
-            fix=_UPSTREAM,
+            fix=UPSTREAM,
         )
     return ARCHITECTURES[model_type]
 
@@ -175,7 +175,7 @@ def _add_rope(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
     if kind in ("default", "llama3", "proportional"):  # the factors of the others are a tensor
         return
     if kind not in ("linear", "yarn"):
-        raise UsageError(f"rotary embeddings of the type {kind!r} are not written", fix=_UPSTREAM)
+        raise UsageError(f"rotary embeddings of the type {kind!r} are not written", fix=UPSTREAM)
     writer.add_rope_scaling_type(RopeScalingType(kind))
     writer.add_rope_scaling_factor(rope["factor"])
     if kind == "yarn":
@@ -184,7 +184,7 @@ def _add_rope(writer: GGUFWriter, rope: Mapping[str, Any]) -> None:
         }
         if unknown:
             raise UsageError(
-                f"the rotary settings {format_list(sorted(unknown))} are not written", fix=_UPSTREAM
+                f"the rotary settings {format_list(sorted(unknown))} are not written", fix=UPSTREAM
             )
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
 

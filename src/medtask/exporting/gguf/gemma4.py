@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
-_UPSTREAM = "convert it with convert_hf_to_gguf.py of llama.cpp"
+UPSTREAM = "convert it with convert_hf_to_gguf.py of llama.cpp"
 # Divides the frequency of dimensions that are not rotated, as llama.cpp's own converter writes it.
 _NOT_ROTATED = 1e30
 
@@ -64,7 +64,7 @@ def _read_size(config: Mapping[str, Any], kind: str, name: str) -> int:
         if layer_type == kind
     }
     if len(sizes) > 1:
-        raise UsageError(f"layers of the same kind have several values of {name}", fix=_UPSTREAM)
+        raise UsageError(f"layers of the same kind have several values of {name}", fix=UPSTREAM)
     return sizes.pop() if sizes else int(config[name])
 
 
@@ -82,5 +82,5 @@ def _check_config(config: Mapping[str, Any]) -> None:
     for value, expected, name in found:
         if value != expected:
             raise UsageError(
-                f"Gemma 4 with {name} {value!r} is not written as GGUF here", fix=_UPSTREAM
+                f"Gemma 4 with {name} {value!r} is not written as GGUF here", fix=UPSTREAM
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,9 +18,6 @@ QUANTIZED_TYPES: Mapping[str, int] = {
     "q4_0": 2,
 }
 
-# The message of C++ streams; it has no number of the operating system.
-_WRITE_ERROR = "iostream error"
-
 
 def quantize_file(source: Path, target: Path, quantization: str) -> None:
     """Quantise a GGUF file of floating-point numbers.
@@ -31,18 +26,11 @@ def quantize_file(source: Path, target: Path, quantization: str) -> None:
         OSError: The target could not be written.
         EngineError: llama.cpp could not quantise the file.
     """
-    import llama_cpp
+    from medtask.engines.llamacpp import dequantization
 
-    from medtask.engines.llamacpp.log import collect_log_errors, format_log_error
-
-    parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = QUANTIZED_TYPES[quantization]
-    parameters.nthread = inspect_machine().cores
-    collect_log_errors()
-    if llama_cpp.llama_model_quantize(bytes(source), bytes(target), ctypes.byref(parameters)):
-        problem = format_log_error()
-        if _WRITE_ERROR in problem:
-            raise OSError(errno.ENOSPC, "llama.cpp could not write all of it")
+    file_type, threads = QUANTIZED_TYPES[quantization], inspect_machine().cores
+    problem = dequantization.quantize_file(source, target, file_type, threads)
+    if problem is not None:
         raise EngineError(
             f"llama.cpp could not quantise the model as {quantization}{problem}",
             fix="choose another quantisation, such as q8_0",

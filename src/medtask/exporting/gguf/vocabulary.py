@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import UsageError
+from medtask.exporting.gguf.gemma4 import UPSTREAM
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-_UPSTREAM = "convert it with convert_hf_to_gguf.py of llama.cpp"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 # The regular expressions by which tokenizer.json splits text, and llama.cpp's name for each.
@@ -109,12 +109,12 @@ def read_vocabulary(folder: Path, size: int, text_model: str = "llama") -> Vocab
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise UsageError(f"{folder} has no tokenizer.json", fix=_UPSTREAM)
+        raise UsageError(f"{folder} has no tokenizer.json", fix=UPSTREAM)
     content = json.loads(backend.to_str())
     model = content["model"]
     if model.get("type") != "BPE":
         raise UsageError(
-            f"tokenizers of the type {model.get('type')} are not written as GGUF", fix=_UPSTREAM
+            f"tokenizers of the type {model.get('type')} are not written as GGUF", fix=UPSTREAM
         )
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     tokens, types = _list_tokens(content, size)
@@ -187,7 +187,7 @@ def _name_splitter(pre_tokenizer: Mapping[str, Any] | None) -> str:
             if name:
                 return name
     raise UsageError(
-        "the tokenizer splits text in a way that is not written as GGUF here", fix=_UPSTREAM
+        "the tokenizer splits text in a way that is not written as GGUF here", fix=UPSTREAM
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from medtask.display import format_list
 from medtask.engines.base import Engine
 from medtask.engines.registry import load_model
-from medtask.errors import EngineError, MissingExtra, UsageError
+from medtask.errors import EngineError, UsageError, require_packages
 from medtask.exporting.gguf.architectures import (
     Architecture,
     add_common_metadata,
@@ -21,6 +21,7 @@ from medtask.exporting.gguf.architectures import (
     make_rotary_factors,
     read_rope,
 )
+from medtask.exporting.gguf.gemma4 import UPSTREAM
 from medtask.exporting.gguf.quantization import FLOAT_TYPES, quantize_file
 from medtask.exporting.gguf.vocabulary import Vocabulary, read_vocabulary
 from medtask.exporting.source import CausalModel
@@ -36,7 +37,8 @@ _LARGEST_FLOAT16 = 65504.0
 
 def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     """See `ExportWriter.write`."""
-    _require_gguf()
+    # llama.cpp quantises, and reads the file for the comparison.
+    require_packages("gguf", "llama_cpp", fix="pip install 'medtask[hf,gguf]'")
     with CausalModel(request.source) as model:
         if request.quantization in FLOAT_TYPES:
             write_gguf(model, draft, request.quantization, request.name)
@@ -135,17 +137,6 @@ def write_gguf(model: CausalModel, path: Path, float_type: str, name: str) -> No
             writer.write_tensor_data(_to_numpy(weight, weight_name, float_type))
 
 
-def _require_gguf() -> None:
-    try:
-        import gguf
-        import llama_cpp  # noqa: F401 - quantises, and reads the file for the comparison
-    except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[hf,gguf]'"
-        ) from None
-    assert gguf
-
-
 def _list_stored(
     model: CausalModel, architecture: Architecture, names: TensorNameMap
 ) -> dict[str, str]:
@@ -168,7 +159,7 @@ def _list_stored(
     if unknown:
         raise UsageError(
             f"llama.cpp has no place for the weights {format_list(unknown, 3)}",
-            fix="convert the model with convert_hf_to_gguf.py of llama.cpp",
+            fix=UPSTREAM,
         )
     return found
 
