@@ -11,10 +11,9 @@ from medtask.engines.base import Caps, Engine, EngineInfo, TextCallbacks
 from medtask.engines.http.choice_scores import normalise_choices, score_reply
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.messages import build_messages, list_choices
-from medtask.engines.http.prompt_logprobs import PromptLogprobScorer
+from medtask.engines.http.prompt_logprobs import BranchResult, PromptLogprobScorer
 from medtask.engines.http.protocol import (
     ChatRequest,
-    ChatResponse,
     Dialect,
     ServerCaps,
     wraps_in_json,
@@ -94,8 +93,8 @@ class HttpEngine(Engine):
             for prompt in prompts
             for branch_index in range(len(prompt.branches))
         ]
-        outcomes = self._score_exact(queries) if self.exact_scorer else self._score_choices(queries)
-        for query, outcome in outcomes:
+        score = self.exact_scorer.score if self.exact_scorer else self._score_choices
+        for query, outcome in score(queries):
             row = rows.get(query.record_id)
             if row is None:  # another branch of the prompt has failed
                 continue
@@ -103,7 +102,7 @@ class HttpEngine(Engine):
                 del rows[query.record_id]
                 yield outcome
                 continue
-            row.add_branch(query.branch_index, *outcome)
+            row.add_branch(query.branch_index, outcome)
             if row.is_complete:
                 del rows[query.record_id]
                 yield row.build_scores()
@@ -143,19 +142,9 @@ class HttpEngine(Engine):
         descriptions = [f"{one.name} {one.definition}" for one in branch.descriptions]
         return longest + max((len(text.encode()) for text in descriptions), default=0) + 48
 
-    def _score_exact(
-        self, queries: Sequence[ServerQuery]
-    ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault]]:
-        assert self.exact_scorer
-        for query, result in self.exact_scorer.score(queries):
-            yield (
-                query,
-                result if isinstance(result, Fault) else (result.scores, result.tokens, 0),
-            )
-
     def _score_choices(
         self, queries: Sequence[ServerQuery]
-    ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault]]:
+    ) -> Iterator[tuple[ServerQuery, BranchResult | Fault]]:
         """Generate one of the choices. After another answer the query is sent once more, with all
         choices listed.
         """
@@ -187,7 +176,7 @@ class HttpEngine(Engine):
 
     def _send_queries(
         self, queries: Sequence[ServerQuery]
-    ) -> Iterator[tuple[ServerQuery, _BranchResult | Fault | None]]:
+    ) -> Iterator[tuple[ServerQuery, BranchResult | Fault | None]]:
         ready: list[ServerQuery] = []
         for query, counted in self.token_counter.count_tokens(queries):
             if isinstance(counted, Fault):
@@ -201,22 +190,19 @@ class HttpEngine(Engine):
             self._parse_answer,
         )
 
-    def _parse_answer(self, query: ServerQuery, body: Any) -> _BranchResult | Fault | None:
+    def _parse_answer(self, query: ServerQuery, body: Any) -> BranchResult | Fault | None:
         response = self.dialect.parse_response(body, self.server_caps)
-        truncation = self.token_counter.find_truncation(
-            query, response.prompt_tokens, response.completion_tokens or 0
-        )
-        if truncation:
-            return Fault(query.record_id, Status.FAILED, f"truncated_by_engine: {truncation}")
+        if truncation := self.token_counter.find_truncation(query, response):
+            return truncation
         if response.finish_reason == "length":
             if self.server_caps.hold:
                 raise InvalidResponse("its answer was cut")
             return None  # the rest could change the choice: "B" of "B or C"
         if self.server_caps.top and response.token_logprobs is None:
             raise InvalidResponse("it holds no log-probabilities")
-        response = self._strip_prefix(response, query.request)
         scores = score_reply(
-            response,
+            # Some servers repeat the prefix of the answer.
+            replace(response, text=response.text.removeprefix(query.request.prefix)),
             query.branch,
             query.request.choices,
             json_object=wraps_in_json(self.server_caps.hold),
@@ -224,25 +210,9 @@ class HttpEngine(Engine):
         )
         if scores is None:
             return None
-        return (
-            scores,
-            (response.prompt_tokens or 0)
-            - response.cached_tokens
-            + (response.completion_tokens or 0),
-            response.cached_tokens,
-        )
-
-    @staticmethod
-    def _strip_prefix(response: ChatResponse, request: ChatRequest) -> ChatResponse:
-        """The reply without the prefix of the answer, which some servers repeat."""
-        return (
-            replace(response, text=response.text.removeprefix(request.prefix))
-            if request.prefix
-            else response
-        )
-
-
-_BranchResult = tuple[BranchScores, int, int]
+        reused = response.cached_tokens
+        read = (response.prompt_tokens or 0) - reused + (response.completion_tokens or 0)
+        return BranchResult(scores, read, reused)
 
 
 class _PendingScores:
@@ -258,12 +228,10 @@ class _PendingScores:
     def is_complete(self) -> bool:
         return len(self._branches) == len(self._prompt.branches)
 
-    def add_branch(
-        self, branch_index: int, scores: BranchScores, tokens_read: int, tokens_reused: int
-    ) -> None:
-        self._branches[branch_index] = scores
-        self._tokens_read += tokens_read
-        self._tokens_reused += tokens_reused
+    def add_branch(self, branch_index: int, result: BranchResult) -> None:
+        self._branches[branch_index] = result.scores
+        self._tokens_read += result.tokens_read
+        self._tokens_reused += result.tokens_reused
 
     def build_scores(self) -> Scores:
         branches = tuple(

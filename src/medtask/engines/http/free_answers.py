@@ -174,21 +174,12 @@ class _ChoiceFinder:
 
     def find_in_parts(self, text: str, parts: Sequence[Span]) -> FoundChoice | None:
         """The choice that is all of a part, or followed by its description, or described."""
-        named = {
-            (self._choices.index(name), part)
-            for part in parts
-            if (name := self._by_choice.find(text[slice(*part)])) is not None
-        }
+        named = _match_parts(text, parts, self._choices, self._by_choice)
         named |= {pair for part in parts for pair in self._find_pairs(text, part)}
         if named:
             return _select_single(named, self._choices)
         for texts, names in self._by_description:
-            described = {
-                (texts.index(name), part)
-                for part in parts
-                if (name := names.find(text[slice(*part)])) is not None
-            }
-            if described:
+            if described := _match_parts(text, parts, texts, names):
                 return _select_single(described, texts)
         return None
 
@@ -222,28 +213,18 @@ class _ChoiceFinder:
             for first, second in (sides, sides[::-1]):
                 if first[1] - first[0] > self._max_side_length:
                     continue
-                for index, span in self._find_exactly(text, first):
+                named = _match_parts(
+                    text, self._list_sides(text, first), self._choices, self._by_choice
+                )
+                for index, span in named:
                     if any(
-                        index in self._find_described(text, second, texts, names)
+                        index == described
                         for texts, names in self._by_description
+                        for described, _ in _match_parts(
+                            text, self._list_sides(text, second), texts, names
+                        )
                     ):
                         yield index, span
-
-    def _find_exactly(self, text: str, span: Span) -> set[tuple[int, Span]]:
-        return {
-            (self._choices.index(name), part)
-            for part in self._list_sides(text, span)
-            if (name := self._by_choice.find(text[slice(*part)])) is not None
-        }
-
-    def _find_described(
-        self, text: str, span: Span, texts: Sequence[str], names: Names
-    ) -> set[int]:
-        return {
-            texts.index(name)
-            for part in self._list_sides(text, span)
-            if (name := names.find(text[slice(*part)])) is not None
-        }
 
     def _list_sides(self, text: str, span: Span) -> list[Span]:
         """A side of a pair, with and without the marks at its ends."""
@@ -256,6 +237,17 @@ class _ChoiceFinder:
 def _trim(text: str, start: int, end: int) -> Span:
     part = text[start:end]
     return start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())
+
+
+def _match_parts(
+    text: str, parts: Sequence[Span], values: Sequence[str], names: Names
+) -> set[tuple[int, Span]]:
+    """Each part that is one of the values, with the index of the value."""
+    return {
+        (values.index(name), part)
+        for part in parts
+        if (name := names.find(text[slice(*part)])) is not None
+    }
 
 
 def _select_single(found: set[tuple[int, Span]], spellings: tuple[str, ...]) -> FoundChoice | None:

@@ -84,43 +84,26 @@ def _start_engine(
     tokenizer: str | None,
 ) -> HttpEngine:
     token_counter = PromptTokenCounter(client, dialect, server_caps, tokenizer)
-    info = _build_info(client.endpoint, reference, server_caps, digest, token_counter, exact=False)
-    exact_scorer = (
-        call_or_none(
-            lambda: _probe_exact_scoring(client, dialect, server_caps, token_counter, info)
+
+    def make_engine(exact_scorer: PromptLogprobScorer | None) -> HttpEngine:
+        is_exact = exact_scorer is not None
+        info = _build_info(
+            client.endpoint, reference, server_caps, digest, token_counter, exact=is_exact
         )
-        if server_caps.prompt_logprobs
-        else None
-    )
-    info = _build_info(
-        client.endpoint,
-        reference,
-        server_caps,
-        digest,
-        token_counter,
-        exact=exact_scorer is not None,
-    )
-    engine = HttpEngine(client, dialect, server_caps, token_counter, info, exact_scorer)
+        return HttpEngine(client, dialect, server_caps, token_counter, info, exact_scorer)
+
+    def make_exact_engine() -> HttpEngine | None:
+        """An engine that scores whole candidates, if it works for one question."""
+        try:
+            engine = make_engine(PromptLogprobScorer(client, server_caps, token_counter))
+        except InvalidResponse:
+            return None
+        return engine if isinstance(next(engine.score([_PROBE_PROMPT])), Scores) else None
+
+    exact_engine = call_or_none(make_exact_engine) if server_caps.prompt_logprobs else None
+    engine = exact_engine or make_engine(None)
     _check_answer(engine)
     return engine
-
-
-def _probe_exact_scoring(
-    client: HttpClient,
-    dialect: Dialect,
-    server_caps: ServerCaps,
-    token_counter: PromptTokenCounter,
-    info: EngineInfo,
-) -> PromptLogprobScorer | None:
-    """A scorer of whole candidates, if it works for one question; otherwise None."""
-    try:
-        scorer = PromptLogprobScorer(client, server_caps, token_counter)
-    except InvalidResponse:
-        return None
-    result = next(
-        HttpEngine(client, dialect, server_caps, token_counter, info, scorer).score([_PROBE_PROMPT])
-    )
-    return scorer if isinstance(result, Scores) else None
 
 
 def _check_answer(engine: HttpEngine) -> None:

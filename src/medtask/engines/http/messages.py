@@ -30,29 +30,19 @@ def build_messages(
     can continue one, as with local engines; otherwise they are appended to the question as text.
     """
     messages = _append_text(prompt.messages, branch.ask if branch else "")
-    prefix = branch.prefix if branch else ""
+    thoughts = None if prompt.thoughts is None else COMMON_MARKERS.escape(prompt.thoughts)
+    written = COMMON_MARKERS.escape(prompt.partial_response)
+    prefix = COMMON_MARKERS.escape(branch.prefix) if branch else ""
     if can_continue:
-        thoughts = (
-            ""
-            if prompt.thoughts is None
-            else PROMPTED_THINKING.start_text
-            + COMMON_MARKERS.escape(prompt.thoughts)
-            + PROMPTED_THINKING.end_text
-        )
-        return messages, thoughts + COMMON_MARKERS.escape(
-            prompt.partial_response
-        ) + COMMON_MARKERS.escape(prefix)
-    continuation = (
-        "" if prompt.thoughts is None else _THOUGHTS_INTRO + COMMON_MARKERS.escape(prompt.thoughts)
-    )
-    continuation += (
-        _WRITTEN_INTRO + COMMON_MARKERS.escape(prompt.partial_response)
-        if prompt.partial_response
-        else ""
-    )
-    continuation += (
-        _PREFIX_INTRO + COMMON_MARKERS.escape(prefix).strip().removesuffix(":") if prefix else ""
-    )
+        opening = ""
+        if thoughts is not None:
+            opening = PROMPTED_THINKING.start_text + thoughts + PROMPTED_THINKING.end_text
+        return messages, opening + written + prefix
+    continuation = "" if thoughts is None else _THOUGHTS_INTRO + thoughts
+    if written:
+        continuation += _WRITTEN_INTRO + written
+    if prefix:
+        continuation += _PREFIX_INTRO + prefix.strip().removesuffix(":")
     return _append_text(messages, continuation, escaped=True), ""
 
 
@@ -80,15 +70,9 @@ def _append_text(
     turns: Sequence[Message], text: str, *, escaped: bool = False
 ) -> tuple[Message, ...]:
     """Append ``text`` to the last message, with control tokens broken up unless ``escaped``."""
-    messages = (
-        list(turns)
-        if escaped
-        else [Message(message.role, COMMON_MARKERS.escape(message.content)) for message in turns]
-    )
-    return (
-        *messages[:-1],
-        replace(
-            messages[-1],
-            content=messages[-1].content + (text if escaped else COMMON_MARKERS.escape(text)),
-        ),
-    )
+    messages = list(turns)
+    if not escaped:
+        text = COMMON_MARKERS.escape(text)
+        messages = [Message(one.role, COMMON_MARKERS.escape(one.content)) for one in turns]
+    last = messages.pop()
+    return (*messages, replace(last, content=last.content + text))

@@ -33,9 +33,6 @@ class OllamaDialect:
     path = "api/chat"
 
     def build_body(self, request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
-        if request.prefix:
-            turns.append({"role": "assistant", "content": request.prefix})
         options: dict[str, Any] = {
             "num_ctx": server_caps.context,
             "num_predict": request.max_tokens,
@@ -48,7 +45,7 @@ class OllamaDialect:
             options["stop"] = list(request.stop)
         body = {
             "model": server_caps.model,
-            "messages": turns,
+            "messages": request.list_turns(),
             "options": options,
             "stream": request.stream,
             "keep_alive": KEEP_ALIVE,

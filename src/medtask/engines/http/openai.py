@@ -33,19 +33,16 @@ class OpenAIDialect:
     path = "chat/completions"
 
     def build_body(self, request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
-        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
         body: dict[str, Any] = {
             "model": server_caps.model,
-            "messages": turns,
+            "messages": request.list_turns(),
             server_caps.limit_name: request.max_tokens,
             **dict(server_caps.extra_body),
         }
         if server_caps.temperature:
             body["temperature"] = request.temperature
-        if request.prefix:
-            turns.append({"role": "assistant", "content": request.prefix})
-            if server_caps.continuation_flag:
-                body |= {"continue_final_message": True, "add_generation_prompt": False}
+        if request.prefix and server_caps.continuation_flag:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
         if server_caps.thinking_switch:
             body |= build_thinking_switch(request)
         if request.temperature > 0:

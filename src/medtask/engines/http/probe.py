@@ -109,39 +109,23 @@ def probe_constraints(
     client: HttpClient, dialect: Dialect, server_caps: ServerCaps, modes: Iterable[ConstraintMode]
 ) -> ServerCaps:
     """Probe how answers can be constrained to a closed set and to a JSON schema."""
+
+    def ask(trial: ServerCaps, request: ChatRequest) -> str:
+        response = call_or_none(partial(send_request, client, dialect, trial, request))
+        return response.text if response else ""
+
     modes = tuple(modes)
+    request = ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, choices=PROBE_WORDS)
     for mode in modes:
         trial = replace(server_caps, hold=mode)
-        response = call_or_none(
-            partial(
-                send_request,
-                client,
-                dialect,
-                trial,
-                ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, choices=PROBE_WORDS),
-            )
-        )
-        if (
-            response
-            and match_choice(response.text, PROBE_WORDS, json_object=wraps_in_json(mode))
-            is not None
-        ):
+        text = ask(trial, request)
+        if match_choice(text, PROBE_WORDS, json_object=wraps_in_json(mode)) is not None:
             server_caps = trial
             break
-    for mode in modes:
-        if not wraps_in_json(mode):
-            continue
+    request = ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, schema=_SCHEMA)
+    for mode in filter(wraps_in_json, modes):
         trial = replace(server_caps, schema=mode)
-        response = call_or_none(
-            partial(
-                send_request,
-                client,
-                dialect,
-                trial,
-                ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS, schema=_SCHEMA),
-            )
-        )
-        if response and _satisfies_probe_schema(response.text):
+        if _satisfies_probe_schema(ask(trial, request)):
             return trial
     return server_caps
 

@@ -31,6 +31,7 @@ SAFE_VERSION = (0, 17, 1)  # earlier ones leak memory to a crafted model file
 LOGPROBS_VERSION = (0, 12, 11)
 # Earlier ones do not know `truncate` and silently truncate long prompts
 NO_TRUNCATION_VERSION = (0, 12, 6)
+_REMOTE_KEYS = ("remote_host", "remote_model")
 # The variables of an Ollama template that hold the text of a message.
 _MESSAGE_VARIABLE = re.compile(r"\.(?:Prompt|Content)\b")
 
@@ -60,12 +61,7 @@ def probe_ollama(
     template = str(model_info.get("template") or "")
     if template and not _MESSAGE_VARIABLE.search(template):
         raise make_template_error("Ollama")
-    if (
-        entry.get("remote_host")
-        or model_info.get("remote_host")
-        or entry.get("remote_model")
-        or model_info.get("remote_model")
-    ):
+    if any(facts.get(key) for facts in (entry, model_info) for key in _REMOTE_KEYS):
         raise UsageError(
             f"{name} runs in Ollama's cloud, not on this machine",
             fix="name a model that the server runs itself",
@@ -80,19 +76,13 @@ def probe_ollama(
         thinks="thinking" in capabilities,
         notes=_list_version_notes(version_text),
     )
-    response = send_request(
-        client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
-    )
-    second_response = send_request(
-        client, dialect, server_caps, ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
-    )
+    request = ChatRequest(PROBE_MESSAGES, PROBE_MAX_TOKENS)
+    response, repeated = (send_request(client, dialect, server_caps, request) for _ in range(2))
     # Old versions report only the tokens that were not cached, or none if all were.
     reports_usage = (
         response.prompt_tokens is not None
-        and response.prompt_tokens == second_response.prompt_tokens
-    )
-    reports_usage = (
-        reports_usage and (_parse_version(version_text) or (0,)) >= NO_TRUNCATION_VERSION
+        and response.prompt_tokens == repeated.prompt_tokens
+        and (_parse_version(version_text) or (0,)) >= NO_TRUNCATION_VERSION
     )
     server_caps = replace(
         server_caps,

@@ -22,12 +22,15 @@ from medtask.engines.http.token_counting import (
     TOKEN_TOLERANCE,
     PromptTokenCounter,
     build_tokenize_body,
+    describe_missing_tokens,
+    make_truncation_fault,
+    parse_prompt_text,
     parse_token_ids,
 )
 from medtask.engines.tokens.chat import count_common_prefix
 from medtask.engines.tokens.markers import COMMON_MARKERS
 from medtask.engines.tokens.trie import build_trie, compute_candidate_logprobs
-from medtask.records import Branch, BranchScores, Fault, Message, Status
+from medtask.records import Branch, BranchScores, Fault, Message
 
 _PROBE_ANSWER = "\u2042 answer \u2042"
 
@@ -61,11 +64,12 @@ class TokenizedQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class ExactBranchScores:
-    """The scores of one branch, and the number of tokens read for them."""
+class BranchResult:
+    """The scores of one branch, and the number of tokens read and reused for them."""
 
     scores: BranchScores
-    tokens: int
+    tokens_read: int
+    tokens_reused: int = 0
 
 
 class PromptLogprobScorer:
@@ -84,7 +88,7 @@ class PromptLogprobScorer:
 
     def score(
         self, queries: Sequence[ServerQuery]
-    ) -> Iterator[tuple[ServerQuery, ExactBranchScores | Fault]]:
+    ) -> Iterator[tuple[ServerQuery, BranchResult | Fault]]:
         """Yield the scores of each query's branch as they arrive."""
         ready = []
         for query, ids in send_queries(
@@ -130,9 +134,7 @@ class PromptLogprobScorer:
         }
         return "completions", body
 
-    def _parse_completion(
-        self, tokenized_query: TokenizedQuery, body: Any
-    ) -> ExactBranchScores | Fault:
+    def _parse_completion(self, tokenized_query: TokenizedQuery, body: Any) -> BranchResult | Fault:
         choices = body.get("choices") if isinstance(body, dict) else None
         if not isinstance(choices, list) or sorted(map(_get_choice_index, choices)) != list(
             range(len(tokenized_query.candidate_ids))
@@ -145,17 +147,14 @@ class PromptLogprobScorer:
         total = sum(map(len, tokenized_query.sequences))
         prompt_tokens = parse_count((body.get("usage") or {}).get("prompt_tokens"))
         if prompt_tokens is not None and abs(prompt_tokens - total) > TOKEN_TOLERANCE:
-            reason = (
-                f"truncated_by_engine: the server read {prompt_tokens:,} tokens of "
-                f"{total:,} that were sent"
-            )
-            return Fault(tokenized_query.record_id, Status.FAILED, reason)
+            reason = describe_missing_tokens(prompt_tokens, total)
+            return make_truncation_fault(tokenized_query.record_id, reason)
         ordered = sorted(choices, key=_get_choice_index)
         prompt_logprobs = [
             _parse_prompt_logprobs(choice.get("prompt_logprobs"), prompt)
             for choice, prompt in zip(ordered, tokenized_query.sequences, strict=True)
         ]
-        return ExactBranchScores(
+        return BranchResult(
             score_candidates(
                 tokenized_query.query.branch,
                 tokenized_query.candidate_ids,
@@ -170,7 +169,9 @@ class PromptLogprobScorer:
         key = self._find_turn_suffix(ids), space, branch.candidates, branch.weigh
         if key not in self._candidates:
             text = self._client.post(
-                "/detokenize", {"model": self._server_caps.model, "tokens": list(ids)}, _parse_text
+                "/detokenize",
+                {"model": self._server_caps.model, "tokens": list(ids)},
+                parse_prompt_text,
             )
             if self._tokenize(text) != ids:
                 raise InvalidResponse("its tokens and its text differ")
@@ -193,15 +194,10 @@ class PromptLogprobScorer:
         the point is not found.
         """
         size = len(self._turn_opening)
-        starts = range(len(ids) - size, -1, -1)
-        return next(
-            (
-                ids[start:]
-                for start in starts
-                if size and ids[start : start + size] == self._turn_opening
-            ),
-            ids,
-        )
+        for start in range(len(ids) - size, -1, -1):
+            if size and ids[start : start + size] == self._turn_opening:
+                return ids[start:]
+        return ids
 
     def _find_turn_opening(self) -> tuple[int, ...]:
         """The tokens that start the assistant's turn: the common suffix of two chats."""
@@ -287,10 +283,3 @@ def _strip_prefix_space(request: ChatRequest) -> ChatRequest:
 def _get_choice_index(choice: Any) -> int:
     index = choice.get("index") if isinstance(choice, dict) else None
     return index if isinstance(index, int) else -1
-
-
-def _parse_text(body: Any) -> str:
-    text = body.get("prompt") if isinstance(body, dict) else None
-    if not isinstance(text, str):
-        raise InvalidResponse("its text is missing")
-    return text

@@ -48,6 +48,11 @@ class ChatRequest:
     think: bool = False
     stream: bool = False
 
+    def list_turns(self) -> list[dict[str, str]]:
+        """The messages as JSON values; the prefix begins the assistant's turn."""
+        turns = [{"role": message.role, "content": message.content} for message in self.messages]
+        return turns + ([{"role": "assistant", "content": self.prefix}] if self.prefix else [])
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:

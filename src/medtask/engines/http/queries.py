@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from medtask.engines.http.client import HttpClient, ServerCall
@@ -44,10 +44,6 @@ class ServerQuery:
     def branch(self) -> Branch:
         return self.prompt.branches[self.branch_index]
 
-    def with_expected_tokens(self, tokens: int) -> ServerQuery:
-        """Return a copy with this number of tokens."""
-        return replace(self, expected_tokens=tokens)
-
 
 def send_queries(
     client: HttpClient,
@@ -59,9 +55,8 @@ def send_queries(
 
     ``build_call`` returns the path and body of a query's request.
     """
-    in_flight: dict[
-        int, tuple[ServerCall, A]
-    ] = {}  # keeps each call alive, so that its id stays unique
+    # Keeps each call alive, so that its id stays unique.
+    in_flight: dict[int, tuple[ServerCall, A]] = {}
 
     def build_calls() -> Iterator[ServerCall]:
         for query in queries:

@@ -54,9 +54,12 @@ class HttpGenerator:
             else:
                 ready.append(counted)
         started = time.perf_counter()
-        for query, outcome in (
-            self._stream_queries(ready, callbacks) if callbacks else self._send_queries(ready)
-        ):
+        outcomes = (
+            self._stream_queries(ready, callbacks)
+            if callbacks
+            else send_queries(self._client, ready, self._build_call, self._parse_response)
+        )
+        for query, outcome in outcomes:
             if isinstance(outcome, Fault):
                 yield outcome
             else:
@@ -89,32 +92,12 @@ class HttpGenerator:
         )
         return ServerQuery(prompt, request)
 
-    def _send_queries(
-        self, queries: Sequence[ServerQuery]
-    ) -> Iterator[tuple[ServerQuery, ChatResponse | Fault]]:
-        return send_queries(
-            self._client,
-            queries,
-            lambda ask: (
-                self._dialect.path,
-                self._dialect.build_body(ask.request, self._server_caps),
-            ),
-            self._parse_response,
-        )
+    def _build_call(self, query: ServerQuery) -> tuple[str, dict[str, Any]]:
+        return self._dialect.path, self._dialect.build_body(query.request, self._server_caps)
 
     def _parse_response(self, query: ServerQuery, body: Any) -> ChatResponse | Fault:
         response = self._dialect.parse_response(body, self._server_caps)
-        return self._check_truncation(query, response)
-
-    def _check_truncation(self, query: ServerQuery, response: ChatResponse) -> ChatResponse | Fault:
-        truncation = self._token_counter.find_truncation(
-            query, response.prompt_tokens, response.completion_tokens or 0
-        )
-        return (
-            Fault(query.record_id, Status.FAILED, f"truncated_by_engine: {truncation}")
-            if truncation
-            else response
-        )
+        return self._token_counter.find_truncation(query, response) or response
 
     def _stream_queries(
         self, queries: Sequence[ServerQuery], callbacks: Mapping[str, Callable[[str], None]]
@@ -124,7 +107,7 @@ class HttpGenerator:
             try:
                 events = self._client.stream(self._dialect.path, body)
                 response = self._join_chunks(events, callbacks[query.record_id])
-                yield query, self._check_truncation(query, response)
+                yield query, self._token_counter.find_truncation(query, response) or response
             except InvalidResponse as malformed:
                 yield query, Fault(query.record_id, Status.FAILED, f"engine_protocol: {malformed}")
 

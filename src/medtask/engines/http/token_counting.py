@@ -9,7 +9,7 @@ Otherwise only bounds are checked, which detect large losses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medtask.engines.http.client import HttpClient, InvalidResponse
@@ -19,7 +19,7 @@ from medtask.engines.http.queries import ServerQuery, send_queries
 from medtask.engines.tokens.chat import render_prompt
 from medtask.engines.tokens.chat_format import ChatFormat, detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
-from medtask.errors import EngineError, MissingExtra, ModelNotFound
+from medtask.errors import EngineError, ModelNotFound, require_packages
 from medtask.records import Fault, Message, Prompt, Status
 
 TOKEN_TOLERANCE = 2  # tokens by which counts may differ
@@ -54,10 +54,8 @@ class PromptTokenCounter:
             return ("it is not known whether prompts are read to their end",)
         if self.method == "bounds":
             return (
-                (
-                    "prompts are not counted beforehand: only large losses are detected; "
-                    "--tokenizer MODEL counts them exactly"
-                ),
+                "prompts are not counted beforehand: only large losses are detected; "
+                "--tokenizer MODEL counts them exactly",
             )
         return ()
 
@@ -92,12 +90,18 @@ class PromptTokenCounter:
                 f"the server reads at most {limit:,}"
             )
             return Fault(query.record_id, Status.TOO_LONG, reason)
-        return query.with_expected_tokens(tokens)
+        return replace(query, expected_tokens=tokens)
 
-    def find_truncation(
+    def find_truncation(self, query: ServerQuery, response: ChatResponse) -> Fault | None:
+        """A Fault if the server cannot have read the whole prompt."""
+        reason = self._explain_truncation(
+            query, response.prompt_tokens, response.completion_tokens or 0
+        )
+        return None if reason is None else make_truncation_fault(query.record_id, reason)
+
+    def _explain_truncation(
         self, query: ServerQuery, prompt_tokens: int | None, completion_tokens: int
     ) -> str | None:
-        """Why the server cannot have read the whole prompt; None if it can."""
         if not self._server_caps.usage:
             return None
         if prompt_tokens is None:
@@ -108,14 +112,9 @@ class PromptTokenCounter:
                 if self._server_caps.counts == "text" and not self._chat
                 else 0
             )
-            return (
-                None
-                if abs(prompt_tokens - query.expected_tokens) <= tolerance
-                else (
-                    f"the server read {prompt_tokens:,} tokens of {query.expected_tokens:,} "
-                    "that were sent"
-                )
-            )
+            if abs(prompt_tokens - query.expected_tokens) <= tolerance:
+                return None
+            return describe_missing_tokens(prompt_tokens, query.expected_tokens)
         size = sum(len(turn.content.encode()) for turn in query.request.messages) + len(
             query.request.prefix.encode()
         )
@@ -151,10 +150,9 @@ class PromptTokenCounter:
         def build_call(query: ServerQuery) -> tuple[str, dict[str, Any]]:
             return "/tokenize", build_tokenize_body(query.request, self._server_caps)
 
-        for query, ids in send_queries(
-            self._client, queries, build_call, lambda _, body: parse_token_ids(body)
-        ):
-            yield query, ids if isinstance(ids, Fault) else len(ids)
+        return send_queries(
+            self._client, queries, build_call, lambda _, body: len(parse_token_ids(body))
+        )
 
     def _count_by_template(
         self, queries: Sequence[ServerQuery]
@@ -163,15 +161,20 @@ class PromptTokenCounter:
             return "/apply-template", self._dialect.build_body(query.request, self._server_caps)
 
         rendered = []
-        for query, text in send_queries(self._client, queries, build_call, _parse_rendered_prompt):
+        for query, text in send_queries(
+            self._client, queries, build_call, lambda _, body: parse_prompt_text(body)
+        ):
             if isinstance(text, Fault):
                 yield query, text
             else:
                 rendered.append(_RenderedQuery(query, text))
-        for rendered_query, ids in send_queries(
-            self._client, rendered, _build_tokenize_call, lambda _, body: parse_token_ids(body)
+        for rendered_query, tokens in send_queries(
+            self._client,
+            rendered,
+            _build_tokenize_call,
+            lambda _, body: len(parse_token_ids(body)),
         ):
-            yield rendered_query.query, ids if isinstance(ids, Fault) else len(ids)
+            yield rendered_query.query, tokens
 
     def _count_by_text(
         self, queries: Sequence[ServerQuery]
@@ -182,15 +185,11 @@ class PromptTokenCounter:
         def build_call(query: ServerQuery) -> tuple[str, dict[str, Any]]:
             return _COUNT_PATH, self._build_text_body(query.request.messages)
 
-        for query, tokens in send_queries(
-            self._client, queries, build_call, lambda _, body: _parse_token_count(body)
-        ):
-            yield (
-                query,
-                tokens
-                if isinstance(tokens, Fault)
-                else tokens + self._template_tokens[_roles(query.request.messages)],
-            )
+        def add_template_tokens(query: ServerQuery, body: Any) -> int:
+            roles = _roles(query.request.messages)
+            return _parse_token_count(body) + self._template_tokens[roles]
+
+        return send_queries(self._client, queries, build_call, add_template_tokens)
 
     def _measure_template_tokens(self, messages: Sequence[Message]) -> None:
         """Measure the tokens that the chat template adds to turns of these roles, once for each
@@ -237,17 +236,22 @@ def _build_tokenize_call(rendered: _RenderedQuery) -> tuple[str, dict[str, Any]]
     return "/tokenize", {"content": rendered.text, "add_special": True, "parse_special": True}
 
 
+def describe_missing_tokens(read: int, sent: int) -> str:
+    return f"the server read {read:,} tokens of {sent:,} that were sent"
+
+
+def make_truncation_fault(record_id: str, reason: str) -> Fault:
+    return Fault(record_id, Status.FAILED, f"truncated_by_engine: {reason}")
+
+
 def build_tokenize_body(request: ChatRequest, server_caps: ServerCaps) -> dict[str, Any]:
     """The body of vLLM's /tokenize for a chat: TokenizeChatRequest of
     vllm/entrypoints/serve/tokenize/protocol.py.
     """
-    messages = [{"role": turn.role, "content": turn.content} for turn in request.messages]
     continues = bool(request.prefix)
-    if continues:
-        messages.append({"role": "assistant", "content": request.prefix})
     body: dict[str, Any] = {
         "model": server_caps.model,
-        "messages": messages,
+        "messages": request.list_turns(),
         "add_generation_prompt": not continues,
     }
     body |= {"continue_final_message": True} if continues else {}
@@ -264,14 +268,19 @@ def parse_token_ids(body: Any) -> tuple[int, ...]:
     return tuple(tokens)
 
 
+def parse_prompt_text(body: Any) -> str:
+    """The ``prompt`` of a response of vLLM's /detokenize or llama-server's /apply-template."""
+    text = body.get("prompt") if isinstance(body, dict) else None
+    if not isinstance(text, str):
+        raise InvalidResponse("its text is missing")
+    return text
+
+
 def load_chat(name: str) -> ChatFormat:
     """The tokenizer and chat template of a model, by its name or folder."""
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[hf]'"
-        ) from None
+    require_packages("transformers", fix="pip install 'medtask[hf]'")
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -295,13 +304,6 @@ def require_usage(server_caps: ServerCaps, allowed: bool) -> None:
 
 def _roles(messages: Sequence[Message]) -> tuple[str, ...]:
     return tuple(turn.role for turn in messages)
-
-
-def _parse_rendered_prompt(_ask: ServerQuery, body: Any) -> str:
-    text = body.get("prompt") if isinstance(body, dict) else None
-    if not isinstance(text, str):
-        raise InvalidResponse("its prompt is not a text")
-    return text
 
 
 def _parse_token_count(body: Any) -> int:
