@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 from medtask.engines.base import (
     BatchSetting,
@@ -22,6 +22,7 @@ from medtask.engines.base import (
 )
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.specs import BUILT_IN_ENGINES
+from medtask.engines.tokens.chat import count_common_prefix
 from medtask.errors import EngineError, UsageError
 from medtask.records import Branch, BranchScores, Fault, Generated, Limits, Prompt, Scores, Status
 
@@ -30,6 +31,7 @@ CONTEXT_TOKENS = 1_000_000  # tokens
 _UINT64_MASK = 2**64 - 1
 # odd multiplier that spreads the bits of a hash (Knuth, TAOCP 3, section 6.4)
 _HASH_MULTIPLIER = 0x9E3779B97F4A7C15
+_TOO_LONG = "the record does not fit into the fake engine's context"
 _LOGIT_RANGE = 6.0  # nats between the most and the least probable candidate
 
 
@@ -104,11 +106,7 @@ class FakeEngine(Engine):
             if prompt.record_id not in self.too_long:
                 readable.append(prompt)
             elif prompt.record_id not in cached:
-                yield Fault(
-                    prompt.record_id,
-                    Status.TOO_LONG,
-                    "the record does not fit into the fake engine's context",
-                )
+                yield Fault(prompt.record_id, Status.TOO_LONG, _TOO_LONG)
         readable.sort(key=lambda prompt: len(prompt.text))
         for start in range(0, len(readable), self.batch):
             batch = readable[start : start + self.batch]
@@ -143,25 +141,18 @@ class FakeEngine(Engine):
             if prompt.record_id in cached:
                 continue
             if prompt.record_id in self.too_long:
-                yield Fault(
-                    prompt.record_id,
-                    Status.TOO_LONG,
-                    "the record does not fit into the fake engine's context",
-                )
+                yield Fault(prompt.record_id, Status.TOO_LONG, _TOO_LONG)
                 continue
             self._simulate_work([prompt])
             words = self._make_text(prompt, limits).split(" ")
-            finish_reason: Literal["stop", "length"] = (
-                "stop" if len(words) <= limits.max_tokens else "length"
-            )
-            text = " ".join(words[: limits.max_tokens])
+            count = min(len(words), limits.max_tokens)
+            text = " ".join(words[:count])
             if callback := callbacks.get(prompt.record_id):
                 callback(text)
-            count = min(len(words), limits.max_tokens)
             yield Generated(
                 prompt.record_id,
                 text,
-                finish_reason,
+                "stop" if count == len(words) else "length",
                 -0.1 * count,
                 count,
                 len(prompt.text) // 4 + count,
@@ -200,7 +191,7 @@ class FakeEngine(Engine):
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
         texts = [_render_prompt(prompt).encode() for prompt in prompts]
-        shared = _count_common_bytes(min(texts, default=b""), max(texts, default=b""))
+        shared = count_common_prefix([tuple(text) for text in texts]) if texts else 0
         candidates = [
             candidate.encode()
             for prompt in prompts
@@ -296,14 +287,6 @@ def _hash_candidates(candidates: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(
         int.from_bytes(blake2b(candidate.encode(), digest_size=8).digest())
         for candidate in candidates
-    )
-
-
-def _count_common_bytes(first: bytes, last: bytes) -> int:
-    """Length of the common prefix of the first and last of sorted texts, and thus of all."""
-    return next(
-        (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other),
-        min(len(first), len(last)),
     )
 
 

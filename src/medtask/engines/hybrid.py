@@ -20,7 +20,6 @@ from medtask.atomic_files import replace_text
 from medtask.display import format_name, format_path
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering, list_changed_facts
 from medtask.engines.files.model_files import BUILT_IN_MODEL, MINILM
-from medtask.engines.label_head import log_softmax
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions, format_option
 from medtask.engines.model_metadata import (
     ModelMetadata,
@@ -30,6 +29,7 @@ from medtask.engines.model_metadata import (
 )
 from medtask.engines.registry import choose_engine, load_model
 from medtask.engines.specs import BUILT_IN_ENGINES, EngineSpec
+from medtask.engines.tokens.trie import log_softmax
 from medtask.errors import EngineError, InputError, UsageError
 from medtask.json_content import JsonContent, load_checked
 from medtask.json_files import InvalidJsonFile
@@ -286,9 +286,7 @@ def _build_info(
             {**asdict(member), "title": engine.info.title}
             for member, engine in zip(members, engines, strict=True)
         ],
-        "labels": list(metadata.labels),
-        "trained_for": metadata.task_fingerprint,
-        "phi": metadata.phi,
+        **metadata.list_details(),
     }
     parts = (f"{member.weight:.0%} {format_name(member.reference)}" for member in members)
     return EngineInfo(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.display import quote_names
+from medtask.engines.tokens.trie import log_softmax
 from medtask.errors import EngineError, InputError
 from medtask.kinds import KINDS, KindName
 from medtask.records import Branch, BranchScores, Prompt
@@ -122,13 +123,6 @@ def is_yes_no(branch: Branch) -> bool:
 def compute_yes_no_logprobs(log_odds: float) -> tuple[float, float]:
     """The natural-log probabilities of yes and of no."""
     return -float(np.logaddexp(0.0, -log_odds)), -float(np.logaddexp(0.0, log_odds))
-
-
-def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-softmax over the last axis, in float64."""
-    logits = logits - logits.max(axis=-1, keepdims=True)
-    total: NDArray[np.float64] = np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    return logits - total
 
 
 def _score_labels(logits: NDArray[np.float64], label_indices: Sequence[int]) -> BranchScores:

@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from medtask.atomic_files import make_storage_error, replace_file
 from medtask.display import format_path, quote_names
 from medtask.engines.base import Caps, Engine, EngineInfo, Rendering
-from medtask.engines.label_head import LabelHead, log_softmax
+from medtask.engines.label_head import LabelHead
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import (
     ModelMetadata,
@@ -33,6 +33,7 @@ from medtask.engines.model_metadata import (
     write_model_metadata,
 )
 from medtask.engines.specs import BUILT_IN_ENGINES
+from medtask.engines.tokens.trie import log_softmax
 from medtask.errors import InputError
 from medtask.kinds import KINDS
 from medtask.records import Fault, Prompt, Scores
@@ -50,17 +51,16 @@ NormalForm = Literal["NFC"]
 # All settings that affect the terms and weights of a text. Not "input": with it a vectorizer would
 # read files named by the texts.
 _VECTORIZER_SETTINGS = (
-    *(
-        "analyzer",
-        "binary",
-        "lowercase",
-        "ngram_range",
-        "norm",
-        "stop_words",
-        "strip_accents",
-        "sublinear_tf",
-    ),
-    *("token_pattern", "use_idf"),
+    "analyzer",
+    "binary",
+    "lowercase",
+    "ngram_range",
+    "norm",
+    "stop_words",
+    "strip_accents",
+    "sublinear_tf",
+    "token_pattern",
+    "use_idf",
 )
 # Any other pattern from a file could take hours on a text.
 _TOKEN_PATTERNS = (None, r"(?u)\b\w\w+\b", r"(?u)\b\w+\b", r"\w\w+", r"\w+")
@@ -163,15 +163,12 @@ def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Linea
     details = {
         "threads": 1,
         "terms": len(model.weights),
-        "labels": list(metadata.labels),
-        "trained_for": metadata.task_fingerprint,
-        "base": metadata.base,
-        "phi": metadata.phi,
+        **metadata.list_details(),
     }
     identity = {"model": reference, "contract": hash_model_metadata(folder)}
     return LinearEngine(
         model,
-        LabelHead(reference, metadata.kind, metadata.labels, metadata.abstain, metadata.untaught),
+        metadata.make_head(reference),
         EngineInfo(
             "linear",
             f"{reference}, TF-IDF and logistic regression",
@@ -260,11 +257,9 @@ def _read_classifier(
         return "each", weights.T, intercepts
     if len(weights) == 1:
         # Two labels have one row of weights; the softmax over (0, z) is its logistic function.
-        weights, intercepts, link = (
-            np.vstack([0 * weights, weights]),
-            np.concatenate([0 * intercepts, intercepts]),
-            "softmax",
-        )
+        link = "softmax"
+        weights = np.vstack([0 * weights, weights])
+        intercepts = np.concatenate([0 * intercepts, intercepts])
     elif not one_per_label and classifier.solver == "liblinear":
         raise InputError(
             "liblinear fits one label at a time",

@@ -27,6 +27,7 @@ from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
 from medtask.engines.files.model_files import ModelFiles
 from medtask.engines.files.weights import hash_file
+from medtask.engines.label_head import LabelHead
 from medtask.engines.metadata_schema import EngineName, ExportedQuestions, MetadataFile, PhiStatus
 from medtask.errors import InputError
 from medtask.json_content import check_content, load_checked
@@ -74,6 +75,19 @@ class ModelMetadata:
     phi: PhiStatus = "unknown"
     prompt_version: int = PROMPT_VERSION
     sha256: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def list_details(self) -> dict[str, object]:
+        """The facts that the manifest of a run keeps."""
+        return {
+            "labels": list(self.labels),
+            "trained_for": self.task_fingerprint,
+            "base": self.base,
+            "phi": self.phi,
+        }
+
+    def make_head(self, title: str) -> LabelHead:
+        """The labels of the model's outputs."""
+        return LabelHead(title, self.kind, self.labels, self.abstain, self.untaught)
 
 
 def find_trained_engine(folder: Path) -> EngineName | None:
@@ -166,11 +180,16 @@ def read_prompt_version(model: Path) -> int | None:
 
 def _read_export(model: Path) -> ExportedQuestions:
     """The manifest of an exported folder or file; the file may be in an exported folder."""
-    file = model / EXPORT_FILE if model.is_dir() else model.with_name(f"{model.name}.{EXPORT_FILE}")
+    file = locate_beside(model, EXPORT_FILE)
     if file.is_file() or model.is_dir():
         return load_checked(file, ExportedQuestions)
     found = load_checked(model.parent / EXPORT_FILE, ExportedQuestions)
     return found if model.name in found.files else ExportedQuestions(questions=[])
+
+
+def locate_beside(model: Path, name: str) -> Path:
+    """Where a file about a model is: in its folder, or beside its file."""
+    return model / name if model.is_dir() else model.with_name(f"{model.name}.{name}")
 
 
 def hash_model_metadata(folder: Path) -> str:

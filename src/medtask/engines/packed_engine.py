@@ -316,14 +316,10 @@ def _make_text_callback(callbacks: Mapping[str, Callable[[str], None]]) -> Seque
 
 def compute_max_gap(first: Sequence[BranchScores], second: Sequence[BranchScores]) -> float:
     """The largest difference of a probability between scores of the same branches; inf for NaN."""
-    gaps = [
-        np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max()
-        for one, other in zip(first, second, strict=True)
-    ]
-    gaps += [
-        abs((one.off_set or 0.0) - (other.off_set or 0.0))
-        for one, other in zip(first, second, strict=True)
-    ]
+    gaps = []
+    for one, other in zip(first, second, strict=True):
+        gaps.append(np.abs(np.exp(one.logprobs) - np.exp(other.logprobs)).max())
+        gaps.append(abs((one.off_set or 0.0) - (other.off_set or 0.0)))
     max_gap = float(np.max(gaps))
     return max_gap if np.isfinite(max_gap) else float("inf")
 

@@ -40,7 +40,7 @@ from medtask.engines.packed_engine import (
     compute_max_gap,
 )
 from medtask.engines.tokens.chat_format import detect_chat_format
-from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.prompt_requests import PromptRequest, share_tokens
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie_scoring import (
     LogprobQuery,
@@ -218,12 +218,10 @@ class VllmEngine(PackedEngine):
             )
         )
         ms = (time.perf_counter() - start) * 1000 / len(pack)
-        for place, request in enumerate(pack):
-            # Divided evenly; the first row takes the remainder.
-            read, reused = (
-                count // len(pack) + (count % len(pack) if place == 0 else 0)
-                for count in (self._tokens_read, self._tokens_reused)
-            )
+        tokens_read, tokens_reused = (
+            share_tokens(total, len(pack)) for total in (self._tokens_read, self._tokens_reused)
+        )
+        for request, read, reused in zip(pack, tokens_read, tokens_reused, strict=True):
             yield Scores(
                 request.prompt.record_id,
                 tuple(next(scores) for _ in request.tokenized_branches),

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from medtask.engines.tokens.chat_format import apply_chat_template
 from medtask.engines.tokens.tokenizer import Tokenizer
+from medtask.records import Message
 
 _FIRST, _SECOND, _THIRD = "\u2042 first \u2042", "\u2042 second \u2042", "\u2042 third \u2042"
+_USER, _ANSWER, _SYSTEM = (
+    Message("user", _FIRST),
+    Message("assistant", _SECOND),
+    Message("system", _THIRD),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +32,14 @@ class ChatParts:
     around: Mapping[str, tuple[str, str]]
     prompt_end: str
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
         """The text of a chat before the model's answer."""
-        has_system = bool(messages) and messages[0]["role"] == "system"
         turns = (
-            self.around[turn["role"]][0] + turn["content"] + self.around[turn["role"]][1]
+            self.around[turn.role][0] + turn.content + self.around[turn.role][1]
             for turn in messages
         )
-        return ("" if has_system else self.default_system) + "".join(turns) + self.prompt_end
+        start = "" if messages[0].role == "system" else self.default_system
+        return start + "".join(turns) + self.prompt_end
 
 
 def find_chat_parts(tokenizer: Tokenizer) -> ChatParts | None:
@@ -41,14 +48,11 @@ def find_chat_parts(tokenizer: Tokenizer) -> ChatParts | None:
     Returns:
         The parts; None if the template is not made of fixed texts around its messages.
     """
-
-    user, answer = ("user", _FIRST), ("assistant", _SECOND)
     try:
-        whole = _apply(tokenizer, user, answer, user)
-        end = _split(_apply(tokenizer, user), _FIRST)[1]
-        prompt_end = end.removeprefix(
-            _split(_apply(tokenizer, user, add_generation_prompt=False), _FIRST)[1]
-        )
+        whole = _render(tokenizer, _USER, _ANSWER, _USER)
+        end = _split(_render(tokenizer, _USER), _FIRST)[1]
+        closed = apply_chat_template(tokenizer, [_USER], add_generation_prompt=False)
+        prompt_end = end.removeprefix(_split(closed, _FIRST)[1])
         head, between, rest = _split(whole, _FIRST, _SECOND)
         after_answer = _split(rest, _FIRST)[0]
     except Exception:
@@ -61,34 +65,20 @@ def find_chat_parts(tokenizer: Tokenizer) -> ChatParts | None:
         "assistant": (between.removeprefix(user_after), after_answer.removesuffix(user_before)),
     }
     try:
-        before, after, _ = _split(_apply(tokenizer, ("system", _THIRD), user), _THIRD, _FIRST)
+        before, after, _ = _split(_render(tokenizer, _SYSTEM, _USER), _THIRD, _FIRST)
         around["system"] = (before, after.removesuffix(user_before))
     except Exception:  # noqa: S110 - models without system messages
         pass
     parts = ChatParts(head.removesuffix(user_before), around, prompt_end)
-    return parts if all(_renders(parts, tokenizer, chat) for chat in _list_chats(parts)) else None
+    chats = [(_USER,), (_USER, _ANSWER, _USER)]
+    if "system" in around:
+        chats += [(_SYSTEM, *chat) for chat in chats]
+    is_equal = all(parts.render(chat) == _render(tokenizer, *chat) for chat in chats)
+    return parts if is_equal else None
 
 
-def _list_chats(parts: ChatParts) -> list[list[tuple[str, str]]]:
-    user, answer = ("user", _FIRST), ("assistant", _SECOND)
-    chats = [[user], [user, answer, user]]
-    return chats + (
-        [[("system", _THIRD), *chat] for chat in chats] if "system" in parts.around else []
-    )
-
-
-def _renders(parts: ChatParts, tokenizer: Tokenizer, chat: Sequence[tuple[str, str]]) -> bool:
-    messages = [{"role": role, "content": content} for role, content in chat]
-    return parts.render(messages) == _apply(tokenizer, *chat)
-
-
-def _apply(
-    tokenizer: Tokenizer, *turns: tuple[str, str], add_generation_prompt: bool = True
-) -> str:
-    messages = [{"role": role, "content": content} for role, content in turns]
-    return tokenizer.apply_chat_template(
-        messages, add_generation_prompt=add_generation_prompt, enable_thinking=False
-    )
+def _render(tokenizer: Tokenizer, *messages: Message) -> str:
+    return apply_chat_template(tokenizer, messages, add_generation_prompt=True)
 
 
 def _split(text: str, *marks: str) -> list[str]:

@@ -12,7 +12,7 @@ from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.engines.files.weights import hash_file
 from medtask.engines.metadata_schema import PhiStatus
-from medtask.engines.model_metadata import EXPORT_FILE
+from medtask.engines.model_metadata import EXPORT_FILE, locate_beside
 from medtask.errors import InputError
 from medtask.json_content import JsonContent, load_checked
 from medtask.json_files import InvalidJsonFile
@@ -64,12 +64,12 @@ class ExportManifest(JsonContent):
 
 def locate_manifest(path: Path) -> Path:
     """Where the manifest of an exported folder or file is."""
-    return path / MANIFEST_FILE if path.is_dir() else path.with_name(f"{path.name}.{MANIFEST_FILE}")
+    return locate_beside(path, MANIFEST_FILE)
 
 
 def locate_card(path: Path) -> Path:
     """Where the card of an exported folder or file is."""
-    return path / CARD_FILE if path.is_dir() else path.with_name(f"{path.name}.{CARD_FILE}")
+    return locate_beside(path, CARD_FILE)
 
 
 def hash_files(path: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from medtask.display import format_path
 from medtask.engines.base import Engine
 from medtask.engines.registry import load_model
-from medtask.errors import MissingExtra, UsageError
+from medtask.errors import UsageError, require_packages
 from medtask.exporting.merged import write_merged
 from medtask.exporting.source import CausalModel, ExportSource
 from medtask.exporting.targets import MLFLOW_MODEL, ExportRequest
@@ -92,7 +92,8 @@ def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:
         return ()
     from medtask.runs.tracking.mlflow import open_mlflow
 
-    tracker = open_mlflow("", runs_folder=path.parent, experiment="medtask", phi=_has_phi(request))
+    phi = request.source.phi != "no"
+    tracker = open_mlflow("", runs_folder=path.parent, experiment="medtask", phi=phi)
     if tracker.store.addresses:
         raise UsageError(
             f"{tracker.store.display_name} cannot read {format_path(path)}",
@@ -119,15 +120,9 @@ def _register(client: Any, request: ExportRequest, path: Path) -> str:
 
 def _import_pyfunc() -> Any:
     disable_telemetry()  # before the import: MLflow ignores later changes
-    try:
-        with _silence_mlflow():
-            import mlflow.pyfunc
-            import pandas as pd
-    except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[track]' pandas"
-        ) from None
-    assert pd
+    with _silence_mlflow():
+        require_packages("mlflow.pyfunc", "pandas", fix="pip install 'medtask[track]' pandas")
+        import mlflow.pyfunc
     return mlflow.pyfunc
 
 
@@ -210,7 +205,3 @@ def _make_signature(task: Task) -> Any:
 def _list_requirements(source: ExportSource) -> list[str]:
     extra = "[hf]" if source.engine != "linear" else ""
     return [f"medtask{extra}=={version('medtask')}", f"mlflow-skinny=={version('mlflow-skinny')}"]
-
-
-def _has_phi(request: ExportRequest) -> bool:
-    return request.source.phi != "no"

@@ -17,7 +17,7 @@ from medtask.engines.files.model_files import require_torch
 from medtask.engines.files.weights import list_model_files
 from medtask.engines.model_metadata import write_model_metadata
 from medtask.engines.registry import load_model
-from medtask.errors import MissingExtra
+from medtask.errors import require_packages
 from medtask.exporting.merged import LICENCE_PATTERNS, copy_training_files
 from medtask.exporting.targets import ExportRequest
 from medtask.privacy import block_network
@@ -30,7 +30,8 @@ _SENTENCE_FILES = frozenset(
 
 def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     """See `ExportWriter.write`."""
-    _require_onnx()
+    require_torch()
+    require_packages("onnx", "onnxruntime", "onnxscript", fix="pip install 'medtask[hf,onnx]'")
     from medtask.exporting.onnx_graph import LogitsGraph, VectorsGraph, write_onnx
 
     files, metadata = locate_encoder(request.source.reference)
@@ -41,21 +42,21 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
         if isinstance(scorer, EncoderClassifier):
             write_onnx(LogitsGraph(scorer.model), full, "logits")
             settings = OnnxSettings(
-                "logits",
-                len(scorer.head.labels),
-                quantization,
-                scorer.max_input_tokens,
-                _find_pad_id(scorer.tokenizer),
+                output="logits",
+                outputs=len(scorer.head.labels),
+                quantization=quantization,
+                max_tokens=scorer.max_input_tokens,
+                pad_id=_find_pad_id(scorer.tokenizer),
             )
         else:
             encoder = cast("ZeroShotScorer", scorer).encoder
             write_onnx(VectorsGraph(encoder), full, "vectors")
             settings = OnnxSettings(
-                "vectors",
-                encoder.embed([[0, 1]]).shape[1],
-                quantization,
-                encoder.max_tokens,
-                _find_pad_id(encoder.tokenizer),
+                output="vectors",
+                outputs=encoder.embed([[0, 1]]).shape[1],
+                quantization=quantization,
+                max_tokens=encoder.max_tokens,
+                pad_id=_find_pad_id(encoder.tokenizer),
                 prefix=encoder.prefix,
                 lowercase=encoder.lowercase,
             )
@@ -82,21 +83,6 @@ def open_exported(draft: Path) -> Engine:
 def finish(request: ExportRequest, path: Path) -> tuple[str, ...]:
     """See `ExportWriter.finish`: there is nothing to do."""
     return ()
-
-
-def _require_onnx() -> None:
-    require_torch()
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript
-    except ImportError as error:
-        raise MissingExtra(
-            f"{error.name} is not installed here", fix="pip install 'medtask[hf,onnx]'"
-        ) from None
-    assert onnx
-    assert onnxruntime
-    assert onnxscript
 
 
 def _quantize(full: Path, path: Path) -> None:

@@ -27,7 +27,7 @@ class WeightFiles:
         names: The names of the weights in each file.
     """
 
-    def __init__(self, folder: Path, pattern: str = "*.safetensors") -> None:
+    def __init__(self, folder: Path) -> None:
         """Read the headers of the files.
 
         Raises:
@@ -36,7 +36,7 @@ class WeightFiles:
         self._path_by_name: dict[str, Path] = {}
         self._headers: dict[str, Mapping[str, Any]] = {}
         self.names: dict[str, list[str]] = {}
-        for path in sorted(folder.glob(pattern)):
+        for path in sorted(folder.glob("*.safetensors")):
             header = read_safetensors_header(path)
             self._headers |= header
             self._path_by_name |= dict.fromkeys(header, path)

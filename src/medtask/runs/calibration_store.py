@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 from medtask.atomic_files import replace_text
 from medtask.display import format_path, quote_names
 from medtask.engines.base import list_changed_facts
+from medtask.engines.model_metadata import locate_beside
 from medtask.errors import InputError
 from medtask.json_content import JsonContent, check_content
 from medtask.json_files import InvalidJsonFile, UnreadableJsonFile, load_json_object
@@ -93,9 +94,7 @@ def locate_calibration_file(task: Task) -> Path | None:
 
 def locate_model_calibration(model: Path) -> Path:
     """The file of the calibrations that belong to a model's folder or file."""
-    if model.is_dir():
-        return model / CALIBRATION_FILE
-    return model.with_name(f"{model.name}.{CALIBRATION_FILE}")
+    return locate_beside(model, CALIBRATION_FILE)
 
 
 def write_calibrations(path: Path, calibrations: Sequence[SavedCalibration]) -> None:

@@ -22,10 +22,11 @@ from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.packed_engine import PROBE_PROMPTS, compute_max_gap
+from medtask.engines.tokens.chat_format import apply_chat_template
 from medtask.engines.tokens.tokenizer import FileTokenizer, HfTokenizer
 from medtask.networks.llama import LlamaNetwork
 from medtask.networks.tokenizer_file import read_tokenizer_file
-from medtask.records import Generated, Limits, Scores
+from medtask.records import Generated, Limits, Message, Scores
 from support.tiny_models import save_model
 
 OPTIONS = LoadOptions(dtype="float32", device="cpu")
@@ -113,11 +114,13 @@ def test_tokenizers_are_equal(folder: Path) -> None:
     assert own.special_token_ids == other.special_token_ids
     assert own.vocabulary_size == other.vocabulary_size
     assert own.vocabulary == other.vocabulary
-    turns = [{"role": "user", "content": "knee?"}, {"role": "assistant", "content": "wrist"}]
+    turns = [Message("user", "knee?"), Message("assistant", "wrist")]
     for prompt in (False, True):
-        assert own.apply_chat_template(
-            turns, add_generation_prompt=prompt, enable_thinking=False
-        ) == other.apply_chat_template(turns, add_generation_prompt=prompt, enable_thinking=False)
+        first, second = (
+            apply_chat_template(tokenizer, turns, add_generation_prompt=prompt)
+            for tokenizer in (own, other)
+        )
+        assert first == second
 
 
 def test_grammars_are_compiled_alike(folder: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medtask.engines.decoding.grammar import JsonSchema, build_grammar, has_quotes
 from medtask.engines.tokens.tokenizer import Tokenizer
-from medtask.errors import InputError, MissingExtra
+from medtask.errors import InputError, require_packages
 
 MAX_LEXER_FUEL = 100_000_000  # a few seconds; quotes from a text of 20,000 characters take 0.1 s
 
@@ -53,15 +53,11 @@ class ConstraintFactory:
     def __init__(
         self, tokenizer: Tokenizer, vocabulary_size: int, eos_token_ids: Collection[int]
     ) -> None:
-        try:
-            from llguidance import LLMatcher, LLParserLimits
-        except ImportError:
-            raise MissingExtra(
-                "llguidance is not installed here", fix="pip install llguidance"
-            ) from None
-        vocabulary_size = max(
-            vocabulary_size, tokenizer.vocabulary_size
-        )  # the tokenizer's vocabulary or the number of logits may be the larger one
+        require_packages("llguidance", fix="pip install llguidance")
+        from llguidance import LLMatcher, LLParserLimits
+
+        # The tokenizer's vocabulary or the number of logits may be the larger one.
+        vocabulary_size = max(vocabulary_size, tokenizer.vocabulary_size)
         self._tokenizer = tokenizer.to_llguidance(vocabulary_size, sorted(eos_token_ids))
         self._limits = LLParserLimits(initial_lexer_fuel=MAX_LEXER_FUEL, verbose_errors=False)
         self._matcher_class = LLMatcher

@@ -38,12 +38,11 @@ def create_sequences(
     for seq in seqs:
         needed_tokens = seq.prompt_length + limits.max_tokens
         if needed_tokens > context_tokens:
-            limit_text = f"the model reads at most {context_tokens:,}"
-            seq.fail(
+            reason = (
                 f"{needed_tokens:,} tokens with the {limits.max_tokens:,} that may be written; "
-                f"{limit_text}",
-                Status.TOO_LONG,
+                f"the model reads at most {context_tokens:,}"
             )
+            seq.fail(reason, Status.TOO_LONG)
     if limits.schema is not None and prompts:
         make_constraint = get_constraint_factory().compile_schema(
             limits.schema, leading_space=not chat.has_template or texts[0].endswith(" ")

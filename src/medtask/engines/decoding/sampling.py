@@ -7,25 +7,23 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-NUCLEUS_CANDIDATES = (
-    512  # number of tokens searched for a nucleus before the whole vocabulary is sorted
-)
+# Number of tokens searched for a nucleus before the whole vocabulary is sorted.
+NUCLEUS_CANDIDATES = 512
 
 
 def create_row_rng(seed: int, record_id: str) -> np.random.Generator:
     """A row's random generator, which depends on the seed and the record id only."""
-    digest = blake2b(
-        f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=16
-    ).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+    return np.random.Generator(np.random.PCG64(_hash_row(seed, record_id, 16)))
 
 
 def derive_row_seed(seed: int, record_id: str) -> int:
     """A row's 31-bit seed, which depends on the seed and the record id only."""
-    digest = blake2b(
-        f"{seed}\n{record_id}".encode("utf-8", "surrogatepass"), digest_size=4
-    ).digest()
-    return int.from_bytes(digest, "big") >> 1
+    return _hash_row(seed, record_id, 4) >> 1
+
+
+def _hash_row(seed: int, record_id: str, size: int) -> int:
+    content = f"{seed}\n{record_id}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(content, digest_size=size).digest(), "big")
 
 
 def sample_token(
@@ -47,9 +45,8 @@ def sample_token(
             if weights[tokens].sum() >= top_p:
                 break
         likeliest = weights[tokens]
-        weights = likeliest[
-            ~(likeliest.cumsum() - likeliest >= top_p)
-        ]  # NaN is kept, so that the row fails later
+        # NaN is kept, so that the row fails later.
+        weights = likeliest[~(likeliest.cumsum() - likeliest >= top_p)]
     sums = weights.cumsum()
     place = min(int(np.searchsorted(sums, rng.random() * sums[-1], side="right")), len(sums) - 1)
     return place if tokens is None else int(tokens[place])

@@ -57,23 +57,19 @@ class RepetitionDetector:
         self._recent_tokens = np.full(2 * MAX_PERIOD, -1)
         self._next_index = 0
         periods = np.arange(1, MAX_PERIOD + 1)
-        self._match_lengths = np.zeros(
-            MAX_PERIOD, dtype=np.int64
-        )  # for each period: the number of last tokens that equal the one a period before
+        # For each period: the number of last tokens that equal the one a period before.
+        self._match_lengths = np.zeros(MAX_PERIOD, dtype=np.int64)
         self._min_match_lengths = np.maximum(MIN_LOOP_TOKENS, MIN_REPETITIONS * periods) - periods
 
     def add_token(self, token: int) -> int:
         """Add the next token; returns how many of the last tokens repeat those before them, 0
         outside a loop.
         """
-        previous_tokens = self._recent_tokens[self._next_index : self._next_index + MAX_PERIOD][
-            ::-1
-        ]
+        start, end = self._next_index, self._next_index + MAX_PERIOD
+        previous_tokens = self._recent_tokens[start:end][::-1]
         self._match_lengths = np.where(previous_tokens == token, self._match_lengths + 1, 0)
-        self._recent_tokens[self._next_index] = self._recent_tokens[
-            self._next_index + MAX_PERIOD
-        ] = token
-        self._next_index = (self._next_index + 1) % MAX_PERIOD
+        self._recent_tokens[[start, end]] = token
+        self._next_index = (start + 1) % MAX_PERIOD
         is_repeating = self._match_lengths >= self._min_match_lengths
         return int(self._match_lengths[is_repeating.argmax()]) if is_repeating.any() else 0
 
@@ -183,11 +179,9 @@ class DecodingSequence:
         """
         if self.is_finished:
             self._detokenizer.flush()
-        text = (
-            self._detokenizer.text.rstrip()
-            if self.is_finished
-            else self._detokenizer.get_stable_text()
-        )
+            text = self._detokenizer.text.rstrip()
+        else:
+            text = self._detokenizer.get_stable_text()
         for special in self._stop_conditions.special_tokens:
             text = text.replace(special, "")
         return text if self._continues_text else text.lstrip()

@@ -176,14 +176,7 @@ def check_head(head: LabelHead, outputs: int) -> None:
 
 def describe_head(head: LabelHead, metadata: ModelMetadata | None) -> dict[str, object]:
     """The details of a classifier for the manifest."""
-    details: dict[str, object] = {"labels": list(head.labels)}
-    if metadata:
-        details |= {
-            "trained_for": metadata.task_fingerprint,
-            "base": metadata.base,
-            "phi": metadata.phi,
-        }
-    return details
+    return metadata.list_details() if metadata else {"labels": list(head.labels)}
 
 
 def read_head(
@@ -196,9 +189,7 @@ def read_head(
                 f"{files.path} holds a {metadata.engine} model",
                 fix=f"name the folder without {SCHEME}",
             )
-        return LabelHead(
-            files.reference, metadata.kind, metadata.labels, metadata.abstain, metadata.untaught
-        )
+        return metadata.make_head(files.reference)
     config = read_model_json(files.path / "config.json")
     if not any(
         str(name).endswith(_CLASSIFIER_SUFFIX) for name in config.get("architectures") or ()

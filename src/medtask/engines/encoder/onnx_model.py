@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 from medtask.engines.encoder.classifier import EncoderClassifier
 from medtask.engines.files.model_files import ONNX_SETTINGS_FILE, read_model_json
-from medtask.errors import InputError, MissingExtra
+from medtask.errors import InputError, MissingExtra, require_packages
 from medtask.hardware import count_usable_cores
+from medtask.json_content import JsonContent, check_content
+from medtask.json_files import InvalidJsonFile
 from medtask.similarity import SentenceEncoder
 
 ONNX_FILE = "model.onnx"
@@ -26,8 +28,7 @@ OutputKind = Literal["logits", "vectors"]
 Quantization = Literal["f32", "q8"]
 
 
-@dataclass(frozen=True, slots=True)
-class OnnxSettings:
+class OnnxSettings(JsonContent):
     """The content of ``onnx.json``.
 
     Attributes:
@@ -41,6 +42,8 @@ class OnnxSettings:
         format: The format of the file.
     """
 
+    model_config = ConfigDict(extra="ignore")
+
     output: OutputKind
     outputs: int
     quantization: Quantization
@@ -51,7 +54,7 @@ class OnnxSettings:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
         (folder / ONNX_SETTINGS_FILE).write_text(text, encoding="utf-8")
 
 
@@ -65,19 +68,11 @@ def read_onnx_settings(folder: Path) -> OnnxSettings:
             f"format {FORMAT}",
             fix="use the version that wrote it",
         )
-    types: dict[str, type] = {
-        "outputs": int,
-        "max_tokens": int,
-        "pad_id": int,
-        "prefix": str,
-        "lowercase": bool,
-    }
-    invalid = [name for name, kind in types.items() if type(content.get(name)) is not kind]
-    invalid += ["output"] if content.get("output") not in get_args(OutputKind) else []
-    invalid += ["quantization"] if content.get("quantization") not in get_args(Quantization) else []
-    if invalid:
-        raise InputError(f"{path} has no valid values for {', '.join(invalid)}", fix=_FIX)
-    return OnnxSettings(**{name: content[name] for name in OnnxSettings.__dataclass_fields__})
+    try:
+        return check_content(content, OnnxSettings)
+    except InvalidJsonFile as error:
+        invalid = ", ".join(error.keys)
+        raise InputError(f"{path} has no valid values for {invalid}", fix=_FIX) from None
 
 
 class OnnxModel:
@@ -96,12 +91,9 @@ class OnnxModel:
             MissingExtra: onnxruntime is not installed.
             InputError: The file is damaged, or has other inputs than an exported encoder.
         """
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingExtra(
-                "onnxruntime is not installed here", fix="pip install 'medtask[onnx]'"
-            ) from None
+        require_packages("onnxruntime", fix="pip install 'medtask[onnx]'")
+        import onnxruntime
+
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or count_usable_cores()

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.engines.encoder.engine import EncodedPrompt
-from medtask.engines.label_head import compute_yes_no_logprobs, is_yes_no, log_softmax
+from medtask.engines.label_head import compute_yes_no_logprobs, is_yes_no
+from medtask.engines.tokens.trie import log_softmax
 from medtask.errors import EngineError
 from medtask.records import Branch, BranchScores, Description, Prompt
 from medtask.similarity import SentenceEncoder, format_description
@@ -49,22 +50,12 @@ class ZeroShotScorer:
                 self._check_branch(branch)
         texts = _list_description_texts(prompts)
         lengths = dict(zip(texts, map(len, self.encoder.tokenize(texts)), strict=True))
-        return [
-            EncodedPrompt(
-                prompt,
-                tokens,
-                max(
-                    (
-                        lengths[_format_description(description)]
-                        for description in _get_descriptions(prompt)
-                    ),
-                    default=0,
-                ),
-            )
-            for prompt, tokens in zip(
-                prompts, self.encoder.tokenize([prompt.text for prompt in prompts]), strict=True
-            )
-        ]
+        rows = self.encoder.tokenize([prompt.text for prompt in prompts])
+        encoded = []
+        for prompt, tokens in zip(prompts, rows, strict=True):
+            candidates = map(lengths.__getitem__, _list_description_texts([prompt]))
+            encoded.append(EncodedPrompt(prompt, tokens, max(candidates, default=0)))
+        return encoded
 
     def score_batch(self, batch: Sequence[EncodedPrompt]) -> list[tuple[BranchScores, ...]]:
         """The scores of prompts, computed in one forward pass."""
@@ -74,19 +65,13 @@ class ZeroShotScorer:
             @ self._embed_cached(descriptions).T
         )
         indices = {text: index for index, text in enumerate(descriptions)}
+
+        def score_branch(branch: Branch, row: NDArray[np.float64]) -> BranchScores:
+            own = [indices[_format_description(one)] for one in branch.descriptions]
+            return _score_similarities(branch, row[own])
+
         return [
-            tuple(
-                _score_similarities(
-                    branch,
-                    row[
-                        [
-                            indices[_format_description(description)]
-                            for description in branch.descriptions
-                        ]
-                    ],
-                )
-                for branch in encoded.prompt.branches
-            )
+            tuple(score_branch(branch, row) for branch in encoded.prompt.branches)
             for encoded, row in zip(batch, similarities.astype(np.float64), strict=True)
         ]
 
@@ -129,13 +114,8 @@ def _format_description(description: Description) -> str:
     return format_description(description.name, description.definition)
 
 
-def _get_descriptions(prompt: Prompt) -> list[Description]:
-    return [description for branch in prompt.branches for description in branch.descriptions]
-
-
 def _list_description_texts(prompts: Sequence[Prompt]) -> list[str]:
     """The descriptions of the prompts' candidates as texts, each once."""
-    unique_descriptions = dict.fromkeys(
-        description for prompt in prompts for description in _get_descriptions(prompt)
-    )
-    return list(dict.fromkeys(map(_format_description, unique_descriptions)))
+    branches = (branch for prompt in prompts for branch in prompt.branches)
+    unique = dict.fromkeys(one for branch in branches for one in branch.descriptions)
+    return list(dict.fromkeys(map(_format_description, unique)))

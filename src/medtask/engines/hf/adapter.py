@@ -11,7 +11,7 @@ from medtask.engines.files.adapter_files import check_vocabulary, normalize_stor
 from medtask.engines.files.mlx_adapter import check_base_sizes, open_as_peft
 from medtask.engines.files.model_files import ModelFiles, read_adapter_base
 from medtask.engines.hf.load_plan import HfLoadPlan
-from medtask.errors import EngineError, InputError, MissingExtra
+from medtask.errors import EngineError, InputError, require_packages
 from medtask.model_weights import check_weight_values, refuse_weights
 from medtask.stored_weights import ADAPTER_FILE
 
@@ -28,10 +28,9 @@ def apply_adapter(model: Any, base: Path, files: ModelFiles, plan: HfLoadPlan) -
     """
     adapter = files.adapter
     assert adapter is not None
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingExtra("peft is not installed here", fix="pip install 'medtask[hf]'") from None
+    require_packages("peft", fix="pip install 'medtask[hf]'")
+    from peft import PeftModel
+
     check_base_sizes(adapter, model.config.to_dict())
     base_rows = int(model.get_input_embeddings().weight.shape[0])
     rows = check_vocabulary(adapter, base, base_rows)

@@ -149,13 +149,8 @@ class HfEngine(PackedEngine):
             )
             yield Fault(pack[0].prompt.record_id, Status.FAILED, reason)
             return
-        self.budget_tokens = max(
-            MIN_BUDGET_TOKENS,
-            min(
-                self.budget_tokens, sum(request.count_own_tokens(shared_tokens) for request in pack)
-            )
-            // 2,
-        )
+        pack_tokens = sum(request.count_own_tokens(shared_tokens) for request in pack)
+        self.budget_tokens = max(MIN_BUDGET_TOKENS, min(self.budget_tokens, pack_tokens) // 2)
         middle = len(pack) // 2
         yield from self._score_packed(pack[:middle], shared_tokens)
         yield from self._score_packed(pack[middle:], shared_tokens)
@@ -168,26 +163,15 @@ class HfEngine(PackedEngine):
         read = self.runner.score_requests(
             [request.tokenized_branches for request in pack], self.budget_tokens
         )
-        ms_per_token = (
-            (time.perf_counter() - start)
-            * 1000
-            / (sum(tokens for _, tokens in read) + prefix_tokens_read)
-        )
+        total_tokens = sum(tokens for _, tokens in read) + prefix_tokens_read
+        ms_per_token = (time.perf_counter() - start) * 1000 / total_tokens
         results: list[Scores] = []
         for request, (branches, tokens) in zip(pack, read, strict=True):
-            first = (
-                prefix_tokens_read if not results else 0
-            )  # counted for the row for which the prefix was read
+            # Counted for the row for which the prefix was read.
+            first = 0 if results else prefix_tokens_read
             reused = request.unshared_tokens - request.count_own_tokens(shared_tokens) - first
-            results.append(
-                Scores(
-                    request.prompt.record_id,
-                    branches,
-                    tokens + first,
-                    reused,
-                    (tokens + first) * ms_per_token,
-                )
-            )
+            ms = (tokens + first) * ms_per_token
+            results.append(Scores(request.prompt.record_id, branches, tokens + first, reused, ms))
         return results
 
     def _score_unpacked(self, pack: Sequence[PromptRequest]) -> Iterator[Scores]:

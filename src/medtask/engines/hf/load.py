@@ -265,12 +265,11 @@ def _make_engine(model: Any, tokenizer: Any, source: HfSource, plan: HfLoadPlan)
         "token_budget": plan.budget_tokens,
         "downloaded": files.downloaded,
     }
-    separate_adapter = (
-        files.adapter if files.adapter != Path(files.reference).expanduser() else None
-    )  # an adapter's folder contains the names of both
+    # An adapter's own folder, as the reference, names both.
+    is_separate = files.adapter != Path(files.reference).expanduser()
     title = format_title(
         files.reference,
-        separate_adapter.name if separate_adapter else None,
+        files.adapter.name if files.adapter and is_separate else None,
         plan.quantize or plan.dtype,
         plan.device,
     )

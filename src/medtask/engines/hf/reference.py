@@ -112,9 +112,8 @@ def generate_reference(
         seq.tokens_read += tokens.shape[1] if seq.tokens_read == 0 else 1
         on_update(seq)
         forced_logits = torch.full_like(logits, -torch.inf)
-        forced_logits[0, seq.tokens[-1]] = (
-            0  # after the end of the sequence the token does not matter: it is dropped
-        )
+        # After the end of the sequence the token does not matter: it is dropped.
+        forced_logits[0, seq.tokens[-1]] = 0
         return forced_logits
 
     def is_finished(tokens: Tensor, logits: Tensor, **unused: Any) -> Tensor:

@@ -19,7 +19,7 @@ from medtask.engines.llamacpp.tokenizer import GgufTokenizer
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch
 from medtask.engines.tokens.chat_format import detect_chat_format
-from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.prompt_requests import PromptRequest, share_tokens
 from medtask.engines.tokens.trie_scoring import score_branches
 from medtask.records import BranchScores, Fault, Limits, Scores
 
@@ -74,14 +74,10 @@ class LlamaCppEngine(PackedEngine):
         scored = self._score_requests(pack)
         trie_tokens = max(0, self.runner.tokens_read - own_tokens)
         ms = (time.perf_counter() - start) * 1000 / (own_tokens + trie_tokens + prefix_tokens_read)
-        for place, (request, branches) in enumerate(zip(pack, scored, strict=True)):
-            # The tokens read for the tries are divided evenly; those of the prefix are counted for
-            # the row for which it was read.
-            tokens = (
-                request.count_own_tokens(shared_tokens)
-                + trie_tokens // len(pack)
-                + (trie_tokens % len(pack) + prefix_tokens_read if place == 0 else 0)
-            )
+        shares = share_tokens(trie_tokens, len(pack))
+        shares[0] += prefix_tokens_read  # counted for the row for which the prefix was read
+        for request, branches, share in zip(pack, scored, shares, strict=True):
+            tokens = request.count_own_tokens(shared_tokens) + share
             yield Scores(
                 request.prompt.record_id,
                 branches,

@@ -89,9 +89,8 @@ class LlamaCppModelRunner:
             if query.tokens not in paths:
                 paths[query.tokens] = next(free)
         tokens: list[BatchToken] = []
-        places: dict[
-            tuple[int, ...], list[int]
-        ] = {}  # by path: the indices of its tokens in the batch
+        # By path: the indices of its tokens in the batch.
+        places: dict[tuple[int, ...], list[int]] = {}
         for parent, paths in groups.items():
             for sequence in paths.values():
                 self.context.copy_sequence(

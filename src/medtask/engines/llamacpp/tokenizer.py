@@ -9,8 +9,6 @@ from typing import Any
 
 import llama_cpp
 
-from medtask.engines.tokens.chat_template import render_turns
-
 _ADDED_TOKEN = (
     llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
     | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
@@ -52,8 +50,12 @@ class GgufTokenizer:
         bos, end = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.eos_token_id: int | None = end if end >= 0 else None
         self.eos_token = self.convert_id_to_token(end) if end >= 0 else None
-        self._bos = self.convert_id_to_token(bos) if bos >= 0 else ""
-        self.bos_text = self._bos if llama_cpp.llama_vocab_get_add_bos(self.vocab) else ""
+        bos_token = self.convert_id_to_token(bos) if bos >= 0 else ""
+        self.bos_text = bos_token if llama_cpp.llama_vocab_get_add_bos(self.vocab) else ""
+        self.template_tokens: Mapping[str, str] = {
+            "bos_token": bos_token,
+            "eos_token": self.eos_token or "",
+        }
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -81,21 +83,6 @@ class GgufTokenizer:
 
     def convert_id_to_token(self, token: int) -> str:
         return self._decode_token(token, special=True).decode("utf-8", "replace")
-
-    def apply_chat_template(
-        self,
-        turns: Sequence[Mapping[str, str]],
-        *,
-        add_generation_prompt: bool,
-        enable_thinking: bool,
-    ) -> str:
-        return render_turns(
-            self.chat_template,
-            {"bos_token": self._bos, "eos_token": self.eos_token or ""},
-            turns,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=enable_thinking,
-        )
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         from llguidance.llamacpp import lltokenizer_from_vocab

@@ -17,7 +17,7 @@ from medtask.engines.mlx.model_runner import BUDGET_TOKENS, MAX_BATCH_ROWS, MlxM
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix
 from medtask.engines.tokens.chat_format import detect_chat_format
-from medtask.engines.tokens.prompt_requests import PromptRequest
+from medtask.engines.tokens.prompt_requests import PromptRequest, share_tokens
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.engines.tokens.trie_scoring import LogprobQuery, score_branches
 from medtask.records import BranchScores, Fault, Limits, Scores
@@ -75,10 +75,9 @@ class MlxEngine(PackedEngine):
                     self.runner.compute_logits,
                 )
             )
-        tokens_read, ms = self.runner.tokens_read, (time.perf_counter() - start) * 1000
-        for place, request in enumerate(pack):
-            # Divided evenly; the first row takes the remainder.
-            tokens = tokens_read // len(pack) + (tokens_read % len(pack) if place == 0 else 0)
+        ms = (time.perf_counter() - start) * 1000
+        shares = share_tokens(self.runner.tokens_read, len(pack))
+        for request, tokens in zip(pack, shares, strict=True):
             branches = tuple(next(scores) for _ in request.tokenized_branches)
             yield Scores(
                 request.prompt.record_id,

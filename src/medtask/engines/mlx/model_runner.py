@@ -36,9 +36,8 @@ class MlxModelRunner:
         self.tokens_read = 0
         self.prefix_tokens: TokenIds = ()
         self._prefix_caches: LayerCaches = []
-        self._cached_rows: dict[
-            TokenIds, tuple[LayerCaches, int]
-        ] = {}  # by all tokens of a row: the caches that contain it, and its index in them
+        # By all tokens of a row: the caches that contain it, and its index in them.
+        self._cached_rows: dict[TokenIds, tuple[LayerCaches, int]] = {}
 
     def cache_prefix(self, tokens: TokenIds) -> int:
         """Read a shared prefix unless it is cached; returns the number of tokens read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from medtask.engines.tokens.chat_template import render_chat_template
 from medtask.engines.tokens.markers import Markers, compile_markers
 from medtask.engines.tokens.thinking import ThinkingFormat, detect_thinking_format
 from medtask.engines.tokens.tokenizer import Tokenizer
@@ -124,7 +125,22 @@ def apply_chat_template(
     add_generation_prompt: bool,
     enable_thinking: bool = False,
 ) -> str:
-    turns = [{"role": turn.role, "content": turn.content} for turn in messages]
-    return tokenizer.apply_chat_template(
-        turns, add_generation_prompt=add_generation_prompt, enable_thinking=enable_thinking
+    """The text of a chat; with ``add_generation_prompt`` up to where the model's turn begins.
+
+    Raises the errors of `render_chat_template`.
+    """
+    # Not by transformers, which renders without limits.
+    return render_chat_template(
+        tokenizer.chat_template,
+        {
+            **tokenizer.template_tokens,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            # Models that support thinking read one of two switches (Qwen 3 the first, Granite the
+            # second); other templates ignore them.
+            "enable_thinking": enable_thinking,
+            "thinking": enable_thinking,
+        },
     )

@@ -59,31 +59,6 @@ def render_chat_template(source: str, variables: Mapping[str, Any]) -> str:
         raise ChatTemplateError(f"the chat template fails ({type(error).__name__})") from None
 
 
-def render_turns(
-    source: str,
-    special_tokens: Mapping[str, str],
-    turns: Sequence[Mapping[str, str]],
-    *,
-    add_generation_prompt: bool,
-    enable_thinking: bool,
-) -> str:
-    """Render a chat template for turns (role, content); see `render_chat_template`."""
-    # Models that support thinking read one of two switches (Qwen 3 the first, Granite the second);
-    # other templates ignore them.
-    switches = {"enable_thinking": enable_thinking, "thinking": enable_thinking}
-    return render_chat_template(
-        source,
-        {
-            **special_tokens,
-            "messages": [dict(turn) for turn in turns],
-            "tools": None,
-            "documents": None,
-            "add_generation_prompt": add_generation_prompt,
-            **switches,
-        },
-    )
-
-
 @lru_cache(maxsize=8)
 def _compile_template(source: str) -> jinja2.Template:
     try:

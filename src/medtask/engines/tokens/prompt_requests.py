@@ -94,6 +94,11 @@ def group_requests(requests: Sequence[PromptRequest]) -> list[PrefixGroup]:
     return sorted(groups, key=lambda group: -len(group.requests))
 
 
+def share_tokens(total: int, rows: int) -> list[int]:
+    """Tokens that rows have in common, divided evenly; the first row takes the remainder."""
+    return [total // rows + (total % rows if place == 0 else 0) for place in range(rows)]
+
+
 def split_into_packs(
     group: PrefixGroup, budget_tokens: int, max_sequences: int | None = None
 ) -> Iterator[list[PromptRequest]]:

@@ -6,7 +6,6 @@ from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from medtask.engines.tokens.chat_template import render_turns
 from medtask.networks.tokenizer_file import TokenizerFile
 
 
@@ -16,6 +15,7 @@ class Tokenizer(Protocol):
     Attributes:
         name: Name of the tokenizer.
         chat_template: The model's chat template, "" if it has none.
+        template_tokens: Texts of special tokens by their names in templates, such as "bos_token".
         special_tokens: Texts of the special tokens, the longest first.
         special_token_ids: Ids of the special tokens.
         added_tokens: Texts of the tokens that were added to the vocabulary, special or not.
@@ -27,6 +27,7 @@ class Tokenizer(Protocol):
 
     name: str
     chat_template: str
+    template_tokens: Mapping[str, str]
     special_tokens: tuple[str, ...]
     special_token_ids: frozenset[int]
     added_tokens: tuple[str, ...]
@@ -52,17 +53,6 @@ class Tokenizer(Protocol):
     def convert_id_to_token(self, token: int) -> str:
         """The token as it is spelled in the vocabulary."""
 
-    def apply_chat_template(
-        self,
-        turns: Sequence[Mapping[str, str]],
-        *,
-        add_generation_prompt: bool,
-        enable_thinking: bool,
-    ) -> str:
-        """Render the chat template for turns (role, content); with ``add_generation_prompt`` up to
-        where the model's turn begins.
-        """
-
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         """The tokenizer as an llguidance LLTokenizer with ``vocabulary_size`` token ids, of which
         ``eos_token_ids`` end a text.
@@ -80,6 +70,7 @@ class HfTokenizer:
         self.tokenizer = tokenizer
         self.name = str(tokenizer.name_or_path)
         self.chat_template = _read_template(tokenizer)
+        self.template_tokens: Mapping[str, str] = tokenizer.special_tokens_map
         self.special_tokens = tuple(sorted(special_tokens, key=len, reverse=True))
         self.special_token_ids = frozenset(
             number for number, token in added.items() if token.special
@@ -124,22 +115,6 @@ class HfTokenizer:
     def convert_id_to_token(self, token: int) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(token))
 
-    def apply_chat_template(
-        self,
-        turns: Sequence[Mapping[str, str]],
-        *,
-        add_generation_prompt: bool,
-        enable_thinking: bool,
-    ) -> str:
-        # Not by transformers, which renders without limits.
-        return render_turns(
-            self.chat_template,
-            self.tokenizer.special_tokens_map,
-            turns,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=enable_thinking,
-        )
-
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         from llguidance.hf import from_tokenizer
 
@@ -163,6 +138,7 @@ class FileTokenizer:
         self.file = file
         self.name = str(file.folder)
         self.chat_template = file.read_chat_template()
+        self.template_tokens: Mapping[str, str] = file.get_special_roles()
         self.special_tokens = tuple(sorted(file.special.values(), key=len, reverse=True))
         self.special_token_ids = frozenset(file.special)
         added = file.tokenizer.get_added_tokens_decoder()
@@ -191,21 +167,6 @@ class FileTokenizer:
 
     def convert_id_to_token(self, token: int) -> str:
         return str(self.file.tokenizer.id_to_token(token))
-
-    def apply_chat_template(
-        self,
-        turns: Sequence[Mapping[str, str]],
-        *,
-        add_generation_prompt: bool,
-        enable_thinking: bool,
-    ) -> str:
-        return render_turns(
-            self.chat_template,
-            self.file.get_special_roles(),
-            turns,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=enable_thinking,
-        )
 
     def to_llguidance(self, vocabulary_size: int, eos_token_ids: Sequence[int]) -> Any:
         from llguidance import LLTokenizer

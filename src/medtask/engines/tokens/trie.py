@@ -71,20 +71,13 @@ def _build_node(
     depth = start
     while True:
         groups: dict[int | None, list[int]] = {}
-        for candidate_index in candidate_indices:
-            candidate = candidates[candidate_index]
-            groups.setdefault(candidate[depth] if depth < len(candidate) else None, []).append(
-                candidate_index
-            )
+        for index in candidate_indices:
+            candidate = candidates[index]
+            token = candidate[depth] if depth < len(candidate) else None
+            groups.setdefault(token, []).append(index)
         if None in groups:
-            first, second = (
-                groups[None][0],
-                next(
-                    candidate_index
-                    for candidate_index in candidate_indices
-                    if candidate_index != groups[None][0]
-                ),
-            )
+            first = groups[None][0]
+            second = next(index for index in candidate_indices if index != first)
             raise InputError(
                 f"labels {first + 1} and {second + 1} of the task are the same, or one ends "
                 "inside the other, in this model's tokens",
@@ -197,6 +190,14 @@ def logsumexp(values: NDArray[np.floating]) -> float:
     if not np.isfinite(peak):
         return math.nan
     return float(peak) + math.log(float(np.exp(values - peak).sum(dtype=np.float64)))
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """Log-softmax over the last axis, in float64; NaN if no value is finite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalised
 
 
 def list_node_paths(root: TrieNode) -> Iterator[tuple[int, ...]]:

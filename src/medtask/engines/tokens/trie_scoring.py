@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from medtask.engines.tokens.chat import TokenizedBranch
 from medtask.engines.tokens.trie import (
-    FloatArray,
     NodeVisit,
     TrieNode,
     TrieScores,
     expand_node,
+    log_softmax,
     logsumexp,
 )
 from medtask.records import BranchScores
@@ -189,7 +189,9 @@ def _read_next_level(
     unread = [
         (reached, visit)
         for reached in level
-        for visit in expand_node(reached.scores, reached.visit, _renormalise(reached.choices))
+        for visit in expand_node(
+            reached.scores, reached.visit, log_softmax(np.array(reached.choices, np.float64))
+        )
     ]
     if not unread:
         return []
@@ -222,17 +224,6 @@ def _continue_paths(reached: _ReachedNode, visit: NodeVisit) -> Iterator[Logprob
         yield LogprobQuery(
             reached.rows[index], path + node.edge_tokens, len(path), choices=node.tokens
         )
-
-
-def _renormalise(choices: Sequence[Sequence[float]]) -> FloatArray:
-    """Log-probabilities [rows, tokens] renormalised over the tokens of a node; NaN if none is
-    possible.
-    """
-    logprobs = np.array(choices, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shifted = logprobs - logprobs.max(axis=1, keepdims=True)
-        normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return normalised
 
 
 def _extract_logprobs(query: LogprobQuery, logits: Logits) -> QueryLogprobs:
