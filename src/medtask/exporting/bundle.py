@@ -129,7 +129,7 @@ def _find_extras(reference: str) -> list[str]:
 
 
 def _find_model_files(reference: str) -> Path | None:
-    """The folder or file of a model; None for one that is a package of its own."""
+    """The folder or file of a model; None for one that is a package."""
     if reference == MINILM or (reference == BUILT_IN_MODEL and find_built_in_model()):
         return None
     if choose_engine(reference).spec.traits.server:

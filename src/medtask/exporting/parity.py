@@ -67,7 +67,7 @@ class Parity:
         clear_questions: The number of questions whose two most probable answers are further apart
             than `ParityBounds.clear_gap` in the reference.
         clear_agreement: ``agreement`` among these; None without any. Nothing is required of it: it
-            tells other answers to nearly undecided questions from damage.
+            shows whether only answers to nearly undecided questions differ.
         bounds: What was required.
         problems: Each reason why the models are not the same, as a sentence; empty if they are.
         changed: The questions with another most probable answer, the clearest first.

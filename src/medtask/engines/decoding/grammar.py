@@ -61,11 +61,9 @@ def remove_quote_keywords(schema: JsonSchema) -> dict[str, Any]:
 def _remove_nested_quote_keywords(value: Any) -> Any:
     if isinstance(value, Mapping):
         return remove_quote_keywords(value)
-    return (
-        [_remove_nested_quote_keywords(part) for part in value]
-        if isinstance(value, list | tuple)
-        else value
-    )
+    if isinstance(value, list | tuple):
+        return [_remove_nested_quote_keywords(part) for part in value]
+    return value
 
 
 def build_grammar(schema: JsonSchema, text: str, *, leading_space: bool = False) -> str:
@@ -99,13 +97,8 @@ class _GrammarBuilder:
 
     def build(self, leading_space: bool) -> str:
         start = self._add_rule(self.schema)
-        return "\n".join(
-            [
-                f"start: {_quote_literal(' ') + '? ' if leading_space else ''}{start}",
-                *self.rules,
-                "",
-            ]
-        )
+        space = _quote_literal(" ") + "? " if leading_space else ""
+        return "\n".join([f"start: {space}{start}", *self.rules, ""])
 
     def _add_rule(self, schema: JsonSchema) -> str:
         """Add the rule for a part of the schema and return its name."""
@@ -159,16 +152,10 @@ class _GrammarBuilder:
                 f"the schema requires {unknown[0]}, which is none of its properties",
                 fix="add it to properties",
             )
-        pairs = [
-            (
-                (
-                    f"{_quote_literal(json.dumps(key, ensure_ascii=False) + ':')} "
-                    f"{self._add_rule(part)}"
-                ),
-                key in required,
-            )
-            for key, part in parts.items()
-        ]
+        pairs = []
+        for key, part in parts.items():
+            name = _quote_literal(json.dumps(key, ensure_ascii=False) + ":")
+            pairs.append((f"{name} {self._add_rule(part)}", key in required))
         # A comma precedes every pair but the first one present, so there is one alternative for
         # each pair that can be first.
         bodies = [""] if not any(needed for _, needed in pairs) else []

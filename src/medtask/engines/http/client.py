@@ -119,15 +119,10 @@ class HttpClient:
     def get(self, path: str) -> dict[str, Any] | None:
         """The JSON object of a GET; None for an unknown path or another kind of content."""
         try:
+            deadline_s = min(self.deadline_s, _PROBE_DEADLINE_S)
             value = self._wait_for(
                 self._submit(
-                    self._request,
-                    path,
-                    None,
-                    _return_value,
-                    1,
-                    _PROBE_ATTEMPTS,
-                    min(self.deadline_s, _PROBE_DEADLINE_S),
+                    self._request, path, None, _return_value, 1, _PROBE_ATTEMPTS, deadline_s
                 )
             )
         except RequestRejected as refused:

@@ -160,9 +160,8 @@ def find_endpoint(
     if not allow_remote and (
         endpoint.api_type == "azure" or (preset and url == preset.url and url.startswith("https:"))
     ):
-        raise _make_remote_error(
-            endpoint.host
-        )  # before the look-up of the name, which would leave this machine too
+        # Before the look-up of the name, which would leave this machine too.
+        raise _make_remote_error(endpoint.host)
     return _check_addresses(endpoint, allow_remote, resolve or resolve_host)
 
 

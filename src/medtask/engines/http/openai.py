@@ -72,6 +72,7 @@ class OpenAIDialect:
         if text is None and finish_reason == "length" and thoughts:
             text = ""  # the tokens were spent on thinking
         usage = payload.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
         return ChatResponse(
             text=_require_type(text, str, "content"),
             finish_reason=finish_reason,
@@ -79,10 +80,7 @@ class OpenAIDialect:
             token_logprobs=parse_token_logprobs((choice.get("logprobs") or {}).get("content")),
             prompt_tokens=parse_count(usage.get("prompt_tokens")),
             completion_tokens=parse_count(usage.get("completion_tokens")),
-            cached_tokens=parse_count(
-                (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-            )
-            or 0,
+            cached_tokens=parse_count(details.get("cached_tokens")) or 0,
             thoughts=str(thoughts),
         )
 
@@ -179,13 +177,12 @@ def _parse_token(value: Any) -> tuple[bytes, float]:
         or logprob > 0.01
     ):
         raise InvalidResponse("a log-probability is not valid")
-    token_bytes = token.get("bytes")
+    spelled = token.get("bytes")
     try:
-        return (
-            bytes(token_bytes) if token_bytes is not None else str(token["token"]).encode()
-        ), float(logprob)
+        text = bytes(spelled) if spelled is not None else str(token["token"]).encode()
     except (KeyError, ValueError, TypeError):
         raise InvalidResponse("its logprobs have an unknown form") from None
+    return text, float(logprob)
 
 
 def parse_count(value: Any) -> int | None:

@@ -32,31 +32,23 @@ def probe_openai(client: HttpClient, model: str | None, context: int | None) -> 
         EngineError: The server has no chat completions.
     """
     dialect = OpenAIDialect()
-    azure = client.endpoint.api_type == "azure"
-    # `transformers serve` answers with HTTP 500 if its cache is empty; a named model needs no list.
-    listed = (
-        None
-        if azure
-        else call_or_none(lambda: client.get("models"))
-        if model
-        else client.get("models")
-    )
+    listed = None
+    if client.endpoint.api_type != "azure":
+        # `transformers serve` answers with HTTP 500 if its cache is empty; a named model needs no
+        # list.
+        list_models = partial(client.get, "models")
+        listed = call_or_none(list_models) if model else list_models()
     entries = [
         entry
         for entry in (listed or {}).get("data") or ()
         if isinstance(entry, dict) and isinstance(entry.get("id"), str)
     ]
-    server_caps = _detect_server_type(
-        client, choose_model(client, model, [entry["id"] for entry in entries])
-    )
+    served = [entry["id"] for entry in entries]
+    server_caps = _detect_server_type(client, choose_model(client, model, served))
     entry = next((entry for entry in entries if entry["id"] == server_caps.model), {})
-    server_caps, response = _send_first_request(
-        client, dialect, server_caps, [entry["id"] for entry in entries]
-    )
-    context_tokens = server_caps.context or entry.get("max_model_len")
-    context_sizes = [
-        size for size in (context_tokens, context) if isinstance(size, int) and size > 0
-    ]
+    server_caps, response = _send_first_request(client, dialect, server_caps, served)
+    sizes = (server_caps.context or entry.get("max_model_len"), context)
+    context_sizes = [size for size in sizes if isinstance(size, int) and size > 0]
     server_caps = replace(
         server_caps,
         response_model=response.model,

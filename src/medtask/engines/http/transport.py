@@ -124,12 +124,9 @@ class _PinnedBackend(httpcore2.AsyncNetworkBackend):
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 continue  # localhost is ::1 and 127.0.0.1; most servers listen on one of them
+        last = self._endpoint.addresses[-1]
         return await self._tcp.connect_tcp(
-            self._endpoint.addresses[-1],
-            self._endpoint.port,
-            timeout,
-            local_address,
-            socket_options,
+            last, self._endpoint.port, timeout, local_address, socket_options
         )
 
     async def sleep(self, seconds: float) -> None:
@@ -200,9 +197,8 @@ async def _open_response(
     }
     content = None
     if body is not None:
-        content = json.dumps(
-            body, allow_nan=False
-        ).encode()  # in ASCII: half of a surrogate pair is not valid UTF-8
+        # In ASCII: half of a surrogate pair is not valid UTF-8.
+        content = json.dumps(body, allow_nan=False).encode()
         headers["content-type"] = "application/json"
     timeouts = {"timeout": {"connect": min(_CONNECT_S, deadline_s)}}
     try:
@@ -354,11 +350,8 @@ def _get_header(response: httpcore2.Response, name: str) -> str:
 
 
 def _make_request_id() -> str:
-    return str(
-        uuid.UUID(
-            bytes=_REQUEST_ID_PREFIX + uuid.uuid4().bytes[len(_REQUEST_ID_PREFIX) :], version=4
-        )
-    )
+    random_bytes = uuid.uuid4().bytes[len(_REQUEST_ID_PREFIX) :]
+    return str(uuid.UUID(bytes=_REQUEST_ID_PREFIX + random_bytes, version=4))
 
 
 def _check_request_id(request_id: str, response_id: object, response: httpcore2.Response) -> None:

@@ -58,11 +58,8 @@ class SharedSuffix:
 def render_thinking_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") -> str:
     """The exact text of the prompt up to the start of the model's thoughts."""
     turns = _render_turns(chat, prompt, ask, enable_thinking=True)
-    thinking_start = (
-        chat.thinking.start_text
-        if chat.thinking.is_native
-        else chat.answer_prefix + chat.thinking.start_text
-    )
+    answer_prefix = "" if chat.thinking.is_native else chat.answer_prefix
+    thinking_start = answer_prefix + chat.thinking.start_text
     # Some templates (DeepSeek R1) already end with the start of the thoughts.
     return turns if turns.rstrip().endswith(thinking_start.rstrip()) else turns + thinking_start
 
@@ -79,11 +76,9 @@ def render_generation_prompt(chat: ChatFormat, prompt: Prompt, ask: str = "") ->
             + chat.markers.escape(prompt.thoughts)
             + chat.thinking.end_text
         )
-    return (
-        text + _get_answer_space(chat, prompt) + chat.markers.escape(prompt.partial_response)
-        if prompt.partial_response
-        else text
-    )
+    if not prompt.partial_response:
+        return text
+    return text + _get_answer_space(chat, prompt) + chat.markers.escape(prompt.partial_response)
 
 
 def render_branch(chat: ChatFormat, prompt: Prompt, branch: Branch) -> tuple[str, tuple[str, ...]]:

@@ -66,11 +66,10 @@ def detect_chat_format(tokenizer: Tokenizer) -> ChatFormat:
     head, found, candidate = full_text.partition(_ANSWER_PLACEHOLDER)
     answer_prefix = head.removeprefix(before) if found and head.startswith(before) else ""
     ends = [token for token in tokenizer.special_tokens if candidate.lstrip().startswith(token)]
-    turn_end = (
-        candidate[: candidate.index(max(ends, key=len)) + len(max(ends, key=len))]
-        if ends
-        else tokenizer.eos_token or "\n"
-    )
+    turn_end = tokenizer.eos_token or "\n"
+    if ends:
+        before_end, longest, _ = candidate.partition(max(ends, key=len))
+        turn_end = before_end + longest
     return replace(
         plain,
         has_template=True,

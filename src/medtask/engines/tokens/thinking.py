@@ -1,8 +1,8 @@
 """The thinking formats of model families: the texts that start and end their thoughts.
 
 Sources: the chat templates in the families' own repositories. MedGemma has the same vocabulary as
-every Gemma 3 model, so it is detected by its name only. Under another name it gets the ALOUD
-format, which it supports too.
+every Gemma 3 model, so it is detected by its name only. Under another name it gets
+PROMPTED_THINKING, which it supports too.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ PROMPTED_THINKING = ThinkingFormat(
 
 
 def detect_thinking_format(name: str, template: str, vocabulary: Container[str]) -> ThinkingFormat:
-    """Detect the family of a model by its name, chat template and vocabulary. Returns ALOUD if no
-    marker is found.
+    """Detect the family of a model by its name, chat template and vocabulary. Returns
+    PROMPTED_THINKING if no marker is found.
     """
     for thinking_format in THINKING_FORMATS:
         has_markers = any(token in vocabulary for token in thinking_format.marker_tokens) or bool(

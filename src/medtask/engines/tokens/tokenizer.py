@@ -79,11 +79,8 @@ class HfTokenizer:
         self.eos_token = str(tokenizer.eos_token) if tokenizer.eos_token else None
         self.eos_token_id: int | None = tokenizer.eos_token_id
         bos = tokenizer.bos_token_id
-        self.bos_text = (
-            str(tokenizer.bos_token)
-            if bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
-            else ""
-        )
+        starts = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+        self.bos_text = str(tokenizer.bos_token) if starts else ""
 
     @property
     def vocabulary_size(self) -> int:
@@ -94,14 +91,10 @@ class HfTokenizer:
         return self.tokenizer.get_vocab().keys()  # type: ignore[no-any-return]
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        return (
-            [
-                tuple(tokens)
-                for tokens in self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-            ]
-            if texts
-            else []
-        )
+        if not texts:
+            return []
+        found = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [tuple(tokens) for tokens in found]
 
     def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         return str(
