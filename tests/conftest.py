@@ -13,8 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one core for 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# On a busy machine, drawing examples is slow.
-settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow])
+# On a busy machine, drawing examples and testing them is slow.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 WAITING = ("tests/scaling/", "tests/server/jobs/")
