@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtask.display import quote_names
+from medtask.engines.model_metadata import ModelMetadata
 from medtask.engines.tokens.trie import log_softmax
 from medtask.errors import EngineError, InputError
 from medtask.kinds import KINDS, KindName
@@ -32,6 +33,11 @@ class LabelHead:
     labels: tuple[str, ...]
     abstain: str | None = None
     untaught: tuple[str, ...] = ()
+
+    @classmethod
+    def from_metadata(cls, title: str, metadata: ModelMetadata) -> LabelHead:
+        """The labels of a model that medtask trained."""
+        return cls(title, metadata.kind, metadata.labels, metadata.abstain, metadata.untaught)
 
     def score_branches(
         self, prompt: Prompt, logits: NDArray[np.float64]

@@ -168,7 +168,7 @@ def load_linear(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> Linea
     identity = {"model": reference, "contract": hash_model_metadata(folder)}
     return LinearEngine(
         model,
-        metadata.make_head(reference),
+        LabelHead.from_metadata(reference, metadata),
         EngineInfo(
             "linear",
             f"{reference}, TF-IDF and logistic regression",

@@ -27,7 +27,6 @@ from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
 from medtask.engines.files.model_files import ModelFiles
 from medtask.engines.files.weights import hash_file
-from medtask.engines.label_head import LabelHead
 from medtask.engines.metadata_schema import EngineName, ExportedQuestions, MetadataFile, PhiStatus
 from medtask.errors import InputError
 from medtask.json_content import check_content, load_checked
@@ -84,10 +83,6 @@ class ModelMetadata:
             "base": self.base,
             "phi": self.phi,
         }
-
-    def make_head(self, title: str) -> LabelHead:
-        """The labels of the model's outputs."""
-        return LabelHead(title, self.kind, self.labels, self.abstain, self.untaught)
 
 
 def find_trained_engine(folder: Path) -> EngineName | None:

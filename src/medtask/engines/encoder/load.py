@@ -189,7 +189,7 @@ def read_head(
                 f"{files.path} holds a {metadata.engine} model",
                 fix=f"name the folder without {SCHEME}",
             )
-        return metadata.make_head(files.reference)
+        return LabelHead.from_metadata(files.reference, metadata)
     config = read_model_json(files.path / "config.json")
     if not any(
         str(name).endswith(_CLASSIFIER_SUFFIX) for name in config.get("architectures") or ()
