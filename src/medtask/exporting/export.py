@@ -43,11 +43,11 @@ from medtask.exporting.source import ExportSource, open_source
 from medtask.exporting.targets import TARGETS, ExportRequest, ExportTarget, find_target
 from medtask.records import Prompt
 from medtask.runs.calibration_store import locate_model_calibration
-from medtask.runs.manifest import get_timestamp
+from medtask.runs.manifest import get_timestamp, list_versions
 from medtask.tables.read import read_table
 from medtask.tasks.fingerprint import match_prompt_versions
 from medtask.tasks.task import Task
-from medtask.training.model_folder import find_hub_id, list_versions
+from medtask.training.model_folder import TRAINING_PACKAGES, find_hub_id
 from medtask.training.trained_model import TrainedModel, read_trained_model
 
 
@@ -304,7 +304,7 @@ def _build_manifest(
         forced=forced,
         command=_format_command(target),
         created=get_timestamp(),
-        versions=list_versions(),
+        versions=list_versions(TRAINING_PACKAGES),
     )
 
 

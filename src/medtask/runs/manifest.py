@@ -159,7 +159,7 @@ def create_manifest(
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
             "platform": platform.platform(),
-            **_list_versions(_PACKAGES),
+            **list_versions(_PACKAGES),
         },
         "timing": {"sessions": 1, "seconds": 0.0},
     }
@@ -281,7 +281,8 @@ def get_timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _list_versions(packages: Iterable[str]) -> dict[str, str]:
+def list_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of the packages that are installed."""
     found = {}
     for name in packages:
         try:

@@ -110,6 +110,12 @@ class Evaluation:
         return self.summary.metrics
 
     @property
+    def headline_metric(self) -> str:
+        """The name of the most important metric; "" without usable gold."""
+        gold = self.summary.gold
+        return gold.evaluation.headline_metrics[0] if gold and gold.evaluation else ""
+
+    @property
     def report(self) -> Path | None:
         """The page with the results; None if no files were written."""
         return self.folder / "report.html" if self.folder else None

@@ -54,13 +54,8 @@ class Attempt:
         return self.folder / MODEL_FOLDER
 
     @property
-    def headline(self) -> str:
-        gold = self.evaluation.summary.gold
-        return gold.evaluation.headline_metrics[0] if gold and gold.evaluation else ""
-
-    @property
     def score(self) -> Metric | None:
-        return self.evaluation.metrics.get(self.headline)
+        return self.evaluation.metrics.get(self.evaluation.headline_metric)
 
 
 def describe_attempts(
@@ -69,7 +64,7 @@ def describe_attempts(
     """A line for each attempt, with its paired difference from the chosen one."""
     from medtask.evaluation.kinds.metrics import get_metric_title
 
-    title = get_metric_title(chosen.headline)
+    title = get_metric_title(chosen.evaluation.headline_metric)
     differences = _compare_with_chosen(attempts, chosen, data)
     lines = []
     for one in attempts:
@@ -128,7 +123,7 @@ def attempt_to_json(attempt: Attempt) -> dict[str, Any]:
     score = attempt.score
     return {
         "name": attempt.candidate.name,
-        "metric": attempt.headline,
+        "metric": attempt.evaluation.headline_metric,
         "value": score.value if score else None,
         "low": score.low if score else None,
         "high": score.high if score else None,

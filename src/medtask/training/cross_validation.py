@@ -9,10 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medtask.atomic_files import replace_text
-from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.registry import find_trained_folders
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.evaluation.kinds.metrics import get_metric_title
@@ -39,9 +38,6 @@ from medtask.training.training_data import RowSelection
 from medtask.training.training_example import TrainingExample
 from medtask.training.training_log import NullTrainingObserver, TrainingObserver, TrainingPoint
 from medtask.training.training_manifest import read_training_manifest, write_training_manifest
-
-if TYPE_CHECKING:
-    from medtask.evaluation.statistics.intervals import Metric
 
 MODELS_FOLDER = ".folds"  # in the run folder, until all rows are answered
 _CARD_TITLE = "## Out-of-fold evaluation"
@@ -94,13 +90,6 @@ class CrossValidation:
     folder: Path
     train: TrainFunction
     observer: TrainingObserver
-
-    @property
-    def load_options(self) -> LoadOptions:
-        recipe = self.recipe
-        if not recipe.spec.language:
-            return DEFAULT_OPTIONS
-        return LoadOptions(dtype=recipe.dtype, device=recipe.device, memory=recipe.memory)
 
     def compute_digest(self, table: Table) -> str:
         """A hash of everything that determines the answers."""
@@ -184,7 +173,7 @@ def _answer_rows(work: CrossValidation, table: Table, digest: str) -> None:
         details = {"folds": work.folds, "cross_validation": digest}
         numbers = {name: fold - 1 for name, fold in zip(ids, row_folds, strict=True)}
         work.observer.on_note(f"answering {len(rows):,} rows with the models of the other folds")
-        with closing(FoldEngine(folders, numbers, work.load_options, details)) as engine:
+        with closing(FoldEngine(folders, numbers, work.recipe.load_options, details)) as engine:
             calibrations = engine.find_calibrations(work.task)
             options = RunOptions(
                 work.folder,
@@ -278,9 +267,5 @@ def _evaluate(work: CrossValidation) -> OutOfFold:
     task = work.task
     answers = open_answers(work.folder, task=task, gold=task.gold_column)
     evaluation = evaluate_answers(answers, EvaluationOptions(baselines=False))
-    gold = evaluation.summary.gold
-    figures: dict[str, Metric | None] = {}
-    headline = ""
-    if gold and gold.evaluation:
-        figures, headline = dict(gold.evaluation.metrics), gold.evaluation.headline_metrics[0]
-    return OutOfFold(work.folder, work.folds, headline, figures)
+    metrics = dict(evaluation.metrics)
+    return OutOfFold(work.folder, work.folds, evaluation.headline_metric, metrics)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +46,8 @@ MAX_SEARCH_ROWS = 20_000
 BASE = "tf-idf"
 
 
-class SettingsObserver(Protocol):
-    """Receives evaluated settings; ``number`` counts from 1 and is 0 at the start."""
-
-    def __call__(self, evaluated: Evaluated | None, number: int) -> None: ...
+# Receives evaluated settings and their number, which counts from 1; None and 0 at the start.
+SettingsObserver = Callable[[Evaluated | None, int], None]
 
 
 def _ignore_settings(evaluated: Evaluated | None, number: int) -> None: ...

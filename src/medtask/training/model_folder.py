@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, write_m
 from medtask.engines.registry import find_trained_folders
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.hardware import inspect_machine
+from medtask.runs.manifest import list_versions
 from medtask.tasks.row_fingerprints import (
     TRAINING_ROWS_FILE,
     RowFingerprints,
@@ -38,7 +38,7 @@ LOSS_PLOT_FILE = "loss.svg"
 NOT_EVALUATED_NOTE = (
     "the training was interrupted: this is the best state so far, neither evaluated nor calibrated"
 )
-_PACKAGES = (
+TRAINING_PACKAGES = (
     "medtask",
     "torch",
     "transformers",
@@ -158,19 +158,8 @@ def _describe_result(
             }
             for one in task_validations
         ],
-        "versions": list_versions(),
+        "versions": list_versions(TRAINING_PACKAGES),
     }
-
-
-def list_versions() -> dict[str, str]:
-    """The versions of the packages that training uses."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _build_model_card(
@@ -209,7 +198,7 @@ def _build_model_card(
             loss_plot=LOSS_PLOT_FILE if log.points else "",
             seconds=facts["seconds"],
             hardware=_describe_hardware(str(result.facts.get("device", ""))),
-            versions=list_versions(),
+            versions=list_versions(TRAINING_PACKAGES),
             fingerprints={} if base_identity is None else {"base_identity": str(base_identity)},
             command=facts["command"],
             notes=result.notes,

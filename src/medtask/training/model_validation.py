@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medtask.engines.base import Engine
-from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.model_metadata import CALIBRATION_FILE
 from medtask.engines.registry import load_model
 from medtask.errors import MedtaskError
@@ -71,14 +70,12 @@ class TaskValidation:
     @property
     def metrics(self) -> dict[str, Metric | None]:
         """All metrics by name; None if undefined."""
-        gold = self.evaluation.summary.gold if self.evaluation else None
-        return dict(gold.evaluation.metrics) if gold and gold.evaluation else {}
+        return dict(self.evaluation.metrics) if self.evaluation else {}
 
     @property
     def headline_metric(self) -> str:
         """The name of the most important metric, "" without metrics."""
-        gold = self.evaluation.summary.gold if self.evaluation else None
-        return gold.evaluation.headline_metrics[0] if gold and gold.evaluation else ""
+        return self.evaluation.headline_metric if self.evaluation else ""
 
     @property
     def calibration(self) -> str:
@@ -106,14 +103,8 @@ def validate_model(training: TrainingRun, thresholds: Mapping[str, float]) -> li
         thresholds: Thresholds that were fitted on training rows; without them, they are fitted on
             the validation rows, of which each is decided by a fit on the others.
     """
-    recipe = training.recipe
-    options = (
-        LoadOptions(dtype=recipe.dtype, device=recipe.device, memory=recipe.memory)
-        if recipe.spec.language
-        else DEFAULT_OPTIONS
-    )
     draft, validations = training.folder / DRAFT_FOLDER, []
-    with closing(load_model(str(draft), options)) as engine:
+    with closing(load_model(str(draft), training.recipe.load_options)) as engine:
         for index, data in enumerate(training.training_data, 1):
             folder = training.folder / WORK_FOLDER / f"validation-{index}"
             evaluation, used = evaluate_with_thresholds(engine, folder, data, thresholds)
@@ -232,9 +223,7 @@ def _evaluate_linear_baseline(
         with closing(load_model(str(draft))) as baseline:
             run_folder = folder.with_name(f"{folder.name}-linear-run")
             found, _ = evaluate_with_thresholds(baseline, run_folder, data, trained.thresholds)
-            gold = found.summary.gold
     except MedtaskError:  # a linear model cannot be trained on these rows
         return {}
-    if gold is None or gold.evaluation is None:
-        return {}
-    return {name: {metric: one for metric, one in gold.evaluation.metrics.items() if one}}
+    metrics = {metric: one for metric, one in found.metrics.items() if one}
+    return {name: metrics} if metrics else {}

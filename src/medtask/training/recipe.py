@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from medtask.engines.files.model_files import BUILT_IN_MODEL
-from medtask.engines.load_options import Dtype
+from medtask.engines.load_options import DEFAULT_OPTIONS, Dtype, LoadOptions
 from medtask.errors import UsageError
 from medtask.training.methods import METHODS, Method, MethodSpec
 
@@ -32,7 +32,7 @@ class Recipe:
         warmup: The share of steps in which the learning rate rises, in [0, 1).
         decay: AdamW's weight decay.
         rank: The rank of an adapter.
-        alpha: The alpha of an adapter; None for the default of `choose_lora_alpha`.
+        alpha: The alpha of an adapter; None for `lora_alpha`.
         dropout: The dropout of an adapter, in [0, 1).
         layers: The number of last layers that get an adapter; None for all.
         patience: Epochs without a lower validation loss after which training stops.
@@ -90,6 +90,31 @@ class Recipe:
         spec = self.spec
         uses_default = spec.default_base_rate is not None and self.base == spec.default_base
         return spec.default_base_rate or spec.rate if uses_default else spec.rate
+
+    @property
+    def lora_alpha(self) -> float:
+        """LoRA's alpha; default: 16 for rsLoRA (divided by the root of the rank) and twice the rank
+        for LoRA (divided by the rank).
+
+        AdamW's steps have a fixed size, so the update of an rsLoRA adapter grows with alpha times
+        the root of the rank: with alpha equal to the rank, small ranks would train too slowly and
+        large ones diverge.
+        """
+        if self.alpha is not None:
+            return self.alpha
+        return 16.0 if self.spec.scales_by_root else 2.0 * self.rank
+
+    @property
+    def lora_scale(self) -> float:
+        """The factor of an adapter's product, for libraries without an alpha."""
+        return self.lora_alpha / (math.sqrt(self.rank) if self.spec.scales_by_root else self.rank)
+
+    @property
+    def load_options(self) -> LoadOptions:
+        """How the trained model is loaded to be evaluated."""
+        if not self.spec.language:
+            return DEFAULT_OPTIONS
+        return LoadOptions(dtype=self.dtype, device=self.device, memory=self.memory)
 
     def count_epochs(self, epoch_steps: int) -> float:
         """The passes over rows that make ``epoch_steps`` steps.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from medtask.engines.model_metadata import ModelMetadata
 from medtask.engines.registry import choose_engine
@@ -73,22 +73,11 @@ class MethodResult:
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
-class FitFunction(Protocol):
-    """A training method.
-
-    It receives the data of one or several tasks. A method that supports only one task raises
-    UsageError for more.
-    """
-
-    def __call__(
-        self, training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
-    ) -> MethodResult: ...
-
-
-class PreviewFunction(Protocol):
-    """Describes the training of a language model in lines, without starting it."""
-
-    def __call__(self, training_data: Sequence[TrainingData], recipe: Recipe) -> list[str]: ...
+# A training method. It receives the data of one or several tasks; a method that supports only one
+# task raises UsageError for more.
+FitFunction = Callable[[Sequence[TrainingData], Recipe, TrainingContext], MethodResult]
+# Describes the training of a language model in lines, without starting it.
+PreviewFunction = Callable[[Sequence[TrainingData], Recipe], list[str]]
 
 
 def load_fit_function(recipe: Recipe) -> FitFunction:

@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import Field, model_validator
 
 from medtask.atomic_files import replace_text
 from medtask.display import format_path
 from medtask.engines.model_metadata import TRAINING_FILE
 from medtask.errors import RunMismatch, StorageError
-from medtask.json_content import check_content
+from medtask.json_content import JsonContent, check_content
 from medtask.json_files import InvalidJsonFile, load_json_object
 from medtask.runs.manifest import format_differences
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import is_main_process
 from medtask.training.training_data import DEFAULT_SELECTION, RowSelection, TrainingData
-from medtask.training.training_schema import TrainingFile
 
 FORMAT = 1
 
@@ -69,6 +70,59 @@ class TrainingRun:
         )
 
 
+class _Figure(JsonContent):
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+class _MeasuredTask(JsonContent):
+    task: str
+    measure: str
+    figures: dict[str, _Figure | None]
+    rivals: dict[str, dict[str, _Figure]]
+    calibration: str
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    rows: dict[str, Any] = Field(default_factory=dict)
+
+
+class _UsedRecipe(JsonContent):
+    method: str
+    bases: list[str]
+
+
+class _OutOfFoldFigures(JsonContent):
+    run: str
+    folds: int
+    measure: str
+    metrics: dict[str, _Figure | None]
+
+
+class _TrainingFile(JsonContent):
+    """The parts of the manifest that are read back; a training that has ended has its results."""
+
+    format: int
+    identity: dict[str, str]
+    state: str = "training"
+    seconds: float = 0.0
+    recipe: _UsedRecipe = Field(default_factory=_UsedRecipe.model_construct)
+    tasks: list[dict[str, Any]] = Field(default_factory=list)
+    facts: dict[str, Any] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    measured: list[_MeasuredTask] = Field(default_factory=list)
+    validation_loss: float | None = None
+    untrained: float | None = None
+    out_of_fold: _OutOfFoldFigures = Field(default_factory=_OutOfFoldFigures.model_construct)
+
+    @model_validator(mode="after")
+    def _check_results(self) -> Self:
+        needed = {"measured", "recipe", "validation_loss", "untrained", "seconds", "notes"}
+        if self.state != "training" and (missing := needed - self.model_fields_set):
+            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        return self
+
+
 def read_training_manifest(folder: Path) -> dict[str, Any] | None:
     """Read the manifest; returns None if it is missing or has another format.
 
@@ -80,7 +134,7 @@ def read_training_manifest(folder: Path) -> dict[str, Any] | None:
         facts = load_json_object(path)
         if facts.get("format") != FORMAT:
             return None
-        check_content(facts, TrainingFile)
+        check_content(facts, _TrainingFile)
     except FileNotFoundError:
         return None
     except InvalidJsonFile as error:

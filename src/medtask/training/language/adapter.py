@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtask.training.language.lora_settings import choose_lora_alpha
 from medtask.training.recipe import Recipe
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -25,7 +24,7 @@ def add_adapter(model: Any, recipe: Recipe) -> Any:
 
     config = LoraConfig(
         r=recipe.rank,
-        lora_alpha=choose_lora_alpha(recipe),
+        lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.dropout,
         use_rslora=recipe.spec.scales_by_root,
         use_dora=recipe.method == "dora",

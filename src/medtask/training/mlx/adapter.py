@@ -15,7 +15,6 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from medtask.engines.files.mlx_adapter import BASE_SIZES
 from medtask.engines.files.model_files import ADAPTER_CONFIG, MLX_ADAPTER_WEIGHTS
-from medtask.training.language.lora_settings import choose_lora_scale
 from medtask.training.recipe import Recipe
 
 
@@ -30,7 +29,7 @@ def add_mlx_adapter(model: Any, recipe: Recipe) -> dict[str, Any]:
         "num_layers": min(recipe.layers or len(model.layers), len(model.layers)),
         "lora_parameters": {
             "rank": recipe.rank,
-            "scale": choose_lora_scale(recipe),
+            "scale": recipe.lora_scale,
             "dropout": recipe.dropout,
         },
     }
