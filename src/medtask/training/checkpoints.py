@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -38,16 +37,9 @@ class TrainableWeights(Protocol):
         """Load weights into the model that were written by ``save``."""
 
 
-@dataclass(frozen=True, slots=True)
-class BestCheckpoint:
+class BestCheckpoint(JsonContent):
     """The step of the best state so far, with its validation loss and score."""
 
-    step: int
-    loss: float
-    score: float | None
-
-
-class _BestFile(JsonContent):
     step: int
     loss: float
     score: float | None
@@ -98,10 +90,9 @@ def require_best_folder(work_folder: Path) -> Path:
 
 def _read_best_file(folder: Path) -> BestCheckpoint | None:
     try:
-        found = load_checked(folder / "best.json", _BestFile)
+        return load_checked(folder / "best.json", BestCheckpoint)
     except (FileNotFoundError, InvalidJsonFile):
         return None
-    return BestCheckpoint(found.step, found.loss, found.score)
 
 
 def find_checkpoint(work_folder: Path) -> Path | None:

@@ -10,7 +10,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +22,20 @@ from transformers import (
     TrainingArguments,
 )
 
-from medtask.errors import EngineError
-from medtask.hardware import is_out_of_memory
 from medtask.training.checkpoints import (
     CHECKPOINTS_FOLDER,
-    TrainableWeights,
     convert_storage_errors,
     find_checkpoint,
     mark_complete,
-    read_best_checkpoint,
     remove_old_checkpoints,
-    save_best_checkpoint,
 )
-from medtask.training.recipe import Recipe
-from medtask.training.training_context import TrainingContext
-from medtask.training.training_log import TrainingPoint, count_validations_since_best
-from medtask.training.training_plan import CHECKPOINT_SECONDS, TrainingPlan, check_finite_loss
+from medtask.training.training_plan import (
+    CHECKPOINT_SECONDS,
+    TrainingLoop,
+    check_finite_loss,
+    convert_memory_errors,
+)
 from medtask.training.validation_metrics import ValidationResult
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingLoop:
-    """The parts of the training loop other than the model and its batches.
-
-    Attributes:
-        weights: The trained weights, as stored in checkpoints.
-        validate: Measures the current state on the validation rows.
-    """
-
-    recipe: Recipe
-    context: TrainingContext
-    plan: TrainingPlan
-    weights: TrainableWeights
-    validate: Callable[[], ValidationResult]
-
-    @property
-    def patience(self) -> int:
-        """Validations without a lower loss after which training stops."""
-        return self.recipe.patience * self.recipe.validations
 
 
 def make_arguments(
@@ -181,8 +156,8 @@ class TrainingBookkeepingCallback(TrainerCallback):
         check_finite_loss(logs["loss"], state.global_step)
         trainer = self.trainer
         seconds = trainer.step_seconds or math.inf
-        self._log_point(
-            state,
+        self.loop.log_point(
+            state.global_step,
             loss=logs["loss"],
             rate=logs.get("learning_rate"),
             rows_per_s=trainer.rows / seconds,
@@ -198,13 +173,9 @@ class TrainingBookkeepingCallback(TrainerCallback):
         metrics: Mapping[str, float],
         **unused: Any,
     ) -> None:
-        context = self.loop.context
         result = ValidationResult(metrics["eval_loss"], metrics.get("eval_score"))
-        self._log_point(state, validation_loss=result.loss, score=result.score)
-        best = read_best_checkpoint(context.work_folder)
-        if state.is_world_process_zero and (best is None or result.loss < best.loss):
-            save_best_checkpoint(context.work_folder, self.loop.weights, state.global_step, result)
-        if count_validations_since_best(context.log.points) >= self.loop.patience:
+        self.loop.add_validation(state.global_step, result)
+        if self.loop.is_out_of_patience:
             control.should_training_stop = True
 
     def on_save(
@@ -216,11 +187,6 @@ class TrainingBookkeepingCallback(TrainerCallback):
             mark_complete(folder / f"checkpoint-{state.global_step}")
             remove_old_checkpoints(folder)
 
-    def _log_point(self, state: TrainerState, **metrics: Any) -> None:
-        step, plan = state.global_step, self.loop.plan
-        epoch = round(step / plan.epoch_steps, 4)
-        self.loop.context.log.add(TrainingPoint(step, plan.steps, epoch, **metrics))
-
 
 def run_trainer(trainer: MedtaskTrainer) -> None:
     """Train to the end, resuming from the last checkpoint if there is one.
@@ -229,17 +195,15 @@ def run_trainer(trainer: MedtaskTrainer) -> None:
         EngineError: There is not enough memory.
     """
     checkpoint = find_checkpoint(trainer.loop.context.work_folder)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # warnings of one library about another
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise EngineError(
-            "a training step needs more memory than is available",
-            fix=(
-                "add --checkpointing, lower --row-tokens, or choose a smaller base; the same "
-                "command resumes from the last checkpoint"
-            ),
-        ) from error
+    remedies = "add --checkpointing, lower --row-tokens, or choose a smaller base"
+    with convert_memory_errors(remedies), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # warnings of one library about another
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def enable_checkpointing(model: Any) -> None:
+    """Recompute activations in the backward pass."""
+    with warnings.catch_warnings():
+        # Later versions of transformers use another name, which earlier versions lack.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

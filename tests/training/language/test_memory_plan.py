@@ -23,9 +23,7 @@ def test_the_layout_is_read_from_any_configuration() -> None:
     text = SimpleNamespace(
         hidden_size=8, num_hidden_layers=2, num_attention_heads=4, intermediate_size=None
     )
-    assert read_model_dimensions(
-        SimpleNamespace(get_text_config=lambda: text), 99
-    ) == ModelDimensions(99, 2, 8, 32, 4)
+    assert read_model_dimensions(text, 99) == ModelDimensions(99, 2, 8, 32, 4)
 
 
 def test_an_adapters_weights_grow_with_its_rank() -> None:

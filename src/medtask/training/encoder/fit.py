@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,18 @@ from medtask.display import format_bytes, format_name
 from medtask.errors import InputError, ModelTooLarge, UsageError
 from medtask.evaluation.baselines.classifier_search import compute_loss_and_accuracy
 from medtask.hardware import choose_device, inspect_machine
+from medtask.training.checkpoints import convert_storage_errors, require_best_folder
 from medtask.training.encoder.base_model import (
     check_encoder_base,
     load_encoder_with_head,
     locate_encoder,
 )
+from medtask.training.language.batching import count_batches, order_batches
 from medtask.training.recipe import Recipe
 from medtask.training.targets import LabelTargets, build_label_targets
 from medtask.training.training_context import MethodResult, TrainingContext
 from medtask.training.training_data import TrainingData
+from medtask.training.training_plan import TrainingLoop, plan_training
 from medtask.training.validation_metrics import ValidationResult
 
 if TYPE_CHECKING:
@@ -131,13 +133,14 @@ def _load_training(
     import transformers
 
     from medtask.similarity import find_max_tokens
+    from medtask.training.trainer import enable_checkpointing
 
     context.observer.on_load(files.reference)
     device = choose_device(recipe.device, inspect_machine())
     transformers.set_seed(recipe.seed)
     model, tokenizer = load_encoder_with_head(files, targets, device)
     if recipe.checkpointing:
-        _enable_checkpointing(getattr(model, "body", model))
+        enable_checkpointing(getattr(model, "body", model))
     limit = min(recipe.row_tokens, find_max_tokens(model, tokenizer))
     train, validation = (
         _tokenize(tokenizer, part.texts, limit) for part in (targets.train, targets.validation)
@@ -149,7 +152,6 @@ def _load_training(
 
 def _train(trainer: MedtaskTrainer, training: _EncoderTraining, draft_folder: Path) -> int:
     """Train, and save the best state; returns the number of steps."""
-    from medtask.training.checkpoints import convert_storage_errors, require_best_folder
     from medtask.training.trainer import run_trainer
 
     run_trainer(trainer)
@@ -175,14 +177,6 @@ def _collect_facts(training: _EncoderTraining, steps: int, use_bfloat16: bool) -
         "base_revision": training.files.revision,
         "transformers": transformers.__version__,
     }
-
-
-def _enable_checkpointing(body: Any) -> None:
-    """Recompute activations in the backward pass."""
-    with warnings.catch_warnings():
-        # Later versions of transformers use another name, which earlier versions lack.
-        warnings.simplefilter("ignore", FutureWarning)
-        body.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _tokenize(tokenizer: Any, texts: Sequence[str], limit: int) -> _TokenizedTexts:
@@ -255,9 +249,7 @@ def _build_trainer(
 ) -> MedtaskTrainer:
     import torch
 
-    from medtask.training.language.batching import count_batches, order_batches
-    from medtask.training.trainer import MedtaskTrainer, TrainingLoop, make_arguments
-    from medtask.training.training_plan import plan_training
+    from medtask.training.trainer import MedtaskTrainer, make_arguments
 
     recipe, tokens, targets = training.recipe, training.train.tokens, training.targets
     one_task = [0] * len(tokens)

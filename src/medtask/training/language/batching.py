@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from medtask.training.language.tokenized_example import TokenizedExample
+from medtask.training.recipe import Recipe
+from medtask.training.training_data import TrainingData
+from medtask.training.training_plan import plan_training
 
 # Rows are sorted by length within buckets of this many batches: similar lengths need little
 # padding. An epoch has four buckets or more, because rows of a single bucket would always be in the
@@ -59,6 +62,14 @@ def _bucket_by_length(
 def count_batches(tasks: Sequence[int], batch: int) -> int:
     """The number of batches of an epoch."""
     return sum(-(-list(tasks).count(task) // batch) for task in set(tasks))
+
+
+def count_steps(training_data: Sequence[TrainingData], recipe: Recipe) -> int:
+    """The steps of a training, unless rows are too long."""
+    tasks = [
+        index for index, data in enumerate(training_data) for _ in (*data.train, *data.injected)
+    ]
+    return plan_training(count_batches(tasks, recipe.batch), recipe).steps
 
 
 def split_into_packs(

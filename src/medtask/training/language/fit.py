@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from medtask.hardware import inspect_machine
+from medtask.training.checkpoints import TrainableWeights, require_best_folder
 from medtask.training.language.base_model import (
     check_language_base,
     load_language_base,
     resolve_base_reference,
+)
+from medtask.training.language.batching import count_batches, order_batches
+from medtask.training.language.memory_plan import (
+    MemoryLimits,
+    MemoryPlan,
+    plan_memory,
+    read_model_dimensions,
 )
 from medtask.training.language.tokenized_data import (
     TokenizedTrainingData,
@@ -27,6 +34,7 @@ from medtask.training.training_context import (
     is_main_process,
 )
 from medtask.training.training_data import TrainingData
+from medtask.training.training_plan import TrainingLoop, plan_training
 from medtask.training.validation_metrics import (
     ValidationResult,
     combine_validation_results,
@@ -36,9 +44,7 @@ from medtask.training.validation_metrics import (
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
     from medtask.engines.tokens.tokenizer import HfTokenizer
-    from medtask.training.checkpoints import TrainableWeights
     from medtask.training.language.loss_model import LanguageLossModel, LanguageTrainer
-    from medtask.training.language.memory_plan import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,6 @@ def fit_language(
         EngineError: The model cannot be loaded or its training fails.
         StorageError: A file cannot be written.
     """
-    from medtask.training.checkpoints import require_best_folder
     from medtask.training.trainer import run_trainer
 
     check_language_base(recipe)
@@ -93,6 +98,7 @@ def _load_training(
 
     from medtask.training.language.adapter import add_adapter
     from medtask.training.language.loss_model import LanguageLossModel
+    from medtask.training.trainer import enable_checkpointing
 
     context.observer.on_load(recipe.base)
     engine = load_language_base(recipe)
@@ -106,12 +112,7 @@ def _load_training(
     adapter = recipe.spec.adapter
     model = add_adapter(engine.model, recipe) if adapter else engine.model.requires_grad_(True)
     if memory_plan.checkpointing:
-        with warnings.catch_warnings():
-            # Later versions of transformers rename it, but earlier ones lack the new name.
-            warnings.simplefilter("ignore", FutureWarning)
-            engine.model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+        enable_checkpointing(engine.model)
     loss_model = LanguageLossModel(
         model, engine.model, packed=engine.packed, share_prefix=recipe.pack
     )
@@ -121,12 +122,6 @@ def _load_training(
 
 
 def _plan_memory(engine: HfEngine, recipe: Recipe, tokenized: TokenizedTrainingData) -> MemoryPlan:
-    from medtask.training.language.memory_plan import (
-        MemoryLimits,
-        plan_memory,
-        read_model_dimensions,
-    )
-
     weights = sum(weight.numel() for weight in engine.model.parameters())
     machine = inspect_machine()
     device = str(engine.model.device)
@@ -141,7 +136,9 @@ def _plan_memory(engine: HfEngine, recipe: Recipe, tokenized: TokenizedTrainingD
         min(free, recipe.memory) if recipe.memory is not None else free,
         tokenized.max_length,
     )
-    return plan_memory(read_model_dimensions(engine.model.config, weights), recipe, limits)
+    return plan_memory(
+        read_model_dimensions(engine.model.config.get_text_config(), weights), recipe, limits
+    )
 
 
 def _validate(training: _LanguageTraining) -> ValidationResult:
@@ -168,10 +165,8 @@ def _validate(training: _LanguageTraining) -> ValidationResult:
 
 def _build_trainer(training: _LanguageTraining, context: TrainingContext) -> LanguageTrainer:
     from medtask.training.language.adapter import AdapterWeights, FullWeights
-    from medtask.training.language.batching import count_batches, order_batches
     from medtask.training.language.loss_model import BatchDataset, LanguageTrainer, unwrap_batch
-    from medtask.training.trainer import TrainingLoop, make_arguments
-    from medtask.training.training_plan import plan_training
+    from medtask.training.trainer import make_arguments
 
     recipe, engine, tokenized = training.recipe, training.engine, training.tokenized
     rows_per_step = -(-recipe.batch // count_processes())

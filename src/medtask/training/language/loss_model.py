@@ -14,7 +14,8 @@ from medtask.training.language.batching import split_into_packs
 from medtask.training.language.loss import PackLosses, compute_losses
 from medtask.training.language.packing import pack_examples, pad_examples
 from medtask.training.language.tokenized_example import TokenizedExample
-from medtask.training.trainer import MedtaskTrainer, TrainingLoop
+from medtask.training.trainer import MedtaskTrainer
+from medtask.training.training_plan import TrainingLoop
 
 
 class LanguageLossModel(torch.nn.Module):

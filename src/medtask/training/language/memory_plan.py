@@ -64,12 +64,11 @@ class MemoryPlan:
 
 
 def read_model_dimensions(config: Any, weights: int) -> ModelDimensions:
-    """Read the dimensions from a model's configuration and the number of its weights."""
-    text = config.get_text_config()
-    hidden = int(text.hidden_size)
-    ffn = int(getattr(text, "intermediate_size", None) or 4 * hidden)
+    """Read the dimensions from the configuration of a text model and the number of its weights."""
+    hidden = int(config.hidden_size)
+    ffn = int(getattr(config, "intermediate_size", None) or 4 * hidden)
     return ModelDimensions(
-        weights, int(text.num_hidden_layers), hidden, ffn, int(text.num_attention_heads)
+        weights, int(config.num_hidden_layers), hidden, ffn, int(config.num_attention_heads)
     )
 
 

@@ -11,7 +11,7 @@ from medtask.engines.files.weights import count_parameters, dequantize_gguf
 from medtask.engines.hf.load_plan import choose_number_format
 from medtask.hardware import choose_device, inspect_machine
 from medtask.training.language.base_model import check_language_base
-from medtask.training.language.batching import count_batches
+from medtask.training.language.batching import count_steps
 from medtask.training.language.memory_plan import MemoryLimits, plan_memory, read_model_dimensions
 from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData
@@ -31,18 +31,15 @@ def preview_language(training_data: Sequence[TrainingData], recipe: Recipe) -> l
     files = locate_model(recipe.base)
     source = dequantize_gguf(files.path)[0] if files.is_gguf else files.path
     parameters = count_parameters(files)
-    layout = read_model_dimensions(AutoConfig.from_pretrained(source), parameters)
+    config = AutoConfig.from_pretrained(source).get_text_config()
+    layout = read_model_dimensions(config, parameters)
     device = choose_device(recipe.device, machine)
     natural = choose_number_format(device, machine, parameters)
     number = recipe.spec.quantize or (natural if recipe.dtype == "auto" else recipe.dtype)
     free = machine.accelerator_bytes if device.startswith("cuda") else machine.available_bytes
     allowed = min(free, recipe.memory) if recipe.memory is not None else free
     plan = plan_memory(layout, recipe, MemoryLimits(number, device, allowed, recipe.row_tokens))
-    tasks = [
-        index for index, data in enumerate(training_data) for _ in (*data.train, *data.injected)
-    ]
-    epoch_steps = count_batches(tasks, recipe.batch)
-    steps = max(1, round(epoch_steps * recipe.count_epochs(epoch_steps)))
+    steps = count_steps(training_data, recipe)
     command = shlex.join(["-m", "medtask", *[word for word in sys.argv[1:] if word != "--dry-run"]])
     return [
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -21,14 +22,18 @@ from medtask.hardware import inspect_machine
 from medtask.training.checkpoints import require_best_folder
 from medtask.training.language.base_model import check_language_base, resolve_base_reference
 from medtask.training.language.batching import count_batches, order_batches
-from medtask.training.language.memory_plan import ModelDimensions
+from medtask.training.language.memory_plan import read_model_dimensions
 from medtask.training.language.tokenized_data import (
     TokenizedTrainingData,
     describe_language_model,
     tokenize_training_data,
 )
 from medtask.training.language.tokenized_example import TokenizedExample
-from medtask.training.mlx.adapter import add_mlx_adapter, write_mlx_adapter
+from medtask.training.mlx.adapter import (
+    MlxAdapterWeights,
+    add_mlx_adapter,
+    write_mlx_adapter,
+)
 from medtask.training.mlx.batches import BatchShape, build_batch, measure_shape
 from medtask.training.mlx.loop import MlxLoop, run_mlx_loop
 from medtask.training.mlx.loss import compute_loss
@@ -124,19 +129,6 @@ def check_quantized_base(recipe: Recipe, *, quantized: bool) -> None:
         )
 
 
-def read_mlx_dimensions(config: dict[str, Any], weights: int) -> ModelDimensions:
-    """The dimensions of a model from its config.json."""
-    text = config.get("text_config") or config
-    hidden = int(text["hidden_size"])
-    return ModelDimensions(
-        weights,
-        int(text["num_hidden_layers"]),
-        hidden,
-        int(text.get("intermediate_size") or 4 * hidden),
-        int(text["num_attention_heads"]),
-    )
-
-
 def _load_training(
     training_data: Sequence[TrainingData], recipe: Recipe, context: TrainingContext
 ) -> _MlxTraining:
@@ -167,8 +159,9 @@ def _plan_memory(
         max(len(example.gold_paths) for example in tokenized.train),
         engine.count_logits(),
     )
-    weights = sum(weights.size for _, weights in leaves)
-    return plan_mlx_memory(read_mlx_dimensions(config, weights), recipe, limits)
+    text_config = SimpleNamespace(**(config.get("text_config") or config))
+    dimensions = read_model_dimensions(text_config, sum(weights.size for _, weights in leaves))
+    return plan_mlx_memory(dimensions, recipe, limits)
 
 
 def _make_loop(training: _MlxTraining, context: TrainingContext) -> MlxLoop:
@@ -181,16 +174,18 @@ def _make_loop(training: _MlxTraining, context: TrainingContext) -> MlxLoop:
         plan.steps,
         recipe.seed,
     )
+    model = training.engine.runner.model
     return MlxLoop(
-        training.engine.runner.model,
         recipe,
         context,
         plan,
+        MlxAdapterWeights(model),
+        partial(_validate, training),
+        model,
         [[tokenized.train[row] for row in rows] for rows in order],
         training.shape,
         -(-recipe.batch // training.shape.rows),
         training.memory_plan.checkpointing,
-        partial(_validate, training),
     )
 
 

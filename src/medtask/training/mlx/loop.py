@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,33 +19,30 @@ from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.trainer import TrainingArgs, train
 
 from medtask.engines.mlx.load import is_on_cpu
-from medtask.errors import EngineError
 from medtask.training.checkpoints import (
     CHECKPOINTS_FOLDER,
     convert_storage_errors,
     find_checkpoint,
     get_checkpoint_step,
     mark_complete,
-    read_best_checkpoint,
     remove_old_checkpoints,
-    save_best_checkpoint,
 )
 from medtask.training.language.tokenized_example import TokenizedExample
-from medtask.training.mlx.adapter import MlxAdapterWeights
 from medtask.training.mlx.batches import Batch, BatchShape, count_tokens, split_step
 from medtask.training.mlx.loss import compute_loss
-from medtask.training.recipe import Recipe
-from medtask.training.training_context import TrainingContext
-from medtask.training.training_log import TrainingPoint, count_validations_since_best
-from medtask.training.training_plan import CHECKPOINT_SECONDS, TrainingPlan, check_finite_loss
-from medtask.training.validation_metrics import ValidationResult
+from medtask.training.training_plan import (
+    CHECKPOINT_SECONDS,
+    TrainingLoop,
+    check_finite_loss,
+    convert_memory_errors,
+)
 
 _OPTIMIZER_FILE, _RANDOM_FILE = "optimizer.safetensors", "random.safetensors"
 _MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class MlxLoop:
+class MlxLoop(TrainingLoop):
     """What mlx-lm's trainer is called with.
 
     Attributes:
@@ -53,18 +50,13 @@ class MlxLoop:
         steps: The examples of each step, in order.
         shape: The sizes of a batch; a step has ``parts`` of them.
         checkpointing: Whether activations are recomputed.
-        validate: Measures the current state on the validation rows.
     """
 
     model: Any
-    recipe: Recipe
-    context: TrainingContext
-    plan: TrainingPlan
     steps: Sequence[Sequence[TokenizedExample]]
     shape: BatchShape
     parts: int
     checkpointing: bool
-    validate: Callable[[], ValidationResult]
 
 
 class _TrainingEnded(Exception):
@@ -102,34 +94,25 @@ def run_mlx_loop(loop: MlxLoop) -> int:
         grad_checkpoint=loop.checkpointing,
         grad_accumulation_steps=loop.parts,
     )
-    try:
-        # mlx-lm prints another table.
-        with (
-            _use_layer_call(loop.model, keeper.layer_call),
-            _without_compilation_on_cpu(),
-            redirect_stdout(io.StringIO()),
-        ):
-            train(
-                loop.model,
-                optimizer,
-                range(loop.shape.rows),  # not read: the batches are made below
-                args=arguments,
-                loss=compute_loss,
-                iterate_batches=lambda **_: _iterate_batches(loop, done),
-                training_callback=keeper,
-            )
-    except _TrainingEnded:
-        pass
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
-            raise
-        raise EngineError(
-            "a training step needs more memory than is available",
-            fix=(
-                "add --checkpointing, lower --row-tokens or --layers, or choose a quantised or "
-                "smaller base; the same command resumes from the last checkpoint"
-            ),
-        ) from error
+    with (
+        convert_memory_errors(
+            "add --checkpointing, lower --row-tokens or --layers, or choose a quantised or "
+            "smaller base"
+        ),
+        suppress(_TrainingEnded),
+        _use_layer_call(loop.model, keeper.layer_call),
+        _without_compilation_on_cpu(),
+        redirect_stdout(io.StringIO()),  # mlx-lm prints another table
+    ):
+        train(
+            loop.model,
+            optimizer,
+            range(loop.shape.rows),  # not read: the batches are made below
+            args=arguments,
+            loss=compute_loss,
+            iterate_batches=lambda **_: _iterate_batches(loop, done),
+            training_callback=keeper,
+        )
     return keeper.step
 
 
@@ -188,7 +171,7 @@ def _resume(loop: MlxLoop, optimizer: ClippedAdamW) -> int:
     checkpoint = find_checkpoint(loop.context.work_folder)
     if checkpoint is None:
         return 0
-    MlxAdapterWeights(loop.model).load(checkpoint)
+    loop.weights.load(checkpoint)
     stored: Any = mx.load(str(checkpoint / _OPTIMIZER_FILE))
     optimizer.state = tree_unflatten(list(stored.items()))
     stored = mx.load(str(checkpoint / _RANDOM_FILE))
@@ -206,7 +189,6 @@ class _StateKeeper(TrainingCallback):
     def __init__(self, loop: MlxLoop, optimizer: ClippedAdamW, done: int) -> None:
         self.loop, self.optimizer, self.step = loop, optimizer, done
         self.layer_call = type(loop.model.layers[0]).__call__
-        self._weights = MlxAdapterWeights(loop.model)
         self._losses: list[float] = []
         self._saved = self._begun = time.monotonic()
 
@@ -220,7 +202,8 @@ class _StateKeeper(TrainingCallback):
         check_finite_loss(loss, self.step)
         examples = self.loop.steps[self.step - 1]
         seconds = max(1e-9, time.monotonic() - self._begun)
-        self._log_point(
+        self.loop.log_point(
+            self.step,
             loss=loss,
             rate=train_info["learning_rate"],
             rows_per_s=len(examples) / seconds,
@@ -237,8 +220,7 @@ class _StateKeeper(TrainingCallback):
         overdue = time.monotonic() - self._saved > CHECKPOINT_SECONDS
         if self.step < plan.steps and (is_validated or interrupted or overdue):
             self._save_checkpoint()
-        patience = loop.recipe.patience * loop.recipe.validations
-        if interrupted or count_validations_since_best(loop.context.log.points) >= patience:
+        if interrupted or loop.is_out_of_patience:
             raise _TrainingEnded
 
     def validate(self) -> None:
@@ -246,11 +228,7 @@ class _StateKeeper(TrainingCallback):
         with _use_layer_call(self.loop.model, self.layer_call):
             result = self.loop.validate()
         self.loop.model.train()
-        self._log_point(validation_loss=result.loss, score=result.score)
-        work = self.loop.context.work_folder
-        best = read_best_checkpoint(work)
-        if best is None or result.loss < best.loss:
-            save_best_checkpoint(work, self._weights, self.step, result)
+        self.loop.add_validation(self.step, result)
 
     def _save_checkpoint(self) -> None:
         checkpoints = self.loop.context.work_folder / CHECKPOINTS_FOLDER
@@ -258,7 +236,7 @@ class _StateKeeper(TrainingCallback):
         with convert_storage_errors(self.loop.context.work_folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True, mode=0o700)
-            self._weights.save(folder)
+            self.loop.weights.save(folder)
             optimizer_state: Any = dict(tree_flatten(self.optimizer.state))
             mx.save_safetensors(str(folder / _OPTIMIZER_FILE), optimizer_state)
             state: Any = mx.random.state
@@ -266,8 +244,3 @@ class _StateKeeper(TrainingCallback):
         mark_complete(folder)
         remove_old_checkpoints(checkpoints)
         self._saved = time.monotonic()
-
-    def _log_point(self, **measured: Any) -> None:
-        plan = self.loop.plan
-        epoch = round(self.step / plan.epoch_steps, 4)
-        self.loop.context.log.add(TrainingPoint(self.step, plan.steps, epoch, **measured))
