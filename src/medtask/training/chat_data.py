@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from medtask.atomic_files import make_storage_error, replace_text
+from medtask.atomic_files import raise_storage_errors, replace_text
 from medtask.display import format_path
+from medtask.engines.files.weights import hash_file
 from medtask.errors import UsageError
 from medtask.json_content import JsonContent, load_checked
 from medtask.json_files import InvalidJsonFile
@@ -38,10 +38,8 @@ def build_chat_turns(task: Task, example: TrainingExample) -> tuple[list[Message
     *before, last = example.prompt.messages
     # The first branch of a choice lists its options in the table's order.
     ask = example.prompt.branches[0].ask if example.prompt.branches else ""
-    gold = example.record.gold
-    if gold is None:
-        raise ValueError("an example has no gold")
-    answer = replace_surrogates(get_task_kind(task).write_answer(gold, example.prompt.options))
+    written = get_task_kind(task).write_answer(example.gold, example.prompt.options)
+    answer = replace_surrogates(written)
     return [*before, Message(last.role, last.content + ask)], Message("assistant", answer)
 
 
@@ -76,16 +74,17 @@ def prepare_chat_data(
         StorageError: The files cannot be written.
     """
     check_data_folder(folder)
-    _create_folder(folder)
+    with raise_storage_errors(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A report on an earlier validation table would not match the new rows.
+        (folder / VALIDATION_CLEANING_FILE).unlink(missing_ok=True)
     replace_text(
         folder / REPORT_FILE, json.dumps({"format": FORMAT_VERSION, "state": "writing"}) + "\n"
     )
+    files = {}
     for name, examples in ((TRAIN_FILE, data.train), (VALIDATION_FILE, data.validation)):
         write_chat_file(folder / name, data.task, examples, chat_format)
-    files = {
-        name: {"rows": len(examples)}
-        for name, examples in ((TRAIN_FILE, data.train), (VALIDATION_FILE, data.validation))
-    }
+        files[name] = {"rows": len(examples)}
     for name, cleaning in (
         (CLEANING_FILE, data.cleaning),
         (VALIDATION_CLEANING_FILE, data.validation_cleaning),
@@ -96,7 +95,7 @@ def prepare_chat_data(
     report = _build_report(
         data,
         chat_format,
-        {name: {**facts, "sha256": _hash(folder / name)} for name, facts in files.items()},
+        {name: {**facts, "sha256": hash_file(folder / name)} for name, facts in files.items()},
     )
     replace_text(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
@@ -107,21 +106,10 @@ def check_data_folder(folder: Path) -> None:
     fix = "give an empty or a new folder with --out"
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{format_path(folder)} is a file", fix=fix)
-    try:
+    with raise_storage_errors(folder):
         used = folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir())
-    except OSError as error:
-        raise make_storage_error(folder, error) from error
     if used and not _is_prepared_data(folder / REPORT_FILE):
         raise UsageError(f"{format_path(folder)} holds files that medtask did not prepare", fix=fix)
-
-
-def _create_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A report on an earlier validation table would not match the new rows.
-        (folder / VALIDATION_CLEANING_FILE).unlink(missing_ok=True)
-    except OSError as error:
-        raise make_storage_error(folder, error) from error
 
 
 class _ReportFile(JsonContent):
@@ -182,8 +170,3 @@ def _build_report(
         **{name: part.to_json() for name, part in reports.items() if part},
         "notes": list(data.notes),
     }
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -23,6 +23,7 @@ from medtask.tasks.text_cleaning import clean_text
 from medtask.training.training_example import (
     NO_LABEL,
     TrainingExample,
+    count_labels,
     list_labels,
     shuffle_by_hash,
 )
@@ -164,9 +165,7 @@ def clean_rows(
     if task.kind_spec.has_labels:
         examples = cleaner.drop_rare_labels(examples, min_count)
         examples = cleaner.apply_label_cap(examples, cap, seed) if cap is not None else examples
-    counts = Counter(
-        name for example in examples for name in list_labels(task, example.record.gold)
-    )
+    counts = count_labels(task, examples)
     names = [label.name for label in task.labels] if task.kind_spec.has_labels else []
     names += [task.abstain.name] if task.abstain and counts[task.abstain.name] else []
     dropped = tuple(sorted(cleaner.dropped, key=lambda one: one.row))
@@ -298,7 +297,7 @@ class _RowCleaner:
     ) -> list[TrainingExample]:
         by_gold: dict[str, list[TrainingExample]] = defaultdict(list)
         for example in duplicates:
-            by_gold[json.dumps(example.record.gold, sort_keys=True, default=str)].append(example)
+            by_gold[json.dumps(example.gold, sort_keys=True, default=str)].append(example)
         groups = list(by_gold.values())
         if len(by_gold) > 1 and not self.task.kind_spec.free_text:
             majority = max(groups, key=len)
@@ -339,9 +338,7 @@ class _RowCleaner:
         Removing only the label would make the gold of such rows wrong.
         """
         while True:
-            counts = Counter(
-                name for example in examples for name in list_labels(self.task, example.record.gold)
-            )
+            counts = count_labels(self.task, examples)
             rare = {
                 name for name, count in counts.items() if count < min_count and name != NO_LABEL
             }
@@ -349,7 +346,7 @@ class _RowCleaner:
                 return examples
             kept = []
             for example in examples:
-                own = [name for name in list_labels(self.task, example.record.gold) if name in rare]
+                own = [name for name in list_labels(self.task, example.gold) if name in rare]
                 if own:
                     why = (
                         f"its label {quote(own[0])} has {counts[own[0]]:,} of the "
@@ -367,7 +364,7 @@ class _RowCleaner:
         kept = []
         for index in shuffle_by_hash([self.keys[example.row] for example in examples], seed):
             example = examples[index]
-            own = list_labels(self.task, example.record.gold)
+            own = list_labels(self.task, example.gold)
             if all(taken[name] >= cap for name in own):
                 self.drop(
                     example.row,

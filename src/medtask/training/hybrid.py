@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,14 +101,11 @@ def _predict_with_members(
     context.observer.on_start(len(references), 0)
     for turn, reference in enumerate(references, 1):
         context.observer.on_load(reference)
-        engine = load_model(reference)
-        try:
+        with closing(load_model(reference)) as engine:
             check_engine(task, engine)
             _check_member(engine, reference)
             predictions.append(dict(predict_examples(task, engine, examples)))
             members.append(HybridMember(reference, get_member_identity(engine, reference), 0.0))
-        finally:
-            engine.close()
         context.log.add(_make_point(task, examples, predictions[-1], turn, len(references)))
         context.signals.raise_if_caught()
     return members, predictions

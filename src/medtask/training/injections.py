@@ -20,7 +20,7 @@ from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Task
 from medtask.tasks.text_cleaning import clean_text
 from medtask.training.training_data import TrainingData
-from medtask.training.training_example import NO_LABEL, TrainingExample, list_labels
+from medtask.training.training_example import NO_LABEL, TrainingExample, count_labels
 
 # {target} is the answer asked for.
 COMMANDS = (
@@ -88,14 +88,10 @@ def _list_targets(data: TrainingData) -> list[str]:
     """The answers that instructions ask for: labels, or the written answers of other rows."""
     task = data.task
     if task.kind_spec.has_labels:
-        names = {name for one in data.train for name in list_labels(task, one.record.gold)}
+        names = set(count_labels(task, data.train))
         return sorted(names - {NO_LABEL})
     kind = get_task_kind(task)
-    written = {
-        kind.write_answer(one.record.gold, one.prompt.options)
-        for one in data.train
-        if one.record.gold is not None
-    }
+    written = {kind.write_answer(one.gold, one.prompt.options) for one in data.train}
     return sorted({answer[:_MAX_TARGET_LENGTH] for answer in written})
 
 

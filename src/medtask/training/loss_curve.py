@@ -240,23 +240,21 @@ def _dot(
     opacity: float = 1.0,
 ) -> Markup:
     """A dot in the plot, or in the legend (None)."""
-    x, y = (
-        ("6", "0")
-        if x_fraction is None or y_fraction is None
-        else (f"{100 * x_fraction:.2f}%", f"{compute_y(y_fraction):.1f}")
-    )
+    x, y = _locate(x_fraction, y_fraction)
     return Markup('<circle class="{}" cx="{}" cy="{}" r="{}" stroke="none" opacity="{}"/>').format(
         tone, x, y, radius, opacity
     )
 
 
 def _ring(x_fraction: float | None, y_fraction: float | None) -> Markup:
-    x, y = (
-        ("6", "0")
-        if x_fraction is None or y_fraction is None
-        else (f"{100 * x_fraction:.2f}%", f"{compute_y(y_fraction):.1f}")
-    )
+    x, y = _locate(x_fraction, y_fraction)
     return Markup('<circle class="ring" stroke-width="2" cx="{}" cy="{}" r="6"/>').format(x, y)
+
+
+def _locate(x_fraction: float | None, y_fraction: float | None) -> tuple[str, str]:
+    if x_fraction is None or y_fraction is None:
+        return "6", "0"
+    return f"{100 * x_fraction:.2f}%", f"{compute_y(y_fraction):.1f}"
 
 
 def _dash(tone: str) -> Markup:

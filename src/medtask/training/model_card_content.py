@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.training.methods import Method
 from medtask.training.training_data import TrainingData, determine_phi
-from medtask.training.training_example import list_labels
+from medtask.training.training_example import count_labels
 from medtask.training.training_log import TrainingPoint
 
 
@@ -128,9 +127,7 @@ def build_card_task(
 ) -> CardTask:
     """The card's content about one task. Undefined metrics (None) are left out."""
     task, cleaning = data.task, data.cleaning
-    label_counts = Counter(
-        name for example in data.train for name in list_labels(task, example.record.gold)
-    )
+    label_counts = count_labels(task, data.train)
     return CardTask(
         name=task.name,
         kind=task.kind,

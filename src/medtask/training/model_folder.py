@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import make_storage_error, replace_text
+from medtask.atomic_files import raise_storage_errors, replace_text
 from medtask.display import format_bytes
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
 from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, write_model_metadata
@@ -75,15 +75,13 @@ def write_model_folder(
         result = replace(result, notes=(*gaps, *result.notes))
     final_facts = {**facts, **_describe_result(result, validations, log)}
     card = _build_model_card(training, result, validations, log, final_facts)
-    try:
+    with raise_storage_errors(training.folder):
         _write_reports(training, log, card)
         # Only after the validation: that evaluation is about these rows.
         write_fingerprints(draft / TRAINING_ROWS_FILE, collect_training_rows(training))
         _move_draft(training.folder, final_facts)
         if not result.interrupted:
             shutil.rmtree(training.folder / WORK_FOLDER, ignore_errors=True)
-    except OSError as error:
-        raise make_storage_error(training.folder, error) from error
 
 
 def collect_training_rows(training: TrainingRun) -> list[RowFingerprints]:

@@ -254,7 +254,7 @@ def split_questions(
         InputError: No split is possible.
     """
     examples, keys = question_index.examples, question_index.keys
-    labels = [list_labels(task, example.record.gold) for example in examples]
+    labels = [list_labels(task, example.gold) for example in examples]
     bound, near_duplicates = _cluster_questions(question_index)
     joined = merge_equal_rows(bound, near_duplicates.tolist())
     chosen = np.zeros(len(examples), dtype=bool)
@@ -292,7 +292,7 @@ def split_folds(
         InputError: There are too few rows that may be apart.
     """
     examples, keys = question_index.examples, question_index.keys
-    labels = [list_labels(task, example.record.gold) for example in examples]
+    labels = [list_labels(task, example.gold) for example in examples]
     bound, near_duplicates = _cluster_questions(question_index)
     joined = _gather_clusters(keys, merge_equal_rows(bound, near_duplicates.tolist()), labels, seed)
     keeps_near_duplicates = len(joined) >= folds and 2 * max(map(len, joined)) <= len(keys)

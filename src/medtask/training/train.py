@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import make_private_folder, make_storage_error
+from medtask.atomic_files import make_private_folder, raise_storage_errors
 from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, find_trained_engine
 from medtask.errors import MedtaskError, UsageError
 from medtask.runs.lock import lock_run
@@ -247,11 +247,9 @@ def _lock_folder(folder: Path) -> AbstractContextManager[None]:
 
 def _open_folder(folder: Path) -> Path:
     """Create the folder if it is missing. Raises UsageError if it contains something else."""
-    try:
+    with raise_storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         names = {path.name for path in folder.iterdir()}
-    except OSError as error:
-        raise make_storage_error(folder, error) from error
     if names - {".lock"} and not names & {WORK_FOLDER, METADATA_FILE, TRAINING_FILE}:
         raise UsageError(f"{folder} contains something else", fix="name a new folder with --out")
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -23,7 +22,7 @@ from medtask.tasks.task import Task
 from medtask.training.cleaning import CleaningReport, DropReason, clean_rows
 from medtask.training.leakage import LeakageReport, QuestionIndex, find_leakage, index_questions
 from medtask.training.split import SplitReport, split_questions
-from medtask.training.training_example import NO_LABEL, TrainingExample, list_labels
+from medtask.training.training_example import NO_LABEL, TrainingExample, count_labels, list_labels
 
 __all__ = [
     "RowSelection",
@@ -303,7 +302,7 @@ def _check_learnable(
                 "begins to help with some hundreds"
             ),
         )
-    gold_names = {list_labels(task, example.record.gold) for example in examples}
+    gold_names = {list_labels(task, example.gold) for example in examples}
     if task.kind_spec.has_labels and len(gold_names) == 1:
         (only,) = gold_names
         name = quote_names(only) if only != (NO_LABEL,) else "no label"
@@ -334,7 +333,7 @@ def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
     """Notes for the user before training."""
     task = data.task
     notes = list(_list_label_notes(data)) if task.kind_spec.has_labels else []
-    if task.kind_spec.has_options and len({str(one.record.gold) for one in data.train}) == 1:
+    if task.kind_spec.has_options and len({str(one.gold) for one in data.train}) == 1:
         notes.append(
             "gold is the same option letter in every row, so only the letter can be learnt: "
             "put the options in random order"
@@ -354,7 +353,7 @@ def _list_notes(data: TrainingData, split: SplitReport) -> tuple[str, ...]:
 
 
 def _list_label_notes(data: TrainingData) -> Iterator[str]:
-    train, validation = (_count_labels(data.task, part) for part in (data.train, data.validation))
+    train, validation = (count_labels(data.task, part) for part in (data.train, data.validation))
     names = [label.name for label in data.task.labels]
     if untrained := [name for name in names if not train[name]]:
         plural = "s" * (len(untrained) > 1)
@@ -368,13 +367,9 @@ def _list_label_notes(data: TrainingData) -> Iterator[str]:
         yield f"{unseen:,} validation {rows} a label that no training row has"
 
 
-def _count_labels(task: Task, examples: Sequence[TrainingExample]) -> Counter[str]:
-    return Counter(name for example in examples for name in list_labels(task, example.record.gold))
-
-
 def _describe_label_counts(task: Task, examples: Sequence[TrainingExample]) -> str:
     """ ", 16 labels with 1 to 71 rows each"; "" for kinds without labels."""
-    counts = _count_labels(task, examples)
+    counts = count_labels(task, examples)
     none = counts.pop(NO_LABEL, 0)
     if not task.kind_spec.has_labels or not counts:
         return ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -28,6 +29,12 @@ class TrainingExample:
     record: Record
     prompt: Prompt
 
+    @property
+    def gold(self) -> Value:
+        """The gold of the row."""
+        assert self.record.gold is not None, "a training example has gold"
+        return self.record.gold
+
 
 def list_labels(task: Task, gold: Value | None) -> tuple[str, ...]:
     """The labels by which a row is counted; NO_LABEL if it has none."""
@@ -36,11 +43,15 @@ def list_labels(task: Task, gold: Value | None) -> tuple[str, ...]:
     return (gold,) if isinstance(gold, str) else tuple(gold)
 
 
+def count_labels(task: Task, examples: Iterable[TrainingExample]) -> Counter[str]:
+    """The number of rows by label; see `list_labels`."""
+    return Counter(name for example in examples for name in list_labels(task, example.gold))
+
+
 def format_question(task: Task, record: Record, prompt: Prompt) -> str:
     """The parts of a question that differ from row to row: text, context, options."""
-    return "\n".join(
-        [prompt.text, _read_context(task, record), *(option.text for option in prompt.options)]
-    )
+    context = get_task_kind(task).read_context(record.fields)
+    return "\n".join([prompt.text, context, *(option.text for option in prompt.options)])
 
 
 def shuffle_by_hash(keys: Sequence[bytes], seed: int) -> list[int]:
@@ -48,7 +59,3 @@ def shuffle_by_hash(keys: Sequence[bytes], seed: int) -> list[int]:
     salt = seed.to_bytes(16, "big", signed=True)
     drawn = [blake2b(key, digest_size=16, salt=salt).digest() for key in keys]
     return sorted(range(len(keys)), key=lambda index: (drawn[index], keys[index]))
-
-
-def _read_context(task: Task, record: Record) -> str:
-    return get_task_kind(task).read_context(record.fields)

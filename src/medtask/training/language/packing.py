@@ -6,7 +6,7 @@ each row to the prefix and to its own ancestors. The gradients equal those of ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,9 +160,13 @@ def pack_examples(
     filled = torch.zeros(len(trees), longest, dtype=torch.bool)
     depths = torch.zeros(len(trees), longest, dtype=torch.long)
     hidden = torch.ones(len(trees), longest, longest, dtype=torch.bool).triu_(1)
+    path_positions = []
     start = 0
-    for row, tree in enumerate(trees):
+    for row, (tree, example) in enumerate(zip(trees, examples, strict=True)):
         count = len(tree.tokens)
+        path_positions.append(
+            _find_path_positions(example, tree, prefix_length, prefix_length + start)
+        )
         queries[row, :count] = torch.arange(start, start + count)
         filled[row, :count] = True
         depths[row, :count] = torch.tensor(compute_depths(tree.parents))
@@ -182,15 +186,7 @@ def pack_examples(
         depths.to(device),
         filled.flatten().nonzero()[:, 0].to(device),
     )
-    offsets = _iterate_offsets(examples, trees, prefix_length)
-    return PackedExamples(
-        tuple(examples),
-        forward_pass,
-        tuple(
-            _find_path_positions(example, tree, prefix_length, first)
-            for example, tree, first in offsets
-        ),
-    )
+    return PackedExamples(tuple(examples), forward_pass, tuple(path_positions))
 
 
 def pad_examples(
@@ -210,25 +206,15 @@ def pad_examples(
     mask = torch.tensor(
         [[1] * len(path) + [0] * (longest - len(path)) for path in paths], device=device
     )
-    rows = iter(range(0, len(paths) * longest, longest))
+    starts = iter(range(0, len(paths) * longest, longest))
     indices = tuple(
-        tuple(_count_from(next(rows), len(path.tokens) - 1) for path in example.paths)
+        tuple(
+            [first + index for index in range(len(path.tokens) - 1)]
+            for path, first in zip(example.paths, starts, strict=False)
+        )
         for example in examples
     )
     return PackedExamples(tuple(examples), None, indices), tokens, mask
-
-
-def _count_from(first: int, count: int) -> list[int]:
-    return list(range(first, first + count))
-
-
-def _iterate_offsets(
-    examples: Sequence[TokenizedExample], trees: Sequence[TokenTree], prefix_length: int
-) -> Iterator[tuple[TokenizedExample, TokenTree, int]]:
-    start = prefix_length
-    for example, tree in zip(examples, trees, strict=True):
-        yield example, tree, start
-        start += len(tree.tokens)
 
 
 def _find_path_positions(

@@ -19,7 +19,7 @@ from medtask.engines.tokens.chat import (
 from medtask.engines.tokens.chat_format import ChatFormat
 from medtask.engines.tokens.trie import TrieNode
 from medtask.errors import EngineError
-from medtask.records import Branch, Prompt, Value
+from medtask.records import Branch, Prompt
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task
 from medtask.training.training_data import TrainingExample
@@ -109,9 +109,7 @@ def tokenize_examples(
     golds = [
         gold
         for example in examples
-        for gold in kind.find_gold_indices(
-            example.prompt.options, _require_gold(example.record.gold)
-        )
+        for gold in kind.find_gold_indices(example.prompt.options, example.gold)
     ]
     texts = [render_branch(chat, prompt, branch) for prompt, branch in branches]
     wholes = iter(
@@ -123,11 +121,13 @@ def tokenize_examples(
     return [
         _merge_branches(
             [
-                _tokenize_branch(task, prompt, branch, next(questions), next(wholes), next(turn))
-                for branch in prompt.branches
+                _tokenize_branch(
+                    task, example.prompt, branch, next(questions), next(wholes), next(turn)
+                )
+                for branch in example.prompt.branches
             ]
         )
-        for prompt in (example.prompt for example in examples)
+        for example in examples
     ]
 
 
@@ -136,10 +136,7 @@ def _tokenize_generated(
 ) -> list[TokenizedExample]:
     kind = get_task_kind(task)
     openings = [render_generation_prompt(chat, example.prompt) for example in examples]
-    answers = [
-        kind.write_answer(_require_gold(example.record.gold), example.prompt.options)
-        for example in examples
-    ]
+    answers = [kind.write_answer(example.gold, example.prompt.options) for example in examples]
     # A plain prompt ends with "Answer:", and its answer begins with a space; chat templates end
     # with a delimiter.
     space = "" if chat.has_template else " "
@@ -250,8 +247,3 @@ def _merge_branches(parts: Sequence[TokenizedExample]) -> TokenizedExample:
             for one in part.sequence_choices
         ]
     return TokenizedExample(tuple(paths), tuple(answers), tuple(sequence_choices))
-
-
-def _require_gold(gold: Value | None) -> Value:
-    assert gold is not None, "a training example has gold"
-    return gold

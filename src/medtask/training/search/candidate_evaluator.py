@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -127,7 +128,7 @@ class CandidateEvaluator:
             SearchStopped: See `evaluate`.
         """
         first = self.validation[: _WARMUP_ROWS + _TIMED]
-        self._answer_rows(self.task, first[:_WARMUP_ROWS])
+        answer_rows(self.task, self.engine, first[:_WARMUP_ROWS])
         self.seconds_per_row = self._measure_seconds_per_row(first[_WARMUP_ROWS:] or first)
         room = self.budget.remaining_s()
         self.test_rows = _limit_rows(
@@ -172,14 +173,14 @@ class CandidateEvaluator:
             Interrupted: A signal was received.
         """
         task = apply_candidate(self.task, candidate)
-        whole = len(rows) == len(self.validation) and all(map(_is_same, rows, self.validation))
+        whole = len(rows) == len(self.validation) and all(map(operator.is_, rows, self.validation))
         if whole and task.fingerprint in self._cached:
             return self._cached[task.fingerprint]
         self.signals.raise_if_caught()
         self.budget.check_time_left(len(rows) * self.seconds_per_row)
         self._evaluated.add(task.fingerprint)
         began = self.budget.now()
-        answers = self._answer_rows(task, rows)
+        answers = answer_rows(task, self.engine, rows)
         if rows:
             # Candidates with more examples take longer, so the estimate is updated.
             self.seconds_per_row = 0.5 * self.seconds_per_row + 0.5 * (
@@ -204,12 +205,9 @@ class CandidateEvaluator:
         )
         self._trial_count += 1
 
-    def _answer_rows(self, task: Task, rows: Sequence[TrainingExample]) -> tuple[Answer, ...]:
-        return answer_rows(task, self.engine, rows)
-
     def _measure_seconds_per_row(self, rows: Sequence[TrainingExample]) -> float:
         began = self.budget.now()
-        self._answer_rows(self.task, rows)
+        answer_rows(self.task, self.engine, rows)
         return max(1e-6, (self.budget.now() - began) / len(rows))
 
 
@@ -223,7 +221,3 @@ def answer_rows(task: Task, engine: Engine, rows: Sequence[TrainingExample]) -> 
 def _limit_rows(rows: int, affordable_rows: float) -> int:
     """As many rows as are affordable, but at least MIN_EVALUATION_ROWS."""
     return min(rows, max(MIN_EVALUATION_ROWS, int(affordable_rows)))
-
-
-def _is_same(one: TrainingExample, other: TrainingExample) -> bool:
-    return one is other

@@ -8,6 +8,7 @@ contains no rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,9 +152,8 @@ def _build_result(
         )
         task, answers = narrow_task(search_data.task), []
         for trial in (default, best):
-            engine = load_model(str(trial.folder))
-            answers.append(answer_rows(task, engine, search_data.test))
-            engine.close()
+            with closing(load_model(str(trial.folder))) as engine:
+                answers.append(answer_rows(task, engine, search_data.test))
         gain = measure_gain(task, search_data.test, *answers, seed=recipe.seed)
     return HyperparameterSearchResult(
         recipe=replace(recipe, **best.values),

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtask.atomic_files import make_storage_error, open_private
+from medtask.atomic_files import open_private, raise_storage_errors
 from medtask.errors import EngineError, InputError
 from medtask.tables.table import Table
 from medtask.tasks.task import Task
@@ -221,10 +221,8 @@ class HyperparameterStudy:
         )
         name = _hash(repr(identity))
         file = settings.folder / DATABASE
-        try:
+        with raise_storage_errors(file):
             os.close(open_private(file))
-        except OSError as error:
-            raise make_storage_error(file, error) from error
         storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
         done = _count_trials(storage, name)
         study = optuna.create_study(

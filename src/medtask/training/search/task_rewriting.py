@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from medtask.errors import InputError, TaskFaults
-from medtask.records import Value
 from medtask.tables.cell_values import read_cell
 from medtask.tasks.document import Document, KeyPath, read_document
 from medtask.tasks.task import Example, Task
@@ -52,8 +51,9 @@ def rewrite_task(
 def write_example(example: Example) -> dict[str, object]:
     """An example in the form of a task file."""
     return {
-        **{column: _plain(value) for column, value in example.fields.items()},
-        "answer": _plain_answer(example.answer),
+        # A missing cell becomes "", as examples need all columns.
+        **_convert(example.fields, lambda cell: read_cell(cell) or ""),
+        "answer": _convert(example.answer, lambda scalar: scalar),
     }
 
 
@@ -74,9 +74,9 @@ def _list_changes(task: Task, candidate: PromptCandidate, document: Document) ->
     return changes
 
 
-def _apply(data: Mapping[str, object], changes: Sequence[KeyChange]) -> dict[str, object]:
+def _apply(data: Mapping[str, object], changes: Sequence[KeyChange]) -> Any:
     """The content after all changes."""
-    changed: dict[str, Any] = _copy(data)
+    changed = _convert(data, lambda scalar: None if scalar is None else str(scalar))
     for path, value in changes:
         inner = changed
         for key in path[:-1]:
@@ -133,39 +133,15 @@ def _parses_as(text: str, expected: Mapping[str, object], source: Path) -> bool:
             return False
 
 
+def _convert(value: Any, convert_scalar: Callable[[Any], object]) -> Any:
+    """Mappings and sequences as those of YAML, with converted scalars."""
+    if isinstance(value, Mapping):
+        return {str(key): _convert(part, convert_scalar) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_convert(part, convert_scalar) for part in value]
+    return convert_scalar(value)
+
+
 def _normalize_value(value: object) -> object:
     """Normalise as a task file does: scalars are texts, and null is an empty text."""
-    if isinstance(value, Mapping):
-        return {str(key): _normalize_value(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_normalize_value(part) for part in value]
-    return "" if value is None else str(value).strip()
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _copy(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_copy(part) for part in value]
-    return None if value is None else str(value)
-
-
-def _plain(value: object) -> object:
-    """A cell as a YAML value. A missing cell becomes "", as examples need all columns."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return read_cell(value) or ""
-
-
-def _plain_answer(answer: Value) -> object:
-    if isinstance(answer, Mapping):
-        return {name: _plain_part(part) for name, part in answer.items()}
-    return list(answer) if isinstance(answer, tuple) else answer
-
-
-def _plain_part(part: object) -> object:
-    if isinstance(part, Mapping):
-        return {str(name): _plain_part(inner) for name, inner in part.items()}
-    return [_plain_part(inner) for inner in part] if isinstance(part, list | tuple) else part
+    return _convert(value, lambda scalar: "" if scalar is None else str(scalar).strip())

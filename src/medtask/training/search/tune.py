@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -107,11 +106,21 @@ def tune(
         folder = Path(out) if out else home / f"tuned-{recipe.method}"
         return search_hyperparameters(search_data, recipe, clock, observer, out=folder)
     target = _choose_task_file(task, out, overwrite=overwrite)
-    models = _Models(model or task.model or BUILT_IN_MODEL, proposer, load_options)
-    options = PromptTuningOptions(seed, keep_anyway, allow_phi)
+    refuse_remote_phi(task, allow_remote=load_options.allow_remote)
     targets: tuple[SearchTarget, ...] = ("examples", "prompt") if what is None else (what,)  # type: ignore[assignment]
-    search = _WordSearch(search_data, models, targets, options, target)
-    return search.run(clock, observer)
+    options = PromptTuningOptions(
+        seed, keep_anyway, allow_phi, rows_file=_name_rows_file(target).name
+    )
+    engines: list[Engine] = []
+    with ExitStack() as stack:
+        # If the proposer is the model, it is loaded and closed once.
+        for name in dict.fromkeys((model or task.model or BUILT_IN_MODEL, proposer)):
+            if name:
+                observer.on_load(name)
+                engines.append(stack.enter_context(closing(load_model(name, load_options))))
+        options = replace(options, proposer=engines[-1])
+        result = tune_prompt(search_data, engines[0], targets, clock, observer, options)
+    return result if result.task_text is None else _write_tuned_task(target, result)
 
 
 def _build_recipe(
@@ -127,48 +136,13 @@ def _build_recipe(
     return build_recipe(method, base, {**settings, "seed": seed}, task_model=task.model)
 
 
-@dataclass(frozen=True, slots=True)
-class _Models:
-    """The model that answers, the proposer, and the options for loading them."""
-
-    model: str
-    proposer: str | None
-    load_options: LoadOptions
-
-
-@dataclass(frozen=True, slots=True)
-class _WordSearch:
-    """A search for words, and the file for its result."""
-
-    search_data: SearchData
-    models: _Models
-    targets: Sequence[SearchTarget]
-    options: PromptTuningOptions
-    path: Path
-
-    def run(self, clock: SearchBudget, observer: SearchObserver) -> PromptTuningResult:
-        """Load the models, search, and write the new task file if there is one."""
-        load_options = self.models.load_options
-        refuse_remote_phi(self.search_data.task, allow_remote=load_options.allow_remote)
-        engines: list[Engine] = []
-        with ExitStack() as stack:
-            # If the proposer is the model, it is loaded and closed once.
-            for name in dict.fromkeys(filter(None, (self.models.model, self.models.proposer))):
-                observer.on_load(name)
-                engines.append(stack.enter_context(closing(load_model(name, load_options))))
-            rows_file = _name_rows_file(self.path).name
-            options = replace(self.options, proposer=engines[-1], rows_file=rows_file)
-            result = tune_prompt(
-                self.search_data, engines[0], self.targets, clock, observer, options
-            )
-        if result.task_text is None:
-            return result
-        write_tuned_task(self.path, result)
-        note = (
-            "the training and validation rows of the search chose this file: metrics of its runs "
-            f"leave them out (keep {result.rows_file} beside it)"
-        )
-        return replace(result, path=self.path, notes=(*result.notes, note))
+def _write_tuned_task(path: Path, result: PromptTuningResult) -> PromptTuningResult:
+    write_tuned_task(path, result)
+    note = (
+        "the training and validation rows of the search chose this file: metrics of its runs "
+        f"leave them out (keep {result.rows_file} beside it)"
+    )
+    return replace(result, path=path, notes=(*result.notes, note))
 
 
 def _split_rows(
