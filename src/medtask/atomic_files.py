@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 from medtask.display import format_path
@@ -48,6 +49,12 @@ def replace_text(path: Path, text: str) -> None:
     with replace_file(path) as draft:
         # Ids and labels may hold lone surrogates.
         draft.write_bytes(text.encode("utf-8", "replace"))
+
+
+def find_free_path(path: Path) -> Path:
+    """The path, or the first of NAME-2, NAME-3 ... at which there is nothing, not even a link."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(one for one in chain([path], numbered) if not os.path.lexists(one))
 
 
 def open_private(path: Path, flags: int = os.O_RDWR) -> int:

@@ -106,6 +106,10 @@ class AnswerTable:
         """The name in ``table`` of an input column; the same name unless the run renamed it."""
         return {name: here for here, name in self.renamed_columns.items()}.get(column, column)
 
+    def list_ids(self) -> list[str]:
+        """The id of every row."""
+        return [read_id(self.task, cells, n) for n, cells in enumerate(self.table.rows(), 1)]
+
     def rows(self) -> Iterator[AnsweredRow]:
         """Yield every row. Raises TableError if a cell is not valid for its column."""
         ledger = self._open_ledger()

@@ -31,11 +31,10 @@ from medtask.runs.audit_labels import (
     LABEL_COLUMN,
     NONE_COLUMN,
     SampledRow,
-    is_marked,
     match_labels,
     read_labels,
 )
-from medtask.tables.cell_values import read_cell
+from medtask.runs.written_tables import count_written_rows
 from medtask.tables.read import read_table
 from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table import Column
@@ -168,7 +167,7 @@ def read_audit_sample(folder: Path) -> AuditSample | None:
         folder,
         plan.rows,
         len(plan.drawn),
-        _count_labels(file) if file else 0,
+        count_written_rows(file, LABEL_COLUMN) if file else 0,
         NONE_COLUMN in columns,
         plan.budget,
         plan.seed,
@@ -181,20 +180,13 @@ def _choose_sample_file(folder: Path) -> Path | None:
     Raises InputError if several files have labels: it is not known which are current.
     """
     files = [folder / name for name in SAMPLE_FILES if (folder / name).exists()]
-    labelled = [file for file in files if _count_labels(file)]
+    labelled = [file for file in files if count_written_rows(file, LABEL_COLUMN)]
     if len(labelled) > 1:
         raise InputError(
             f"{format_list([str(file) for file in labelled])} both have labels",
             fix="delete the one that is not current, or name the other with --labels",
         )
     return next(iter(labelled or files), None)
-
-
-def _count_labels(file: Path) -> int:
-    return sum(
-        read_cell(row.get(LABEL_COLUMN)) is not None or is_marked(row.get(NONE_COLUMN))
-        for row in read_table(file).rows()
-    )
 
 
 def estimate_from_labels(

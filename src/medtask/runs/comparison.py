@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from medtask.atomic_files import make_storage_error
+from medtask.atomic_files import raise_storage_errors
 from medtask.errors import UsageError
 from medtask.evaluation.baselines.context import BaselineSettings, ProgressListener
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows, SystemSource, align_rows
@@ -120,10 +120,8 @@ def _choose_page(out: Path) -> Path:
             f"{out} is not a valid name for a report",
             fix=f"name a folder, or a page that ends in .html: {out.with_suffix('.html')}",
         )
-    try:
+    with raise_storage_errors(out):
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise make_storage_error(out, error) from error
     return out / "comparison.html"
 
 

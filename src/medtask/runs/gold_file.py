@@ -9,7 +9,6 @@ from pathlib import Path
 from medtask.display import format_columns, format_path, format_suggestion, quote
 from medtask.errors import TableError, UsageError
 from medtask.records import LeftOut
-from medtask.runs.answer_cells import read_id
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable, GoldLocation
 from medtask.runs.changed_ids import MatchedIds, match_changed_ids
 from medtask.runs.gold_table import SELECTION_COLUMN, find_chosen_rows
@@ -18,7 +17,7 @@ from medtask.tables.read import read_table, validate_table
 from medtask.tables.read_options import ReadOptions
 from medtask.tables.table import Table
 
-_MAX_COMPARED_ROWS = 200_000  # their texts are loaded to find rows whose ids were changed
+MAX_COMPARED_ROWS = 200_000  # their texts are loaded to find rows whose ids were changed
 
 
 def read_gold_file(
@@ -80,8 +79,8 @@ def _leave_out_chosen_rows(
     reasons = {
         names[number - 1]: reason for number, reason in find_chosen_rows(table.rows()).items()
     }
-    ids = (read_id(answers.task, row, number) for number, row in enumerate(answers.table.rows(), 1))
-    chosen = {number: reasons[name] for number, name in enumerate(ids, 1) if name in reasons}
+    ids = enumerate(answers.list_ids(), 1)
+    chosen = {number: reasons[name] for number, name in ids if name in reasons}
     return {**chosen, **answers.left_out}
 
 
@@ -91,10 +90,7 @@ def find_id_column(answers: AnswerTable, table: Table, gold_column: str) -> str:
     if found := next((name for name in names if name in table.columns), None):
         return found
     if answers.task.id_column is not None:
-        known: dict[str, Mapping[str, object]] = {
-            read_id(answers.task, row, number): {}
-            for number, row in enumerate(answers.table.rows(), 1)
-        }
+        known: dict[str, Mapping[str, object]] = {name: {} for name in answers.list_ids()}
         fitting = [
             name
             for name in table.columns
@@ -129,7 +125,7 @@ def match_ids(answers: AnswerTable, table: Table, id_column: str, gold_column: s
         (read_key(row[id_column]) or "", {}) for row in table.rows()
     ]
     matched = match_changed_ids(rows, {name: {} for name in known})
-    if (None in matched.names or numbered) and len(known) <= _MAX_COMPARED_ROWS:
+    if (None in matched.names or numbered) and len(known) <= MAX_COMPARED_ROWS:
         cells_by_id = {
             name: {column: row[column] for column in shared}
             for name, row in zip(known, answers.table.rows(), strict=True)
@@ -153,10 +149,8 @@ def _find_known_ids(answers: AnswerTable, table: Table, id_column: str) -> dict[
     Rows of a task without an id column are numbered. If their table has the column of ids that the
     other table has, its values are the ids: numbers of rows would be taken for them.
     """
-    task = answers.task
-    if task.id_column is not None:
-        listed = (read_id(task, row, n) for n, row in enumerate(answers.table.rows(), 1))
-        return {name: name for name in listed}
+    if answers.task.id_column is not None:
+        return {name: name for name in answers.list_ids()}
     if id_column in answers.source_columns:
         validate_table(answers.table, id_column)
         cells = enumerate(answers.table.rows(), 1)
@@ -167,7 +161,7 @@ def _find_known_ids(answers: AnswerTable, table: Table, id_column: str) -> dict[
             "and are numbered from 1",
             fix="number the rows from 1, or name an id column in the task, and run again",
         )
-    return {str(number): str(number) for number, _ in enumerate(answers.table.rows(), 1)}
+    return {number: number for number in answers.list_ids()}
 
 
 def make_missing_column_error(what: str, column: str, table: Table) -> TableError:

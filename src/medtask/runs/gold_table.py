@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medtask.records import LeftOut, Value
+from medtask.runs.output_columns import find_free_name
 from medtask.tables.cell_values import format_json_cell, read_cell
 from medtask.tables.table import Column
 from medtask.tables.write import write_answers
@@ -95,7 +96,8 @@ class GoldColumns:
     @property
     def provenance(self) -> tuple[str, ...]:
         return tuple(
-            _find_free_name(f"gold_{name}", self.inputs) for name in GoldProvenance._fields
+            find_free_name(f"gold_{name}", self.inputs, "review_")
+            for name in GoldProvenance._fields
         )
 
 
@@ -155,9 +157,3 @@ def _make_gold_column(task: Task, name: str) -> Column:
 def _format_value(value: Value) -> object:
     """A value as a cell of text. A blank cell would mean that the row has no gold."""
     return value if isinstance(value, str) else format_json_cell(value)
-
-
-def _find_free_name(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
-        name = f"review_{name}"
-    return name

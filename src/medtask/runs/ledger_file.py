@@ -7,15 +7,14 @@ import os
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from medtask.atomic_files import replace_file
+from medtask.atomic_files import find_free_path, replace_file
 from medtask.display import format_count
 from medtask.errors import StorageError
 from medtask.runs.ledger_rows import is_intact
@@ -291,13 +290,7 @@ def _salvage_rows(path: Path) -> tuple[dict[int, tuple[Any, ...]], int]:
 
 def find_copy_name(path: Path) -> Path:
     """An unused name for the copy of a damaged file."""
-    return next(name for name in _list_copy_names(path) if not os.path.lexists(name))
-
-
-def _list_copy_names(path: Path) -> Iterator[Path]:
-    yield path.with_name(f"{path.stem}.damaged{path.suffix}")
-    for number in count(2):
-        yield path.with_name(f"{path.stem}.damaged-{number}{path.suffix}")
+    return find_free_path(path.with_stem(f"{path.stem}.damaged"))
 
 
 def _copy_file(path: Path, copy: Path) -> None:

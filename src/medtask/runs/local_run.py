@@ -29,11 +29,17 @@ from medtask.runs.measured_rows import (
     left_out_to_json,
     make_record_key,
 )
-from medtask.runs.outputs import OutputSource, WrittenTables, fit_thresholds, write_answer_tables
+from medtask.runs.outputs import (
+    OutputSource,
+    WrittenTables,
+    describe_default_thresholds,
+    describe_thresholds,
+    fit_thresholds,
+    write_answer_tables,
+)
 from medtask.runs.progress import RunObserver
 from medtask.runs.run_setup import RunOptions, RunSetup, prepare_run
 from medtask.runs.session import Session, SessionState, open_session
-from medtask.runs.threshold_facts import describe_default_thresholds, describe_thresholds
 from medtask.tables.read import read_table
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.task import Task

@@ -86,19 +86,13 @@ def is_in_use(folder: Path) -> bool | None:
         holder = _read_holder(file)
     finally:
         os.close(file)
-    if not holder:
-        return False
-    return _is_process(holder.get("pid")) if _is_this_host(holder) else None
+    if holder and not _is_this_host(holder):
+        return None
+    # On Windows the signal 0 of os.kill would interrupt the process.
+    import psutil
 
-
-def _is_process(number: object) -> bool:
-    try:
-        os.kill(int(str(number)), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except OSError:  # it belongs to another user
-        return True
-    return True
+    number = holder.get("pid")
+    return isinstance(number, int) and psutil.pid_exists(number)
 
 
 def _acquire_lock(file: int, folder: Path) -> None:

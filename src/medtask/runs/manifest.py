@@ -109,10 +109,11 @@ def format_differences(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return "".join(f"\n  {difference}" for difference in list_differences(old, new))
 
 
-def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
+def refuse_mismatch(folder: Path, identity: Mapping[str, str], fix: str = "") -> None:
     """Raise RunMismatch, with the differences, if the folder is of another task, model or table.
 
-    Models and the table are compared only if ``identity`` has facts about them.
+    Models and the table are compared only if ``identity`` has facts about them. ``fix`` is the
+    remedy; "" for that of runs.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -124,10 +125,9 @@ def refuse_mismatch(folder: Path, identity: Mapping[str, str]) -> None:
     if listed := format_differences(old, identity):
         raise RunMismatch(
             f"{folder} belongs to another run:{listed}",
-            fix=(
-                "add --new-run to start beside it, give another folder with --out, or undo the "
-                "change"
-            ),
+            fix=fix
+            or "add --new-run to start beside it, give another folder with --out, or undo the "
+            "change",
         )
 
 

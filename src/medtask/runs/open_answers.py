@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,11 +10,7 @@ from typing import Any
 
 from medtask.display import format_columns, format_suggestion, quote
 from medtask.errors import InputError, UsageError
-from medtask.runs.answer_cells import (
-    get_answer_cell,
-    read_id,
-    read_probabilities,
-)
+from medtask.runs.answer_cells import get_answer_cell, read_id, read_probabilities
 from medtask.runs.answer_table import AnswerTable, GoldLocation
 from medtask.runs.gold_file import make_missing_column_error, read_gold_file
 from medtask.runs.gold_table import LEFT_OUT_BY_SELECTION, SELECTION_COLUMN, find_chosen_rows
@@ -276,11 +272,11 @@ def _open_gold(answers: AnswerTable, gold: str | None, options: ReadOptions) -> 
 
 def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
     """Infer the task from the cells of the table."""
-    sums = [
-        sum(probabilities.values())
-        for row in islice(_list_probabilities(answers), _INFERENCE_ROWS)
-        if (probabilities := row)
-    ]
+    known = (
+        read_probabilities(cells, "probabilities", number)
+        for number, cells in islice(enumerate(answers.table.rows(), 1), _INFERENCE_ROWS)
+    )
+    probabilities = [shares for shares in known if shares]
     cells = (
         (
             get_answer_cell(row),
@@ -290,13 +286,10 @@ def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
         )
         for number, row in enumerate(answers.table.rows(), 1)
     )
-    names = dict.fromkeys(
-        name
-        for shares in islice(_list_probabilities(answers), _INFERENCE_ROWS)
-        if shares
-        for name in shares
+    names = dict.fromkeys(name for shares in probabilities for name in shares)
+    sum_to_one = bool(probabilities) and all(
+        abs(sum(shares.values()) - 1) < 0.02 for shares in probabilities
     )
-    sum_to_one = bool(sums) and all(abs(total - 1) < 0.02 for total in sums)
     statistics = collect_statistics(cells)
     task = infer_task(answers.task.name, *statistics, names, sum_to_one, kind)
     columns: dict[str, Any] = {
@@ -305,10 +298,3 @@ def _infer_task(answers: AnswerTable, kind: str | None) -> AnswerTable:
     }
     notes = describe_inferred_task(task, *statistics, is_inferred_kind=kind is None)
     return replace(answers, task=replace(task, **columns), notes=(*answers.notes, *notes))
-
-
-def _list_probabilities(answers: AnswerTable) -> Iterator[Mapping[str, float] | None]:
-    return (
-        read_probabilities(cells, "probabilities", number)
-        for number, cells in enumerate(answers.table.rows(), 1)
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 from medtask.records import Answer
@@ -67,6 +67,13 @@ def rename_columns(
             name = f"input_{name}"
         names[column] = name
     return names
+
+
+def find_free_name(name: str, taken: Collection[str], prefix: str) -> str:
+    """The name, with as many prefixes as make it differ from those that are taken."""
+    while name in taken:
+        name = f"{prefix}{name}"
+    return name
 
 
 def get_cell(name: str, answer: Answer) -> object:

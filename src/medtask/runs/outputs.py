@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from medtask.atomic_files import make_storage_error
 from medtask.display import format_count, format_path
@@ -23,6 +23,7 @@ from medtask.runs.output_columns import (
     DEFAULT_FORMATS,
     ROUNDED_FORMATS,
     WIDE_FORMATS,
+    find_free_name,
     get_cell,
     list_output_columns,
     rename_columns,
@@ -153,6 +154,27 @@ def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
     return fitter.finish() if usable_rows else None
 
 
+def describe_thresholds(fitted: FittedThresholds) -> dict[str, Any]:
+    """The manifest's entries about fitted thresholds."""
+    sentence = (
+        f"Fitted on the gold of {fitted.rows:,} rows. A row with gold was decided by "
+        "thresholds fitted on the other four fifths."
+    )
+    if fitted.unfitted_labels:
+        sentence += f" Too few gold rows, so 0.5 was kept: {', '.join(fitted.unfitted_labels)}."
+    return {"thresholds": dict(fitted.overall), "thresholds_fitted": sentence}
+
+
+def describe_default_thresholds(source: OutputSource) -> dict[str, Any]:
+    """The manifest's entries about the thresholds of the model; empty if it has none."""
+    fitted = source.calibration.get_thresholds() if source.calibration else {}
+    named = get_task_kind(source.task).thresholds
+    if not fitted.keys() - named:
+        return {}
+    sentence = "Fitted when the model was trained, except for labels with a threshold in the task."
+    return {"thresholds": {**fitted, **named}, "thresholds_fitted": sentence}
+
+
 def create_summary_accumulator(task: Task, *, has_gold: bool, seed: int = 0) -> SummaryAccumulator:
     """Create the accumulator for a task's summary."""
     from medtask.evaluation.report.run_summary import SummaryAccumulator
@@ -215,7 +237,7 @@ def _write_formats(
                 wide=source.wide or suffix in WIDE_FORMATS
             )
             rows = _RoundedRows(cells, source, exact, rounded, reading)
-            titles = [_find_free_name(name, names.values()) for name in reading]
+            titles = [find_free_name(name, names.values(), "medtask_") for name in reading]
             columns = [rounded[0], *map(Column, titles), *rounded[1:]]
         path = folder / f"answers.{suffix}"
         try:
@@ -272,12 +294,6 @@ class _RoundedRows:
                 *(added.get(name) for name in self.reading),
                 *rounded[1:],
             ]
-
-
-def _find_free_name(name: str, taken: Collection[str]) -> str:
-    while name in taken:
-        name = f"medtask_{name}"
-    return name
 
 
 def _read_quotes(cell: object) -> dict[str, str]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from medtask.display import format_count
 from medtask.engines.base import Engine
-from medtask.errors import RunMismatch
 from medtask.prediction.predictor import check_engines, load_pass_engines
 from medtask.prediction.prompt_versions import match_prompts
 from medtask.runs.batch_sizes import apply_batch_size
@@ -75,7 +74,8 @@ def open_session_folder(
         change = _check_folder(request, folder, _identify(request))
         request, engine, pass_engines = _load_engines(request, model, stack)
         identity = _identify(request) | identify_model(engine, pass_engines)
-        _refuse_mismatch(request, folder, identity, ignored_table=change is not None)
+        compared = ignore_table(identity, identity) if change else identity
+        refuse_mismatch(folder, compared, request.mismatch_fix)
         return SessionFolder(folder, request, engine, pass_engines, identity, change)
     runs_folder = open_runs_folder(request.task)
     request, engine, pass_engines = _load_engines(request, model, stack)
@@ -134,7 +134,9 @@ def _find_run(
         change = find_table_change(request, folder, identity)
         if change is None or explain_refusal(folder, change, request, identity):
             continue
-        is_same_file = change.keeps_most and _read_source(folder) == _get_source(request)
+        is_same_file = change.keeps_most and (
+            _get_source(read_manifest(folder) or {}) == _get_source(request.manifest_facts)
+        )
         if change.keeps_all or is_same_file:
             return folder, ""
         found = change.comparison
@@ -145,13 +147,9 @@ def _find_run(
     return None, hint
 
 
-def _read_source(folder: Path) -> str:
-    manifest = read_manifest(folder) or {}
+def _get_source(manifest: Mapping[str, Any]) -> str:
+    """The name of the table's file."""
     return Path(str(manifest.get("data", {}).get("source"))).name
-
-
-def _get_source(request: SessionRequest) -> str:
-    return Path(str(request.manifest_facts.get("data", {}).get("source"))).name
 
 
 def _check_folder(
@@ -160,21 +158,10 @@ def _check_folder(
     """The change of the table. Raises RunMismatch if the folder belongs to other work."""
     change = find_table_change(request, folder, identity)
     if change is None:
-        _refuse_mismatch(request, folder, identity, ignored_table=False)
+        refuse_mismatch(folder, identity, request.mismatch_fix)
     elif refusal := explain_refusal(folder, change, request, identity):
         raise refusal
     return change
-
-
-def _refuse_mismatch(
-    request: SessionRequest, folder: Path, identity: Mapping[str, str], *, ignored_table: bool
-) -> None:
-    facts = ignore_table(identity, identity) if ignored_table else identity
-    try:
-        refuse_mismatch(folder, facts)
-    except RunMismatch as error:
-        error.fix = request.mismatch_fix or error.fix
-        raise
 
 
 def _load_engines(

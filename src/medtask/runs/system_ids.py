@@ -8,11 +8,9 @@ from dataclasses import replace
 from medtask.display import format_count, format_row_count, quote
 from medtask.errors import InputError
 from medtask.records import AnsweredRow
-from medtask.runs.answer_cells import read_id
 from medtask.runs.answer_table import GOLD_COLUMN_NAMES, AnswerTable
 from medtask.runs.changed_ids import Cells, match_changed_ids
-
-_MAX_COMPARED_ROWS = 200_000  # their texts are loaded to find rows whose ids were changed
+from medtask.runs.gold_file import MAX_COMPARED_ROWS
 
 
 def match_system_ids(
@@ -33,11 +31,11 @@ def match_system_ids(
         InputError: An id may be that of another row, changed by a spreadsheet.
     """
     first = next((place for place, one in enumerate(systems) if one.folder), 0)
-    known = _list_ids(systems[first])
+    known = systems[first].list_ids()
     changed: list[dict[str, str]] = []
     notes: list[str] = []
     for place, (answers, title) in enumerate(zip(systems, names, strict=True)):
-        own = _list_ids(answers)
+        own = answers.list_ids()
         extra, lacking = set(own) - set(known), set(known) - set(own)
         renamed: dict[str, str] = {}
         if place != first and extra and lacking:
@@ -81,20 +79,14 @@ def _match_ids(
     return renamed, matched.notes
 
 
-def _list_ids(answers: AnswerTable) -> list[str]:
-    return [
-        read_id(answers.task, cells, number) for number, cells in enumerate(answers.table.rows(), 1)
-    ]
-
-
 def _list_cells(answers: AnswerTable) -> list[tuple[str, Cells]]:
     """Ids and the cells of the input; without cells for long tables."""
-    ids = _list_ids(answers)
+    ids = answers.list_ids()
     hidden = {answers.task.id_column, answers.task.gold_column, *GOLD_COLUMN_NAMES}
     columns = {
         name: field
         for name, field in answers.source_columns.items()
-        if name not in hidden and len(ids) <= _MAX_COMPARED_ROWS
+        if name not in hidden and len(ids) <= MAX_COMPARED_ROWS
     }
     return [
         (one, {field: cells.get(name) for name, field in columns.items()})

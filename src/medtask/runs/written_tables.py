@@ -5,9 +5,9 @@ A table that is written again must not replace what a person wrote.
 
 from __future__ import annotations
 
-from itertools import count
 from pathlib import Path
 
+from medtask.atomic_files import find_free_path
 from medtask.display import format_path
 from medtask.errors import InputError
 from medtask.runs.audit_labels import LABEL_COLUMN, NONE_COLUMN, is_marked
@@ -53,8 +53,4 @@ def keep_written_table(path: Path) -> Path | None:
         return None
     if not count_written_rows(path, CORRECTED_COLUMN):
         return None
-    names = (
-        path.with_stem(f"{path.stem}.corrected" + (f"-{number}" if number > 1 else ""))
-        for number in count(1)
-    )
-    return path.rename(next(name for name in names if not name.exists()))
+    return path.rename(find_free_path(path.with_stem(f"{path.stem}.corrected")))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from medtask.atomic_files import make_private_folder, make_storage_error, open_private
+from medtask.atomic_files import make_private_folder, open_private, raise_storage_errors
 from medtask.errors import MissingExtra, StorageError, UsageError
 from medtask.privacy import block_network, disable_telemetry
 from medtask.runs.tracking.store import TrackingStore, describe_error, find_tracking_store
@@ -171,12 +171,10 @@ def _find_server(uri: str, allow_remote: bool) -> TrackingStore:
 def _create_private_store(file: Path) -> str:
     """Create the store and its file folder (mode 0600); SQLite accepts an empty file as new."""
     folder = file.parent / ARTEFACT_FOLDER
-    try:
+    with raise_storage_errors(file):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         make_private_folder(folder)
         os.close(open_private(file))
-    except OSError as error:
-        raise make_storage_error(file, error) from error
     return folder.resolve().as_uri()
 
 

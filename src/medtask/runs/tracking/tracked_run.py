@@ -21,20 +21,20 @@ MAX_NAME_CHARACTERS = 200  # characters of a metric's name
 
 # Manifest keys about software and hardware, not about the task's content or the records.
 _MANIFEST_KEYS = (
-    *(
-        "format",
-        "state",
-        "medtask",
-        "created",
-        "finished",
-        "model",
-        "caps",
-        "models_of_passes",
-        "hardware",
-        "egress",
-        "versions",
-    ),
-    *("timing", "counts", "settings"),
+    "format",
+    "state",
+    "medtask",
+    "created",
+    "finished",
+    "model",
+    "caps",
+    "models_of_passes",
+    "hardware",
+    "egress",
+    "versions",
+    "timing",
+    "counts",
+    "settings",
 )
 
 
@@ -117,15 +117,10 @@ def build_tracked_run(
             f"{record.verb}.json": _format_value(_drop_texts(document)),
         }
     )
-    extra_parameters = {
-        _clean_name(name): _format_value(fact)
-        for name, fact in (record.settings or {}).items()
-        if fact is not None
-    }
     parameters = {
         "verb": record.verb,
-        **_list_parameters(manifest, metrics_only),
-        **extra_parameters,
+        **_format_facts(_list_facts(manifest, metrics_only) if manifest else {}),
+        **_format_facts(record.settings or {}),
     }
     return TrackedRun(
         record.task,
@@ -139,17 +134,11 @@ def build_tracked_run(
     )
 
 
-def _list_parameters(manifest: Mapping[str, Any], metrics_only: bool) -> dict[str, str]:
-    if not manifest:
-        return {}
-    identity = manifest.get("identity", {})
-    task = manifest.get("task", {})
-    model = manifest.get("model", {})
+def _list_facts(manifest: Mapping[str, Any], metrics_only: bool) -> dict[str, object]:
+    identity, model = manifest.get("identity", {}), manifest.get("model", {})
     facts: dict[str, object] = {
         "medtask": manifest.get("medtask"),
-        "task.fingerprint": task.get("fingerprint"),
-    }
-    facts |= {
+        "task.fingerprint": manifest.get("task", {}).get("fingerprint"),
         "task.kind": identity.get("task.kind"),
         "model": model.get("title"),
         "engine": model.get("name"),
@@ -158,6 +147,10 @@ def _list_parameters(manifest: Mapping[str, Any], metrics_only: bool) -> dict[st
         facts |= {f"model.{name}": fact for name, fact in model.get("identity", {}).items()}
         facts |= {"data.sha256": identity.get("data.sha256")}
         facts |= {f"settings.{name}": fact for name, fact in manifest.get("settings", {}).items()}
+    return facts
+
+
+def _format_facts(facts: Mapping[str, object]) -> dict[str, str]:
     return {
         _clean_name(name): _format_value(fact) for name, fact in facts.items() if fact is not None
     }
@@ -167,16 +160,11 @@ def _flatten_metrics(document: Mapping[str, Any], metrics_only: bool) -> dict[st
     """Numbers by their dotted path; an estimate by its own path, its interval and n below it."""
     found: dict[str, float] = {}
     numbers = list(_iter_numbers(document.get("metrics"), (), 2 if metrics_only else 99))
-    numbers += (
-        []
-        if metrics_only
-        else _iter_numbers(
-            {name: value for name, value in document.items() if name != "metrics"}, (), 99
-        )
-    )
-    for path, number in sorted(
-        numbers, key=lambda one: len(one[0])
-    ):  # overall metrics before those of single labels
+    if not metrics_only:
+        others = {name: value for name, value in document.items() if name != "metrics"}
+        numbers += _iter_numbers(others, (), 99)
+    # Overall metrics come before those of single labels.
+    for path, number in sorted(numbers, key=lambda one: len(one[0])):
         name = _clean_name(".".join(path[:-1] if path[-1] == "value" else path))
         while name in found:
             name += "_"
