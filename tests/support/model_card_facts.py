@@ -49,7 +49,6 @@ CARD_FACTS = CardContent(
     bases=("smollm2-135m",),
     base_models=("HuggingFaceTB/SmolLM2-135M-Instruct",),
     license="apache-2.0",
-    languages=("en",),
     recipe={
         "epochs": 2.0,
         "rate": 0.001,

@@ -68,11 +68,7 @@ def test_the_hub_reads_the_front_matter_back() -> None:
         "peft",
         "apache-2.0",
     )
-    assert (data.pipeline_tag, data.language, data.model_name) == (
-        "text-generation",
-        ["en"],
-        "surgery-purpose-rslora",
-    )
+    assert (data.pipeline_tag, data.model_name) == ("text-generation", "surgery-purpose-rslora")
     assert data.tags == ["medtask", "medical", "rslora", "label"]
     assert data.get("base_model_relation") == "adapter"
     assert data.metrics == ["accuracy", "f1"]

@@ -306,7 +306,7 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
             {},
             'cannot be split: they belong to 1 group of the column "patient"',
         ),
-        (make_rows(20), {"row_limit": 4}, "4 training rows are too few"),
+        (make_rows(4), {}, "4 training rows are too few"),
         (
             make_rows(20),
             {"validation": read_table(set_cells(make_rows(5), gold=None))},
@@ -322,7 +322,6 @@ def set_cells(rows: list[dict[str, Any]], **cells: Any) -> list[dict[str, Any]]:
         (make_rows(20), {"share": 0.9}, "0.9 is not a valid validation share"),
         (make_rows(20), {"min_count": 0}, "min-count is 0"),
         (make_rows(20), {"cap": 0}, "cap is 0"),
-        (make_rows(20), {"row_limit": 0}, "limit is 0"),
     ],
 )
 def test_rows_that_cannot_be_learnt_from_are_reported(

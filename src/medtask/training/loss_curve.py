@@ -47,10 +47,7 @@ def write_loss_plot(
     replace_text(path, combine_plots(pictures, "Losses of the training"))
 
 
-def draw_losses(
-    points: Sequence[TrainingPoint],
-    title: str = "Loss on the training rows and on the validation rows",
-) -> Markup:
+def draw_losses(points: Sequence[TrainingPoint]) -> Markup:
     """Plot losses in nats over epochs, or over steps if epochs are unknown; the best is marked."""
     axis = _ProgressAxis.from_points(points)
     raw = _select_finite_values(points, "loss")
@@ -94,7 +91,7 @@ def draw_losses(
     ]
     return _draw_chart(
         axis,
-        title,
+        "Loss on the training rows and on the validation rows",
         parts,
         [*key, *((Markup(""), text) for text in notes)],
         "loss",
@@ -102,11 +99,7 @@ def draw_losses(
     )
 
 
-def draw_scores(
-    points: Sequence[TrainingPoint],
-    score_name: str = "accuracy",
-    title: str = "Score on the validation rows",
-) -> Markup:
+def draw_scores(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> Markup:
     """Plot ``score_name`` on the validation rows, in [0, 1], over epochs."""
     axis, scores = _ProgressAxis.from_points(points), _select_finite_values(points, "score")
     parts, key = draw_gridlines(1.0), []
@@ -122,6 +115,7 @@ def draw_scores(
             else f"at {axis.format_point(best)}"
         )
         key.append((_ring(None, None), f"{best.score:.3f} {by}"))
+    title = "Score on the validation rows"
     return _draw_chart(axis, title, parts, key, score_name, [(score_name, scores)])
 
 

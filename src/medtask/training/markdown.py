@@ -26,9 +26,9 @@ def escape_markdown(text: object, limit: int = 200) -> str:
     )
 
 
-def format_code(text: object, limit: int = 4000) -> str:
+def format_code(text: object) -> str:
     """Text as inline code, with any backticks in it; a dash for an empty text."""
-    shown = format_name(" ".join(str(text).split()), limit)
+    shown = format_name(" ".join(str(text).split()), 4000)
     if not shown:
         return "–"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))

@@ -176,13 +176,7 @@ def _list_limitations(content: CardContent) -> Iterator[str]:
             yield f"Fewer than {FEW_ROWS} training rows{where}: {_join_label_names(few)}."
         if not KINDS[task.kind].has_labels:
             yield f"What it writes{where} can be wrong even if it reads well: check it."
-    if content.languages:
-        yield (
-            f"The languages of its rows: {_join_code(content.languages)}. Other languages were not "
-            "evaluated."
-        )
-    else:
-        yield ("The languages of its rows are not known, and other languages were not evaluated.")
+    yield "The languages of its rows are not known, and other languages were not evaluated."
     yield "Groups of patients (age, sex, origin, rare diseases) were not evaluated separately."
     yield from map(escape_markdown, content.notes)
 
@@ -205,7 +199,6 @@ def _write_data(content: CardContent) -> Iterator[str]:
         yield capitalise_first(_format_sentence(task.split))
         leaks = "\n".join(f"- {capitalise_first(_format_sentence(leak))}" for leak in task.leaks)
         yield leaks or "Leakage between training and validation rows was not checked."
-    yield f"On the Hub: {_join_code(content.datasets)}." if content.datasets else ""
 
 
 def _write_training(content: CardContent) -> Iterator[str]:

@@ -76,8 +76,6 @@ class CardContent:
         bases: The bases as the user named them.
         base_models: Their ids on the Hub, if any.
         license: The Hub's id of the base's licence; "" if unknown.
-        languages: ISO 639 codes; empty if unknown.
-        datasets: Ids on the Hub.
         recipe: All settings by name.
         points: The points of the training log.
         score_name: Name of the points' score.
@@ -95,8 +93,6 @@ class CardContent:
     bases: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
     license: str = ""
-    languages: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
     recipe: Mapping[str, object] = field(default_factory=dict)
     points: tuple[TrainingPoint, ...] = ()
     score_name: str = "accuracy"

@@ -23,7 +23,7 @@ def write_front_matter(content: CardContent) -> str:
         EvalResult(
             task_type=KINDS[task.kind].pipeline_tag,
             task_name=_plain(task.name),
-            dataset_type=content.datasets[0] if len(content.datasets) == 1 else "private",
+            dataset_type="private",
             dataset_name=_plain(task.table),
             dataset_split="validation",
             metric_type=name_metric(measure),
@@ -40,12 +40,10 @@ def write_front_matter(content: CardContent) -> str:
         base_model=_one_or_all(content.base_models),
         library_name=content.library or METHODS[content.method].library,
         license=content.license or "other",
-        language=list(content.languages) or None,
         pipeline_tag="text-generation"
         if METHODS[content.method].language
         else "text-classification",
         tags=_list_tags(content),
-        datasets=list(content.datasets) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
         model_name=_plain(content.name),
         eval_results=results or None,

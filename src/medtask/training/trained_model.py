@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.evaluation.statistics.intervals import Metric, metrics_to_json
 from medtask.training.training_manifest import read_training_manifest
-
-if TYPE_CHECKING:
-    from medtask.evaluation.statistics.intervals import Metric
 
 CARD_FILE = "README.md"
 
@@ -74,7 +73,7 @@ class OutOfFold:
             "run": str(self.run),
             "folds": self.folds,
             "measure": self.headline_metric,
-            "metrics": _metrics_to_json(self.metrics),
+            "metrics": metrics_to_json(self.metrics),
         }
 
 
@@ -138,8 +137,8 @@ class TrainedModel:
                 {
                     "task": result.task,
                     "measure": result.headline_metric,
-                    "metrics": _metrics_to_json(result.metrics),
-                    "rivals": {name: asdict(metric) for name, metric in result.baselines.items()},
+                    "metrics": metrics_to_json(result.metrics),
+                    "rivals": metrics_to_json(result.baselines),
                     "calibration": result.calibration,
                     "thresholds": dict(result.thresholds),
                     "rows": dict(result.rows),
@@ -159,8 +158,6 @@ def describe_better_baselines(
     headline_metric: str, score: Metric | None, baselines: Mapping[str, Metric]
 ) -> str:
     """A sentence on the baselines with a higher score; "" if there is none."""
-    from medtask.evaluation.kinds.metrics import get_metric_title
-
     better = {name: one for name, one in baselines.items() if score and one.value > score.value}
     if score is None or not better:
         return ""
@@ -173,8 +170,6 @@ def describe_better_baselines(
 
 def read_trained_model(folder: Path, exit_code: int = 0) -> TrainedModel:
     """Read the result of a training that has ended from its folder."""
-    from medtask.evaluation.statistics.intervals import Metric
-
     facts = read_training_manifest(folder)
     assert facts is not None, "a training that has ended has a manifest"
     results = []
@@ -222,10 +217,4 @@ def _parse_out_of_fold(content: Mapping[str, Any]) -> OutOfFold:
 
 
 def _parse_metrics(content: Mapping[str, Any]) -> dict[str, Metric | None]:
-    from medtask.evaluation.statistics.intervals import Metric
-
     return {name: Metric(**value) if value else None for name, value in content.items()}
-
-
-def _metrics_to_json(metrics: Mapping[str, Metric | None]) -> dict[str, Any]:
-    return {name: asdict(metric) if metric else None for name, metric in metrics.items()}

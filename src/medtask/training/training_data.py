@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +135,6 @@ def build_training_data(
     *,
     validation: Table | None = None,
     selection: RowSelection = DEFAULT_SELECTION,
-    row_limit: int | None = None,
     seed: int = 0,
 ) -> TrainingData:
     """Clean the rows of a table that have gold, split them, and look for leakage.
@@ -147,7 +145,6 @@ def build_training_data(
         validation: A table of validation rows. Without it, a share of the rows is set aside;
             groups and near duplicates stay together.
         selection: Which rows are used.
-        row_limit: Use only that many rows from the start of the table.
         seed: Decides which rows are set aside and which exceed a cap, independently of their
             order.
 
@@ -158,15 +155,11 @@ def build_training_data(
             belong together.
     """
     selection.check(task)
-    if row_limit is not None and row_limit < 1:
-        raise UsageError(
-            f"limit is {row_limit}", fix="give limit a number of 1 or more, or leave it out"
-        )
     if task.gold_column is None:
         raise InputError(
             "no gold column is named", fix="name it with --gold, or under `gold:` in the task"
         )
-    examples, cleaning = _read_examples(task, table, selection, row_limit, seed)
+    examples, cleaning = _read_examples(task, table, selection, seed)
     _check_learnable(task, table, examples, cleaning, selection.min_count)
     data = TrainingData(task, examples, (), table.source, sha256=table.digest(), cleaning=cleaning)
     split_data = (
@@ -202,7 +195,7 @@ def _split_off_validation(data: TrainingData, share: float, seed: int) -> Traini
 
 def _add_validation_table(data: TrainingData, table: Table, seed: int) -> TrainingData:
     task, train = data.task, data.train
-    validation, cleaning = _read_examples(task, table, DEFAULT_SELECTION, None, seed)
+    validation, cleaning = _read_examples(task, table, DEFAULT_SELECTION, seed)
     if not validation:
         raise InputError(
             f"{table.source} has no row to validate on: {_describe_dropped_rows(cleaning)}",
@@ -250,7 +243,7 @@ def determine_phi(task: Task) -> PhiStatus:
 
 
 def _read_examples(
-    task: Task, table: Table, selection: RowSelection, row_limit: int | None, seed: int
+    task: Task, table: Table, selection: RowSelection, seed: int
 ) -> tuple[tuple[TrainingExample, ...], CleaningReport]:
     gold = task.gold_column
     require_columns(task, table, gold_column=gold)
@@ -259,9 +252,9 @@ def _read_examples(
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"
         )
-    gold_cells = ((row, row.get(gold or "")) for row in islice(table, row_limit))
+    gold_cells = ((row, row.get(gold or "")) for row in table)
     gold_task, form_notes = read_gold_column(task, gold_cells)
-    records = islice(read_records(gold_task, table, gold_column=gold), row_limit)
+    records = read_records(gold_task, table, gold_column=gold)
     examples, cleaning = clean_rows(
         gold_task, records, min_count=selection.min_count, cap=selection.cap, seed=seed
     )

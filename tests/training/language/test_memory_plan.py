@@ -38,7 +38,7 @@ def test_an_adapters_weights_grow_with_its_rank() -> None:
 
 def test_with_room_packs_are_as_large_as_they_are_worth() -> None:
     plan = plan_memory(SMALL, Recipe(), MemoryLimits("float32", "cpu", 24 * GIGABYTE, 600))
-    assert (plan.pack_tokens, plan.checkpointing, plan.notes) == (2048, False, ())
+    assert (plan.pass_size, plan.checkpointing, plan.notes) == (2048, False, ())
 
 
 def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -> None:
@@ -49,9 +49,7 @@ def test_with_less_room_packs_shrink_and_then_activations_are_computed_again() -
     assert [plan.checkpointing for plan in plans] == sorted(plan.checkpointing for plan in plans)
     assert plans[-1].checkpointing
     assert "--checkpointing" in plans[-1].notes[0]
-    assert all(
-        plan.needed_bytes <= plan.allowed_bytes and plan.pack_tokens >= 600 for plan in plans
-    )
+    assert all(plan.needed_bytes <= plan.allowed_bytes and plan.pass_size >= 600 for plan in plans)
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:

@@ -30,8 +30,10 @@ def test_less_memory_means_fewer_rows_per_pass_then_checkpointing() -> None:
         plan_mlx_memory(GEMMA, RECIPE, replace(LIMITS, allowed_bytes=gigabytes * 1_000_000_000))
         for gigabytes in (80, 24, 12, 8)
     ]
-    assert [plan.rows for plan in plans] == sorted((plan.rows for plan in plans), reverse=True)
-    assert plans[0].rows == 8
+    assert [plan.pass_size for plan in plans] == sorted(
+        (plan.pass_size for plan in plans), reverse=True
+    )
+    assert plans[0].pass_size == 8
     assert plans[0].notes == ()
     assert not plans[0].checkpointing
     assert plans[-1].checkpointing

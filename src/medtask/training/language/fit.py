@@ -14,7 +14,7 @@ from medtask.training.language.base_model import (
     load_language_base,
     resolve_base_reference,
 )
-from medtask.training.language.batching import count_batches, order_batches
+from medtask.training.language.batching import count_batches
 from medtask.training.language.memory_plan import (
     MemoryLimits,
     MemoryPlan,
@@ -25,6 +25,7 @@ from medtask.training.language.tokenized_data import (
     TokenizedTrainingData,
     describe_language_model,
     tokenize_training_data,
+    validate_tasks,
 )
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import (
@@ -35,11 +36,7 @@ from medtask.training.training_context import (
 )
 from medtask.training.training_data import TrainingData
 from medtask.training.training_plan import TrainingLoop, plan_training
-from medtask.training.validation_metrics import (
-    ValidationResult,
-    combine_validation_results,
-    validate_examples,
-)
+from medtask.training.validation_metrics import ValidationResult
 
 if TYPE_CHECKING:
     from medtask.engines.hf.engine import HfEngine
@@ -88,7 +85,7 @@ def fit_language(
     facts = _collect_facts(training, int(trainer.state.global_step))
     training.engine.close()
     interrupted = context.signals.number is not None
-    return MethodResult(metadata, interrupted, tuple(training.memory_plan.notes), facts)
+    return MethodResult(metadata, interrupted, training.memory_plan.notes, facts)
 
 
 def _load_training(
@@ -142,25 +139,19 @@ def _plan_memory(engine: HfEngine, recipe: Recipe, tokenized: TokenizedTrainingD
 
 
 def _validate(training: _LanguageTraining) -> ValidationResult:
-    """Mean losses and scores of all tasks: scored kinds by the engine, generated ones by loss."""
     from medtask.training.language.loss_model import compute_mean_answer_loss
 
     training.loss_model.eval()
-    tokenized, results = training.tokenized, []
-    for data, examples, passages in zip(
-        training.training_data, tokenized.validation, tokenized.validation_tokenized, strict=True
-    ):
-        if data.task.kind_spec.generated:
-            pack_tokens = training.memory_plan.pack_tokens
-            result = ValidationResult(
-                compute_mean_answer_loss(training.loss_model, passages, pack_tokens)
-            )
-        else:
-            # The cached prefix was computed with earlier weights.
-            training.engine.runner.clear_prefix()
-            result = validate_examples(data.task, training.engine, examples)
-        results.append((len(examples), result))
-    return combine_validation_results(results)
+    # The cached prefix was computed with earlier weights.
+    training.engine.runner.clear_prefix()
+    return validate_tasks(
+        training.training_data,
+        training.tokenized,
+        training.engine,
+        lambda examples: compute_mean_answer_loss(
+            training.loss_model, examples, training.memory_plan.pass_size
+        ),
+    )
 
 
 def _build_trainer(training: _LanguageTraining, context: TrainingContext) -> LanguageTrainer:
@@ -176,18 +167,12 @@ def _build_trainer(training: _LanguageTraining, context: TrainingContext) -> Lan
         AdapterWeights(training.model) if recipe.spec.adapter else FullWeights(engine.model)
     )
     loop = TrainingLoop(recipe, context, plan, weights, lambda: _validate(training))
-    batches = order_batches(
-        tokenized.task_indices,
-        [example.max_length for example in tokenized.train],
-        rows_per_step,
-        plan.steps * count_processes(),
-        recipe.seed,
-    )
+    batches = tokenized.order_batches(rows_per_step, plan.steps * count_processes(), recipe.seed)
     optimizer = "paged_adamw_32bit" if recipe.spec.quantize else "adamw_torch_fused"
     return LanguageTrainer(
         loop,
         tokenized.train,
-        training.memory_plan.pack_tokens,
+        training.memory_plan.pass_size,
         model=training.loss_model,
         args=make_arguments(loop, engine.model.device.type, optimizer=optimizer),
         train_dataset=BatchDataset(batches),
@@ -215,7 +200,7 @@ def _collect_facts(training: _LanguageTraining, steps: int) -> dict[str, object]
         "trained_weights": sum(weight.numel() for weight in parameters if weight.requires_grad),
         "weights": sum(weight.numel() for weight in model.parameters()),
         "packed": training.engine.packed and training.recipe.pack,
-        "pack_tokens": training.memory_plan.pack_tokens,
+        "pack_tokens": training.memory_plan.pass_size,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "threads": torch.get_num_threads(),

@@ -38,28 +38,33 @@ class MemoryPlan:
     """Settings with which a training fits into memory.
 
     Attributes:
-        pack_tokens: Tokens per forward and backward pass.
+        pass_size: What is read in one forward and backward pass: tokens, or rows with mlx-lm.
+        pass_text: The same for the user.
         checkpointing: Whether activations are recomputed in the backward pass.
-        trained_weights: Approximate number of weights that are trained.
+        is_chosen: Whether checkpointing was not requested, but chosen to fit.
         needed_bytes: Estimated memory of the training.
         allowed_bytes: Memory that the training may use.
-        notes: Choices made for the user.
     """
 
-    pack_tokens: int
+    pass_size: int
+    pass_text: str
     checkpointing: bool
-    trained_weights: int
+    is_chosen: bool
     needed_bytes: int
     allowed_bytes: int
-    notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Choices made for the user."""
+        note = "--checkpointing was chosen to stay within the memory (a third slower)"
+        return (note,) if self.is_chosen else ()
 
     def describe(self) -> str:
         """The plan in one line."""
         again = ", activations recomputed" if self.checkpointing else ""
         return (
             f"memory {format_bytes(self.needed_bytes)} of {format_bytes(self.allowed_bytes)}: "
-            f"{self.trained_weights:,} trained weights, "
-            f"packs of {self.pack_tokens:,} tokens{again}"
+            f"{self.pass_text}{again}"
         )
 
 
@@ -111,13 +116,13 @@ def plan_memory(dimensions: ModelDimensions, recipe: Recipe, limits: MemoryLimit
         fits = int((allowed_bytes / _MARGIN - fixed) / token)
         if fits >= min(longest, most):
             tokens = max(longest, min(most, fits))
-            notes = (
-                ()
-                if recipe.checkpointing or not checkpointing
-                else ("--checkpointing was chosen to stay within the memory (a third slower)",)
-            )
             return MemoryPlan(
-                tokens, checkpointing, trained, int(fixed + tokens * token), allowed_bytes, notes
+                tokens,
+                f"{trained:,} trained weights, packs of {tokens:,} tokens",
+                checkpointing,
+                checkpointing and not recipe.checkpointing,
+                int(fixed + tokens * token),
+                allowed_bytes,
             )
     needed = int((fixed + longest * token) * _MARGIN)
     raise ModelTooLarge(

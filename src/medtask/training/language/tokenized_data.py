@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,9 +11,15 @@ from medtask.engines.model_metadata import ModelMetadata
 from medtask.engines.packed_engine import PackedEngine
 from medtask.errors import InputError
 from medtask.training.language.base_model import resolve_base_reference
+from medtask.training.language.batching import order_batches
 from medtask.training.language.tokenized_example import TokenizedExample, tokenize_examples
 from medtask.training.recipe import Recipe
 from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
+from medtask.training.validation_metrics import (
+    ValidationResult,
+    combine_validation_results,
+    validate_examples,
+)
 
 # Maximum number of rows, of all tasks together, in a validation during training. The final model is
 # evaluated on all validation rows.
@@ -42,6 +48,11 @@ class TokenizedTrainingData:
     def max_length(self) -> int:
         """Tokens of the longest row."""
         return max(example.max_length for example in chain(self.train, *self.validation_tokenized))
+
+    def order_batches(self, rows_per_batch: int, batches: int, seed: int) -> list[list[int]]:
+        """The training rows (indices) of each batch; see `order_batches`."""
+        lengths = [example.max_length for example in self.train]
+        return order_batches(self.task_indices, lengths, rows_per_batch, batches, seed)
 
     def list_notes(self, recipe: Recipe) -> list[str]:
         """Notes for the user before training."""
@@ -95,6 +106,26 @@ def tokenize_training_data(
     return TokenizedTrainingData(
         tuple(train), tuple(task_indices), tuple(validation), tuple(validation_tokenized), dropped
     )
+
+
+def validate_tasks(
+    training_data: Sequence[TrainingData],
+    tokenized: TokenizedTrainingData,
+    engine: PackedEngine,
+    compute_mean_loss: Callable[[Sequence[TokenizedExample]], float],
+) -> ValidationResult:
+    """Mean losses and scores of all tasks: scored kinds by the engine, generated ones by loss."""
+    results = []
+    for data, examples, passages in zip(
+        training_data, tokenized.validation, tokenized.validation_tokenized, strict=True
+    ):
+        result = (
+            ValidationResult(compute_mean_loss(passages))
+            if data.task.kind_spec.generated
+            else validate_examples(data.task, engine, examples)
+        )
+        results.append((len(examples), result))
+    return combine_validation_results(results)
 
 
 def describe_language_model(

@@ -21,12 +21,13 @@ from medtask.errors import UsageError
 from medtask.hardware import inspect_machine
 from medtask.training.checkpoints import require_best_folder
 from medtask.training.language.base_model import check_language_base, resolve_base_reference
-from medtask.training.language.batching import count_batches, order_batches
-from medtask.training.language.memory_plan import read_model_dimensions
+from medtask.training.language.batching import count_batches
+from medtask.training.language.memory_plan import MemoryPlan, read_model_dimensions
 from medtask.training.language.tokenized_data import (
     TokenizedTrainingData,
     describe_language_model,
     tokenize_training_data,
+    validate_tasks,
 )
 from medtask.training.language.tokenized_example import TokenizedExample
 from medtask.training.mlx.adapter import (
@@ -37,16 +38,12 @@ from medtask.training.mlx.adapter import (
 from medtask.training.mlx.batches import BatchShape, build_batch, measure_shape
 from medtask.training.mlx.loop import MlxLoop, run_mlx_loop
 from medtask.training.mlx.loss import compute_loss
-from medtask.training.mlx.memory_plan import MlxLimits, MlxMemoryPlan, plan_mlx_memory
+from medtask.training.mlx.memory_plan import MlxLimits, plan_mlx_memory
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import MethodResult, TrainingContext, count_processes
 from medtask.training.training_data import TrainingData
 from medtask.training.training_plan import plan_training
-from medtask.training.validation_metrics import (
-    ValidationResult,
-    combine_validation_results,
-    validate_examples,
-)
+from medtask.training.validation_metrics import ValidationResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class _MlxTraining:
     engine: MlxEngine
     base_config: dict[str, Any]
     tokenized: TokenizedTrainingData
-    memory_plan: MlxMemoryPlan
+    memory_plan: MemoryPlan
     shape: BatchShape
 
 
@@ -141,13 +138,13 @@ def _load_training(
     memory_plan = _plan_memory(engine, config, recipe, tokenized)
     for note in (*memory_plan.notes, *tokenized.list_notes(recipe)):
         context.observer.on_note(note)
-    shape = measure_shape(tokenized.train, memory_plan.rows)
+    shape = measure_shape(tokenized.train, memory_plan.pass_size)
     return _MlxTraining(training_data, recipe, engine, config, tokenized, memory_plan, shape)
 
 
 def _plan_memory(
     engine: MlxEngine, config: dict[str, Any], recipe: Recipe, tokenized: TokenizedTrainingData
-) -> MlxMemoryPlan:
+) -> MemoryPlan:
     leaves: Any = tree_flatten(engine.runner.model.parameters())
     weight_bytes = sum(weights.nbytes for _, weights in leaves)
     free = inspect_machine(accelerator=False).available_bytes + weight_bytes
@@ -167,13 +164,7 @@ def _plan_memory(
 def _make_loop(training: _MlxTraining, context: TrainingContext) -> MlxLoop:
     recipe, tokenized = training.recipe, training.tokenized
     plan = plan_training(count_batches(tokenized.task_indices, recipe.batch), recipe)
-    order = order_batches(
-        tokenized.task_indices,
-        [example.max_length for example in tokenized.train],
-        recipe.batch,
-        plan.steps,
-        recipe.seed,
-    )
+    order = tokenized.order_batches(recipe.batch, plan.steps, recipe.seed)
     model = training.engine.runner.model
     return MlxLoop(
         recipe,
@@ -190,26 +181,21 @@ def _make_loop(training: _MlxTraining, context: TrainingContext) -> MlxLoop:
 
 
 def _validate(training: _MlxTraining) -> ValidationResult:
-    """Mean losses and scores of all tasks: scored kinds by the engine, generated ones by loss."""
-    tokenized, results = training.tokenized, []
     # The cached prefix was computed with earlier weights.
     training.engine.runner.clear_prefix()
-    for data, examples, passages in zip(
-        training.training_data, tokenized.validation, tokenized.validation_tokenized, strict=True
-    ):
-        result = (
-            ValidationResult(_compute_mean_loss(training, passages))
-            if data.task.kind_spec.generated
-            else validate_examples(data.task, training.engine, examples)
-        )
-        results.append((len(examples), result))
+    result = validate_tasks(
+        training.training_data,
+        training.tokenized,
+        training.engine,
+        partial(_compute_mean_loss, training),
+    )
     training.engine.runner.clear_prefix()
-    return combine_validation_results(results)
+    return result
 
 
 def _compute_mean_loss(training: _MlxTraining, examples: Sequence[TokenizedExample]) -> float:
     """Mean loss of the answers, in nats per token."""
-    rows = training.memory_plan.rows
+    rows = training.memory_plan.pass_size
     shape = measure_shape(examples, rows)
     losses = []
     for start in range(0, len(examples), rows):

@@ -9,6 +9,7 @@ from medtask.errors import ModelTooLarge
 from medtask.training.language.memory_plan import (
     OPTIMIZER_BYTES,
     WORKING_BYTES,
+    MemoryPlan,
     ModelDimensions,
     count_trained_weights,
 )
@@ -41,36 +42,7 @@ class MlxLimits:
     vocabulary: int
 
 
-@dataclass(frozen=True, slots=True)
-class MlxMemoryPlan:
-    """Settings with which a training fits into memory.
-
-    Attributes:
-        rows: Rows per pass.
-        checkpointing: Whether activations are recomputed in the backward pass.
-        needed_bytes: Estimated memory of the training.
-        allowed_bytes: Memory that the training may use.
-        notes: Choices made for the user.
-    """
-
-    rows: int
-    checkpointing: bool
-    needed_bytes: int
-    allowed_bytes: int
-    notes: tuple[str, ...] = ()
-
-    def describe(self) -> str:
-        """The plan in one line."""
-        again = ", activations recomputed" if self.checkpointing else ""
-        return (
-            f"memory {format_bytes(self.needed_bytes)} of {format_bytes(self.allowed_bytes)}: "
-            f"{format_count(self.rows, 'row')} per pass{again}"
-        )
-
-
-def plan_mlx_memory(
-    dimensions: ModelDimensions, recipe: Recipe, limits: MlxLimits
-) -> MlxMemoryPlan:
+def plan_mlx_memory(dimensions: ModelDimensions, recipe: Recipe, limits: MlxLimits) -> MemoryPlan:
     """Choose the rows per pass, and checkpointing if not even one row fits without it.
 
     Raises:
@@ -82,11 +54,13 @@ def plan_mlx_memory(
         row = _count_row_bytes(dimensions, recipe, limits, checkpointing=checkpointing)
         rows = min(recipe.batch, _MAX_ROWS, int((limits.allowed_bytes / _MARGIN - fixed) / row))
         if rows >= 1:
-            chosen = checkpointing and not recipe.checkpointing
-            notes = ("--checkpointing was chosen to stay within the memory (a third slower)",)
-            needed = int((fixed + rows * row) * _MARGIN)
-            return MlxMemoryPlan(
-                rows, checkpointing, needed, limits.allowed_bytes, notes if chosen else ()
+            return MemoryPlan(
+                rows,
+                f"{format_count(rows, 'row')} per pass",
+                checkpointing,
+                checkpointing and not recipe.checkpointing,
+                int((fixed + rows * row) * _MARGIN),
+                limits.allowed_bytes,
             )
     raise ModelTooLarge(
         f"training {recipe.base} by {recipe.method} needs about "

@@ -97,7 +97,6 @@ def search_hyperparameters(
     observer: SearchObserver,
     *,
     out: Path,
-    share: float = 0.2,
 ) -> HyperparameterSearchResult:
     """Search for a better recipe, and compare the best model with the default one on test rows.
 
@@ -109,7 +108,6 @@ def search_hyperparameters(
         budget: How long to search.
         observer: Receives events.
         out: The folder of the search. The same call resumes there.
-        share: The share of training rows set aside for validation.
 
     Raises:
         MissingExtra: optuna is not installed.
@@ -122,7 +120,7 @@ def search_hyperparameters(
     with lock_run(out), catch_signals() as signals:
         table = search_data.to_training_table()
         study = HyperparameterStudy(
-            StudySettings(search_data.task, table, recipe, budget, observer, out, share)
+            StudySettings(search_data.task, table, recipe, budget, observer, out)
         )
         stop_reason, exit_code = "the budget is used up", 0
         try:

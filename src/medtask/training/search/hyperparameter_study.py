@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 DATABASE = "trials.db"
 MAX_TRIALS = 200
+_VALIDATION_SHARE = 0.2  # of the table's rows
 _STARTUP_TRIALS = 3  # trials before pruning by the median starts
 # Increased with every change of the search space, so that studies of another space are not resumed.
 _SPACE_VERSION = 1
@@ -35,10 +36,7 @@ _SPACE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StudySettings:
-    """What is searched, and in which folder.
-
-    ``share`` is the share of the table's rows for validation.
-    """
+    """What is searched, and in which folder."""
 
     task: Task
     table: Table
@@ -46,7 +44,6 @@ class StudySettings:
     budget: SearchBudget
     observer: SearchObserver
     folder: Path
-    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +132,7 @@ class HyperparameterStudy:
                 (TaskData(settings.task, settings.table),),
                 replace(settings.recipe, **trial.params),
                 out=folder,
-                selection=RowSelection(settings.share),
+                selection=RowSelection(_VALIDATION_SHARE),
                 observer=observer,
             )
         except optuna.TrialPruned:
@@ -217,7 +214,7 @@ class HyperparameterStudy:
             settings.task.fingerprint,
             settings.table.digest(),
             recipe.to_json(),
-            settings.share,
+            _VALIDATION_SHARE,
         )
         name = _hash(repr(identity))
         file = settings.folder / DATABASE
