@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from difflib import SequenceMatcher
+from typing import TypeVar
 
 from medtask.display import format_count, quote
 from medtask.names import normalize_spelling
@@ -18,6 +19,7 @@ _MAX_COMPARED_LENGTH = 2_000  # characters; XLSX cuts long texts
 _NOT_ASCII_WORD = re.compile("[^0-9A-Za-z]+")
 
 Cells = Mapping[str, object]
+Row = TypeVar("Row", str, int)  # its id or its index
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +83,17 @@ def match_changed_ids(
         return MatchedIds(tuple(names), ())
     for make_key in (_to_number, _to_rounded_number):
         unmatched, left = list_open()
-        numbers = {index: make_key(rows[index][0]) for index in unmatched}
+        numbers = _find_unique((make_key(rows[index][0]), index) for index in unmatched)
         by_number = _find_unique((make_key(name), name) for name in left)
-        counts = Counter(numbers.values())
-        for index, number in numbers.items():
-            match = by_number.get(number) if number is not None else None
-            if match and counts[number] == 1 and not texts.contradict(match, rows[index][1]):
+        for number in numbers.keys() & by_number.keys():
+            index, match = numbers[number], by_number[number]
+            if not texts.contradict(match, rows[index][1]):
                 assign(index, match, "value")
     unmatched, left = list_open()
     by_text = _find_unique((texts.by_name[name], name) for name in left)
-    keys = {index: texts.make_key(rows[index][1]) for index in unmatched}
-    key_counts = Counter(keys.values())
-    for index, key in keys.items():
-        if key and key_counts[key] == 1 and key in by_text:
-            assign(index, by_text[key], "text of other columns")
+    keys = _find_unique((texts.make_key(rows[index][1]), index) for index in unmatched)
+    for key in keys.keys() & by_text.keys():
+        assign(keys[key], by_text[key], "text of other columns")
     unmatched, left = list_open()
     if in_order and len(rows) == len(known):
         remaining = set(left)
@@ -111,11 +110,11 @@ def _find_exact(name: str, known: Mapping[str, Cells]) -> str | None:
     return next((one for one in (name, unescape_formula(name)) if one in known), None)
 
 
-def _find_unique(pairs: Iterable[tuple[object, str]]) -> dict[object, str]:
-    """The names by key, without keys that are None, empty or occur more than once."""
-    listed = [(key, name) for key, name in pairs if key]
+def _find_unique(pairs: Iterable[tuple[object, Row]]) -> dict[object, Row]:
+    """The names or rows by key, without keys that are None, empty or occur more than once."""
+    listed = [(key, row) for key, row in pairs if key]
     counts = Counter(key for key, _ in listed)
-    return {key: name for key, name in listed if counts[key] == 1}
+    return {key: row for key, row in listed if counts[key] == 1}
 
 
 def _to_number(text: str) -> str | None:

@@ -147,7 +147,7 @@ def judge(
     open_texts = partial(open_answers, task=task, kind="answer", group=group, read_options=options)
     judging_input = JudgingInput(
         open_texts(source, gold=gold),
-        rubric if isinstance(rubric, Rubric) else _load_rubric(rubric),
+        _open_rubric(rubric),
         alternative=open_texts(against, gold=gold) if against else None,
         human_grades=open_texts(source, gold=human) if human else None,
         limit=limit,
@@ -181,8 +181,9 @@ def judge(
     )
 
 
-def _load_rubric(path: str | Path | None) -> Rubric:
-    return MEDICAL_RUBRIC if path is None else load_rubric(Path(path))
+def _open_rubric(rubric: Rubric | str | Path | None) -> Rubric:
+    rubric = rubric or MEDICAL_RUBRIC
+    return rubric if isinstance(rubric, Rubric) else load_rubric(Path(rubric))
 
 
 def _choose_table(source: Path, out: str | Path | None, judging_input: JudgingInput) -> Path:

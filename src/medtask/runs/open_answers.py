@@ -226,13 +226,8 @@ def _open_table(source: Path, task: Task | None, options: ReadOptions) -> Answer
     name = task.id_column if task and task.id_column in columns else "id"
     if name not in columns:
         raise make_missing_column_error("ids", "id", table)
-    answers = task or Task(
-        source.stem,
-        "",
-        _make_input_template(
-            next((column for column in TEXT_COLUMN_NAMES if column in columns), None)
-        ),
-    )
+    template = next((f"{{{{ {name} }}}}" for name in TEXT_COLUMN_NAMES if name in columns), "")
+    answers = task or Task(source.stem, "", template)
     if not find_prompt_columns(answers) <= columns:
         answers = replace(answers, input="")
     gold = next((column for column in (answers.gold_column, "gold") if column in columns), None)
@@ -244,10 +239,6 @@ def _open_table(source: Path, task: Task | None, options: ReadOptions) -> Answer
         replace(answers, id_column=name, gold_column=gold, group_column=group),
         table,
     )
-
-
-def _make_input_template(column: str | None) -> str:
-    return f"{{{{ {column} }}}}" if column else ""
 
 
 def _open_gold(answers: AnswerTable, gold: str | None, options: ReadOptions) -> AnswerTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -214,13 +214,9 @@ def _is_steady(speeds: Sequence[Speed]) -> bool:
 def time_prompts(task: Task, engine: Engine, prompts: Sequence[Prompt]) -> Speed:
     """Ask the prompts once."""
     start = time.perf_counter()
-    tokens = sum(_count_tokens(task, engine, prompts))
+    outputs = ask_prompts(task, engine, prompts)
+    tokens = sum(0 if isinstance(one, Fault) else one.tokens_read for one in outputs)
     return Speed(len(prompts), time.perf_counter() - start, tokens)
-
-
-def _count_tokens(task: Task, engine: Engine, prompts: Sequence[Prompt]) -> Iterator[int]:
-    for output in ask_prompts(task, engine, prompts):
-        yield 0 if isinstance(output, Fault) else output.tokens_read
 
 
 def estimate_seconds(task: Task, speed: Speed, distinct: int, tokens: PromptTokens | None) -> float:

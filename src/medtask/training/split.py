@@ -255,8 +255,7 @@ def split_questions(
     """
     examples, keys = question_index.examples, question_index.keys
     labels = [list_labels(task, example.gold) for example in examples]
-    bound, near_duplicates = _cluster_questions(question_index)
-    joined = merge_equal_rows(bound, near_duplicates.tolist())
+    bound, near_duplicates, joined = _cluster_questions(question_index)
     chosen = np.zeros(len(examples), dtype=bool)
     chosen[[row - 1 for row in find_chosen_rows(one.record.fields for one in examples)]] = True
     half = share * len(keys) / 2
@@ -291,10 +290,10 @@ def split_folds(
     Raises:
         InputError: There are too few rows that may be apart.
     """
-    examples, keys = question_index.examples, question_index.keys
-    labels = [list_labels(task, example.gold) for example in examples]
-    bound, near_duplicates = _cluster_questions(question_index)
-    joined = _gather_clusters(keys, merge_equal_rows(bound, near_duplicates.tolist()), labels, seed)
+    keys = question_index.keys
+    labels = [list_labels(task, example.gold) for example in question_index.examples]
+    bound, _, together = _cluster_questions(question_index)
+    joined = _gather_clusters(keys, together, labels, seed)
     keeps_near_duplicates = len(joined) >= folds and 2 * max(map(len, joined)) <= len(keys)
     clusters = joined if keeps_near_duplicates else _gather_clusters(keys, bound, labels, seed)
     if len(clusters) < folds:
@@ -339,12 +338,15 @@ def _gather_clusters(
     return list(members.values())
 
 
-def _cluster_questions(question_index: QuestionIndex) -> tuple[IndexArray, IndexArray]:
-    """Clusters of equal questions and of rows of one group, and clusters of near duplicates."""
+def _cluster_questions(question_index: QuestionIndex) -> tuple[IndexArray, IndexArray, IndexArray]:
+    """Clusters of equal questions and of rows of one group, clusters of near duplicates, and both
+    merged.
+    """
     keys = question_index.keys
     groups = [normalize_record_group(example.record) for example in question_index.examples]
     bound = merge_equal_rows(merge_equal_rows(np.arange(len(keys)), keys), groups)
-    return bound, cluster_near_duplicates(question_index.sketches)
+    near_duplicates = cluster_near_duplicates(question_index.sketches)
+    return bound, near_duplicates, merge_equal_rows(bound, near_duplicates.tolist())
 
 
 def _count_near_duplicates(clusters: IndexArray) -> int:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,8 @@ def train_tasks(
     observer = observer if observer is not None and is_main_process() else NullTrainingObserver()
     recipe.check()
     folder = _open_folder(Path(out))
-    with _lock_folder(folder), catch_signals(raising=False) as signals:
+    lock = lock_run(folder) if is_main_process() else nullcontext()
+    with lock, catch_signals(raising=False) as signals:
         training_data = _build_all_training_data(task_data, selection, recipe)
         training = TrainingRun(folder, training_data, recipe, selection, demonstration)
         check_training_identity(training)
@@ -239,10 +240,6 @@ def preview_training(
     if recipe.spec.language:
         lines += load_preview_function(recipe)(training_data, recipe)
     return [*lines, f"the model would be written to {out}"]
-
-
-def _lock_folder(folder: Path) -> AbstractContextManager[None]:
-    return lock_run(folder) if is_main_process() else nullcontext()
 
 
 def _open_folder(folder: Path) -> Path:

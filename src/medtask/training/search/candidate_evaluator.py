@@ -129,7 +129,9 @@ class CandidateEvaluator:
         """
         first = self.validation[: _WARMUP_ROWS + _TIMED]
         answer_rows(self.task, self.engine, first[:_WARMUP_ROWS])
-        self.seconds_per_row = self._measure_seconds_per_row(first[_WARMUP_ROWS:] or first)
+        timed, began = first[_WARMUP_ROWS:] or first, self.budget.now()
+        answer_rows(self.task, self.engine, timed)
+        self.seconds_per_row = max(1e-6, (self.budget.now() - began) / len(timed))
         room = self.budget.remaining_s()
         self.test_rows = _limit_rows(
             self.test_rows, _MAX_TEST_SHARE * room / (2 * _MAX_SLOWDOWN * self.seconds_per_row)
@@ -204,11 +206,6 @@ class CandidateEvaluator:
             )
         )
         self._trial_count += 1
-
-    def _measure_seconds_per_row(self, rows: Sequence[TrainingExample]) -> float:
-        began = self.budget.now()
-        answer_rows(self.task, self.engine, rows)
-        return max(1e-6, (self.budget.now() - began) / len(rows))
 
 
 def answer_rows(task: Task, engine: Engine, rows: Sequence[TrainingExample]) -> tuple[Answer, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from medtask.errors import UsageError
@@ -97,7 +97,7 @@ def read_definitions(text: str, previous: Mapping[str, str]) -> dict[str, str]:
         name = next(
             (
                 name
-                for name in _by_length(previous)
+                for name in sorted(previous, key=len, reverse=True)
                 if bare.startswith((f"{name}:", f"{name} -", f'"{name}":'))
             ),
             None,
@@ -108,7 +108,3 @@ def read_definitions(text: str, previous: Mapping[str, str]) -> dict[str, str]:
         if 0 < len(definition) <= DEFINITION_CHARACTERS:
             found[name] = definition
     return {name: found.get(name, definition) for name, definition in previous.items()}
-
-
-def _by_length(names: Mapping[str, str]) -> Sequence[str]:
-    return sorted(names, key=len, reverse=True)

@@ -304,7 +304,8 @@ def _evaluate_on_test(
     task, examples = search_data.task, search_data.test[: evaluator.test_rows]
     plain = rewrite_task(task, evaluator.best, ())
     after = _reload_task(task, plain)
-    fixed = [_fix_thresholds(one) for one in (task, after)]
+    # Thresholds are not fitted; further passes are part of the test.
+    fixed = [replace(narrow_task(one), passes=one.passes) for one in (task, after)]
     gain = measure_gain(
         task, examples, *(answer_rows(one, engine, examples) for one in fixed), seed=seed
     )
@@ -327,10 +328,6 @@ def _reload_task(task: Task, text: str) -> Task:
         draft.write(text)
         draft.flush()
         return replace(load_task(draft.name), gold_column=task.gold_column)
-
-
-def _fix_thresholds(task: Task) -> Task:
-    return replace(narrow_task(task), passes=task.passes)
 
 
 def _list_changed_keys(before: PromptCandidate, after: PromptCandidate) -> tuple[str, ...]:
