@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from medtask.errors import RunLocked, StorageError
-from medtask.runs.lock import lock_run
+from medtask.runs.lock import is_in_use, lock_run
 
 HOLDER_SCRIPT = """
 import sys, time
@@ -192,3 +192,17 @@ def test_a_lock_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".lock")
     with pytest.raises(StorageError, match="not a regular file"), lock_run(tmp_path):
         pass
+
+
+def test_a_folder_is_in_use_as_long_as_its_process_runs(tmp_path: Path) -> None:
+    assert is_in_use(tmp_path) is False
+    with lock_run(tmp_path):
+        assert is_in_use(tmp_path) is True
+    assert is_in_use(tmp_path) is False
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    holder = {"host": socket.gethostname(), "pid": ended.pid}
+    write_lock_file(tmp_path, json.dumps(holder))
+    assert is_in_use(tmp_path) is False
+    write_lock_file(tmp_path, json.dumps({"host": "node-17", "boot": "another", "pid": ended.pid}))
+    assert is_in_use(tmp_path) is None
