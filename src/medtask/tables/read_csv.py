@@ -98,7 +98,8 @@ def _read_rows(
     blank_lines, empty = 0, dict.fromkeys(columns, "")
     empty_rows: list[Row] = []  # since the last row that is not empty
     for line, cells in records:
-        if not "".join(cells).strip() and (header.width > 1 or not cells):
+        starts_blank = not cells or not cells[0].strip()  # saves the look at most rows
+        if starts_blank and not "".join(cells).strip() and (header.width > 1 or not cells):
             if header.width > 1 and len(cells) <= 1:
                 blank_lines += 1
             else:
