@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -16,6 +17,10 @@ from hypothesis import HealthCheck, settings
 # On a busy machine, drawing examples and testing them is slow.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# A search for garbage among all objects of torch, transformers and some thousand tests takes half
+# a second, and every model that is closed makes one.
+MANY_OBJECTS = 50_000
 
 WAITING = ("tests/scaling/", "tests/server/jobs/")
 
@@ -35,6 +40,14 @@ def own_probe_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medtask.engines.files.probe_results.find_probe_folder", lambda: folder)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imports_are_no_garbage() -> None:
+    """Searches for garbage leave out what was imported before a module's first test."""
+    if len(gc.get_objects()) > MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -122,14 +122,14 @@ def single(jobs: RayJobs) -> Path:
     return medtask.run(task, FakeEngine(seed=3), jobs.folder / "rows.csv", out=out).folder
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_run_on_ray_is_the_run_of_one_process(jobs: RayJobs, single: Path) -> None:
     found = jobs.folder / "run" / "answers.csv"
     assert found.read_bytes() == (single / "answers.csv").read_bytes()
     assert (jobs.folder / "run" / "report.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_the_rows_of_a_killed_actor_are_asked_again_and_no_others(jobs: RayJobs) -> None:
     killed = read_killed(jobs.folder / "shards")
     assert killed is not None
@@ -141,13 +141,13 @@ def test_the_rows_of_a_killed_actor_are_asked_again_and_no_others(jobs: RayJobs)
     assert len({process for process, _ in read_loads(jobs.folder / "shards")}) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_the_same_call_again_asks_nothing(jobs: RayJobs) -> None:
     assert jobs.found["state"] == "finished"
     assert not jobs.found["asked_again"]
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_dataset_has_the_answers_and_types_of_a_run(jobs: RayJobs, single: Path) -> None:
     found = pl.read_parquet(jobs.folder / "parquet" / "*.parquet").sort("case")
     expected = pl.read_parquet(single / "answers.parquet").sort("case")
@@ -158,12 +158,12 @@ def test_a_dataset_has_the_answers_and_types_of_a_run(jobs: RayJobs, single: Pat
     assert {"ok", "empty_input"} <= set(found["status"])
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_the_error_of_a_model_arrives_with_its_type_and_its_remedy(jobs: RayJobs) -> None:
     assert jobs.found["error"].startswith("EngineError: run the same command again")
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_ray_reports_no_usage(jobs: RayJobs) -> None:
     assert jobs.found["usage"] is False
 

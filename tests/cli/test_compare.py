@@ -242,7 +242,9 @@ def test_mistakes_are_reported_with_their_remedy(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.scale)]
+)
 def test_a_signal_ends_a_comparison_within_seconds(
     comparison_folder: Path, number: signal.Signals
 ) -> None:

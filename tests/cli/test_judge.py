@@ -160,7 +160,9 @@ def test_patients_records_are_not_sent_away(medtask: RunCommand, tables: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.scale)]
+)
 def test_a_signal_ends_a_judging_within_seconds_and_it_can_be_resumed(
     medtask: RunCommand, tables: Path, number: signal.Signals
 ) -> None:

@@ -131,7 +131,7 @@ def test_each_worker_sees_one_of_the_devices(medtask: RunCommand, project_folder
                 with suppress(OSError):
                     environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
                     seen |= {one for one in environment if one.startswith(b"CUDA_VISIBLE")}
-            time.sleep(0.02)
+            time.sleep(0.1)
     assert process.returncode == 0
     assert seen == {b"CUDA_VISIBLE_DEVICES=5", b"CUDA_VISIBLE_DEVICES=GPU-7"}
 

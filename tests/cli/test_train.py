@@ -54,7 +54,7 @@ def test_out_of_fold_answers_are_a_run_that_evaluate_reads(
     done = medtask("train", SURGERY, "--method", "linear", "--folds", 2, "--out", out, "-q")
     assert (done.code, done.err) == (0, "")
     assert "each answered by a model of 2 folds that was not trained on it" in done.out
-    evaluated = json.loads(medtask("evaluate", f"{out}-folds", "--json").out)
+    evaluated = json.loads(medtask("evaluate", f"{out}-folds", "--json", "--no-baselines").out)
     accuracy = json.loads((out / "training.json").read_text())["out_of_fold"]["metrics"]["accuracy"]
     assert evaluated["metrics"]["accuracy"]["value"] == accuracy["value"]
     assert evaluated["n"] == 300
@@ -130,7 +130,9 @@ def test_mistakes_are_reported_with_what_to_do_and_leave_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.scale)]
+)
 def test_a_fit_that_takes_minutes_is_stopped_within_seconds_and_starts_again(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -36,7 +36,7 @@ STEPS: tuple[tuple[int, str], ...] = (
     (0, "bench surgery --model fake:"),
     (0, "train surgery --method linear --out linear"),
     (0, "data prepare surgery --out rows"),
-    (0, "tune surgery --what examples --model fake: --budget 5s --out surgery/tuned.yaml"),
+    (0, "tune surgery --what examples --model fake: --budget 1s --out surgery/tuned.yaml"),
     (2, "export linear --to merged --out merged"),  # it has no weights to merge
     (0, "submit surgery --model fake: --shards 2 --dry-run"),
     (0, "run surgery --model fake: --out sharded --shards 2"),

@@ -31,7 +31,7 @@ answer: {kind: label, labels: [curative, palliative]}
 NOTES = ("Sigmoidresektion bei Karzinom", "Stent bei Stenose", "Tumorresektion mit Lymphknoten")
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.scale,
     pytest.mark.skipif(not POSTGRES, reason=MISSING_POSTGRES),
     pytest.mark.skipif(
         bool(find_missing_packages(LLAMA_SERVER_PACKAGES)),

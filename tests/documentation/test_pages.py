@@ -19,6 +19,13 @@ ROOT = Path(__file__).parents[2]
 ROWS = 60  # of every table: a page shows what it shows on few rows too
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN_PAGES = [page for page in PAGES if any(block.is_run for block in read_blocks(page))]
+# Their commands take ten seconds and more: trainings, and answers that the built-in model writes.
+LONG_PAGES = {
+    "docs/how-to/fields_with_quotes.md",
+    "docs/how-to/multiple_choice.md",
+    "docs/how-to/thinking_models.md",
+    "docs/tutorials/data_manager.md",
+}
 KNOWN_REASONS = (
     "installs", "needs Ollama", "needs a GPU", "needs Slurm", "starts a server", "needs a network",
     "needs the server", "needs the bundle",
@@ -57,8 +64,12 @@ class PageRunner:
             subprocess.run(["bash", "-ec", line], check=True)
 
 
+def mark_page(name: str) -> Any:
+    return pytest.param(ROOT / name, id=name, marks=[pytest.mark.scale] * (name in LONG_PAGES))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [mark_page(str(page.relative_to(ROOT))) for page in RUN_PAGES])
 def test_the_blocks_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

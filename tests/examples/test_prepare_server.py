@@ -16,7 +16,7 @@ from medtask.server.access.roles import Role
 from support.server import run_server
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_newcomer_finds_rows_a_trained_model_and_its_answers(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "prepare_server.py"), str(tmp_path / "data")]
     for _ in range(2):  # the second time nothing is added

@@ -31,7 +31,7 @@ from support.model_servers import (
 from support.small_trainings import make_rows, make_task
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.scale,
     pytest.mark.skipif(find_built_in_model() is None, reason="the built-in model is not installed"),
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),
 ]

@@ -72,7 +72,7 @@ def test_few_answers_differ_from_the_model(finished: Run, rows: list[dict[str, s
     assert wrong <= 0.05 * ROWS
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.1, pytest.param(0.5, marks=pytest.mark.scale), 0.8])
 def test_a_run_whose_engine_failed_is_resumed_with_the_same_answers(
     task: Task,
     rows: list[dict[str, str]],
@@ -112,7 +112,9 @@ def test_a_run_is_not_resumed_with_another_alpha_or_number_of_rows(
 def test_a_calibration_is_not_fitted_on_rows_that_a_student_answered(
     finished: Run, tmp_path: Path
 ) -> None:
-    evaluation = evaluate(finished.folder, gold="purpose", calibrate="temperature", out=tmp_path)
+    evaluation = evaluate(
+        finished.folder, gold="purpose", calibrate="temperature", out=tmp_path, baselines=False
+    )
     assert evaluation.calibration is None
     assert "without a cascade" in evaluation.refusals["calibration"].reason
 
@@ -158,7 +160,7 @@ def whole(task: Task, table: Path) -> Run:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prompts", [50, 150])
+@pytest.mark.parametrize("prompts", [pytest.param(50, marks=pytest.mark.scale), 150])
 def test_a_killed_run_is_resumed_with_the_same_answers(
     task: Task, table: Path, whole: Run, prompts: int, tmp_path: Path
 ) -> None:

@@ -156,10 +156,12 @@ def test_a_real_trained_model_has_no_metrics_on_its_own_rows_but_on_others(tmp_p
 def test_a_calibration_is_not_judged_on_the_rows_that_it_was_fitted_on(tmp_path: Path) -> None:
     table = write_notes(tmp_path / "notes.csv", rows=400)
     task = make_task(tmp_path / "t")
-    medtask.run(task, FakeEngine(), tmp_path / "notes.csv", out=tmp_path / "run")
+    medtask.run(task, FakeEngine(), tmp_path / "notes.csv", out=tmp_path / "run", baselines=False)
     fitted = medtask.evaluate(tmp_path / "run", calibrate="temperature", baselines=False)
     assert fitted.saved_calibration is not None
-    again = medtask.run(task, FakeEngine(), tmp_path / "notes.csv", out=tmp_path / "run")
+    again = medtask.run(
+        task, FakeEngine(), tmp_path / "notes.csv", out=tmp_path / "run", baselines=False
+    )
     assert again.summary is not None
     gold = again.summary.gold
     assert gold is not None
@@ -167,15 +169,22 @@ def test_a_calibration_is_not_judged_on_the_rows_that_it_was_fitted_on(tmp_path:
     assert gold.left_out == {LeftOut.CONFIDENCE: 400}
     assert gold.rows == 400
     assert gold.reliability is None or gold.reliability.rows == 0
-    assert medtask.evaluate(tmp_path / "run", max_error=0.5).acceptance is None
+    assert medtask.evaluate(tmp_path / "run", max_error=0.5, baselines=False).acceptance is None
     more = [*table, {**table[0], "id": "new", "note": "A burn of the thumb"}]
     write_table(tmp_path / "more.csv", more)
-    other = medtask.run(task, FakeEngine(), tmp_path / "more.csv", out=tmp_path / "more")
+    other = medtask.run(
+        task, FakeEngine(), tmp_path / "more.csv", out=tmp_path / "more", baselines=False
+    )
     assert other.summary is not None
     assert other.summary.gold is not None
     assert len(other.summary.gold.scored_rows.rows) == 1
     bare = medtask.run(
-        task, FakeEngine(), tmp_path / "notes.csv", out=tmp_path / "run", calibrated=False
+        task,
+        FakeEngine(),
+        tmp_path / "notes.csv",
+        out=tmp_path / "run",
+        calibrated=False,
+        baselines=False,
     )
     assert bare.summary is not None
     assert bare.summary.gold is not None
@@ -191,10 +200,10 @@ def test_a_calibration_that_changes_answers_leaves_its_rows_out_of_all_metrics(
     write_table(tmp_path / "notes.csv", table)
     engine = FakeEngine()
     task = make_task(tmp_path / "t")
-    medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "run")
+    medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "run", baselines=False)
     fitted = medtask.evaluate(tmp_path / "run", calibrate="bias", baselines=False)
     assert fitted.saved_calibration is not None, fitted.refusals
-    again = medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "run")
+    again = medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "run", baselines=False)
     assert again.metrics == {}
     assert "--uncalibrated" in (tmp_path / "run" / "report.html").read_text()
     # It can be fitted again: that uses the model's own probabilities.

@@ -265,7 +265,7 @@ def test_a_full_disk_ends_one_shard_and_keeps_its_answers(
 
 @pytest.mark.slow
 def test_two_merges_at_once_exclude_each_other(make_plan: MakePlan, tmp_path: Path) -> None:
-    plan = make_plan(rows=1000)
+    plan = make_plan(rows=400)
     answer_all(plan)
     command = [sys.executable, "-m", "medtask", "merge", str(plan.folder), "--quiet"]
     processes = [

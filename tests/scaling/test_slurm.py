@@ -80,7 +80,7 @@ def describe(status: RunStatus) -> list[tuple[str, int, str]]:
 
 
 @needs_slurm
-@pytest.mark.slow
+@pytest.mark.scale
 def test_an_array_of_jobs_and_its_merge_give_the_bytes_of_a_single_run(
     task_folder: Path, rows: Path, out: Path, submit: Submit, on_cluster: SlurmCluster
 ) -> None:

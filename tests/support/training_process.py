@@ -29,7 +29,7 @@ class SlowObserver(NullTrainingObserver):
 def main(folder: Path, base: str, pause: float) -> int:
     loop.CHECKPOINT_SECONDS = 0.0  # one behind every step
     task = make_task(folder / "task")
-    recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, alpha=4.0, rate=1e-2)
+    recipe = Recipe(bases=(base,), epochs=3, batch=8, rank=4, alpha=4.0, rate=1e-2, dtype="float32")
     return train_tasks(
         [TaskData(task, make_rows())],
         recipe,

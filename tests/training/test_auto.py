@@ -179,7 +179,7 @@ def test_a_method_is_stopped_by_a_signal_and_by_the_end_of_the_budget() -> None:
     assert BudgetSignals(outer, float("inf")).exit_code == 143
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_all_methods_are_compared_and_a_blend_is_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

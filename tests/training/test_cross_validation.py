@@ -86,7 +86,7 @@ def test_a_model_that_learns_by_heart_is_no_better_than_chance_on_rows_it_has_no
     assert model.out_of_fold is not None
     assert model.out_of_fold.score is not None
     assert model.out_of_fold.score.value < 0.75
-    evaluation = medtask.evaluate(tmp_path / "model-folds", task=task, gold="gold")
+    evaluation = medtask.evaluate(tmp_path / "model-folds", task=task, gold="gold", baselines=False)
     assert evaluation.metrics["accuracy"] == model.out_of_fold.metrics["accuracy"]
     facts = json.loads((tmp_path / "model" / "training.json").read_text())
     assert facts["out_of_fold"]["metrics"]["accuracy"]["n"] == 60

@@ -90,8 +90,14 @@ def score_with_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[f
 
 
 # The harness reads every option by itself, which takes a second per row.
-@pytest.mark.parametrize("rows", [4, pytest.param(8, marks=pytest.mark.scale)])
-@pytest.mark.parametrize("readout", ["letter", "text"])
+@pytest.mark.parametrize(
+    ("readout", "rows"),
+    [
+        ("letter", 4),
+        ("text", 2),
+        *(pytest.param(readout, 8, marks=pytest.mark.scale) for readout in ("letter", "text")),
+    ],
+)
 def test_choices_have_the_log_likelihoods_of_the_harness(
     chat_engine: HfEngine, readout: str, rows: int
 ) -> None:

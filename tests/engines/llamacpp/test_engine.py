@@ -92,7 +92,7 @@ def reference_model(engine: Any) -> Any:
 def test_labels_have_the_probabilities_that_plain_passes_give(
     engine: Any, reference_model: Any
 ) -> None:
-    prompts = make_prompts()
+    prompts = make_prompts((*TEXTS[:2], LONG))
     for record_id, result in score_by_id(engine, prompts).items():
         expected, off_set = compute_reference_scores(reference_model, prompts[int(record_id)])
         assert np.exp(result.branches[0].logprobs) == pytest.approx(expected, abs=MAX_DIFFERENCE)

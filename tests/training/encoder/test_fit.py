@@ -394,6 +394,14 @@ def test_activations_that_are_computed_again_change_nothing(base: str, tmp_path:
 
 
 @pytest.mark.slow
+def test_minilm_is_the_base_if_none_is_named(tmp_path: Path) -> None:
+    task = make_task(tmp_path / "task")
+    recipe = Recipe(method="encoder", batch=8, epochs=0.2)
+    fitted = fit_encoder([make_training_data(task)], recipe, make_training_context(tmp_path))
+    assert fitted.trained_model.base == "minilm"
+
+
+@pytest.mark.scale
 def test_minilm_learns_from_a_few_rows(tmp_path: Path) -> None:
     task = make_task(tmp_path / "task")
     context = make_training_context(tmp_path)

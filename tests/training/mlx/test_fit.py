@@ -78,7 +78,7 @@ def list_losses(context: TrainingContext) -> list[float]:
 
 
 def predict(folder: Path, reference: str) -> list[medtask.Answer]:
-    texts = [str(row["text"]) for row in make_rows()] + NEW_TEXTS
+    texts = [str(row["text"]) for row in make_rows()[::4]] + NEW_TEXTS
     task = medtask.load_task(folder / "task")
     model = medtask.load_model(reference, dtype="float32")
     return list(medtask.predict(task, model, [{"text": text} for text in texts]))
@@ -206,7 +206,7 @@ class StopAt(NullTrainingObserver):
 
 
 def test_an_interrupted_training_resumes_with_the_same_losses(base: Path, tmp_path: Path) -> None:
-    recipe = make_recipe(base, dropout=0.1)
+    recipe = make_recipe(base, dropout=0.1, epochs=1)
     whole = train(tmp_path / "whole", recipe)
     folder, signals = tmp_path / "part", SignalState()
     data = [make_training_data(make_task(folder / "task"))]
