@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ pytest.importorskip("httpx2", reason="the extra http is not installed")
 
 import medtask
 from medtask.client import MedtaskClient, ServerProblem, ServerUnreachable
+from medtask.client.connection import ServerConnection
 from medtask.errors import UsageError
 from medtask.server.access.roles import Role, Scope
 from medtask.server.settings import RequestLimits
@@ -145,8 +149,6 @@ def test_a_server_that_does_not_run_is_reported(unused_tcp_port: int) -> None:
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -159,5 +161,33 @@ def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
         model_id = store_model(server, store_task(server, PURPOSE_TASK), base="fake:ms_per_row=5")
         with server.connect_client() as client:
             answers = list(client.predict(model=model_id, rows=[f"text {n}" for n in range(200)]))
+
+            def ask(question: str) -> str | None:
+                slow = "fake:ms_per_row=300"
+                return client.ask(question, model=slow, on_text=lambda piece: None).answer
+
+            with ThreadPoolExecutor(2) as threads:  # one streamed question waits for the other
+                assert all(threads.map(ask, ("one?", "two?")))
         assert [answer.record_id for answer in answers] == [str(n) for n in range(1, 201)]
         assert all(answer.value for answer in answers)
+
+
+def test_a_download_that_breaks_off_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """The server announces more than it sends."""
+    file = tmp_path / "answers.csv"
+    file.write_text("earlier")
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+
+        def send_half() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+        sent = threads.submit(send_half)
+        connection = ServerConnection(f"http://127.0.0.1:{listener.getsockname()[1]}", None, 30)
+        with closing(connection), pytest.raises(ServerUnreachable):
+            connection.download("/api/runs/1/answers.csv", file)
+        sent.result(30)
+    assert file.read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.csv"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from medtask.client.connection import ServerProblem, ServerUnreachable
 from medtask.client.jobs import JobVerbs
-from medtask.client.resources import make_json_row
+from medtask.client.resources import drop_missing, make_json_row
 from medtask.client.results import AskResult, read_answer, read_ask_result
 from medtask.errors import UsageError
 from medtask.records import Answer
@@ -53,8 +53,7 @@ class MedtaskClient(JobVerbs):
         Raises:
             ServerProblem: The question is not valid, or the model cannot answer it.
         """
-        given = {"question": question, "case": case, "options": options, **settings}
-        body = {name: value for name, value in given.items() if value is not None}
+        body = drop_missing({"question": question, "case": case, "options": options, **settings})
         if on_text is None and on_thought is None:
             return read_ask_result(self.post("/ask", body))
         callbacks = {"text": on_text, "thought": on_thought}
@@ -87,9 +86,12 @@ class MedtaskClient(JobVerbs):
         Raises:
             ServerProblem: The rows are not valid, or the model cannot answer.
         """
-        source: dict[str, Any] = {"task_id": None if task is None else self.store_task(task)}
-        source["model_id" if isinstance(model, int) else "model"] = model
-        source = {name: value for name, value in source.items() if value is not None}
+        source = drop_missing(
+            {
+                "task_id": None if task is None else self.store_task(task),
+                "model_id" if isinstance(model, int) else "model": model,
+            }
+        )
         pending = iter(rows)
         running: deque[Future[Any]] = deque()
         number = 0

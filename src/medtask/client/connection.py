@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from medtask.atomic_files import replace_file
 from medtask.errors import EngineError, MedtaskError, MissingExtra, UsageError
 
 if TYPE_CHECKING:
@@ -71,39 +73,24 @@ class ServerConnection:
             ServerUnreachable: The server does not answer.
             ServerProblem: The server has refused the request.
         """
-        import httpx2
-
-        until = time.monotonic() + _MAX_WAIT_S
-        while True:
-            try:
-                response = self._http.request(method, path, **options)
-            except httpx2.TransportError as error:
-                raise _describe_failure(self.url, error) from error
-            wait_s = _find_waiting_time(response)
-            if wait_s is None or time.monotonic() + wait_s > until:
-                break
-            time.sleep(wait_s)
-        return _read_response(response)
+        with self._open(method, path, **options) as response:
+            return response.json() if response.read() else None
 
     def download(self, path: str, file: Path) -> None:
-        """Write the content of a path to a file.
+        """Write the content of a path to a file, once all of it has arrived.
 
         Raises:
-            ServerUnreachable: The server does not answer.
+            ServerUnreachable: The server does not answer, or ends the answer early.
             ServerProblem: The server has refused the request.
+            StorageError: The file cannot be written.
         """
-        import httpx2
-
-        try:
-            with self._http.stream("GET", path) as response:
-                if not response.is_success:
-                    response.read()
-                    _read_response(response)
-                with file.open("wb") as stream:
-                    for chunk in response.iter_bytes():
-                        stream.write(chunk)
-        except httpx2.TransportError as error:
-            raise _describe_failure(self.url, error) from error
+        with (
+            self._open("GET", path) as response,
+            replace_file(file) as draft,
+            draft.open("wb") as stream,
+        ):
+            for chunk in response.iter_bytes():
+                stream.write(chunk)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Send a JSON document, and yield the events of the answer with their content.
@@ -112,16 +99,29 @@ class ServerConnection:
             ServerUnreachable: The server does not answer, or ends the answer early.
             ServerProblem: The server has refused the request.
         """
+        with self._open("POST", path, json=body) as response:
+            yield from _read_events(response.iter_lines())
+
+    @contextmanager
+    def _open(self, method: str, path: str, **options: Any) -> Iterator[httpx2.Response]:
+        """A response whose content is read in the block; a busy server is asked again."""
         import httpx2
 
+        until = time.monotonic() + _MAX_WAIT_S
         try:
-            with self._http.stream("POST", path, json=body) as response:
-                if not response.is_success:
-                    response.read()
-                    _read_response(response)
-                yield from _read_events(response.iter_lines())
+            while True:
+                with self._http.stream(method, path, **options) as response:
+                    wait_s = _find_waiting_time(response)
+                    if wait_s is None or time.monotonic() + wait_s > until:
+                        _check_status(response)
+                        yield response
+                        return
+                time.sleep(wait_s)
         except httpx2.TransportError as error:
-            raise _describe_failure(self.url, error) from error
+            raise ServerUnreachable(
+                f"the server at {self.url} does not answer ({type(error).__name__})",
+                fix="check that `medtask serve` runs there, and the address",
+            ) from error
 
 
 def _check_url(url: str) -> None:
@@ -157,9 +157,11 @@ def _find_waiting_time(response: httpx2.Response) -> float | None:
     return min(60.0, float(after)) if after.isdecimal() else None
 
 
-def _read_response(response: httpx2.Response) -> Any:
+def _check_status(response: httpx2.Response) -> None:
+    """Raise ServerProblem if the server has refused the request."""
     if response.is_success:
-        return response.json() if response.content else None
+        return
+    response.read()
     try:
         problem = response.json()
     except ValueError:
@@ -167,13 +169,6 @@ def _read_response(response: httpx2.Response) -> Any:
     if not isinstance(problem, dict):
         problem = {"fix": "check the address: this may be no medtask server"}
     raise ServerProblem(problem, response.status_code)
-
-
-def _describe_failure(url: str, error: Exception) -> ServerUnreachable:
-    return ServerUnreachable(
-        f"the server at {url} does not answer ({type(error).__name__})",
-        fix="check that `medtask serve` runs there, and the address",
-    )
 
 
 def _read_events(lines: Iterable[str]) -> Iterator[tuple[str, Any]]:

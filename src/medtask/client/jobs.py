@@ -8,15 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medtask.client.connection import ServerProblem
-from medtask.client.resources import ServerResources, TableSource, TaskSource
-from medtask.client.results import (
-    RemoteJob,
-    RemoteModel,
-    RemoteRun,
-    read_job,
-    read_model,
-    read_run,
-)
+from medtask.client.resources import ServerResources, TableSource, TaskSource, drop_missing
+from medtask.client.results import RemoteJob, RemoteModel, RemoteRun, read_object
 
 _POLL_S = (0.2, 2.0)
 
@@ -54,9 +47,9 @@ class JobVerbs(ServerResources):
             "dataset_id": self.store_table(table),
             **settings,
         }
-        started = self.post("/api/runs", _drop_missing(body))
+        started = self.post("/api/runs", drop_missing(body))
         self.wait(started["job"]["id"], on_progress)
-        return read_run(self.get(f"/api/runs/{started['run']['id']}"))
+        return read_object(self.get(f"/api/runs/{started['run']['id']}"), RemoteRun)
 
     def evaluate(
         self,
@@ -79,9 +72,8 @@ class JobVerbs(ServerResources):
         Raises:
             ServerProblem: The run has no answers or no gold.
         """
-        number = run if isinstance(run, int) else run.id
-        job = self.wait(self._start(f"/api/runs/{number}/evaluate", settings), on_progress)
-        return job.result or {}
+        path = f"/api/runs/{_get_id(run)}/evaluate"
+        return self._carry_out(path, settings, on_progress).result or {}
 
     def compare(
         self,
@@ -95,9 +87,8 @@ class JobVerbs(ServerResources):
         Raises:
             ServerProblem: The runs cannot be compared.
         """
-        numbers = [run if isinstance(run, int) else run.id for run in runs]
-        job_id = self._start("/api/runs/compare", {"run_ids": numbers, **settings})
-        return self.wait(job_id, on_progress).result or {}
+        wanted = {"run_ids": [_get_id(run) for run in runs], **settings}
+        return self._carry_out("/api/runs/compare", wanted, on_progress).result or {}
 
     def train(
         self,
@@ -132,9 +123,9 @@ class JobVerbs(ServerResources):
             "method": method,
             "base": base,
         }
-        number = self.post("/api/models", _drop_missing(new))["id"]
-        self.wait(self._start(f"/api/models/{number}/train", settings), on_progress)
-        return read_model(self.get(f"/api/models/{number}"))
+        number = self.post("/api/models", drop_missing(new))["id"]
+        self._carry_out(f"/api/models/{number}/train", settings, on_progress)
+        return read_object(self.get(f"/api/models/{number}"), RemoteModel)
 
     def benchmark(
         self,
@@ -156,7 +147,7 @@ class JobVerbs(ServerResources):
             "models": list(models),
             "rows": rows,
         }
-        return self.wait(self._start("/api/runs/benchmark", body), on_progress).result or {}
+        return self._carry_out("/api/runs/benchmark", body, on_progress).result or {}
 
     def download(self, run: RemoteRun | int, out: str | Path) -> Path:
         """Write the answers of a run to a file, in the format of its suffix (.csv, .parquet ...).
@@ -164,15 +155,16 @@ class JobVerbs(ServerResources):
         Raises:
             ServerProblem: The run has no answers in this format.
         """
-        number = run if isinstance(run, int) else run.id
         path = Path(out)
         suffix = path.suffix.removeprefix(".") or "csv"
-        self._connection.download(f"/api/runs/{number}/answers.{suffix}", path)
+        self._connection.download(f"/api/runs/{_get_id(run)}/answers.{suffix}", path)
         return path
 
-    def _start(self, path: str, settings: Mapping[str, Any]) -> int:
-        job_id: int = self.post(path, _drop_missing(settings))["id"]
-        return job_id
+    def _carry_out(
+        self, path: str, settings: Mapping[str, Any], on_progress: JobCallback | None
+    ) -> RemoteJob:
+        """Start a job, and wait until it has ended."""
+        return self.wait(self.post(path, drop_missing(settings))["id"], on_progress)
 
     def wait(self, job: RemoteJob | int, on_progress: JobCallback | None = None) -> RemoteJob:
         """Wait until a job has ended.
@@ -184,11 +176,11 @@ class JobVerbs(ServerResources):
         Raises:
             ServerProblem: The job has failed or was cancelled.
         """
-        number = job if isinstance(job, int) else job.id
+        number = _get_id(job)
         pause_s, longest_s = _POLL_S
         before: RemoteJob | None = None
         while True:
-            now = read_job(self.get(f"/api/jobs/{number}"))
+            now = read_object(self.get(f"/api/jobs/{number}"), RemoteJob)
             if on_progress and now != before:
                 on_progress(now)
             if now.ended:
@@ -203,5 +195,5 @@ class JobVerbs(ServerResources):
         )
 
 
-def _drop_missing(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _get_id(found: RemoteJob | RemoteRun | int) -> int:
+    return found if isinstance(found, int) else found.id

@@ -76,6 +76,11 @@ def _read_file(path: Path) -> bytes:
         ) from error
 
 
+def drop_missing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are given, for a request."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def make_json_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as JSON values; dates and other objects become text."""
     document: dict[str, Any] = json.loads(json.dumps(dict(row), default=str))

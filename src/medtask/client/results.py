@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from medtask.records import Answer, Status
 
@@ -110,8 +110,11 @@ class RemoteModel:
     result: Mapping[str, Any] | None
 
 
+RemoteT = TypeVar("RemoteT", AskResult, RemoteJob, RemoteRun, RemoteModel)
+
+
 def read_ask_result(found: Mapping[str, Any]) -> AskResult:
-    return AskResult(**{**_select(found, AskResult), "status": Status(found["status"])})
+    return read_object({**found, "status": Status(found["status"])}, AskResult)
 
 
 def read_answer(record_id: str, found: Mapping[str, Any]) -> Answer:
@@ -129,21 +132,7 @@ def read_answer(record_id: str, found: Mapping[str, Any]) -> Answer:
     )
 
 
-def read_job(found: Mapping[str, Any]) -> RemoteJob:
-    """A job from the API's document."""
-    return RemoteJob(**_select(found, RemoteJob))
-
-
-def read_run(found: Mapping[str, Any]) -> RemoteRun:
-    """A run from the API's document."""
-    return RemoteRun(**_select(found, RemoteRun))
-
-
-def read_model(found: Mapping[str, Any]) -> RemoteModel:
-    """A model from the API's document."""
-    return RemoteModel(**_select(found, RemoteModel))
-
-
-def _select(found: Mapping[str, Any], result_class: type) -> dict[str, Any]:
-    """The fields of a result; a server of a later version may send more."""
-    return {field.name: found.get(field.name) for field in fields(result_class)}
+def read_object(found: Mapping[str, Any], kind: type[RemoteT]) -> RemoteT:
+    """A job, run or model from the API's document; a later version of the server may send more."""
+    values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(kind)}
+    return kind(**values)
