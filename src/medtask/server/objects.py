@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from medtask.server.database.base import Base
@@ -46,6 +47,15 @@ OBJECT_KINDS: Mapping[type[Base], ObjectKind] = MappingProxyType(
         Job: ObjectKind("job", "job", ("comparisons", "exports", "tunings")),
     }
 )
+
+
+def list_folders(session: Session, row: Any) -> list[tuple[Resource, int]]:
+    """The folders that have texts of an object: its own ones, and the comparisons of a run."""
+    folders = [(folder, row.id) for folder in OBJECT_KINDS[type(row)].folders]
+    if isinstance(row, StoredRun):
+        jobs = session.execute(select(Job.id, Job.parameters).where(Job.kind == "compare"))
+        folders += [("comparisons", number) for number, asked in jobs if row.id in asked["run_ids"]]
+    return folders
 
 
 def find_last_job(session: Session, row: StoredModel | StoredRun | ReviewQueue) -> Job | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 
-from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -40,11 +39,6 @@ class Observations:
         self.active = Gauge(
             "medtask_active_requests", "Requests that are being answered.", registry=self.registry
         )
-
-
-def get_observations(request: Request) -> Observations:
-    observations: Observations = request.app.state.observations
-    return observations
 
 
 class RequestObserver:

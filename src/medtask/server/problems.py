@@ -21,6 +21,7 @@ import re
 import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -148,6 +149,9 @@ def find_status(error: MedtaskError) -> HTTPStatus:
 def describe_problem(error: MedtaskError) -> dict[str, Any]:
     """The problem details of an error."""
     status = find_status(error)
+    if isinstance(error, TaskFaults):  # the folder of the file is not for users
+        error = TaskFaults(Path(error.source).name, error.faults)
+        error.fix = "correct the lines, then save the task again"
     problem: dict[str, Any] = {
         "type": f"urn:medtask:{_write_type(type(error).__name__)}",
         "title": status.phrase,
@@ -200,7 +204,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def handle_other_error(request: Request, error: Exception) -> Response:
         log_unexpected_error(find_route(request), error)
-        return respond_to_problem(request, _make_unexpected_error())
+        return respond_to_problem(request, make_unexpected_error())
 
     app.add_exception_handler(MedtaskError, handle_medtask_error)
     app.add_exception_handler(HTTPException, handle_http_exception)
@@ -221,7 +225,7 @@ def find_route(request: Request) -> str:
     return f"{request.method} {getattr(route, 'path', 'unknown address')}"
 
 
-def _make_unexpected_error() -> MedtaskError:
+def make_unexpected_error() -> MedtaskError:
     return MedtaskError(
         "the server met an error that it does not know",
         fix="report it with the time; the server's log has the place in the code",

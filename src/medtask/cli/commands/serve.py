@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,9 +124,12 @@ def print_audit_faults(settings: ServerSettings) -> None:
     Raises:
         InputError: It is.
     """
-    from medtask.server.maintenance import verify_audit_log
+    from medtask.server.access.audit_log import AuditLog
+    from medtask.server.schema import open_database
 
-    count, faults = verify_audit_log(settings)
+    log = AuditLog(settings.data_folder)
+    with closing(open_database(settings)) as database, database.read() as session:
+        count, faults = log.count_entries(session), list(log.find_faults(session))
     for fault in faults:
         show.print_line(fault)
     if faults:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from medtask.server.access.requests import Viewer
 from medtask.server.api.calls import TrainerWrites, UserCall, ViewerReads
 from medtask.server.api.jobs import JobView, describe_job
-from medtask.server.api.model_types import MODEL_TYPES, Method, ModelType
+from medtask.server.api.model_types import MODEL_TYPES, ModelType
 from medtask.server.api.resources import (
     IdField,
     ModelName,
@@ -32,6 +32,7 @@ from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredTask
 from medtask.server.storage.task_files import check_model_reference
 from medtask.tasks.prompt import find_prompt_columns
+from medtask.training.methods import Method
 
 router = APIRouter(prefix="/api/models", tags=["models"])
 

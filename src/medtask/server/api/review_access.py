@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import Path
-
 from medtask.server.access.roles import Role, User
-from medtask.server.api.resources import MAX_ID
 from medtask.server.problems import Conflict, NotPermitted
 from medtask.server.review.assignments import is_reader
 from medtask.server.review.queues import get_settings
 from medtask.server.review.tables import ReviewQueue
-
-QueueId = Annotated[int, Path(ge=1, le=MAX_ID, description="The id of the queue.")]
 
 
 def require_reader(queue: ReviewQueue, user: User) -> None:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from medtask.server.api.calls import ReviewerReads, ReviewerWrites
-from medtask.server.api.resources import MAX_ID
-from medtask.server.api.review_access import (
-    QueueId,
-    require_adjudicator,
-    require_items,
-    require_reader,
-)
+from medtask.server.api.resources import ResourceId
+from medtask.server.api.review_access import require_adjudicator, require_items, require_reader
 from medtask.server.problems import (
     PROBLEM_TYPE,
     Conflict,
@@ -44,7 +39,6 @@ from medtask.server.review.views import (
 router = APIRouter(prefix="/api/reviews", tags=["reviews"])
 
 Document = dict[str, Any]
-ItemId = Annotated[int, Path(ge=1, le=MAX_ID)]
 _MAX_DRAFT_CHARACTERS = 200_000
 
 
@@ -68,7 +62,7 @@ class NewDraft(BaseModel):
 
 @router.post("/{queue_id}/assignments")
 def assign_review_items(
-    call: ReviewerWrites, queue_id: QueueId, body: ItemRequest
+    call: ReviewerWrites, queue_id: ResourceId, body: ItemRequest
 ) -> list[Document]:
     """The next items of the reader; they are assigned to the reader for 30 minutes."""
     queue = call.get(ReviewQueue, queue_id)
@@ -82,7 +76,7 @@ def assign_review_items(
 
 @router.put("/{queue_id}/items/{item_id}/draft", status_code=204)
 def save_review_draft(
-    call: ReviewerWrites, queue_id: QueueId, item_id: ItemId, body: NewDraft
+    call: ReviewerWrites, queue_id: ResourceId, item_id: ResourceId, body: NewDraft
 ) -> None:
     """Keep what is filled in and not decided, so that the reader can continue anywhere.
 
@@ -98,7 +92,9 @@ def save_review_draft(
 
 
 @router.post("/{queue_id}/decisions")
-def submit_review_decision(call: ReviewerWrites, queue_id: QueueId, body: Submission) -> Response:
+def submit_review_decision(
+    call: ReviewerWrites, queue_id: ResourceId, body: Submission
+) -> Response:
     """Save a decision about one or more items, and show the model's answer to them.
 
     A submission that is sent again gets the same response. If the decision was changed elsewhere,
@@ -113,14 +109,14 @@ def submit_review_decision(call: ReviewerWrites, queue_id: QueueId, body: Submis
 
 @router.get("/{queue_id}/decisions")
 def list_review_decisions(
-    call: ReviewerReads, queue_id: QueueId, count: Annotated[int, Query(ge=1, le=200)] = 50
+    call: ReviewerReads, queue_id: ResourceId, count: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> list[Document]:
     """The reader's own latest decisions, the last first."""
     return load_own_decisions(call.session, call.get(ReviewQueue, queue_id), call.user, count)
 
 
 @router.get("/{queue_id}/disputes")
-def list_disputed_items(call: ReviewerReads, queue_id: QueueId) -> list[Document]:
+def list_disputed_items(call: ReviewerReads, queue_id: ResourceId) -> list[Document]:
     """The items that wait for an adjudicator, with the answers of their readers."""
     queue = call.get(ReviewQueue, queue_id)
     require_adjudicator(queue, call.user)
@@ -128,7 +124,7 @@ def list_disputed_items(call: ReviewerReads, queue_id: QueueId) -> list[Document
 
 
 @router.post("/{queue_id}/adjudications")
-def submit_adjudication(call: ReviewerWrites, queue_id: QueueId, body: Submission) -> Response:
+def submit_adjudication(call: ReviewerWrites, queue_id: ResourceId, body: Submission) -> Response:
     """Settle disputed items, as `decisions` does for readers."""
     queue = call.get(ReviewQueue, queue_id)
     require_adjudicator(queue, call.user)

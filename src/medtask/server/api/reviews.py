@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
+from medtask.server.access.accounts import get_account
 from medtask.server.access.audit_log import record_action
 from medtask.server.access.requests import Reviewer, Trainer
 from medtask.server.access.roles import Role, User
@@ -19,12 +20,13 @@ from medtask.server.api.calls import TrainerWrites, UserCall, ViewerReads
 from medtask.server.api.resources import (
     MEDIA_TYPES,
     IdField,
+    ResourceId,
     TableFormat,
     find_row,
     get_files,
     get_row,
 )
-from medtask.server.api.review_access import QueueId, may_adjudicate, require_reader
+from medtask.server.api.review_access import may_adjudicate, require_reader
 from medtask.server.database.base import get_utc_now
 from medtask.server.database.connect import get_database
 from medtask.server.jobs.messages import make_problem
@@ -134,13 +136,13 @@ def create_review(call: TrainerWrites, body: NewQueue) -> Document:
 
 
 @router.get("/{queue_id}")
-def show_review(call: ViewerReads, queue_id: QueueId) -> Document:
+def show_review(call: ViewerReads, queue_id: ResourceId) -> Document:
     """A queue, its question with the definitions of labels, and its progress."""
     return describe_review(call, call.get(ReviewQueue, queue_id))
 
 
 @router.patch("/{queue_id}")
-def change_review(call: TrainerWrites, queue_id: QueueId, body: ChangedQueue) -> Document:
+def change_review(call: TrainerWrites, queue_id: ResourceId, body: ChangedQueue) -> Document:
     """Rename, close or open a queue, or change who reads and adjudicates."""
     queue = call.get(ReviewQueue, queue_id)
     if body.name:
@@ -155,18 +157,16 @@ def change_review(call: TrainerWrites, queue_id: QueueId, body: ChangedQueue) ->
 
 
 @router.delete("/{queue_id}", status_code=204)
-def delete_review(call: TrainerWrites, queue_id: QueueId) -> None:
+def delete_review(call: TrainerWrites, queue_id: ResourceId) -> None:
     """Delete a queue with everything that was read in it."""
     call.delete(call.get(ReviewQueue, queue_id))
 
 
 @router.post("/{queue_id}/reassignments")
 def reassign_review_items(
-    call: TrainerWrites, queue_id: QueueId, body: Reassignment
+    call: TrainerWrites, queue_id: ResourceId, body: Reassignment
 ) -> dict[str, int]:
     """Move the items that are loaded by one reader to another, or free them."""
-    from medtask.server.access.accounts import get_account
-
     queue = call.get(ReviewQueue, queue_id)
     taker = None
     if body.taker_id is not None:
@@ -179,7 +179,7 @@ def reassign_review_items(
 
 
 @router.get("/{queue_id}/progress")
-def show_review_progress(call: ViewerReads, queue_id: QueueId) -> Document:
+def show_review_progress(call: ViewerReads, queue_id: ResourceId) -> Document:
     """What waits for whom, what each reader has done, and the agreement of readers."""
     queue = call.get(ReviewQueue, queue_id)
     return {
@@ -192,7 +192,7 @@ def show_review_progress(call: ViewerReads, queue_id: QueueId) -> Document:
 @router.get("/{queue_id}/gold", response_class=Response)
 def download_gold(
     request: Request,
-    queue_id: QueueId,
+    queue_id: ResourceId,
     user: Reviewer,
     format: Annotated[TableFormat, Query()] = "csv",  # noqa: A002
 ) -> Response:
@@ -211,7 +211,7 @@ def download_gold(
 
 @router.post("/{queue_id}/dataset", status_code=201)
 def store_gold(
-    request: Request, queue_id: QueueId, body: NewGoldDataset, user: Trainer
+    request: Request, queue_id: ResourceId, body: NewGoldDataset, user: Trainer
 ) -> dict[str, Any]:
     """Store the results as a data set, to train with."""
     files = get_files(request)

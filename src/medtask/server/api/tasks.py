@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from medtask.atomic_files import replace_text
 from medtask.errors import TaskFaults, UsageError
-from medtask.records import Fault, Record
+from medtask.records import Fault
 from medtask.server.access.requests import Trainer, Viewer
 from medtask.server.api.calls import TrainerWrites, ViewerReads
 from medtask.server.api.resources import (
@@ -28,7 +28,7 @@ from medtask.server.storage.datasets import open_dataset
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
 from medtask.server.storage.task_files import add_task, choose_task_name, parse_task
-from medtask.tables.table import Table
+from medtask.tables.read import Table, read_table
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.rows import read_records, require_columns
 from medtask.tasks.table_check import check_table
@@ -141,7 +141,7 @@ def check_task(request: Request, user: Viewer, new: TaskToCheck) -> TaskCheckVie
     """Check a task file: its faults, and with a data set its columns, rows and gold."""
     table = None
     if new.dataset_id is not None:
-        table = _open_table(request, new.dataset_id)
+        table = open_table(request, new.dataset_id)
     try:
         task = parse_draft(get_files(request), new.text, new.task_id)
         checked = None if table is None else check_table(task, table)
@@ -169,7 +169,24 @@ def preview_prompt(request: Request, user: Viewer, wanted: PromptToPreview) -> P
         task = parse_draft(get_files(request), wanted.text)
     else:
         task = _load(request, wanted.task_id or 0)[1]
-    record = _find_record(request, task, wanted)
+    if wanted.fields is not None:
+        table = read_table([wanted.fields])
+    else:
+        table = open_table(request, wanted.dataset_id or 0)
+    return preview_row(task, table, wanted.row)
+
+
+def preview_row(task: Task, table: Table, row: int) -> PromptView:
+    """The prompt of a row of a table, counted from 1.
+
+    Raises:
+        TaskFaults: The table does not have the columns of the task.
+        UsageError: The table has no such row.
+    """
+    require_columns(task, table)
+    record = next(islice(read_records(task, table), row - 1, None), None)
+    if record is None:
+        raise UsageError(f"the data set has no row {row}", fix="rows are counted from 1")
     prompt = build_prompt(task, record)
     if isinstance(prompt, Fault):
         fault = {"status": prompt.status.value, "reason": prompt.reason}
@@ -185,23 +202,10 @@ def preview_prompt(request: Request, user: Viewer, wanted: PromptToPreview) -> P
     )
 
 
-def _find_record(request: Request, task: Task, wanted: PromptToPreview) -> Record:
-    if wanted.fields is not None:
-        from medtask.tables.read import read_table
-
-        table = read_table([wanted.fields])
-    else:
-        table = _open_table(request, wanted.dataset_id or 0)
-    require_columns(task, table)
-    for record in islice(read_records(task, table), wanted.row - 1, None):
-        return record
-    raise UsageError(f"the data set has no row {wanted.row}", fix="rows are counted from 1")
-
-
 @router.post("/draft")
 def draft_task(request: Request, user: Trainer, wanted: DraftRequest) -> TaskContent:
     """Draft a task file from the columns of a data set, as `medtask init` does."""
-    table = _open_table(request, wanted.dataset_id)
+    table = open_table(request, wanted.dataset_id)
     sample = list(islice(table, _DRAFT_SAMPLE_ROWS))
     return TaskContent(text=draft_task_file(wanted.name, table.columns, sample))
 
@@ -254,7 +258,8 @@ def _load(request: Request, task_id: int) -> tuple[StoredTask, Task]:
     return stored, get_files(request).load_task(task_id)
 
 
-def _open_table(request: Request, dataset_id: int) -> Table:
+def open_table(request: Request, dataset_id: int) -> Table:
+    """Open a data set, in a transaction that ends before its file is read."""
     return open_dataset(get_files(request), find_row(request, StoredDataset, dataset_id))
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from medtask.server.api.calls import TrainerWrites
 from medtask.server.api.jobs import JobView, describe_job
-from medtask.server.api.model_types import Method
 from medtask.server.api.resources import IdField, ModelName, PrintableText, ResourceId
 from medtask.server.storage.tables import StoredDataset, StoredTask
+from medtask.training.methods import Method
 
 router = APIRouter(prefix="/api/tasks", tags=["tasks"])
 

@@ -18,7 +18,12 @@ from medtask.errors import MedtaskError
 from medtask.server.inference.model_pool import ModelPool
 from medtask.server.inference.pool_metrics import PoolCollector
 from medtask.server.inference.requests import ModelBusy, ModelRequest
-from medtask.server.problems import describe_problem, find_route, log_unexpected_error
+from medtask.server.problems import (
+    describe_problem,
+    find_route,
+    log_unexpected_error,
+    make_unexpected_error,
+)
 
 ResultT = TypeVar("ResultT")
 DEFAULT_TIMEOUT_S = 120.0
@@ -169,7 +174,5 @@ def _format_event(event: _Event, route: str) -> bytes:
         content = describe_problem(content)
     elif isinstance(content, BaseException):
         log_unexpected_error(route, content)
-        content = describe_problem(
-            MedtaskError("the server met an error that it does not know", fix="report it")
-        )
+        content = describe_problem(make_unexpected_error())
     return format_sse_event(event=name, data_str=json.dumps(content))

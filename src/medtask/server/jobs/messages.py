@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -135,9 +135,3 @@ class MessageReader:
 
 def _to_line(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, default=str).encode() + b"\n"
-
-
-def iter_chunks(file: int) -> Iterator[bytes]:
-    """The bytes of a file until its other end is closed, as they arrive."""
-    while chunk := os.read(file, 65536):
-        yield chunk

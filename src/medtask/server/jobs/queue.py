@@ -80,12 +80,6 @@ def add_job(
     return job
 
 
-def list_comparisons(session: Session, run_id: int) -> list[int]:
-    """The ids of the jobs that have compared a run with others."""
-    jobs = session.execute(select(Job.id, Job.parameters).where(Job.kind == "compare"))
-    return [job_id for job_id, parameters in jobs if run_id in parameters["run_ids"]]
-
-
 def request_cancel(session: Session, job: Job) -> None:
     """Cancel a queued job, or ask the worker of a running one to stop."""
     session.execute(
@@ -212,8 +206,8 @@ class JobQueue:
         with self._end(lease, state, **values) as session:
             _publish(session, lease, result or {}, publish)
 
-    def release(self, lease: Lease, *, delay_s: float = 0.0, crashed: bool = False) -> int:
-        """Put the job back into the queue; returns the number of its crashes."""
+    def release(self, lease: Lease, *, delay_s: float = 0.0, crashed: bool = False) -> None:
+        """Put the job back into the queue."""
         with self.database.write() as session:
             now = read_database_time(session)
             self._write(
@@ -223,9 +217,8 @@ class JobQueue:
                 worker="",
                 lease_until=None,
                 available_at=now + timedelta(seconds=delay_s),
-                crashes=Job.crashes + (1 if crashed else 0),
+                crashes=Job.crashes + int(crashed),
             )
-            return session.scalars(select(Job.crashes).where(Job.id == lease.job_id)).one()
 
     def count_crashes(self, lease: Lease) -> int:
         """The number of processes of this job that ended without a result."""

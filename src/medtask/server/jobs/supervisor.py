@@ -25,7 +25,6 @@ from medtask.server.jobs.messages import (
     JobRequest,
     MessageReader,
     describe_error,
-    iter_chunks,
     make_problem,
 )
 from medtask.server.jobs.queue import JobQueue, Lease, LeaseLost
@@ -242,7 +241,7 @@ def _start_process(
 
 
 def _read_messages(file: int, reader: MessageReader) -> None:
-    for chunk in iter_chunks(file):
+    while chunk := os.read(file, 65536):
         reader.add(chunk)
 
 

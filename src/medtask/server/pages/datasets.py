@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from medtask.server.access.requests import Viewer
 from medtask.server.api.calls import ViewerReads
+from medtask.server.api.datasets import read_statistics
 from medtask.server.api.resources import ResourceId
 from medtask.server.pages.lookups import list_datasets
-from medtask.server.storage.datasets import open_dataset, read_rows
+from medtask.server.rendering import render_page
+from medtask.server.storage.datasets import read_rows
 from medtask.server.storage.tables import StoredDataset
-from medtask.tables.column_statistics import collect_column_statistics
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,9 +40,7 @@ def show_dataset(call: ViewerReads, dataset_id: ResourceId, start: int = 1) -> R
 
 
 @router.get("/datasets/{dataset_id}/statistics")
-def show_statistics(call: ViewerReads, dataset_id: ResourceId) -> Response:
+def show_statistics(request: Request, user: Viewer, dataset_id: ResourceId) -> Response:
     """Statistics of the columns, which the page loads after its other parts: all rows are read."""
-    dataset = call.get(StoredDataset, dataset_id)
-    table = open_dataset(call.files, dataset)
-    columns = [one.to_json() for one in collect_column_statistics(table.columns, table)]
-    return call.render("dataset_statistics.html", {"dataset": dataset, "columns": columns})
+    values = {"dataset": read_statistics(request, user, dataset_id)}
+    return render_page(request, "dataset_statistics.html", values)

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from medtask.server.access.roles import Role, User
 
-# Titles of groups, and for each link its address, its name and the least role that may follow it.
-_GROUPS: Sequence[tuple[str, Sequence[tuple[str, str, Role]]]] = (
-    (
-        "Answers",
-        (
-            ("/", "Start", Role.VIEWER),
-            ("/ask", "Ask", Role.VIEWER),
-            ("/reviews", "Review", Role.VIEWER),
-        ),
-    ),
-    (
-        "Work",
-        (
-            ("/tasks", "Tasks", Role.VIEWER),
-            ("/datasets", "Data sets", Role.VIEWER),
-            ("/models", "Models", Role.VIEWER),
-            ("/runs", "Runs", Role.VIEWER),
-            ("/leaderboard", "Leaderboard", Role.VIEWER),
-        ),
-    ),
-    (
-        "Server",
-        (
-            ("/jobs", "Jobs", Role.VIEWER),
-            ("/accounts", "Accounts", Role.ADMIN),
-            ("/account", "API keys", Role.VIEWER),
-        ),
-    ),
-)
+# Titles of groups, and the address and the name of each link.
+_GROUPS: Mapping[str, Mapping[str, str]] = {
+    "Answers": {"/": "Start", "/ask": "Ask", "/reviews": "Review"},
+    "Work": {
+        "/tasks": "Tasks",
+        "/datasets": "Data sets",
+        "/models": "Models",
+        "/runs": "Runs",
+        "/leaderboard": "Leaderboard",
+    },
+    "Server": {"/jobs": "Jobs", "/accounts": "Accounts", "/account": "API keys"},
+}
+_FOR_ADMINISTRATORS = "/accounts"
 
 
 def describe_user(user: User | None) -> dict[str, Any]:
@@ -47,8 +31,8 @@ def describe_user(user: User | None) -> dict[str, Any]:
 
 
 def _list_navigation(user: User) -> list[tuple[str, list[tuple[str, str]]]]:
-    groups = (
-        (title, [(address, name) for address, name, role in links if user.role >= role])
-        for title, links in _GROUPS
-    )
-    return [(title, links) for title, links in groups if links]
+    hidden = "" if user.role >= Role.ADMIN else _FOR_ADMINISTRATORS
+    return [
+        (title, [link for link in links.items() if link[0] != hidden])
+        for title, links in _GROUPS.items()
+    ]

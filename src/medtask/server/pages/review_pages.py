@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from markupsafe import Markup
 
 from medtask.errors import StorageError
@@ -16,13 +16,8 @@ from medtask.server.access.accounts import list_accounts
 from medtask.server.access.requests import Trainer
 from medtask.server.access.roles import Role
 from medtask.server.api.calls import ReviewerReads, UserCall, ViewerReads
-from medtask.server.api.resources import MAX_ID, get_files
-from medtask.server.api.review_access import (
-    QueueId,
-    require_adjudicator,
-    require_items,
-    require_reader,
-)
+from medtask.server.api.resources import GivenId, ResourceId, get_files
+from medtask.server.api.review_access import require_adjudicator, require_items, require_reader
 from medtask.server.api.reviews import describe_review
 from medtask.server.pages.job_views import find_job
 from medtask.server.pages.lookups import list_datasets, list_tasks
@@ -53,9 +48,7 @@ def show_reviews(call: ViewerReads) -> Response:
 
 
 @router.get("/reviews/choices")
-def show_review_choices(
-    request: Request, user: Trainer, run_id: Annotated[int, Query(ge=1, le=MAX_ID)]
-) -> Response:
+def show_review_choices(request: Request, user: Trainer, run_id: GivenId) -> Response:
     """The statuses and answers of a run, to choose the rows of a new review by."""
     folder = get_files(request).get_folder("runs", run_id)
     if not (folder / ANSWERS_FILE).exists():
@@ -66,14 +59,14 @@ def show_review_choices(
 
 
 @router.get("/reviews/{queue_id}/card")
-def show_review_card(call: ViewerReads, queue_id: QueueId) -> Response:
+def show_review_card(call: ViewerReads, queue_id: ResourceId) -> Response:
     """The card of one queue, which the page of all queues loads again."""
     review = _describe(call, call.get(ReviewQueue, queue_id))
     return call.render("review_card.html", {"review": review})
 
 
 @router.get("/reviews/{queue_id}")
-def show_reading_page(call: ReviewerReads, queue_id: QueueId) -> Response:
+def show_reading_page(call: ReviewerReads, queue_id: ResourceId) -> Response:
     """The page of a reader."""
     queue = call.get(ReviewQueue, queue_id)
     require_reader(queue, call.user)
@@ -82,7 +75,7 @@ def show_reading_page(call: ReviewerReads, queue_id: QueueId) -> Response:
 
 
 @router.get("/reviews/{queue_id}/adjudicate")
-def show_adjudication_page(call: ReviewerReads, queue_id: QueueId) -> Response:
+def show_adjudication_page(call: ReviewerReads, queue_id: ResourceId) -> Response:
     """The same page for items on which readers differ."""
     queue = call.get(ReviewQueue, queue_id)
     require_adjudicator(queue, call.user)

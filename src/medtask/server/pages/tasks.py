@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Request, Response
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from medtask.display import format_count
 from medtask.errors import MedtaskError, TaskFaults
-from medtask.prediction.prompt_preview import find_record
-from medtask.records import Fault, Message
+from medtask.server.access.requests import Viewer
 from medtask.server.api.calls import ViewerReads
-from medtask.server.api.resources import ResourceId, parse_id
-from medtask.server.api.tasks import parse_draft
+from medtask.server.api.resources import ResourceId, get_files, parse_id
+from medtask.server.api.tasks import open_table, parse_draft, preview_row
 from medtask.server.pages.lookups import BASES, list_datasets
 from medtask.server.problems import describe_problem
+from medtask.server.rendering import render_page
 from medtask.server.storage.datasets import open_dataset
 from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
-from medtask.tasks.prompt import build_prompt
-from medtask.tasks.rows import require_columns
+from medtask.tasks.rows import check_columns
 from medtask.tasks.task import Task
 from medtask.tasks.task_draft import draft_task_file
 
@@ -35,21 +33,6 @@ router = APIRouter(include_in_schema=False)
 
 _STARTERS_FOLDER = Path(__file__).parent / "starters"  # one task per kind of question
 _SAMPLE_ROWS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RowPrompt:
-    """The prompt of one row.
-
-    Attributes:
-        messages: The chat turns; empty if the row is not asked.
-        candidates: Answers that are scored; empty if the answer is generated.
-        fault: Why the row is not asked.
-    """
-
-    messages: Sequence[Message] = ()
-    candidates: Sequence[str] = ()
-    fault: str = ""
 
 
 @router.get("/tasks")
@@ -90,11 +73,11 @@ def show_new_task(call: ViewerReads, template: str = "") -> Response:
 @router.get("/tasks/{task_id}")
 def show_task(call: ViewerReads, task_id: ResourceId) -> Response:
     """The editor of a task."""
-    task = call.get(StoredTask, task_id)
+    task, file = call.get(StoredTask, task_id), call.files.get_task_file(task_id)
     datasets = list_datasets(call.session)
     values = {
         "task": task,
-        "text": call.files.get_task_file(task.id).read_text("utf-8"),
+        "text": file.read_text("utf-8", "replace") if file.exists() else "",
         "datasets": datasets,
         "dataset_id": _find_fitting_dataset(call.files, task, datasets),
         "bases": BASES,
@@ -112,24 +95,21 @@ class TaskDraft(BaseModel):
 
 
 @router.post("/tasks/check")
-def check_draft(call: ViewerReads, draft: Annotated[TaskDraft, Form()]) -> Response:
+def check_draft(request: Request, user: Viewer, draft: Annotated[TaskDraft, Form()]) -> Response:
     """The faults of a draft, or a summary and the prompt of one row. Nothing is saved."""
-    files = call.files
     number = parse_id(draft.row) or 1
     values: dict[str, Any] = {"faults": [], "row": number, "problem": None, "preview": None}
     try:
-        task = parse_draft(files, draft.text, parse_id(draft.task_id))
+        task = parse_draft(get_files(request), draft.text, parse_id(draft.task_id))
         values |= {"summary": _summarize(task), "warnings": task.warnings}
+        if dataset_id := parse_id(draft.dataset_id):
+            try:
+                values["preview"] = preview_row(task, open_table(request, dataset_id), number)
+            except MedtaskError as error:
+                values["problem"] = describe_problem(error)
     except TaskFaults as error:
         values["faults"] = error.faults
-        return call.render("task_checks.html", values)
-    if dataset_id := parse_id(draft.dataset_id):
-        try:
-            dataset = call.get(StoredDataset, dataset_id)
-            values["preview"] = _preview_prompt(task, files, dataset, number)
-        except MedtaskError as error:
-            values["problem"] = describe_problem(error)
-    return call.render("task_checks.html", values)
+    return render_page(request, "task_checks.html", values)
 
 
 def _count_by_task(session: Session, table: type[StoredModel | StoredRun]) -> dict[int, int]:
@@ -143,18 +123,6 @@ def _summarize(task: Task) -> str:
     return f"Kind {task.kind}{labels}{passes if task.passes else ''}"
 
 
-def _preview_prompt(task: Task, files: DataFolder, dataset: StoredDataset, row: int) -> RowPrompt:
-    table = open_dataset(files, dataset)
-    require_columns(task, table)
-    prompt = build_prompt(task, find_record(task, table, row, None))
-    if isinstance(prompt, Fault):
-        return RowPrompt(fault=prompt.reason or str(prompt.status))
-    candidates = [
-        branch.prefix + candidate for branch in prompt.branches for candidate in branch.candidates
-    ]
-    return RowPrompt(prompt.messages, candidates)
-
-
 def _find_fitting_dataset(
     files: DataFolder, task: StoredTask, datasets: Sequence[StoredDataset]
 ) -> int | None:
@@ -163,13 +131,7 @@ def _find_fitting_dataset(
         loaded = files.load_task(task.id)
     except MedtaskError:
         return None
-    for dataset in datasets:
-        try:
-            require_columns(loaded, open_dataset(files, dataset))
-            return dataset.id
-        except MedtaskError:
-            continue
-    return None
+    return next((one.id for one in datasets if not check_columns(loaded, one.columns)), None)
 
 
 @cache

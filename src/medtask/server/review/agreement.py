@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from medtask.evaluation.comparison.annotators import (
     AnnotatedRows,
-    AnnotatorAgreement,
     compare_annotators,
 )
 from medtask.records import Value
@@ -27,8 +26,7 @@ from medtask.server.review.tables import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _ReaderValue:
+class _ReaderValue(NamedTuple):
     """One decision of a reader; ``value`` is None for "cannot tell"."""
 
     position: int
@@ -38,49 +36,7 @@ class _ReaderValue:
     group: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReaderPair:
-    """The agreement of two readers.
-
-    Attributes:
-        readers: Their names.
-        items: The number of items that both have read.
-        cannot_tell: How many of them at least one could not tell; they are left out.
-        agreement: The agreement on the others; None if there are none.
-    """
-
-    readers: tuple[str, str]
-    items: int
-    cannot_tell: int
-    agreement: AnnotatorAgreement | None
-
-    def to_json(self) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "readers": list(self.readers),
-            "items": self.items,
-            "cannot_tell": self.cannot_tell,
-            "n": 0,
-            "share": None,
-            "kappa": None,
-        }
-        if self.agreement is not None:
-            found = self.agreement.inter_annotator
-            content |= {
-                "n": found.rows,
-                "measure": self.agreement.method.title,
-                "share": asdict(found.share),
-                "kappa": asdict(found.kappa) if found.kappa else None,
-                "labels": {
-                    name: asdict(metric) if metric else None
-                    for name, metric in found.labels.items()
-                },
-                "note": found.note,
-                "disagreements": self.agreement.n_disagreements,
-            }
-        return content
-
-
-def compute_agreement(session: Session, queue: ReviewQueue) -> list[ReaderPair]:
+def _compute_agreements(session: Session, queue: ReviewQueue) -> list[dict[str, Any]]:
     """The agreement of every two readers who have items in common, the largest number first.
 
     Statistics are those of `compare_annotators`; items of one group are resampled together.
@@ -95,7 +51,7 @@ def compute_agreement(session: Session, queue: ReviewQueue) -> list[ReaderPair]:
         if shared:
             columns = [[by_reader[name][place] for place in shared] for name in (first, second)]
             pairs.append(_compare_pair(queue, (first, second), columns))
-    return sorted(pairs, key=lambda pair: -pair.items)
+    return sorted(pairs, key=lambda pair: -pair["items"])
 
 
 def get_agreements(state: Any, session: Session, queue: ReviewQueue) -> list[dict[str, Any]]:
@@ -109,8 +65,7 @@ def get_agreements(state: Any, session: Session, queue: ReviewQueue) -> list[dic
     last = _find_last_decision(session, queue.id)
     known = cache.get(queue.id)
     if known is None or known[0] != last:
-        found = [pair.to_json() for pair in compute_agreement(session, queue)]
-        known = cache[queue.id] = last, found
+        known = cache[queue.id] = last, _compute_agreements(session, queue)
     return known[1]
 
 
@@ -125,7 +80,8 @@ def _find_last_decision(session: Session, queue_id: int) -> int:
 
 def _compare_pair(
     queue: ReviewQueue, names: tuple[str, str], columns: Sequence[Sequence[_ReaderValue]]
-) -> ReaderPair:
+) -> dict[str, Any]:
+    """The agreement as JSON; items that one of the two cannot tell are counted and left out."""
     task = get_task(queue)
     first, second = columns
     has_groups = any(reading.group is not None for reading in first)
@@ -143,7 +99,28 @@ def _compare_pair(
     untold = sum(
         one.value is None or other.value is None for one, other in zip(first, second, strict=True)
     )
-    return ReaderPair(names, len(first), untold, agreement)
+    content: dict[str, Any] = {
+        "readers": list(names),
+        "items": len(first),
+        "cannot_tell": untold,
+        "n": 0,
+        "share": None,
+        "kappa": None,
+    }
+    if agreement is None:
+        return content
+    found = agreement.inter_annotator
+    return content | {
+        "n": found.rows,
+        "measure": agreement.method.title,
+        "share": asdict(found.share),
+        "kappa": asdict(found.kappa) if found.kappa else None,
+        "labels": {
+            name: asdict(metric) if metric else None for name, metric in found.labels.items()
+        },
+        "note": found.note,
+        "disagreements": agreement.n_disagreements,
+    }
 
 
 def _read_decisions(session: Session, queue_id: int) -> list[_ReaderValue]:

@@ -60,18 +60,13 @@ def parse_task(text: str, folder: Path, own_folder: Path | None = None) -> Task:
     with tempfile.TemporaryDirectory(prefix="task-", dir=folder) as private_folder:
         file = Path(private_folder) / TASK_FILE
         file.write_bytes(text.encode("utf-8", "replace"))
-        try:
-            document = read_document(file)
-            rows = _find_own_rows(document, own_folder)
-            if rows is not None:
-                _copy(rows, file.with_name(rows.name))
-            if faults := list(_find_file_names(document, rows.name if rows else None)):
-                raise TaskFaults(TASK_FILE, faults)
-            return load_task(file, root=file.parent)
-        except TaskFaults as error:
-            renamed = TaskFaults(TASK_FILE, error.faults)
-            renamed.fix = "correct the lines, then save the task again"
-            raise renamed from None
+        document = read_document(file)
+        rows = _find_own_rows(document, own_folder)
+        if rows is not None:
+            _copy(rows, file.with_name(rows.name))
+        if faults := list(_find_file_names(document, rows.name if rows else None)):
+            raise TaskFaults(TASK_FILE, faults)
+        return load_task(file, root=file.parent)
 
 
 def add_task(

@@ -108,10 +108,6 @@ class FormWriter:
         self._parts = 0
         self._has_file = self._is_file = self._is_complete = False
 
-    @property
-    def received(self) -> ReceivedFile:
-        return self._writer.received
-
     def write(self, data: bytes) -> None:
         """Parse a part of the body. Raises NotValid for anything that is not such a form."""
         try:
