@@ -25,11 +25,25 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty database, on SQLite ("": in the data folder) and on PostgreSQL."""
+    """The URL of an empty database, on SQLite and on PostgreSQL."""
+    return make_url(request)
+
+
+def make_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database of the fixture's parameter; "" is SQLite in the data folder."""
     if request.param == "sqlite":
         return ""
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.create_database()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerUnderTest]:
+    """A server of all tests of a module, on SQLite and on PostgreSQL."""
+    with run_server(tmp_path_factory.mktemp("server") / "data", make_url(request)) as running:
+        yield running
 
 
 @pytest.fixture

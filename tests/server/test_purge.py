@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from sqlalchemy import text
 from medtask.errors import InputError
 from medtask.server.access.roles import Role
 from medtask.server.database.base import Base
-from medtask.server.jobs.worker import run_worker
 from medtask.server.purge import purge
 from support.server import ServerUnderTest
+from support.worker_process import run_worker_thread
 
 CANARY = "Canary-Appendektomie"
 TASK = """name: purpose
@@ -53,17 +52,11 @@ def answer_rows(server: ServerUnderTest, client: TestClient) -> dict[str, Any]:
     wanted = {"dataset_id": dataset["id"], "task_id": task["id"], "model": "fake:"}
     started = client.post("/api/runs", json={**wanted, "baselines": False})
     assert started.status_code < 300, started.text
-    stop = threading.Event()
-    worker = threading.Thread(target=run_worker, args=(server.settings, stop))
-    worker.start()
-    try:
+    with run_worker_thread(server.settings):
         deadline = time.monotonic() + 150
         while any(job["ended_at"] is None for job in client.get("/api/jobs").json()):
             assert time.monotonic() < deadline
-            time.sleep(0.2)
-    finally:
-        stop.set()
-        worker.join()
+            time.sleep(0.1)
     run: dict[str, Any] = client.get("/api/runs").json()[0]
     queue = client.post("/api/reviews", json={"run_id": run["id"]})
     assert queue.status_code == 201, queue.text

@@ -21,9 +21,9 @@ from medtask.server.access.guard import get_cookie_name
 from medtask.server.access.roles import Role
 from medtask.server.app import create_app
 from medtask.server.database.connect import Database
-from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
 from support.browser import CHROMIUM
+from support.server import open_fast_database
 
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
@@ -61,7 +61,7 @@ def run_live_server(folder: Path, database_url: str = "", **settings: Any) -> It
         chosen = ServerSettings(
             data_folder=folder, database_url=database_url, port=port, **settings
         )
-        database = open_database(chosen)
+        database = open_fast_database(chosen)
         app = create_app(chosen, database)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)

@@ -17,6 +17,12 @@ CASE = "A 60-year-old man has had crushing chest pain for an hour."
 OPTIONS = {"A": "ECG", "B": "Chest X-ray", "C": "Ultrasound of the liver"}
 
 
+@pytest.fixture(scope="module")
+def server(shared_server: ServerUnderTest) -> ServerUnderTest:
+    """Tests of this module leave the server as it is, or add objects that others do not see."""
+    return shared_server
+
+
 def ask(server: ServerUnderTest, role: Role = Role.TRAINER, **body: Any) -> Any:
     return server.connect(role).post("/ask", json={"model": "fake:", **body})
 

@@ -16,6 +16,12 @@ from support.stored_tasks import DOMAINS_TASK, PURPOSE_TASK, store_model, store_
 PAPER = {"title": "Statins after stroke", "abstract": "We followed 500 patients."}
 
 
+@pytest.fixture(scope="module")
+def server(shared_server: ServerUnderTest) -> ServerUnderTest:
+    """Tests of this module leave the server as it is, or add objects that others do not see."""
+    return shared_server
+
+
 def predict(text: str, tmp_path: Any, rows: list[dict[str, Any]]) -> list[Answer]:
     folder = tmp_path / "expected"
     folder.mkdir(exist_ok=True)

@@ -100,7 +100,7 @@ def start(client: TestClient, path: str, **wanted: Any) -> dict[str, Any]:
 
 def test_a_search_for_words_measures_candidates_and_keeps_no_text(client, dataset, task):
     wanted = {"dataset_id": dataset, "what": "examples", "model": "fake:seed=1"}
-    job = start(client, f"/api/tasks/{task}/tune", budget="15s", keep_anyway=True, **wanted)
+    job = start(client, f"/api/tasks/{task}/tune", budget="10s", keep_anyway=True, **wanted)
     assert job["state"] == "succeeded", job["problem"]
     assert job["result"]["trials"] > 1
     assert job["result"]["lines"] == [job["result"]["verdict"]]

@@ -7,7 +7,8 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from support.jobs import (
     wait_for_end,
     wait_until,
 )
+from support.postgres import POSTGRES
 from support.server import ServerUnderTest, run_server
 
 # What a kill waits for, how often of a hundred kills, and the longest pause after it in seconds.
@@ -106,7 +108,7 @@ def test_a_job_is_finished_although_its_worker_is_killed(server: ServerUnderTest
 def test_a_suspended_worker_can_write_nothing_once_another_one_has_its_job(
     server: ServerUnderTest,
 ) -> None:
-    run_id, job_id = add_queued_run(server, "fake:ms_per_row=30,batch=4")
+    run_id, job_id = add_queued_run(server, "fake:ms_per_row=20,batch=4")
     with run_one_worker(server) as suspended:
         wait_until(server, job_id, has_progress)
         os.kill(suspended.pid, signal.SIGSTOP)
@@ -153,17 +155,24 @@ def test_a_worker_that_is_asked_to_end_puts_its_job_back(server: ServerUnderTest
 
 
 @pytest.mark.slow
-def test_eight_kills_at_random_points_lose_and_repeat_nothing(tmp_path: Path) -> None:
+def test_four_kills_at_random_points_lose_and_repeat_nothing(tmp_path: Path) -> None:
     with run_server(tmp_path / "data") as server:
-        assert kill_at_random_points(server, 8, seed=1) == 8
+        assert kill_at_random_points(server, 4, seed=1) == 4
 
 
 @pytest.mark.scale
 @pytest.mark.slow
 def test_a_hundred_kills_at_random_points_lose_and_repeat_nothing(
-    server: ServerUnderTest,
+    request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    assert kill_at_random_points(server, 50, seed=2) == 50  # on each of both databases
+    urls = ["", request.getfixturevalue("postgres").create_database() if POSTGRES else ""]
+    with ExitStack() as stack, ThreadPoolExecutor(2) as threads:  # one waits, the other works
+        servers = [
+            stack.enter_context(run_server(tmp_path / f"data-{number}", url))
+            for number, url in enumerate(urls)
+        ]
+        kills = threads.map(kill_at_random_points, servers, (50, 50), (2, 3))
+        assert sum(kills) == 100
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def list_descendants(pid: int) -> list[int]:
 def test_a_killed_server_takes_its_workers_along_and_the_next_one_finishes_the_job(
     server: ServerUnderTest,
 ) -> None:
-    run_id, job_id = add_queued_run(server, "fake:ms_per_row=60,batch=4")
+    run_id, job_id = add_queued_run(server, "fake:ms_per_row=25,batch=4")
     with serve(server) as process:
         wait_until(server, job_id, has_progress)
         descendants = list_descendants(process.pid)

@@ -13,8 +13,8 @@ from support.live_server import Browser, LiveServer, run_browser, run_live_serve
 
 @pytest.fixture(scope="module")
 def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server on a port, with an empty SQLite database."""
-    with run_live_server(tmp_path_factory.mktemp("server") / "data") as server:
+    """A server on a port, with an empty SQLite database and without a worker."""
+    with run_live_server(tmp_path_factory.mktemp("server") / "data", workers=0) as server:
         yield server
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import openpyxl
@@ -23,7 +24,7 @@ from support.attacks import (
     fill,
 )
 from support.filled_server import ApiClient
-from support.live_server import Browser, LiveServer
+from support.live_server import Browser, LiveServer, run_live_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -45,6 +46,13 @@ PAGES_OF_OBJECTS = (
     "/jobs/{job_id}",
     "/jobs/{job_id}/progress",
 )
+
+
+@pytest.fixture(scope="module")
+def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with a worker, because one of its pages shows a job."""
+    with run_live_server(tmp_path_factory.mktemp("server") / "data") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

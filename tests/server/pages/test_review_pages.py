@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from medtask.server.access.roles import Role
+from support.filled_server import ApiClient
 from support.live_server import DESKTOP, PHONE, Browser
 from support.review_runs import add_run, make_run, make_run_of_texts
 
@@ -44,13 +45,14 @@ def create(live_server, tmp_path_factory) -> Callable[..., int]:
         if kind not in numbers:
             numbers[kind] = len(numbers) + 1
             add_run(live_server, make_run(kind, tmp_path_factory.mktemp(kind)), numbers[kind])
-        page = browser.open("/account", Role.TRAINER)
-        body = {"run_id": numbers[kind], "settings": settings}
-        created = page.evaluate(SEND, ["/api/reviews", body, "POST"])
-        page.context.close()
-        return int(created["id"])
+        return create_from_run(browser, numbers[kind], settings=settings)
 
     return create_queue
+
+
+def create_from_run(browser: Browser, run_id: int, **fields: object) -> int:
+    with ApiClient(browser.server) as api:
+        return int(api.call("POST", "/api/reviews", json={"run_id": run_id, **fields})["id"])
 
 
 def open_queue(browser: Browser, queue: int, role: Role = Role.REVIEWER, **options: Any) -> Any:
@@ -193,16 +195,15 @@ def test_nearly_equal_texts_get_one_decision(browser, create, live_server, tmp_p
     texts = ["resection of the left upper lobe of the lung for a tumour"] * 2
     texts += ["Resection of the left upper lobe of the lung for a tumour!", "knee arthroscopy"]
     add_run(live_server, make_run_of_texts(texts, tmp_path), 90)
-    page = browser.open("/account", Role.TRAINER)
-    made = page.evaluate(SEND, ["/api/reviews", {"run_id": 90}, "POST"])
-    page = open_queue(browser, made["id"])
+    queue = create_from_run(browser, 90)
+    page = open_queue(browser, queue)
     if "knee" in get_text(page):
         page.keyboard.press("1")
     assert page.locator(".similar-text").count() == 1
     page.keyboard.press("g")
     page.keyboard.press("2")
     wait_until_saved(page)
-    decided = [one for one in read_decisions(page, made["id"]) if "knee" not in one["text"]]
+    decided = [one for one in read_decisions(page, queue) if "knee" not in one["text"]]
     assert len(decided) == 2
     assert sum(one["rows"] for one in decided) == 3
 
@@ -230,15 +231,14 @@ def test_every_kind_of_answer_is_reviewed_by_keys(browser, create, kind):
 def test_many_labels_have_a_filter(browser, live_server, tmp_path):
     labels = [f"procedure {number}" for number in range(1, 41)]
     add_run(live_server, make_run_of_texts(["knee arthroscopy"], tmp_path, labels), 91)
-    page = browser.open("/account", Role.TRAINER)
-    made = page.evaluate(SEND, ["/api/reviews", {"run_id": 91}, "POST"])
-    page = open_queue(browser, made["id"])
+    queue = create_from_run(browser, 91)
+    page = open_queue(browser, queue)
     page.keyboard.press("/")
     page.keyboard.type("cedure 37")
     assert page.locator(".choice").count() == 1
     page.keyboard.press("Enter")
     wait_until_saved(page)
-    assert read_decisions(page, made["id"])[0]["decision"]["value"] == "procedure 37"
+    assert read_decisions(page, queue)[0]["decision"]["value"] == "procedure 37"
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -255,9 +255,8 @@ def test_long_texts_scroll_under_buttons_that_stay(
             make_run_of_texts([text, f"{text} Ende."], tmp_path_factory.mktemp("l")),
             number,
         )
-    page = browser.open("/account", Role.TRAINER)
-    made = page.evaluate(SEND, ["/api/reviews", {"run_id": number, "name": "Prüfung"}, "POST"])
-    page = open_queue(browser, made["id"], size=size, dark=dark)
+    queue = create_from_run(browser, number, name="Prüfung")
+    page = open_queue(browser, queue, size=size, dark=dark)
     assert page.evaluate(OUT_OF_VIEW) == []
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight + 1")
     button = page.locator(".choice").first
@@ -300,10 +299,7 @@ def test_a_review_is_created_read_and_adjudicated_from_the_page_of_all(browser, 
 def test_hostile_texts_and_labels_are_shown_as_text(browser, live_server, tmp_path: Path):
     hostile = '</script><img src=x onerror="document.title=1"><b>bold</b>'
     add_run(live_server, make_run_of_texts([hostile], tmp_path, [hostile, "other"]), 94)
-    page = browser.open("/account", Role.TRAINER)
-    body = {"run_id": 94, "name": hostile}
-    made = page.evaluate(SEND, ["/api/reviews", body, "POST"])
-    page = open_queue(browser, made["id"])
+    page = open_queue(browser, create_from_run(browser, 94, name=hostile))
     assert get_text(page) == hostile
     assert page.locator("#review img, #review b:text-is('bold')").count() == 0
     assert page.title() == f"{hostile} - medtask"
