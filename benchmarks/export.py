@@ -1,7 +1,8 @@
 """Exports of one model: size, time, memory, and how alike the answers are, for each target.
 
     python benchmarks/export.py --data ../shared/data [--model examples/demo_adapter] [--rows 64]
-                                [--targets merged,gguf:q8_0,gguf:q4_k_m] [--out export.json]
+                                [--targets merged,gguf:q8_0,gguf:q4_k_m] [--gated gguf:q4_k_m]
+                                [--out export.json]
 
 Each export is one `medtask export --no-check` in a process of its own; the first row of the table
 is the same with the parity gate. The exported models then answer prompts of two public sets and are
@@ -71,6 +72,10 @@ def export(model: str, target: str, out: Path, question: list[str], *options: st
     return Export(target, sum(one.stat().st_size for one in files), seconds, usage.ru_maxrss * 1024)
 
 
+def name_path(path: Path, target: str) -> Path:
+    return path.with_suffix(find_target(target.partition(":")[0]).suffix)
+
+
 def ask_exported(
     target: str, path: Path, prompts: Mapping[str, list[Prompt]]
 ) -> dict[str, ModelOutputs]:
@@ -100,6 +105,7 @@ def main() -> None:
     parser.add_argument("--model", default="examples/demo_adapter")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--targets", default=TARGETS)
+    parser.add_argument("--gated", default="gguf:q4_k_m", help="the target that is also gated")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -112,11 +118,12 @@ def main() -> None:
         expected = {data: collect_outputs(engine, some) for data, some in prompts.items()}
         engine.close()
         question = [str(folder / SETS[0]), str(options.data / SETS[0] / "dev.jsonl.gz")]
-        gated = export(options.model, "gguf:q4_k_m", folder / "x.gguf", question, "--force")
+        gated_path = name_path(folder / "gated", options.gated)
+        gated = export(options.model, options.gated, gated_path, question, "--force")
         print(f"with the gate: {gated.seconds:.0f} s, {gated.peak_bytes / 1e9:.2f} GB", flush=True)
         results = []
         for target in options.targets.split(","):
-            path = folder / ("model.gguf" if target.startswith("gguf") else "model")
+            path = name_path(folder / "model", target)
             one = export(options.model, target, path, question, "--no-check")
             name, _, quantization = target.partition(":")
             chosen = find_target(name).choose_quantization(quantization or None)
