@@ -28,7 +28,7 @@ from medtask.scaling.merging import merge
 from medtask.scaling.plan import PlannedOptions, RunPlan, read_plan
 from medtask.scaling.planning import PlanRequest, open_plan
 from medtask.scaling.run_status import status
-from medtask.scaling.submissions import add_job, read_jobs
+from medtask.scaling.slurm_jobs import add_job, read_jobs
 from medtask.server.pages.runs import read_confusion
 from medtask.tables.read import read_table
 from medtask.tasks.load import load_task

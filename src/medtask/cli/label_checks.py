@@ -31,7 +31,6 @@ from medtask.tasks.prompt import build_prompt
 from medtask.tasks.task import Task
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from medtask.records import AnsweredRow

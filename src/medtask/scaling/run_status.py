@@ -11,10 +11,11 @@ from medtask.runs.lock import is_in_use
 from medtask.runs.manifest import read_manifest
 from medtask.scaling.plan import RunPlan, read_plan
 from medtask.scaling.shards import ShardFolder
-from medtask.scaling.submissions import read_queue
+from medtask.scaling.slurm_jobs import read_queue
 
 ShardState = Literal["finished", "running", "waiting", "interrupted", "killed", "failed"]
 SHARD_STATES: tuple[ShardState, ...] = get_args(ShardState)
+_ENDED_STATES: dict[str, ShardState] = {"interrupted": "interrupted", "failed": "failed"}
 _PENDING = "PENDING"  # Slurm's word for a job that waits
 
 
@@ -155,9 +156,6 @@ def _inspect_shard(folder: ShardFolder, queue: _Queue) -> ShardStatus:
         return ShardStatus(shard.number, shard.rows, done, "waiting", attempts=count, reason=reason)
     state = _ENDED_STATES.get(last.state, "killed")
     return ShardStatus(shard.number, shard.rows, done, state, attempts=count, reason=last.error)
-
-
-_ENDED_STATES: dict[str, ShardState] = {"interrupted": "interrupted", "failed": "failed"}
 
 
 def _is_running(folder: ShardFolder, queue: _Queue) -> bool:

@@ -12,7 +12,7 @@ from medtask.display import format_count
 from medtask.engines.files.model_files import BUILT_IN_MODEL
 from medtask.runs.run_values import ShardedRunValues
 from medtask.scaling.planning import make_request, open_plan
-from medtask.scaling.slurm_jobs import submit_script
+from medtask.scaling.slurm_jobs import add_job, read_queue, submit_script
 from medtask.scaling.slurm_script import (
     ArrayJob,
     SlurmOptions,
@@ -20,7 +20,6 @@ from medtask.scaling.slurm_script import (
     format_merge_script,
     make_vllm_reference,
 )
-from medtask.scaling.submissions import add_job, read_queue
 from medtask.tables.read import read_table
 from medtask.tasks.task import Task
 

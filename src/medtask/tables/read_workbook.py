@@ -83,7 +83,9 @@ def read_workbook(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Ta
     if facts.note and any(type(cell) is int for _, cells in preview.rows for cell in cells):
         notes.append(facts.note)
     notes += facts.describe()
-    shown = _ShownNumbers(facts.shown)
+    shown: dict[int, list[tuple[int, object]]] = {}
+    for number, column, text in facts.shown:
+        shown.setdefault(number, []).append((column, text))
     columns = header.columns
 
     def rows(stats: ReadStats) -> Iterator[Row]:
@@ -96,7 +98,7 @@ def read_workbook(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> Ta
             merged = _MergedCells(areas, header.row, first_column)
             for number, cells in _iter_filled_rows(selected, stats, after_row=header.row):
                 # First the ids as they are shown, which all rows of a merged area have.
-                shown.apply(number, cells, first_column)
+                _write_shown(cells, shown.get(number, ()), first_column)
                 merged.fill(number, cells)
                 for place, cell in enumerate(cells[len(columns) :], len(columns) + 1):
                     if cell is not None and str(cell).strip():
@@ -133,20 +135,14 @@ def _check_formulas(path: Path, facts: SheetFacts) -> None:
         )
 
 
-class _ShownNumbers:
-    """Numbers that are shown with leading zeros or fixed letters, or are booleans."""
-
-    def __init__(self, shown: Iterable[tuple[int, int, object]]) -> None:
-        self._rows: dict[int, list[tuple[int, object]]] = {}
-        for row, column, text in shown:
-            self._rows.setdefault(row, []).append((column, text))
-
-    def apply(self, row: int, cells: list[object], first_column: int) -> None:
-        """Write such numbers of a row as they are shown."""
-        for column, text in self._rows.get(row, ()):
-            place = column - first_column
-            if 0 <= place < len(cells) and isinstance(cells[place], int):
-                cells[place] = text
+def _write_shown(
+    cells: list[object], shown: Sequence[tuple[int, object]], first_column: int
+) -> None:
+    """Write numbers with leading zeros or fixed letters as they are shown, and booleans."""
+    for column, text in shown:
+        place = column - first_column
+        if 0 <= place < len(cells) and isinstance(cells[place], int):
+            cells[place] = text
 
 
 class _MergedCells:

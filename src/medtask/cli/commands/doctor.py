@@ -14,7 +14,7 @@ from medtask.cli import console as show
 from medtask.cli.inputs import AsJson, GoldSource
 from medtask.cli.model_options import add_load_options, load_engine
 from medtask.cli.table_options import add_read_options
-from medtask.display import escape_control_characters, format_count
+from medtask.display import escape_control_characters, format_count, format_percent, shorten
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError, StorageError, UsageError
 from medtask.tables.read_options import ReadOptions
@@ -183,7 +183,6 @@ def _print_label_report(name: str, report: LabelSetReport) -> None:
 
 
 def _print_label_bias(bias: ContentFreeBias) -> None:
-    from medtask.display import format_percent, shorten
     from medtask.evaluation.labels.label_set_report import list_bias_shares
 
     show.print_line(
