@@ -157,3 +157,11 @@ def test_a_text_file_with_the_name_of_a_workbook_has_its_own_remedy(
     with pytest.raises(TableError, match=f"export{suffix}: the file is (a )?{problem}") as raised:
         read_table(path)
     assert fix in raised.value.fix
+
+
+def test_utf16_text_with_the_name_of_a_workbook_is_text(tmp_path):
+    path = tmp_path / "export.xls"
+    path.write_text("id\ttext\n1\ta\n", encoding="utf-16")
+    with pytest.raises(TableError, match="the file is text"):
+        read_table(path)
+    assert [*read_table(path.rename(tmp_path / "export.csv"))] == [{"id": "1", "text": "a"}]

@@ -129,7 +129,8 @@ def _check_file(path: Path) -> _Format:
 
 def _refuse_text(path: Path, head: bytes) -> None:
     """Raise TableError for a text file, such as a web page that a system exports as .xls."""
-    if not head or min(head) < ord("\t"):
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not is_utf16 and (not head or min(head) < ord("\t")):
         return
     if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"<"):
         raise make_table_error(
