@@ -85,7 +85,7 @@ def test_it_learns_and_reports_what_it_chose(tmp_path: Path) -> None:
         fitted.trained_model.base,
     ) == ("linear", "label", PARTS, "tf-idf")
     assert fitted.trained_model.task_fingerprint == data.task.fingerprint
-    assert fitted.facts["chosen_by"] == "5 folds"
+    assert fitted.facts["chosen_by"] == "5 folds of the training rows"
     assert not fitted.interrupted
     points = context.log.points
     assert [point.step for point in points] == list(range(1, len(points) + 1))

@@ -46,11 +46,12 @@ MAX_SEARCH_ROWS = 20_000
 BASE = "tf-idf"
 
 
-# Receives evaluated settings and their number, which counts from 1; None and 0 at the start.
-SettingsObserver = Callable[[Evaluated | None, int], None]
+# Receives evaluated settings and their number, which counts from 1; before, what they are
+# evaluated on ("": too few rows), and 0.
+SettingsObserver = Callable[[Evaluated | str, int], None]
 
 
-def _ignore_settings(evaluated: Evaluated | None, number: int) -> None: ...
+def _ignore_settings(evaluated: Evaluated | str, number: int) -> None: ...
 
 
 def fit_linear(
@@ -64,8 +65,10 @@ def fit_linear(
         UsageError, InputError: See `build_label_targets` and `train_linear`.
     """
 
-    def report(evaluated: Evaluated | None, number: int) -> None:
-        if evaluated is None:
+    def report(evaluated: Evaluated | str, number: int) -> None:
+        if isinstance(evaluated, str):
+            if evaluated:
+                context.observer.on_note(f"each step measures other settings on {evaluated}")
             context.observer.on_start(MAX_EVALUATIONS, 0)
             return
         point = TrainingPoint(number, MAX_EVALUATIONS, number / MAX_EVALUATIONS)
@@ -114,9 +117,7 @@ def train_linear(
         "features": chosen.settings.features,
         "terms": sum(len(one.vocabulary_) for one in vectorizers),
         "strength": chosen.settings.strength,
-        "chosen_by": f"{len(targets.validation.texts):,} validation rows"
-        if len(folds) == 1
-        else f"{len(folds)} folds",
+        "chosen_by": _describe_search_rows(folds),
         "scikit-learn": sklearn.__version__,
     }
     thresholds = {} if interrupted else _fit_thresholds(targets, counts, chosen.settings)
@@ -154,6 +155,14 @@ def _select_search_rows(targets: LabelTargets, counts: TermCounts) -> list[HeldO
     return _build_held_out_rows(counts.select_rows(rows), train.select_rows(rows))
 
 
+def _describe_search_rows(folds: Sequence[HeldOutRows]) -> str:
+    if not folds:
+        return ""
+    if len(folds) == 1:
+        return f"{len(folds[0].other_gold):,} validation rows"
+    return f"{len(folds)} folds of the training rows"
+
+
 def _build_held_out_rows(counts: TermCounts, texts: LabelledTexts) -> list[HeldOutRows]:
     return [
         HeldOutRows(
@@ -187,7 +196,7 @@ def _search(
     features = counts.list_features()
     default = replace(DEFAULT_SETTINGS, features=features[-1])
     best, number = Evaluated(default, float("inf"), 0.0), 0
-    report(None, 0)
+    report(_describe_search_rows(folds), 0)
     try:
         for number, found in enumerate(
             search_settings(folds, targets.labels, features) if folds else (), 1
