@@ -106,7 +106,7 @@ def compare_shares(
     parity = compare_on_prompts(
         ask_reference,
         lambda prompts: ask(prompts, second),
-        lambda count: table[:count],
+        lambda count, asked: [one for one in table if one.record_id not in asked][:count],
         rows,
         bounds,
     )

@@ -32,6 +32,7 @@ from medtask.exporting.export_manifest import (
     write_manifest,
 )
 from medtask.exporting.parity import (
+    ChoosePrompts,
     ModelOutputs,
     Parity,
     ParityBounds,
@@ -135,7 +136,7 @@ def export(
     _check_request(request, target, path)
     choose = lru_cache(partial(_choose_prompts, source, task, table))
     if check:
-        choose(rows)  # a table without prompts is refused before anything is written
+        choose(rows, frozenset())  # a table without prompts is refused before anything is written
     with open_draft(path, is_folder=not target.suffix) as draft:
         on_step(f"Writing {target.description}")
         writer = target.import_writer()
@@ -212,21 +213,27 @@ def _check_request(request: ExportRequest, target: ExportTarget, path: Path) -> 
 
 
 def _choose_prompts(
-    source: ExportSource, task: Task | None, table: object | None, rows: int
+    source: ExportSource,
+    task: Task | None,
+    table: object | None,
+    rows: int,
+    excluded: frozenset[str],
 ) -> list[Prompt]:
     if (task is None) != (table is None):
         raise UsageError("a task needs a table, and a table a task", fix="name both, or neither")
     if task is None:
-        return make_default_prompts(source, rows)
+        found = make_default_prompts(source, rows + len(excluded))
+        return [prompt for prompt in found if prompt.record_id not in excluded]
     version = source.metadata.prompt_version if source.metadata else None
-    return sample_prompts(match_prompt_versions(task, version, {}), read_table(table), rows)
+    matched = match_prompt_versions(task, version, {})
+    return sample_prompts(matched, read_table(table), rows, excluded)
 
 
 def _check_draft(
     request: ExportRequest,
     target: ExportTarget,
     draft: Path,
-    choose_prompts: Callable[[int], Sequence[Prompt]],
+    choose_prompts: ChoosePrompts,
     rows: int,
     on_step: Callable[[str], None],
 ) -> Parity:

@@ -136,12 +136,13 @@ class ModelOutputs:
 
 
 AskModel = Callable[[Sequence[Prompt]], ModelOutputs]
+ChoosePrompts = Callable[[int, frozenset[str]], Sequence[Prompt]]
 
 
 def compare_on_prompts(
     ask_reference: AskModel,
     ask_exported: AskModel,
-    choose_prompts: Callable[[int], Sequence[Prompt]],
+    choose_prompts: ChoosePrompts,
     rows: int,
     bounds: ParityBounds,
 ) -> Parity:
@@ -153,20 +154,20 @@ def compare_on_prompts(
     Args:
         ask_reference: Asks the reference. At most one of the two models is in memory.
         ask_exported: Asks the other model.
-        choose_prompts: Returns so many prompts; a larger number includes those of a smaller one.
+        choose_prompts: Returns at most so many prompts, without those with the given ids.
         rows: The number of prompts, at first.
         bounds: What is required.
 
     Raises:
         EngineError: No prompt was answered by both.
     """
-    prompts = choose_prompts(rows)
+    prompts = choose_prompts(rows, frozenset())
     reference, exported = ask_reference(prompts), ask_exported(prompts)
     parity = compare_outputs(reference, exported, bounds)
     if not parity.may_pass_on(EXTENSION * rows):
         return parity
-    asked = {prompt.record_id for prompt in prompts}
-    more = [one for one in choose_prompts(EXTENSION * rows) if one.record_id not in asked]
+    asked = frozenset(prompt.record_id for prompt in prompts)
+    more = choose_prompts(EXTENSION * rows - len(prompts), asked)
     if not parity.may_pass_on(len(prompts) + len(more)):
         return parity
     return compare_outputs(reference + ask_reference(more), exported + ask_exported(more), bounds)

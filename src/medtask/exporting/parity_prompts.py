@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 
@@ -27,27 +26,32 @@ _ORGANS = ("the sigmoid colon", "the left kidney", "the liver", "a skin lesion")
 _REASONS = ("suspected cancer", "an abscess seen in March", "pain for 3 weeks", "routine control")
 
 
-def sample_prompts(task: Task, table: Table, count: int = PARITY_PROMPTS) -> list[Prompt]:
-    """A random sample of a table's prompts, in the order of the table.
+def sample_prompts(
+    task: Task, table: Table, count: int = PARITY_PROMPTS, excluded: Collection[str] = ()
+) -> list[Prompt]:
+    """A random sample of a table's prompts without those with ``excluded`` ids, in the order of the
+    table.
 
-    Their ids are the numbers of their rows, from 1. A larger sample includes a smaller one.
+    Their ids are the numbers of their rows, from 1.
 
     Raises:
         InputError: No row of the table makes a prompt.
     """
     rng = random.Random(0)  # noqa: S311 - the same table gives the same sample
-    # The prompts with the smallest random numbers: a larger sample includes a smaller one.
-    numbered = (
-        (rng.random(), place, prompt)
-        for place, prompt in enumerate(_build_prompts(task, read_records(task, table)))
-    )
-    kept = heapq.nsmallest(count, numbered)
-    if not kept:
+    kept: list[tuple[int, Prompt]] = []
+    prompts = _build_prompts(task, read_records(task, table))
+    others = (prompt for prompt in prompts if prompt.record_id not in excluded)
+    for place, prompt in enumerate(others):
+        if len(kept) < count:
+            kept.append((place, prompt))
+        elif (slot := rng.randrange(place + 1)) < count:
+            kept[slot] = (place, prompt)
+    if not kept and not excluded:
         raise InputError(
             f"no row of {format_path(table.source)} can be asked, so the models cannot be compared",
             fix="name a table with texts, or leave task and table out",
         )
-    return [prompt for _, _, prompt in sorted(kept, key=lambda one: one[1])]
+    return [prompt for _, prompt in sorted(kept, key=lambda pair: pair[0])]
 
 
 def make_default_prompts(source: ExportSource, count: int = PARITY_PROMPTS) -> list[Prompt]:
