@@ -291,7 +291,8 @@ def split_folds(
         InputError: There are too few rows that may be apart.
     """
     keys = question_index.keys
-    labels = [list_labels(task, example.gold) for example in question_index.examples]
+    # Rows without gold are answered too.
+    labels = [list_labels(task, example.record.gold) for example in question_index.examples]
     bound, _, together = _cluster_questions(question_index)
     joined = _gather_clusters(keys, together, labels, seed)
     keeps_near_duplicates = len(joined) >= folds and 2 * max(map(len, joined)) <= len(keys)
