@@ -20,7 +20,10 @@ from medtask.exporting.parity import (
     compare_on_prompts,
     compare_outputs,
 )
+from medtask.exporting.parity_prompts import sample_prompts
 from medtask.records import BranchScores, Prompt, Scores
+from medtask.tables.read import read_table
+from medtask.tasks.task import Label, Task
 
 RENDERING = Rendering("text", ("a", "b"), (1, 2, 3), ((4,), (5,)))
 BOUNDS = ParityBounds(agreement=0.9, kl=0.05)
@@ -145,6 +148,19 @@ def test_other_comparisons_end_with_the_first_rows(
 def test_a_table_without_enough_further_rows_is_not_asked_again() -> None:
     parity, asked = compare_shares([0.51, *[0.9] * 5], [0.49, *[0.9] * 5], 4)
     assert (parity.passed, parity.questions, asked) == (False, 4, [4])
+
+
+def test_further_rows_of_a_table_are_others_with_the_numbers_of_their_rows() -> None:
+    task = Task("task", "Decide.", "{{ text }}", labels=(Label("a", "", "a"), Label("b", "", "b")))
+    table = read_table([{"text": f"text {number}"} for number in range(1, 41)])
+    first = sample_prompts(task, table, 8)
+    asked = {prompt.record_id for prompt in first}
+    further = sample_prompts(task, table, 24, asked)
+    assert (len(asked), len(further)) == (8, 24)
+    assert asked.isdisjoint(prompt.record_id for prompt in further)
+    for prompt in (*first, *further):
+        assert prompt.text == f"text {prompt.record_id}"
+    assert len(sample_prompts(task, table, 100, asked)) == 32
 
 
 @settings(deadline=None)
