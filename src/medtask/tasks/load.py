@@ -171,34 +171,28 @@ def _build_task(
         id_column=reader.get_text("id") or None,
         gold_column=reader.get_text("gold") or None,
         group_column=reader.get_text("group") or None,
-        data=_find_table(reader, config),
+        data=_find_named_file(reader, "data", config.data if config else None),
         model=config.model if config else None,
-        tuning_rows=_find_tuning_rows(reader, config),
+        tuning_rows=_find_named_file(
+            reader, "tuning_rows", config.tuning_rows if config else None, read_fingerprints
+        ),
         source=file,
         source_lines=reader.document.source_lines,
     )
 
 
-def _find_table(reader: TaskReader, config: TaskConfig | None) -> Path | None:
-    """The table that the task names; a fault if it is outside the root."""
-    if config is None or not config.data:
+def _find_named_file(
+    reader: TaskReader, key: str, name: str | None, check: Callable[[Path], object] | None = None
+) -> Path | None:
+    """The file that a key names; a fault if it is outside the root or ``check`` refuses it."""
+    if not name:
         return None
     try:
-        return reader.resolve_path(config.data)
+        path = reader.resolve_path(name)
+        if check:
+            check(path)
     except InputError as error:
-        reader.add_fault(f"{error} - {error.fix}", "data")
-        return None
-
-
-def _find_tuning_rows(reader: TaskReader, config: TaskConfig | None) -> Path | None:
-    """The file of the rows that chose the words of the task; a fault if it cannot be read."""
-    if config is None or config.tuning_rows is None:
-        return None
-    try:
-        path = reader.resolve_path(config.tuning_rows)
-        read_fingerprints(path)
-    except InputError as error:
-        reader.add_fault(f"{error} - {error.fix}", "tuning_rows")
+        reader.add_fault(f"{error} - {error.fix}", key)
         return None
     return path
 

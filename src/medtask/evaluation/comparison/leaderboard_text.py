@@ -33,14 +33,6 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
             if reached
             else ("–", line.note and f"not measured: {line.note}")
         )
-        cells = format_costs(line)
-        versus = (
-            "best"
-            if line is leaderboard.best
-            else "–"
-            if line.p is None
-            else format_p_value(line.p)
-        )
         name = f"{shorten(line.name, MAX_NAME_LENGTH)}{' (baseline)' if line.baseline else ''}"
         model = "" if line.baseline else shorten(get_model_name(line), 24)
         rows.append(
@@ -49,8 +41,8 @@ def format_leaderboard(leaderboard: Leaderboard) -> list[str]:
                 f"{line.family}, {model}" if model else line.family,
                 value,
                 interval,
-                *cells,
-                versus,
+                *format_costs(line),
+                compare_with_best(leaderboard, line),
             )
         )
     kept = [
@@ -82,6 +74,13 @@ def _describe_tests(leaderboard: Leaderboard) -> list[str]:
         f"p: {' or '.join(tests)}, corrected for the number of pairs (Holm). The report of a run "
         "shows p without this correction."
     ]
+
+
+def compare_with_best(leaderboard: Leaderboard, line: LeaderboardEntry) -> str:
+    """The p-value of the difference from the best system; "best" for that system itself."""
+    if line is leaderboard.best:
+        return "best"
+    return "–" if line.p is None else format_p_value(line.p)
 
 
 def get_model_name(entry: LeaderboardEntry) -> str:

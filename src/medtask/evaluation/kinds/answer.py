@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from medtask.evaluation.statistics.free_text import (
     FreeTextMetrics,
     compute_free_text_metrics,
 )
-from medtask.evaluation.statistics.intervals import IntArray, Metric
+from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline
 from medtask.evaluation.statistics.text_overlap import MAX_WORDS, compute_token_f1
 from medtask.records import Answer, Option, Status, Value
@@ -61,34 +62,59 @@ class LengthStatistics:
     longest: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FreeTextStatistics:
-    """How answers ended, and their lengths.
+    """Counts how answers ended, and answers by their number of words.
 
     Attributes:
         ended: Number of answers that the model ended.
         truncated: Number of answers stopped by a limit.
         cut: Number of truncated answers that still have a value.
-        words: Lengths in words; None without answers.
+        word_counts: Answers by number of words, at most `MAX_WORDS`.
     """
 
-    ended: int
-    truncated: int
-    cut: int
-    words: LengthStatistics | None
+    ended: int = 0
+    truncated: int = 0
+    cut: int = 0
+    word_counts: Counter[int] = field(default_factory=Counter)
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        stopped = answer.status is Status.TRUNCATED
+        self.truncated += stopped
+        if isinstance(answer.value, str):
+            self.cut += stopped
+            self.ended += not stopped
+            self.word_counts[len(split_words(answer.value, MAX_WORDS))] += 1
+
+    def measure_lengths(self) -> LengthStatistics | None:
+        """Lengths in words; None without answers."""
+        if not self.word_counts:
+            return None
+        sizes, rows = np.array(sorted(self.word_counts.items()), dtype=np.int64).T
+        ranks = np.cumsum(rows) / rows.sum()
+        low, median, high = (
+            int(sizes[np.searchsorted(ranks, share - 1e-9)]) for share in (0.05, 0.5, 0.95)
+        )
+        return LengthStatistics(median, low, high, int(sizes[0]), int(sizes[-1]))
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        words = self.measure_lengths()
+        return {
+            "ended": self.ended,
+            "truncated": self.truncated,
+            "cut": self.cut,
+            "words": asdict(words) if words else None,
+        }
 
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
-        if self.words is None:
+        words = self.measure_lengths()
+        if words is None:
             return [Paragraph("No row has an answer.")]
         lines = [
             ("Ended by the model", f"{self.ended:,}"),
             ("Stopped by a limit", f"{self.truncated:,}"),
             ("of these with an answer, cut after a complete sentence", f"{self.cut:,}"),
         ]
-        words = self.words
         lengths = [
             ("median", f"{words.median:,}"),
             ("5th to 95th percentile", f"{words.low:,}-{words.high:,}"),
@@ -103,44 +129,14 @@ class FreeTextStatistics:
         ]
 
     def format_summary(self) -> str | None:
-        if self.words is None:
+        words = self.measure_lengths()
+        if words is None:
             return None
-        words = self.words
         spread = (
             f"median {format_count(words.median, 'word')}, nine in ten have "
             f"{words.low:,}-{words.high:,}"
         )
         return f"{spread}; {format_row_count(self.truncated)} stopped by a limit"
-
-
-class FreeTextAccumulator:
-    """Counts answers by their number of words."""
-
-    def __init__(self) -> None:
-        self._ended = self._truncated = self._cut = 0
-        self._words = np.zeros(MAX_WORDS + 1, dtype=np.int64)
-
-    def add(self, answer: Answer, options: Sequence[Option]) -> None:
-        stopped = answer.status is Status.TRUNCATED
-        self._truncated += stopped
-        if isinstance(answer.value, str):
-            self._cut += stopped
-            self._ended += not stopped
-            self._words[len(split_words(answer.value, MAX_WORDS))] += 1
-
-    def finish(self) -> FreeTextStatistics:
-        return FreeTextStatistics(
-            self._ended, self._truncated, self._cut, _compute_length_statistics(self._words)
-        )
-
-
-def _compute_length_statistics(word_counts: IntArray) -> LengthStatistics | None:
-    seen = np.flatnonzero(word_counts)
-    if not len(seen):
-        return None
-    ranks = np.cumsum(word_counts) / word_counts.sum()
-    low, median, high = (int(np.searchsorted(ranks, share - 1e-9)) for share in (0.05, 0.5, 0.95))
-    return LengthStatistics(median, low, high, int(seen[0]), int(seen[-1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +276,7 @@ def _run_baselines(
 
 KIND = EvaluationKind(
     name="answer",
-    create_accumulator=lambda labels: FreeTextAccumulator(),
+    create_statistics=lambda labels: FreeTextStatistics(),
     create_grader=lambda labels, abstain, seed: FreeTextGrader(seed),
     baselines=BaselineMethods(("token_f1", "rouge_l", "exact_match", "similarity"), _run_baselines),
     agreement=AgreementMethod("token_f1", "token F1"),

@@ -15,8 +15,8 @@ from medtask.evaluation.baselines.untrained import (
 )
 from medtask.evaluation.kinds.choice_results import (
     SET_METRICS,
-    MultipleChoiceAccumulator,
     MultipleChoiceEvaluation,
+    MultipleChoiceStatistics,
     parse_letters,
 )
 from medtask.evaluation.kinds.label import build_confusion_matrix, find_top_k_index
@@ -185,7 +185,7 @@ _TEXTS = KindTexts(
 )
 SEVERAL = EvaluationKind(
     name="several",
-    create_accumulator=lambda labels: MultipleChoiceAccumulator(),
+    create_statistics=lambda labels: MultipleChoiceStatistics(),
     create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
     baselines=BaselineMethods(SET_METRICS, _run_set_baselines),
     agreement=AgreementMethod("jaccard", "mean Jaccard", kappa="labels"),
@@ -196,7 +196,7 @@ SEVERAL = EvaluationKind(
 
 KIND = EvaluationKind(
     name="choice",
-    create_accumulator=lambda labels: MultipleChoiceAccumulator(),
+    create_statistics=lambda labels: MultipleChoiceStatistics(),
     create_grader=lambda labels, abstain, seed: MultipleChoiceGrader(seed),
     baselines=BaselineMethods(("accuracy",), _run_baselines),
     agreement=AgreementMethod("accuracy", "agreement", is_proportion=True, kappa="rows"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from medtask.display import format_percent
 from medtask.evaluation.kinds.label import describe_accuracy, describe_metrics, list_metrics
@@ -46,18 +46,25 @@ MIN_LETTER_BIAS = 0.1
 SET_METRICS = ("exact_match", "jaccard", "micro_f1")  # of several options, the headline first
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MultipleChoiceStatistics:
-    """Answers and offered options by letter; ``answered`` is the number of rows with an answer."""
+    """Counts rows by letter: of the answers, and of the options on offer."""
 
-    rows_by_letter: Mapping[str, int]
-    offered_by_letter: Mapping[str, int]
-    answered: int
+    rows_by_letter: Counter[str] = field(default_factory=Counter)
+    offered_by_letter: Counter[str] = field(default_factory=Counter)
+    answered: int = 0
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        letters = parse_letters(answer.value)
+        if letters is not None:
+            self.answered += 1
+            self.rows_by_letter.update(letters)
+            self.offered_by_letter.update({option.letter for option in options} | set(letters))
 
     def to_json(self) -> dict[str, object]:
         return {
-            "letters": dict(self.rows_by_letter),
-            "offered": dict(self.offered_by_letter),
+            "letters": dict(sorted(self.rows_by_letter.items())),
+            "offered": dict(sorted(self.offered_by_letter.items())),
             "answered": self.answered,
         }
 
@@ -68,14 +75,10 @@ class MultipleChoiceStatistics:
         lines = [
             BarRow(
                 letter,
-                self.rows_by_letter.get(letter, 0) / peak,
-                (
-                    f"{offered:,}",
-                    f"{self.rows_by_letter.get(letter, 0):,}",
-                    format_percent(self.rows_by_letter.get(letter, 0) / self.answered),
-                ),
+                (rows := self.rows_by_letter[letter]) / peak,
+                (f"{offered:,}", f"{rows:,}", format_percent(rows / self.answered)),
             )
-            for letter, offered in self.offered_by_letter.items()
+            for letter, offered in sorted(self.offered_by_letter.items())
         ]
         return [
             BarChart(("Letter", "On offer", "Answered", "Share"), tuple(lines)),
@@ -88,27 +91,6 @@ class MultipleChoiceStatistics:
 
     def format_summary(self) -> None:
         return None
-
-
-class MultipleChoiceAccumulator:
-    """Counts rows by letter."""
-
-    def __init__(self) -> None:
-        self._rows: Counter[str] = Counter()
-        self._offered: Counter[str] = Counter()
-        self._answered = 0
-
-    def add(self, answer: Answer, options: Sequence[Option]) -> None:
-        letters = parse_letters(answer.value)
-        if letters is not None:
-            self._answered += 1
-            self._rows.update(letters)
-            self._offered.update({option.letter for option in options} | set(letters))
-
-    def finish(self) -> MultipleChoiceStatistics:
-        return MultipleChoiceStatistics(
-            dict(sorted(self._rows.items())), dict(sorted(self._offered.items())), self._answered
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from medtask.display import format_count, format_percent, format_row_count
@@ -44,6 +44,7 @@ from medtask.evaluation.statistics.extraction import (
     ExtractionAccumulator,
     ExtractionMetrics,
     FieldPath,
+    find_objects,
     flatten,
     is_absent,
     is_fully_correct,
@@ -67,10 +68,41 @@ class FieldCoverage:
     values: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FieldsStatistics:
-    answered: int
-    fields: tuple[FieldCoverage, ...]
+    """Counts fields that have a value, and their quotes."""
+
+    answered: int = 0
+    _filled: Counter[FieldPath] = field(default_factory=Counter)
+    _quoted: Counter[str] = field(default_factory=Counter)
+    _values: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        if not isinstance(answer.value, Mapping):
+            return
+        self.answered += 1
+        for path, leaf in flatten(answer.value).items():
+            self._filled[path] += not is_absent(leaf)
+            name = format_outcome(path, leaf)
+            # only values defined by the schema have a probability
+            if name in (answer.probabilities or {}):
+                dotted = ".".join(path)
+                self._values[dotted][name[len(dotted) + 1 :]] += 1
+        self._quoted.update(list(answer.quotes or ()))
+
+    @property
+    def fields(self) -> tuple[FieldCoverage, ...]:
+        """All fields in the order of their paths, without the objects that contain others."""
+        objects = find_objects(self._filled)
+        rows = {
+            ".".join(path): self._filled[path] for path in sorted(self._filled.keys() - objects)
+        }
+        return tuple(
+            FieldCoverage(
+                path, filled, self._quoted[path], sort_by_frequency(self._values.get(path, {}))
+            )
+            for path, filled in rows.items()
+        )
 
     def to_json(self) -> dict[str, object]:
         return {"answered": self.answered, "fields": [asdict(one) for one in self.fields]}
@@ -78,7 +110,8 @@ class FieldsStatistics:
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
         if not self.answered:
             return [Paragraph("No row has an answer.")]
-        quoted = any(one.quoted for one in self.fields)
+        fields = self.fields
+        quoted = any(one.quoted for one in fields)
         lines = [
             BarRow(
                 one.field,
@@ -89,7 +122,7 @@ class FieldsStatistics:
                     *([_format_quoted_share(one)] if quoted else []),
                 ),
             )
-            for one in self.fields
+            for one in fields
         ]
         blocks: list[ReportBlock] = [
             BarChart(
@@ -105,7 +138,7 @@ class FieldsStatistics:
                     for value, rows in list(one.values.items())[:MAX_LABELS_SHOWN]
                 ),
             )
-            for one in self.fields
+            for one in fields
             if one.values
         ]
         if values:
@@ -121,46 +154,6 @@ class FieldsStatistics:
 
 def _format_quoted_share(one: FieldCoverage) -> str:
     return format_percent(one.quoted / one.filled) if one.quoted and one.filled else "–"
-
-
-class FieldsAccumulator:
-    """Counts fields that have a value, and their quotes."""
-
-    def __init__(self) -> None:
-        self._answered = 0
-        self._filled: Counter[tuple[str, ...]] = Counter()
-        self._quoted: Counter[str] = Counter()
-        self._values: defaultdict[str, Counter[str]] = defaultdict(Counter)
-
-    def add(self, answer: Answer, options: Sequence[Option]) -> None:
-        if not isinstance(answer.value, Mapping):
-            return
-        self._answered += 1
-        for path, leaf in flatten(answer.value).items():
-            self._filled[path] += not is_absent(leaf)
-            name = format_outcome(path, leaf)
-            # only values defined by the schema have a probability
-            if name in (answer.probabilities or {}):
-                field = ".".join(path)
-                self._values[field][name[len(field) + 1 :]] += 1
-        self._quoted.update(list(answer.quotes or ()))
-
-    def finish(self) -> FieldsStatistics:
-        wholes = {path[:length] for path in self._filled for length in range(1, len(path))}
-        paths = [".".join(path) for path in sorted(self._filled) if path not in wholes]
-        rows = {".".join(path): count for path, count in self._filled.items()}
-        return FieldsStatistics(
-            self._answered,
-            tuple(
-                FieldCoverage(
-                    path,
-                    rows[path],
-                    self._quoted[path],
-                    sort_by_frequency(self._values.get(path, {})),
-                )
-                for path in paths
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,18 +295,18 @@ def _find_most_frequent_values(gold: Sequence[Mapping[str, object]]) -> dict[str
             seen.setdefault(path, Counter())[normalize_text(leaf)] += 1
             values.setdefault((path, normalize_text(leaf)), leaf)
     # Null in some rows, an object in others.
-    wholes = {path[:length] for path in seen for length in range(1, len(path))}
+    objects = find_objects(seen)
     most = {
         path: max(counts.items(), key=lambda item: (item[1], item[0]))[0]
         for path, counts in seen.items()
-        if path not in wholes
+        if path not in objects
     }
     return unflatten({path: values[path, key] for path, key in most.items()})
 
 
 KIND = EvaluationKind(
     name="fields",
-    create_accumulator=lambda labels: FieldsAccumulator(),
+    create_statistics=lambda labels: FieldsStatistics(),
     create_grader=lambda labels, abstain, seed: FieldsGrader(seed),
     baselines=BaselineMethods(("fields_right", "rows_right"), _run_baselines, need_texts=False),
     agreement=AgreementMethod("fields_right", "fields that agree"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -58,41 +58,27 @@ from medtask.evaluation.statistics.significance import Baseline
 from medtask.records import Answer, Option, Status, Value, comparable_value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SingleLabelStatistics:
-    """Rows by label, the most frequent first; ``labels`` are all labels of the task."""
+    """Counts rows by label; ``labels`` are all labels of the task."""
 
-    rows_by_label: Mapping[str, int]
-    labels: tuple[str, ...]
-
-    def to_json(self) -> dict[str, object]:
-        return dict(self.rows_by_label)
-
-    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
-        answered = sum(self.rows_by_label.values())
-        return (
-            build_label_bars(self.rows_by_label, answered, self.labels)
-            if answered
-            else [Paragraph("No row got a label.")]
-        )
-
-    def format_summary(self) -> None:
-        return None
-
-
-class SingleLabelAccumulator:
-    """Counts rows by label."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = tuple(labels)
-        self._rows: Counter[str] = Counter()
+    labels: Sequence[str]
+    rows_by_label: Counter[str] = field(default_factory=Counter)
 
     def add(self, answer: Answer, options: Sequence[Option]) -> None:
         if isinstance(answer.value, str):
-            self._rows[answer.value] += 1
+            self.rows_by_label[answer.value] += 1
 
-    def finish(self) -> SingleLabelStatistics:
-        return SingleLabelStatistics(sort_by_frequency(self._rows), self._labels)
+    def to_json(self) -> dict[str, object]:
+        return dict(sort_by_frequency(self.rows_by_label))
+
+    def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
+        if not self.rows_by_label:
+            return [Paragraph("No row got a label.")]
+        return build_label_bars(self.rows_by_label, self.rows_by_label.total(), self.labels)
+
+    def format_summary(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -330,7 +316,7 @@ def _choose_matched(sample: GoldSample, matched: Sequence[tuple[str, ...]]) -> l
 
 KIND = EvaluationKind(
     name="label",
-    create_accumulator=SingleLabelAccumulator,
+    create_statistics=SingleLabelStatistics,
     create_grader=SingleLabelGrader,
     baselines=BaselineMethods(
         ("accuracy", "macro_f1"), _run_baselines, choose_matched=_choose_matched

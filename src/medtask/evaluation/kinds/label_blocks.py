@@ -43,17 +43,18 @@ def list_label_metrics(labels: Sequence[PerClassMetrics]) -> dict[str, PartMetri
 def build_label_bars(
     rows_by_label: Mapping[str, int], answered: int, labels: Sequence[str]
 ) -> list[ReportBlock]:
-    """A bar for each label, and the labels without rows."""
-    peak = max(rows_by_label.values(), default=1)
+    """A bar for each label, the most frequent first, and the labels without rows."""
+    ranked = sort_by_frequency(rows_by_label)
+    peak = max(ranked.values(), default=1)
     lines = [
         BarRow(name, n / peak, (f"{n:,}", format_percent(n / answered)))
-        for name, n in rows_by_label.items()
+        for name, n in ranked.items()
     ]
     blocks: list[ReportBlock] = [
         BarChart(("Label", "Rows", "Share"), tuple(lines[:MAX_LABELS_SHOWN]))
     ]
     if len(lines) > MAX_LABELS_SHOWN:
-        others = sum(list(rows_by_label.values())[MAX_LABELS_SHOWN:])
+        others = sum(list(ranked.values())[MAX_LABELS_SHOWN:])
         blocks.append(
             Paragraph(
                 f"The {MAX_LABELS_SHOWN} most frequent labels; {len(lines) - MAX_LABELS_SHOWN:,} "
@@ -128,12 +129,10 @@ def build_label_table(labels: Sequence[PerClassMetrics], noun: str = "label") ->
             f"{one.answered:,}",
             *map(format_metric_cell, (one.precision, one.recall, one.f1)),
         )
-        for one in ranked[:MAX_LABELS_SHOWN]
+        for one in ranked
     ]
     caption = (
         f"The {MAX_LABELS_SHOWN} {noun}s with most gold rows; report.json has all {len(ranked):,}."
-        if len(ranked) > MAX_LABELS_SHOWN
-        else ""
     )
     figures = ("In gold", "Answered", "Precision", "Recall", "F1")
     head: list[tuple[str, ColumnStyle]] = [
@@ -148,5 +147,5 @@ def build_label_table(labels: Sequence[PerClassMetrics], noun: str = "label") ->
     return [
         Heading(f"{capitalise_first(noun)} by {noun}"),
         *([BarChart((capitalise_first(noun), "F1", "95 %"), bars)] if bars else []),
-        ReportTable(f"Quality by {noun}", tuple(head), lines, caption),
+        ReportTable(f"Quality by {noun}", tuple(head), lines, caption).cut(MAX_LABELS_SHOWN),
     ]

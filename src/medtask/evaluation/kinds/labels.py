@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from medtask.display import format_row_count
 from medtask.evaluation.baselines.context import (
@@ -56,27 +56,32 @@ from medtask.records import Answer, Option, Status, Value
 HEADLINE_METRICS = ("micro_f1", "macro_f1", "exact_match", "jaccard")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MultiLabelStatistics:
-    """Rows by label, and by number of labels."""
+    """Counts rows by label, and by number of labels; ``labels`` are all labels of the task."""
 
-    rows_by_label: Mapping[str, int]
-    rows_by_label_count: Mapping[int, int]
-    labels: tuple[str, ...]
+    labels: Sequence[str]
+    rows_by_label: Counter[str] = field(default_factory=Counter)
+    rows_by_label_count: Counter[int] = field(default_factory=Counter)
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        if isinstance(answer.value, tuple):
+            self.rows_by_label.update(answer.value)
+            self.rows_by_label_count[len(answer.value)] += 1
 
     @property
     def answered(self) -> int:
-        return sum(self.rows_by_label_count.values())
+        return self.rows_by_label_count.total()
 
     @property
     def mean_label_count(self) -> float:
         """Mean number of labels of answered rows."""
-        return sum(self.rows_by_label.values()) / max(1, self.answered)
+        return self.rows_by_label.total() / max(1, self.answered)
 
     def to_json(self) -> dict[str, object]:
-        sizes = {str(size): rows for size, rows in self.rows_by_label_count.items()}
+        sizes = {str(size): rows for size, rows in sorted(self.rows_by_label_count.items())}
         return {
-            "labels": dict(self.rows_by_label),
+            "labels": sort_by_frequency(self.rows_by_label),
             "rows_by_number_of_labels": sizes,
             "mean_number_of_labels": self.mean_label_count if self.answered else None,
         }
@@ -84,41 +89,19 @@ class MultiLabelStatistics:
     def build_blocks(self, manifest: Mapping[str, object]) -> list[ReportBlock]:
         if not self.answered:
             return [Paragraph("No row has an answer.")]
-        summary = self.format_summary()
         return [
             *build_label_bars(self.rows_by_label, self.answered, self.labels),
-            Paragraph(f"{summary}."),
+            Paragraph(f"{self.format_summary()}."),
             *_build_threshold_blocks(manifest),
         ]
 
-    def format_summary(self) -> str:
-        none = self.rows_by_label_count.get(0, 0)
+    def format_summary(self) -> str | None:
+        if not self.answered:
+            return None
+        none = self.rows_by_label_count[0]
         return (
-            (
-                f"{self.mean_label_count:.2f} labels per row on average; {format_row_count(none)} "
-                f"{'have' if none != 1 else 'has'} none"
-            )
-            if self.answered
-            else ""
-        )
-
-
-class MultiLabelAccumulator:
-    """Counts rows by label and by number of labels."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = tuple(labels)
-        self._rows: Counter[str] = Counter()
-        self._sizes: Counter[int] = Counter()
-
-    def add(self, answer: Answer, options: Sequence[Option]) -> None:
-        if isinstance(answer.value, tuple):
-            self._rows.update(answer.value)
-            self._sizes[len(answer.value)] += 1
-
-    def finish(self) -> MultiLabelStatistics:
-        return MultiLabelStatistics(
-            sort_by_frequency(self._rows), dict(sorted(self._sizes.items())), self._labels
+            f"{self.mean_label_count:.2f} labels per row on average; {format_row_count(none)} "
+            f"{'have' if none != 1 else 'has'} none"
         )
 
 
@@ -253,18 +236,14 @@ def _build_threshold_blocks(manifest: Mapping[str, object]) -> list[ReportBlock]
         (str(name), f"{share:.3f}" if isinstance(share, int | float) else str(share))
         for name, share in thresholds.items()
     ]
-    caption = (
-        f"The first {MAX_LABELS_SHOWN} of {len(lines):,} labels."
-        if len(lines) > MAX_LABELS_SHOWN
-        else ""
-    )
+    caption = f"The first {MAX_LABELS_SHOWN} of {len(lines):,} labels."
     sentence = fitted if isinstance(fitted, str) else ""
     note = f"A label applies from this probability on. {sentence}".strip()
     return [
         Heading("Thresholds"),
         Paragraph(note, "quiet small"),
-        ReportTable(
-            "Thresholds", (("Label", "l"), ("Threshold", "n")), lines[:MAX_LABELS_SHOWN], caption
+        ReportTable("Thresholds", (("Label", "l"), ("Threshold", "n")), lines, caption).cut(
+            MAX_LABELS_SHOWN
         ),
     ]
 
@@ -309,7 +288,7 @@ def _run_baselines(
 
 KIND = EvaluationKind(
     name="labels",
-    create_accumulator=MultiLabelAccumulator,
+    create_statistics=MultiLabelStatistics,
     create_grader=lambda labels, abstain, seed: MultiLabelGrader(labels, seed),
     baselines=BaselineMethods(
         HEADLINE_METRICS,

@@ -77,7 +77,10 @@ class RowGrade(NamedTuple):
 
 
 class AnswerStatistics(Protocol):
-    """Statistics of a run's answers."""
+    """Counts a run's answers."""
+
+    def add(self, answer: Answer, options: Sequence[Option]) -> None:
+        """Adds the answer to one row."""
 
     def to_json(self) -> Mapping[str, object]:
         """Returns a plain dict without record text."""
@@ -121,14 +124,6 @@ class KindEvaluation(Protocol):
 
     def build_blocks(self) -> list[ReportBlock]:
         """Further blocks of the report."""
-
-
-class StatisticsAccumulator(Protocol):
-    """Counts answers."""
-
-    def add(self, answer: Answer, options: Sequence[Option]) -> None: ...
-
-    def finish(self) -> AnswerStatistics: ...
 
 
 class Grader(Protocol):
@@ -241,7 +236,7 @@ class EvaluationKind:
 
     Attributes:
         name: The kind's name, or "several" for kind ``choice`` with several right options.
-        create_accumulator: Returns a statistics accumulator, given the task's labels.
+        create_statistics: Returns empty statistics, given the task's labels.
         create_grader: Returns a grader, given labels, abstention and seed.
         has_right_answers: Whether an answer is right or wrong, rather than more or less similar.
         is_closed: Whether a value outside the allowed answers counts as no answer.
@@ -254,7 +249,7 @@ class EvaluationKind:
     """
 
     name: str
-    create_accumulator: Callable[[Sequence[str]], StatisticsAccumulator]
+    create_statistics: Callable[[Sequence[str]], AnswerStatistics]
     create_grader: Callable[[Sequence[str], str | None, int], Grader]
     baselines: BaselineMethods
     agreement: AgreementMethod

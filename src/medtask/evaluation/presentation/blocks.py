@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
@@ -60,6 +60,12 @@ class ReportTable:
     head: tuple[tuple[str, ColumnStyle], ...]
     lines: Sequence[Sequence[TableCell]]
     caption: str = ""
+
+    def cut(self, limit: int) -> ReportTable:
+        """The first rows, with the caption; all rows without it if there are no more."""
+        if len(self.lines) <= limit:
+            return replace(self, caption="")
+        return replace(self, lines=self.lines[:limit])
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,18 +132,13 @@ def _build_cells(agreement: PairwiseAgreement, with_exact: bool) -> list[TableCe
 
 
 def _build_label_blocks(agreement: PairwiseAgreement) -> list[ReportBlock]:
-    lines: list[list[TableCell]] = [
-        [name, format_metric_cell(kappa)]
-        for name, kappa in list(agreement.labels.items())[:MAX_LABELS_SHOWN]
-    ]
-    caption = (
-        f"The first {MAX_LABELS_SHOWN} of {len(agreement.labels):,} labels."
-        if len(agreement.labels) > MAX_LABELS_SHOWN
-        else ""
-    )
+    lines = [(name, format_metric_cell(kappa)) for name, kappa in agreement.labels.items()]
+    caption = f"The first {MAX_LABELS_SHOWN} of {len(lines):,} labels."
     return [
         Heading("Kappa of the annotators by label"),
-        ReportTable("Kappa by label", (("Label", "l"), ("Kappa", "n")), lines, caption),
+        ReportTable("Kappa by label", (("Label", "l"), ("Kappa", "n")), lines, caption).cut(
+            MAX_LABELS_SHOWN
+        ),
     ]
 
 

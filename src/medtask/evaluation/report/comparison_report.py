@@ -15,6 +15,7 @@ from medtask.evaluation.comparison.disagreements import (
 )
 from medtask.evaluation.comparison.leaderboard import Leaderboard, LeaderboardEntry
 from medtask.evaluation.comparison.leaderboard_text import (
+    compare_with_best,
     describe_leaderboard,
     describe_samples,
     format_costs,
@@ -160,7 +161,9 @@ def _build_leaderboard_blocks(
     price: list[tuple[str, ColumnStyle]] = (
         [("Per 1,000 rows", "n")] if leaderboard.price_per_hour is not None else []
     )
-    head += [("Rows/s", "n"), ("Memory", "n"), *price, ("Against the best", "v")]
+    # Notes are sentences, which must wrap.
+    style: ColumnStyle = "w" if any(line.note for line in leaderboard.entries) else "v"
+    head += [("Rows/s", "n"), ("Memory", "n"), *price, ("Against the best", style)]
     lines = [
         _list_cells(place, line, leaderboard, further_metrics)
         for place, line in enumerate(leaderboard.entries, 1)
@@ -204,15 +207,7 @@ def _list_cells(
         format_metric_cell(line.figures.get(measure))
         for measure in (leaderboard.metric, *further_metrics)
     ]
-    versus: TableCell = (
-        "the best"
-        if line is leaderboard.best
-        else "–"
-        if line.p is None
-        else format_p_value(line.p)
-    )
-    if line.note:
-        versus = f"not measured: {line.note}"
+    versus = f"not measured: {line.note}" if line.note else compare_with_best(leaderboard, line)
     family = (line.family, "baseline" if line.baseline else shorten(get_model_name(line), 30))
     costs = format_costs(line)[: 2 if leaderboard.price_per_hour is None else 3]
     return [f"{place} {line.name}", family, *cells, *costs, versus]
@@ -322,22 +317,22 @@ def _build_part_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> 
         ("In gold", "n"),
     ]
     head += [(shorten(line.name, 30), "n") for line in lines]
-    rows: list[list[TableCell]] = []
-    for name in ranked[:MAX_PARTS_SHOWN]:
-        figures = [format_metric_cell(line.parts.get(name, (0, None))[1]) for line in lines]
-        rows.append([name, f"{gold[name]:,}", *figures])
+    rows = [
+        (
+            name,
+            f"{gold[name]:,}",
+            *(format_metric_cell(line.parts.get(name, (0, None))[1]) for line in lines),
+        )
+        for name in ranked
+    ]
     what = texts.part_metric
     caption = (
-        (
-            f"The {MAX_PARTS_SHOWN} with most rows in gold, of {len(ranked):,}; the JSON beside "
-            "this page has all."
-        )
-        if len(ranked) > MAX_PARTS_SHOWN
-        else ""
+        f"The {MAX_PARTS_SHOWN} with most rows in gold, of {len(ranked):,}; the JSON beside this "
+        "page has all."
     )
     return [
         Paragraph(f"{what}, with 95 % intervals. Few rows in gold make wide intervals."),
-        ReportTable(what, tuple(head), rows, caption),
+        ReportTable(what, tuple(head), rows, caption).cut(MAX_PARTS_SHOWN),
     ]
 
 

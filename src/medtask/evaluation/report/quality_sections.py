@@ -17,7 +17,6 @@ from medtask.evaluation.presentation.blocks import (
 )
 from medtask.evaluation.presentation.formatting import describe_left_out, format_p_value
 from medtask.evaluation.presentation.plots import draw_intervals
-from medtask.evaluation.report import calibration_report
 from medtask.evaluation.report.gold_summary import GoldSummary
 from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import Metric
@@ -162,15 +161,3 @@ def build_missing_gold_blocks(summary: RunSummary) -> list[ReportBlock]:
             )
         )
     return blocks
-
-
-def build_confidence_blocks(
-    summary: RunSummary, *, with_risk_curve: bool = True
-) -> list[ReportBlock]:
-    """Calibration of the confidences; empty without gold or confidences."""
-    found = summary.gold.reliability if summary.gold else None
-    return (
-        calibration_report.build_reliability_blocks(found, include_risk=with_risk_curve)
-        if found
-        else []
-    )

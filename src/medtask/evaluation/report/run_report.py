@@ -23,6 +23,7 @@ from medtask.evaluation.presentation.glossary import find_terms
 from medtask.evaluation.presentation.plots import draw_bar
 from medtask.evaluation.report import quality_sections, sections
 from medtask.evaluation.report.baseline_text import list_baseline_warnings
+from medtask.evaluation.report.calibration_report import build_reliability_blocks
 from medtask.evaluation.report.cascade_section import build_cascade_blocks
 from medtask.evaluation.report.run_summary import STATUS_NAMES, RunSummary
 from medtask.evaluation.statistics.intervals import estimate_proportion, metrics_to_json
@@ -52,7 +53,7 @@ def write_report(
     summary: RunSummary,
     manifest: Mapping[str, object],
     baselines: Sequence[Baseline] = (),
-    additions: ReportAdditions | None = None,
+    additions: ReportAdditions = ReportAdditions(),
 ) -> None:
     """Writes a report to ``path``, and its numbers to a JSON file in the same folder.
 
@@ -68,26 +69,25 @@ def write_report(
     Raises:
         StorageError: If the files cannot be written.
     """
-    added = additions or ReportAdditions()
     document = {
         **summary.to_json(),
         "metrics": metrics_to_json(summary.metrics),
         "baselines": [baseline.to_json() for baseline in baselines],
         **({"cascade": manifest["cascade"]} if "cascade" in manifest else {}),
-        **added.numbers,
+        **additions.numbers,
     }
     replace_text(path.with_suffix(".json"), json.dumps(document) + "\n")
-    replace_text(path, render_report(summary, manifest, baselines, added))
+    replace_text(path, render_report(summary, manifest, baselines, additions))
 
 
 def render_report(
     summary: RunSummary,
     manifest: Mapping[str, object],
     baselines: Sequence[Baseline] = (),
-    additions: ReportAdditions | None = None,
+    additions: ReportAdditions = ReportAdditions(),
 ) -> str:
     """Returns the report as HTML."""
-    added = additions or ReportAdditions()
+    reliability = summary.gold.reliability if summary.gold else None
     return (
         create_template_environment()
         .get_template("report.html.j2")
@@ -100,7 +100,7 @@ def render_report(
             lead=sections.describe_run(summary, manifest),
             tiles=sections.list_tiles(summary),
             warnings=[
-                *(f"{capitalise_first(note)}." for note in added.notes),
+                *(f"{capitalise_first(note)}." for note in additions.notes),
                 *list_baseline_warnings(baselines, KINDS[summary.kind].has_labels),
             ],
             facts=sections.list_run_facts(manifest),
@@ -109,10 +109,11 @@ def render_report(
             answers=summary.answer_statistics.build_blocks(manifest),
             doubt=sections.draw_confidence_histograms(summary),
             quality=quality_sections.build_quality_blocks(summary.gold, baselines),
-            belief=quality_sections.build_confidence_blocks(
-                summary, with_risk_curve=not added.sections
-            ),  # an evaluation draws the curve in its own section on acceptance
-            further=added.sections,
+            # An evaluation draws the risk curve in its own section on acceptance.
+            belief=build_reliability_blocks(reliability, include_risk=not additions.sections)
+            if reliability
+            else [],
+            further=additions.sections,
             passes=sections.build_pass_blocks(summary),
             cascade=build_cascade_blocks(manifest),
             gaps=quality_sections.build_missing_gold_blocks(summary),

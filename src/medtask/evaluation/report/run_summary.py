@@ -147,7 +147,7 @@ class SummaryAccumulator:
     ) -> None:
         self._kind_name, self._kind = kind, get_evaluation_kind(kind)
         self._style = replace(self._kind.row_style, units=units)
-        self._answer_statistics = self._kind.create_accumulator(labels)
+        self._answer_statistics = self._kind.create_statistics(tuple(labels))
         grader = self._kind.create_grader(labels, abstain, seed)
         self._statuses: Counter[Status] = Counter()
         self._causes: dict[tuple[Status, str], _CauseCounter] = {}
@@ -228,7 +228,7 @@ class SummaryAccumulator:
                 status: self._statuses[status] for status in Status if self._statuses[status]
             },
             causes=tuple(tally.to_cause(status) for (status, _), tally in causes),
-            answer_statistics=self._answer_statistics.finish(),
+            answer_statistics=self._answer_statistics,
             confidence_bins=self._confidence,
             off_set_bins=self._off_set,
             off_set_mean=self._off_set_sum / seen if seen else None,

@@ -217,18 +217,15 @@ def build_status_blocks(summary: RunSummary) -> list[ReportBlock]:
             ", ".join(f"{row:,}" for row in cause.first_rows)
             + " …" * (cause.count > len(cause.first_rows)),
         )
-        for cause in summary.causes[:MAX_REASONS_SHOWN]
+        for cause in summary.causes
     ]
     caption = (
         f"The {MAX_REASONS_SHOWN} most frequent of {len(summary.causes)} reasons; the table of "
         "answers has all of them."
-        if len(summary.causes) > MAX_REASONS_SHOWN
-        else ""
     )
-    head = (
-        *(("Status", ""), ("Rows", "n"), ("Reason of the first row", "w"), ("First rows", "v")),
-    )
-    return [*blocks, Heading("Reasons"), ReportTable("Reasons", head, reasons, caption)]
+    head = (*(("Status", ""), ("Rows", "n"), ("First reason", "w"), ("First rows", "v")),)
+    table = ReportTable("Reasons", head, reasons, caption).cut(MAX_REASONS_SHOWN)
+    return [*blocks, Heading("Reasons"), table]
 
 
 def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from medtask.evaluation.statistics.intervals import (
     BoolArray,
     FloatArray,
     Metric,
-    compute_wilson_bounds,
+    compute_wilson_interval,
 )
 from medtask.evaluation.statistics.refusal import Refusal
 
@@ -185,39 +185,30 @@ class _StratifiedEstimator:
             labelled_rows, plan.row_strata, size.astype(np.float64), looks.astype(np.float64)
         )
 
+    @property
+    def labelled_strata(self) -> IndexArray:
+        """Stratum of every labelled row, [m]."""
+        return self.row_strata[self.labelled_rows]
+
     def estimate_mean(
         self, truth: FloatArray, predicted: FloatArray, power: float | None = None
     ) -> tuple[Metric, float]:
         """The mean of ``truth`` [m], given predictions for all rows [n], and the power used."""
         weight = self.stratum_sizes / self.stratum_sizes.sum()
-        at = self.row_strata[self.labelled_rows]
+        at = self.labelled_strata
         # The variance of each stratum's term per unit variance of its rows; 0 if all its rows are
         # labelled.
         part = weight**2 / self.labelled_counts * (1 - self.labelled_counts / self.stratum_sizes)
         means = self._compute_stratum_means(truth)
-        all_means = (
-            np.bincount(self.row_strata, predicted, minlength=len(self.stratum_sizes))
-            / self.stratum_sizes
-        )
+        all_means = self._sum_by_stratum(self.row_strata, predicted) / self.stratum_sizes
+        labelled_means = self._compute_stratum_means(predicted[self.labelled_rows])
         off_truth = truth - means[at]
-        off_belief = (
-            predicted[self.labelled_rows]
-            - self._compute_stratum_means(predicted[self.labelled_rows])[at]
-        )
+        off_belief = predicted[self.labelled_rows] - labelled_means[at]
         if power is None:
             power = self._tune_power(
                 part, off_truth, off_belief, predicted - all_means[self.row_strata]
             )
-        value = float(
-            (
-                weight
-                * (
-                    means
-                    + power
-                    * (all_means - self._compute_stratum_means(predicted[self.labelled_rows]))
-                )
-            ).sum()
-        )
+        value = float((weight * (means + power * (all_means - labelled_means))).sum())
         variance = float(
             (part * self._compute_stratum_variances(off_truth - power * off_belief)).sum()
         )
@@ -225,22 +216,17 @@ class _StratifiedEstimator:
 
     def estimate_without_predictions(self, truth: FloatArray) -> Metric:
         """The weighted mean of the labelled rows, with the effective sample size of Kish 1965."""
-        weight = (self.stratum_sizes / self.stratum_sizes.sum() / self.labelled_counts)[
-            self.row_strata[self.labelled_rows]
-        ]
+        weights = self.stratum_sizes / self.stratum_sizes.sum() / self.labelled_counts
+        weight = weights[self.labelled_strata]
         value, worth = float(np.clip((weight * truth).sum(), 0, 1)), 1 / float((weight**2).sum())
-        low, high = compute_wilson_bounds(np.array([value * worth]), np.array([worth]))[
-            :, 0
-        ].tolist()
-        return Metric(value, len(truth), low, high)
+        return Metric(value, len(truth), *compute_wilson_interval(value * worth, worth))
 
     def _compute_stratum_means(self, values: FloatArray) -> FloatArray:
-        return np.asarray(
-            np.bincount(
-                self.row_strata[self.labelled_rows], values, minlength=len(self.stratum_sizes)
-            )
-            / self.labelled_counts
-        )
+        return self._sum_by_stratum(self.labelled_strata, values) / self.labelled_counts
+
+    def _sum_by_stratum(self, strata: IndexArray, values: FloatArray) -> FloatArray:
+        sums = np.bincount(strata, values, minlength=len(self.stratum_sizes))
+        return np.asarray(sums, dtype=np.float64)
 
     def _tune_power(
         self, part: FloatArray, truth: FloatArray, predicted: FloatArray, all_predicted: FloatArray
@@ -248,10 +234,10 @@ class _StratifiedEstimator:
         """The power of minimum variance (Angelopoulos et al. 2024), shrunk towards 1 with a prior
         weight of five rows.
         """
-        each = (part / np.maximum(self.labelled_counts - 1, 1))[self.row_strata[self.labelled_rows]]
-        spread = np.bincount(
-            self.row_strata, all_predicted**2, minlength=len(self.stratum_sizes)
-        ) / np.maximum(self.stratum_sizes - 1, 1)
+        each = (part / np.maximum(self.labelled_counts - 1, 1))[self.labelled_strata]
+        spread = self._sum_by_stratum(self.row_strata, all_predicted**2) / np.maximum(
+            self.stratum_sizes - 1, 1
+        )
         prior = float((part * spread).sum()) * _PRIOR_ROWS / len(self.labelled_rows)
         shared, own = float((each * truth * predicted).sum()), float((each * predicted**2).sum())
         return (
@@ -261,9 +247,7 @@ class _StratifiedEstimator:
     def _compute_stratum_variances(self, residuals: FloatArray) -> FloatArray:
         """Variances by stratum, shrunk by one event towards the pooled variance plus one event."""
         variances = (
-            np.bincount(
-                self.row_strata[self.labelled_rows], residuals**2, minlength=len(self.stratum_sizes)
-            )
+            self._sum_by_stratum(self.labelled_strata, residuals**2)
             * self.labelled_counts
             / np.maximum(self.labelled_counts - 1, 1)
         )
@@ -284,7 +268,4 @@ class _StratifiedEstimator:
             / variance
             * float(norm.ppf(0.975) / t.ppf(0.975, freedom)) ** 2
         )
-        low, high = compute_wilson_bounds(np.array([value * worth]), np.array([worth]))[
-            :, 0
-        ].tolist()
-        return Metric(value, n, low, high)
+        return Metric(value, n, *compute_wilson_interval(value * worth, worth))

@@ -18,7 +18,7 @@ from medtask.evaluation.statistics.intervals import (
     ResamplingUnits,
     bootstrap_intervals,
     build_estimate,
-    compute_wilson_bounds,
+    compute_wilson_interval,
     divide_or_nan,
     estimate_clustered_proportion,
 )
@@ -158,14 +158,12 @@ def compute_class_metrics(
     shares = []
     for place, n in enumerate((answered, gold)):
         if group_counts is None:
-            low, high = compute_wilson_bounds(np.array([both]), np.array([n]))[:, 0]
+            low, high = compute_wilson_interval(both, n)
         else:
             low, high = bounds[:, place]
             if np.isnan(low) and n:  # all groups are alike; see estimate_clustered_proportion
-                low, high = compute_wilson_bounds(
-                    np.array([round(both / n * group_counts[place])]),
-                    np.array([group_counts[place]]),
-                )[:, 0]
+                rows = group_counts[place]
+                low, high = compute_wilson_interval(round(both / n * rows), rows)
         shares.append(build_estimate(both / n if n else None, n, np.array([low, high])))
     either = gold + answered - both
     f1 = build_estimate(

@@ -191,6 +191,11 @@ def unflatten(leaves: Mapping[FieldPath, object]) -> dict[str, object]:
     return found
 
 
+def find_objects(paths: Iterable[FieldPath]) -> set[FieldPath]:
+    """The paths of the objects that contain these values."""
+    return {path[:length] for path in paths for length in range(1, len(path))}
+
+
 def is_fully_correct(gold: Mapping[str, object], answer: Mapping[str, object] | None) -> bool:
     """Whether the answer is right in every field of gold; False without an answer."""
     return answer is not None and all(
@@ -210,7 +215,7 @@ def compare_objects(
         Path, outcome, whether gold has a value, whether the answer has one.
     """
     paths = dict.fromkeys((*flatten(gold), *flatten(answer or {})))
-    inner = {path[:length] for path in paths for length in range(1, len(path))}
+    inner = find_objects(paths)
     for path in paths:
         truth = _look_up(gold, path)
         if truth is _NOT_FOUND or (path in inner and (truth is None or isinstance(truth, Mapping))):
@@ -310,14 +315,9 @@ def _merge_nested_counts(
     """Merge counts of nested fields: a row in which an object is null counts for each of its
     fields.
     """
-    merged: dict[FieldPath, _FieldCounts] = {}
+    objects, merged = find_objects(counts_by_path), dict[FieldPath, _FieldCounts]()
     for path in sorted(counts_by_path):
-        parts = [
-            other
-            for other in counts_by_path
-            if len(other) > len(path) and other[: len(path)] == path
-        ]
-        if parts:
+        if path in objects:
             continue
         whole = _FieldCounts()
         for above in _list_path_prefixes(path):

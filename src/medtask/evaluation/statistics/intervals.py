@@ -94,11 +94,16 @@ def estimate_proportion(hits: int, n: int) -> Metric | None:
     """The share ``hits / n`` with a Wilson score interval; None without rows."""
     if n == 0:
         return None
+    return Metric(hits / n, n, *compute_wilson_interval(hits, n))
+
+
+def compute_wilson_interval(hits: float, n: float) -> tuple[float, float]:
+    """The Wilson score interval of the share ``hits / n``; NaN if ``n`` is 0."""
     low, high = compute_wilson_bounds(np.array([hits]), np.array([n]))[:, 0].tolist()
-    return Metric(hits / n, n, low, high)
+    return low, high
 
 
-def compute_wilson_bounds(hits: IntArray, n: IntArray) -> FloatArray:
+def compute_wilson_bounds(hits: NDArray[Any], n: NDArray[Any]) -> FloatArray:
     """Wilson score intervals (1927) of many shares, [2, shares]; NaN if ``n`` is 0."""
     # scipy.stats.binomtest gives the same interval, but also computes a p-value: a millisecond per
     # share, seconds for 2,000 labels.
