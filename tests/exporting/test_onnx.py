@@ -45,7 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sentence_encoder(tmp_path_factory.mktemp("base"), [*TEXTS, *NEW_TEXTS], parts)
 
 
-@pytest.fixture(scope="module", params=["label", "labels"])
+@pytest.fixture(scope="module", params=["label", pytest.param("labels", marks=pytest.mark.scale)])
 def exported(
     request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Task, TrainedModel, ExportedModel]:

@@ -54,7 +54,7 @@ def wait_for_step(folder: Path, step: int) -> None:
     raise AssertionError("the training did not get there")
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
     tmp_path: Path, base: Path
 ) -> None:
