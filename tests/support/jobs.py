@@ -51,13 +51,9 @@ class WorkerProcess:
         return []
 
 
-def start_worker(server: ServerUnderTest, lease_s: float = LEASE_S) -> WorkerProcess:
-    return WorkerProcess(fork_worker(server.settings, lease_s))
-
-
 @contextmanager
 def run_one_worker(server: ServerUnderTest, lease_s: float = LEASE_S) -> Iterator[WorkerProcess]:
-    worker = start_worker(server, lease_s)
+    worker = WorkerProcess(fork_worker(server.settings, lease_s))
     try:
         yield worker
     finally:

@@ -26,7 +26,6 @@ from support.jobs import (
     read_answers,
     read_job,
     run_one_worker,
-    start_worker,
     wait_for_end,
     wait_until,
 )
@@ -47,16 +46,15 @@ def kill_at_random_points(server: ServerUnderTest, kills: int, seed: int) -> int
     while done < kills:
         run_id, job_id = add_queued_run(server)
         while read_job(server, job_id).ended_at is None and done < kills:
-            worker = start_worker(server)
-            moment = rng.choices(list(MOMENTS), [often for often, _ in MOMENTS.values()])[0]
-            wait_for_moment(server, worker, job_id, moment)
-            time.sleep(rng.uniform(0.0, MOMENTS[moment][1]))
-            children = worker.list_children()
-            if children and rng.random() < 0.3:
-                with suppress(ProcessLookupError):
-                    os.kill(children[0], signal.SIGKILL)
-                time.sleep(rng.uniform(0.0, 0.5))
-            worker.kill()
+            with run_one_worker(server) as worker:  # which is killed at the end
+                moment = rng.choices(list(MOMENTS), [often for often, _ in MOMENTS.values()])[0]
+                wait_for_moment(server, worker, job_id, moment)
+                time.sleep(rng.uniform(0.0, MOMENTS[moment][1]))
+                children = worker.list_children()
+                if children and rng.random() < 0.3:
+                    with suppress(ProcessLookupError):
+                        os.kill(children[0], signal.SIGKILL)
+                    time.sleep(rng.uniform(0.0, 0.5))
             done += 1
             assert read_job(server, job_id).state in ("queued", "running", "succeeded")
             end_lease(server, job_id)
