@@ -41,7 +41,7 @@ from medtask.evaluation.presentation.formatting import (
 )
 from medtask.evaluation.presentation.plots import draw_intervals
 from medtask.evaluation.report.quality_sections import MAX_METRIC_COLUMNS
-from medtask.evaluation.report.run_report import create_template_environment
+from medtask.evaluation.report.run_report import get_report_templates
 
 MAX_PAIR_SENTENCES = 3  # pairs that are described in a sentence each
 MAX_COMPARED_SYSTEMS = 3  # systems whose disagreements with the best one are shown
@@ -78,7 +78,7 @@ def render_comparison(
     """Returns the report as HTML."""
     names = [system.name for system in comparison.systems]
     return (
-        create_template_environment()
+        get_report_templates()
         .get_template("comparison.html.j2")
         .render(
             name=" against ".join(names)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def render_report(
     """Returns the report as HTML."""
     reliability = summary.gold.reliability if summary.gold else None
     return (
-        create_template_environment()
+        get_report_templates()
         .get_template("report.html.j2")
         .render(
             summary=summary,
@@ -130,6 +131,12 @@ def mark_code(text: str) -> Markup:
     """Escaped HTML of ``text``, with ``<code>`` around what stands between backticks."""
     marked = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text)))
     return Markup(marked)  # noqa: S704 - escaped above
+
+
+@cache
+def get_report_templates() -> Environment:
+    """The templates of reports: compiling them takes longer than writing a report."""
+    return create_template_environment()
 
 
 def create_template_environment() -> Environment:
