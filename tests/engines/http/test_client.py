@@ -322,6 +322,19 @@ def test_no_row_is_given_up_for_a_server_that_is_down_for_good(concurrency: int)
     assert not [result for result in output.values() if isinstance(result, Fault)]
 
 
+def test_a_server_fails_if_several_calls_failed_and_none_has_succeeded_since() -> None:
+    from medtask.engines.http.concurrency import ConcurrencyLimiter
+
+    now = [0.0]
+    limiter = ConcurrencyLimiter(8, seed=0, clock=AsyncClock(now=lambda: now[0]))
+    seen = []
+    for call in (1, 1, 2, 3):
+        limiter.record_failure(call, now[0], "HTTP 503")
+        seen.append(limiter.is_server_failing)
+    limiter.record_success()
+    assert [*seen, limiter.is_server_failing] == [False, False, False, True, False]
+
+
 def test_a_server_that_is_away_for_a_while_is_waited_for(reference_answers: dict[str, str]) -> None:
     app = FaultServer(script=FaultScript([FaultRule("reset", calls=range(10, 24))]))
     with open_client(app, concurrency=8) as client:

@@ -351,7 +351,9 @@ class HttpClient:
                 result = await attempt()
             except RetryableError as error:
                 wait_s = self._record_error(error, started_at, attempts)
-                if attempts[type(error)] >= max_attempts[type(error)]:
+                # If all calls fail, the row is not at fault: either one succeeds, or the run ends.
+                is_last = attempts[type(error)] >= max_attempts[type(error)]
+                if is_last and not self._limiter.is_server_failing:
                     raise _RetriesExhausted(error) from None
             else:
                 self._limiter.record_success()
@@ -381,6 +383,7 @@ class HttpClient:
             self._limiter.pause(wait_s)
         # A server that goes down fails all pending calls at once; other errors are independent.
         self._limiter.record_failure(
+            id(attempts),
             started_at if error_type in {ServerBusy, ServerUnavailable} else self._clock.now(),
             error.reason,
         )

@@ -21,6 +21,7 @@ MAX_WAIT_S = 600.0  # a server that requests a longer delay has no quota left to
 MAX_FAILURES = 20
 _FIRST_DELAY_S = 0.5
 _FAILURES_TO_PAUSE = 5
+_FAILING_CALLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class ConcurrencyLimiter:
         self._reduced_at = clock.now()
         self._failed_at = clock.now()
         self._failures = 0  # in a row, over all calls
+        self._failing: set[int] = set()  # the calls that failed since the last success
         self._released = anyio.Event()
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 - spreads calls over time, keeps no secret
@@ -68,8 +70,14 @@ class ConcurrencyLimiter:
         released, self._released = self._released, anyio.Event()
         released.set()
 
+    @property
+    def is_server_failing(self) -> bool:
+        """Whether several calls have failed and none has succeeded since."""
+        return len(self._failing) >= _FAILING_CALLS
+
     def record_success(self) -> None:
         self._failures = 0
+        self._failing.clear()
         self._limit = min(self._max_limit, self._limit + 1 / self._limit)
 
     def reduce_limit(self, started_at: float) -> None:
@@ -87,12 +95,13 @@ class ConcurrencyLimiter:
             )
         self._paused_until = max(self._paused_until, self._clock.now() + wait_s)
 
-    def record_failure(self, started_at: float, reason: str) -> None:
-        """Count a consecutive failure of a call that began at ``started_at``.
+    def record_failure(self, call: int, started_at: float, reason: str) -> None:
+        """Count a consecutive failure of a call whose attempt began at ``started_at``.
 
-        After a few, the limit is one call. Simultaneous calls count once. EngineError after too
-        many failures.
+        ``call`` tells current calls apart. After a few failures, the limit is one call.
+        Simultaneous calls count once. EngineError after too many failures.
         """
+        self._failing.add(call)
         if started_at < self._failed_at:
             return
         self._failed_at = self._clock.now()
