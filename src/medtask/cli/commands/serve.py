@@ -127,8 +127,8 @@ def print_audit_faults(settings: ServerSettings) -> None:
     from medtask.server.access.audit_log import AuditLog
     from medtask.server.schema import open_database
 
-    log = AuditLog(settings.data_folder)
     with closing(open_database(settings)) as database, database.read() as session:
+        log = AuditLog(settings.data_folder)
         count, faults = log.count_entries(session), list(log.find_faults(session))
     for fault in faults:
         show.print_line(fault)

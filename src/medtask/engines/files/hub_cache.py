@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Literal
 
 from medtask.errors import MissingExtra, ModelNotFound
-from medtask.privacy import OFFLINE_VARIABLES
+from medtask.privacy import OFFLINE_VARIABLES, EgressError
 
 # Code (*.py) and pickles (*.bin, *.pt) are never downloaded.
 _ALLOW_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
@@ -104,6 +104,7 @@ def _request_repository(repo: str, revision: str | None, token: str | Literal[Fa
     behind, and does not keep the process from ending.
 
     Raises:
+        EgressError: The network is blocked.
         HfHubHTTPError: The Hub refused the request.
         ConnectionError: The Hub could not be reached.
         TimeoutError: It did not answer within `_HUB_SECONDS`.
@@ -116,7 +117,7 @@ def _request_repository(repo: str, revision: str | None, token: str | Literal[Fa
     def request() -> None:
         try:
             HfApi().model_info(repo, revision=revision, token=token, timeout=_HUB_SECONDS)
-        except HfHubHTTPError as error:
+        except (HfHubHTTPError, EgressError) as error:
             outcome.put(error)
         except Exception as error:  # of the HTTP library, whose errors are not OSError
             outcome.put(ConnectionError(str(error)))
