@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +32,15 @@ from medtask.records import Prompt
 
 SETS = ("icd9_procedures", "symptom2disease")
 TARGETS = "merged,mlflow,gguf:f16,gguf:q8_0,gguf:q6_k,gguf:q5_k_m,gguf:q4_k_m,gguf:q4_0"
+# `medtask`, which prints its peak memory at the end.
+MEASURED = """
+import atexit
+from medtask.cli.main import main
+from medtask.hardware import measure_peak_memory
+
+atexit.register(lambda: print(measure_peak_memory()["memory"]))
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -55,21 +64,19 @@ def write_task(folder: Path, data: Path) -> None:
 
 
 def export(model: str, target: str, out: Path, question: list[str], *options: str) -> Export:
-    """Export in a separate process, which is measured. Raises RuntimeError if it fails."""
+    """Export in a separate process, which is measured. Raises CalledProcessError if it fails."""
     name, _, quantization = target.partition(":")
     arguments = ["export", model, "--to", name, "--out", str(out), "--quiet", *options]
     arguments += ["--quant", quantization] if quantization else []
     arguments += ["--task", *question]
     began = time.perf_counter()
-    process = os.posix_spawn(
-        sys.executable, [sys.executable, "-m", "medtask", *arguments], os.environ
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments], stdout=subprocess.PIPE, check=True
     )
-    _, status, usage = os.wait4(process, 0)
     seconds = time.perf_counter() - began
-    if code := os.waitstatus_to_exitcode(status):
-        raise RuntimeError(f"medtask {' '.join(arguments)} ended with {code}")
+    peak_bytes = int(done.stdout.split()[-1])
     files = [out] if out.is_file() else [one for one in out.rglob("*") if one.is_file()]
-    return Export(target, sum(one.stat().st_size for one in files), seconds, usage.ru_maxrss * 1024)
+    return Export(target, sum(one.stat().st_size for one in files), seconds, peak_bytes)
 
 
 def name_path(path: Path, target: str) -> Path:

@@ -209,14 +209,26 @@ def measure_peak_memory() -> dict[str, int]:
     Values that the system does not provide are left out.
     """
     peaks = {}
-    with contextlib.suppress(ImportError):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # Linux reports KiB
-        peaks["memory"] = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if memory := _read_peak_memory():
+        peaks["memory"] = memory
     if cuda := _find_used_cuda():
         peaks["accelerator"] = int(cuda.max_memory_allocated())
     return peaks
+
+
+def _read_peak_memory() -> int:
+    """Peak memory in bytes; 0 if the system does not provide it."""
+    with contextlib.suppress(OSError):
+        # In Linux ru_maxrss begins with the memory of the process that has started this one.
+        status = Path("/proc/self/status").read_text()
+        if found := re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
+            return 1024 * int(found[1])
+    with contextlib.suppress(ImportError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 0
 
 
 def measure_used_memory() -> int:

@@ -16,16 +16,17 @@ from medtask.engines.files.model_files import ADAPTER_CONFIG
 from medtask.exporting.weight_files import WeightFiles, write_weights
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 from medtask.exporting.merged import write_merged
 from medtask.exporting.source import CausalModel, open_source
+from medtask.hardware import measure_peak_memory
 folder = Path(sys.argv[2])
 folder.mkdir()
 with CausalModel(open_source(sys.argv[1])) as model:
     write_merged(model, folder)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(measure_peak_memory()["memory"])
 """
 ROWS, COLUMNS = 4096, 2048  # of a matrix, which is one file of 32 MiB
 FILE_BYTES = 4 * ROWS * COLUMNS

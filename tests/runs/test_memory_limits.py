@@ -18,10 +18,11 @@ answer: {kind: label, labels: [a, b, c]}
 """
 MAX_RISE_MB = 500
 HUGE_ROW = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import medtask
 from medtask.engines.fake import FakeEngine
+from medtask.hardware import measure_peak_memory
 
 folder = Path(sys.argv[1])
 task = medtask.load_task(folder)
@@ -31,7 +32,7 @@ for huge in ([], ["fracture " * 100_000]):
     rows = [{"id": str(row), "text": text} for row, text in enumerate([*texts, *huge])]
     out = folder / f"out-{len(huge)}"
     medtask.run(task, FakeEngine(), rows, out=out, baselines=False)
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+    peaks.append(measure_peak_memory()["memory"] >> 20)
     answers.append((out / "answers.csv").read_text().splitlines()[:1000])
 print(json.dumps([peaks, answers[0] == answers[1]]))
 """

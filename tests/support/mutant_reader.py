@@ -152,8 +152,10 @@ def main() -> None:
 def measure_memory() -> int:
     import resource
 
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024
+    from medtask.hardware import measure_peak_memory
+
+    children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(measure_peak_memory()["memory"], children)
 
 
 if __name__ == "__main__":
