@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 from medtask.errors import MissingExtra, ModelNotFound
 from medtask.privacy import OFFLINE_VARIABLES, EgressError
@@ -19,22 +19,13 @@ _HUB_SECONDS = 5.0  # the wait for the first answer of the Hub
 def find_cached_model(repo: str, revision: str | None) -> Path | None:
     """The folder of a model in the Hub's cache, which may lack files; raises MissingExtra."""
     try:
-        from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
         raise MissingExtra(
             "transformers is not installed here", fix="pip install 'medtask[hf]'"
         ) from None
     try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=_ALLOW_PATTERNS,
-                ignore_patterns=_IGNORE_PATTERNS,
-                local_files_only=True,
-            )
-        )
+        return _fetch_snapshot(repo, revision, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
 
@@ -45,7 +36,7 @@ def download_model(repo: str, revision: str | None) -> Path:
     Raises:
         ModelNotFound: The Hub has no such model, refuses it, or cannot be reached.
     """
-    from huggingface_hub import get_token, snapshot_download
+    from huggingface_hub import get_token
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -57,15 +48,7 @@ def download_model(repo: str, revision: str | None) -> Path:
     token = get_token()  # sent only here, for a model that the user named
     try:
         _request_repository(repo, revision, token or False)
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=_ALLOW_PATTERNS,
-                ignore_patterns=_IGNORE_PATTERNS,
-                token=token or False,
-            )
-        )
+        return _fetch_snapshot(repo, revision, token=token or False)
     except GatedRepoError:
         lacks = (
             "this machine's token has no access to it"
@@ -94,6 +77,19 @@ def download_model(repo: str, revision: str | None) -> Path:
                 f"name it; HF_ENDPOINT names a mirror; {OFFLINE_VARIABLES[0]}=1 stops the attempts"
             ),
         ) from None
+
+
+def _fetch_snapshot(repo: str, revision: str | None, **options: Any) -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder: str = snapshot_download(
+        repo,
+        revision=revision,
+        allow_patterns=_ALLOW_PATTERNS,
+        ignore_patterns=_IGNORE_PATTERNS,
+        **options,
+    )
+    return Path(folder)
 
 
 def _request_repository(repo: str, revision: str | None, token: str | Literal[False]) -> None:
