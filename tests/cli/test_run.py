@@ -345,7 +345,9 @@ def test_a_run_whose_answers_are_mostly_review_says_why(
     task = Path("surgery/task.yaml")
     task.write_text(task.read_text() + "review: {confidence_below: 0.99}\n")
     outcome = medtask("run", "surgery", *FAKE)
-    assert re.search(r"\d of \d answers have a confidence below 0.99 and are review", outcome.err)
+    assert re.search(
+        r"\d of \d answers have a confidence below 0.99 and the status review", outcome.err
+    )
     assert "are review" not in medtask("run", "surgery", *FAKE, "--quiet").err
 
 

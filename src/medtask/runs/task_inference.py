@@ -110,7 +110,7 @@ def describe_inferred_task(
     if is_inferred_kind:
         labels = f" with {format_count(len(task.labels), 'label')}" if task.labels else ""
         notes.append(
-            f"taken for answers of the kind {task.kind}{labels} (--kind or --task says otherwise)"
+            f"read as answers of the kind {task.kind}{labels} (change it with --kind or --task)"
         )
     case_variants = len(task.labels) - len({fold_case(label.name) for label in task.labels})
     if case_variants:

@@ -182,9 +182,9 @@ def test_the_summary_lines_report_inter_annotator_agreement() -> None:
     first, second, model = draw_readings(2)
     found = compare_columns(first, second, model, names=("dr_a", "dr_b"))
     assert list_annotator_lines(found)[0].startswith(
-        f"dr_a and dr_b agree in {found.inter_annotator.share.value:.2f} ("
+        f"The agreement of dr_a and dr_b is {found.inter_annotator.share.value:.2f} ("
     )
-    assert "the model agrees with dr_a in" in list_annotator_lines(found)[0]
+    assert "the model reaches" in list_annotator_lines(found)[0]
     tables = [block for block in build_annotator_blocks(found) if isinstance(block, ReportTable)]
     assert [table.about for table in tables] == ["Annotators and model", "Disagreements"]
     assert len(tables[0].lines) == 4

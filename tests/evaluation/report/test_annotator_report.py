@@ -39,13 +39,13 @@ AGREEMENT = AnnotatorAgreement(
 
 def test_lines_give_both_agreements_the_differences_and_the_rows_left_out() -> None:
     assert list_annotator_lines(AGREEMENT) == [
-        "dr_a and dr_b agree in 0.90 (0.82-0.95) (agreement, n = 100); the model agrees with dr_a "
-        "in 0.75 (0.66-0.82) and with dr_b in 0.70 (0.60-0.78).",
+        "The agreement of dr_a and dr_b is 0.90 (0.82-0.95), n = 100; the model reaches "
+        "0.75 (0.66-0.82) with dr_a and 0.70 (0.60-0.78) with dr_b.",
         "Their kappa, agreement beyond chance, is 0.80 (0.70-0.88).",
         "With dr_a as gold, the model is worse than dr_b, by -0.150 (-0.240 to -0.060), p = 0.002.",
         "With dr_b as gold, the model and dr_a show no clear difference (by 0.010 (-0.080 to "
         "0.100), p = 0.900).",
-        "Where both agree (90 rows), the model agrees with them in 0.80 (0.71-0.87).",
+        "Where both agree (90 rows), the model reaches 0.80 (0.71-0.87).",
         "1 row with one annotator only is left out.",
     ]
 

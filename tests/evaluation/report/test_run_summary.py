@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
+from medtask.evaluation.report.sections import draw_confidence_histograms
 from medtask.evaluation.report.terminal_summary import format_summary_lines
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.evaluation.statistics.significance import Baseline, BaselineComparison
@@ -57,6 +58,16 @@ def test_confidence_is_binned_by_what_gold_says() -> None:
     assert np.flatnonzero(summary.confidence_bins["right"]).tolist() == [19]
     assert np.flatnonzero(summary.confidence_bins["wrong"]).tolist() == [19]
     assert np.flatnonzero(summary.confidence_bins["unknown"]).tolist() == [0, 1]
+
+
+def test_an_unknown_confidence_is_not_drawn_as_zero() -> None:
+    unknown = make_gatherer((make_answer("a"), "a"), (make_answer("b"), None))
+    assert draw_confidence_histograms(unknown)["confidence"] is None
+    some = make_gatherer((make_answer("a", 0.9), "a"), (make_answer("b"), None))
+    drawn = draw_confidence_histograms(some)
+    assert drawn["confidence"] is not None
+    assert [layer.counts.sum() for layer in drawn["layers"]] == [1]
+    assert drawn["missing"] == 1
 
 
 def test_costs_and_off_set_mass_add_up() -> None:

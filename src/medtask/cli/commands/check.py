@@ -254,16 +254,18 @@ def _print_prompt_cost(task: Task, engine: Engine, tokens: PromptTokens | None) 
     plan = tokens.plan
     row_tokens = sum(plan.own_tokens) / len(plan.own_tokens)
     if task.kind_spec.generated:
-        more = f"at most {task.answer_spec.max_tokens:,} to write"
+        more = f", at most {task.answer_spec.max_tokens:,} to write"
+    elif plan.mean_label_tokens < 0.05:  # as of an encoder, which does not read the labels
+        more = ""
     else:
         more = (
-            f"{plan.mean_label_tokens:.1f} more to tell the "
+            f", {plan.mean_label_tokens:.1f} more to tell the "
             f"{'options' if task.kind_spec.has_options else 'labels'} apart"
         )
     show.print_fact(
         "prompt",
         f"{plan.shared_tokens:,} shared + {row_tokens:.0f} own tokens per row (longest "
-        f"{tokens.longest_tokens:,}), {more}",
+        f"{tokens.longest_tokens:,}){more}",
     )
     for warning in plan.warnings[:_MAX_WARNINGS]:
         show.print_warning(warning)

@@ -292,7 +292,7 @@ def _list_hints(result: Run, task: Task) -> list[str]:
         )
         hints.append(
             f"{reviewed:,} of {format_count(reviewed + sure, 'answer')} have a confidence below "
-            f"{task.review.confidence_below:g} and are review: {cause}"
+            f"{task.review.confidence_below:g} and the status review: {cause}"
         )
     too_long = result.statuses.get(Status.TOO_LONG, 0)
     if too_long and task.gate.too_long == "error":

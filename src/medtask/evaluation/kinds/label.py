@@ -322,7 +322,6 @@ KIND = EvaluationKind(
         ("accuracy", "macro_f1"), _run_baselines, choose_matched=_choose_matched
     ),
     agreement=AgreementMethod("accuracy", "agreement", is_proportion=True, kappa="rows"),
-    always_has_confidence=True,
     summary_has_all_headlines=False,
     row_style=RowStyle(shows_answer=False),
     texts=KindTexts(

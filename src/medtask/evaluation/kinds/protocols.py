@@ -240,7 +240,6 @@ class EvaluationKind:
         create_grader: Returns a grader, given labels, abstention and seed.
         has_right_answers: Whether an answer is right or wrong, rather than more or less similar.
         is_closed: Whether a value outside the allowed answers counts as no answer.
-        always_has_confidence: Whether an answer without a confidence counts as one of 0.
         compares_sample: Whether comparisons use a sample of the rows because grading is slow.
         summary_has_all_headlines: Whether a terminal shows all headline metrics.
         summary_has_caveats: Whether a terminal shows the caveats of the metrics.
@@ -257,7 +256,6 @@ class EvaluationKind:
     row_style: RowStyle = field(default_factory=RowStyle)
     has_right_answers: bool = True
     is_closed: bool = True
-    always_has_confidence: bool = False
     compares_sample: bool = False
     summary_has_all_headlines: bool = True
     summary_has_caveats: bool = False

@@ -33,12 +33,12 @@ def list_annotator_lines(agreement: AnnotatorAgreement) -> list[str]:
     first, second = agreement.names
     title = agreement.method.title
     with_model = " and ".join(
-        f"with {one.other} in {_format_short(one.share)}" for one in agreement.model_agreements
+        f"{_format_short(one.share)} with {one.other}" for one in agreement.model_agreements
     )
     inter_annotator = agreement.inter_annotator
     lines = [
-        f"{first} and {second} agree in {_format_short(inter_annotator.share)} ({title}, "
-        f"n = {inter_annotator.rows:,}); the model agrees {with_model}.",
+        f"The {title} of {first} and {second} is {_format_short(inter_annotator.share)}, "
+        f"n = {inter_annotator.rows:,}; the model reaches {with_model}.",
         _describe_kappa(inter_annotator),
     ]
     lines += [
@@ -47,8 +47,8 @@ def list_annotator_lines(agreement: AnnotatorAgreement) -> list[str]:
     ]
     if agreement.consensus:
         lines.append(
-            f"Where both agree ({format_row_count(agreement.consensus.rows)}), the model agrees "
-            f"with them in {_format_short(agreement.consensus.share)}."
+            f"Where both agree ({format_row_count(agreement.consensus.rows)}), the model reaches "
+            f"{_format_short(agreement.consensus.share)}."
         )
     if agreement.single_annotated:
         verb = "are" if agreement.single_annotated != 1 else "is"

@@ -63,7 +63,8 @@ class RunSummary:
         statuses: Rows by status.
         causes: Reasons why rows are not ok.
         answer_statistics: Statistics of the kind.
-        confidence_bins: 20 bins over [0, 1], by agreement with gold.
+        confidence_bins: 20 bins over [0, 1], by agreement with gold, of answers that have a
+            confidence.
         off_set_bins: 20 bins of off-set mass, of the rows that have it.
         off_set_mean: Mean off-set mass.
         slack_max: Largest bound on unread probability.
@@ -178,11 +179,8 @@ class SummaryAccumulator:
         self._answered += answer.value is not None
         self._answer_statistics.add(answer, row.options)
         verdict = self._grade(row)
-        # For kinds that always have a confidence, an engine without probabilities counts as 0.
-        if answer.value is not None and (
-            answer.confidence is not None or self._kind.always_has_confidence
-        ):
-            self._confidence[verdict][_find_bin(answer.confidence or 0.0)] += 1
+        if answer.value is not None and answer.confidence is not None:
+            self._confidence[verdict][_find_bin(answer.confidence)] += 1
         if answer.status is not Status.OK:
             self._count_cause(row.row, answer.status, answer.reason or "")
         if answer.status not in _NO_REVIEW_STATUSES:

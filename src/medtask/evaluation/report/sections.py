@@ -229,7 +229,11 @@ def build_status_blocks(summary: RunSummary) -> list[ReportBlock]:
 
 
 def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
-    """Histograms of confidence and off-set mass; None without values."""
+    """Histograms of confidence and off-set mass; None without values.
+
+    ``missing`` is the number of answers that are not in the histogram of confidences.
+    """
+    shown = sum(int(bins.sum()) for bins in summary.confidence_bins.values())
     layers = [
         HistogramLayer(*_VERDICT_LAYERS[verdict], bins)
         for verdict, bins in summary.confidence_bins.items()
@@ -240,6 +244,7 @@ def draw_confidence_histograms(summary: RunSummary) -> dict[str, Any]:
     off_set = [HistogramLayer("rows", "blue", summary.off_set_bins)]
     return {
         "layers": layers,
+        "missing": summary.answered - shown,
         "confidence": draw_histogram(layers, "Rows by confidence", "confidence")
         if layers
         else None,
