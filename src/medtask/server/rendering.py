@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader
 
 from medtask.display import capitalise_first, format_bytes, format_duration
+from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.report.run_report import create_template_environment
 from medtask.tables.cell_values import read_cell
 
@@ -29,6 +30,7 @@ def get_templates() -> Environment:
     environment.filters.update(
         bytes=format_bytes,
         duration=format_duration,
+        metric_title=get_metric_title,
         sentence=_end_sentence,
         moment=lambda at: f"{at:%-d %b %Y, %H:%M} UTC",
         clock=lambda at: f"{at:%H:%M:%S}",

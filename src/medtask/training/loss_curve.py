@@ -27,6 +27,7 @@ from medtask.evaluation.presentation.svg import draw_line
 from medtask.training.epoch_table import EPOCH_TOLERANCE
 from medtask.training.training_log import TrainingPoint, find_best_point
 
+VALIDATION_ROWS = "the validation rows"
 MAX_DRAWN_POINTS = 300  # maximum number of points of one kind in a plot
 _MIN_SMOOTHED_POINTS = 20  # fewer points are joined without smoothing
 _LEFT_MARGIN = 0.07  # share of the width for the numbers of the gridlines
@@ -47,8 +48,11 @@ def write_loss_plot(
     replace_text(path, combine_plots(pictures, "Losses of the training"))
 
 
-def draw_losses(points: Sequence[TrainingPoint]) -> Markup:
-    """Plot losses in nats over epochs, or over steps if epochs are unknown; the best is marked."""
+def draw_losses(points: Sequence[TrainingPoint], rows: str = VALIDATION_ROWS) -> Markup:
+    """Plot losses in nats over epochs, or over steps if epochs are unknown; the best is marked.
+
+    ``rows``: what the losses of validations were measured on.
+    """
     axis = _ProgressAxis.from_points(points)
     raw = _select_finite_values(points, "loss")
     checked = _select_finite_values(points, "validation_loss")
@@ -77,7 +81,7 @@ def draw_losses(points: Sequence[TrainingPoint]) -> Markup:
     )
     if checked:
         parts += _draw_validation_curve(axis, checked, top)
-        key.append((_dash("blue"), "validation loss"))
+        key.append((_dash("blue"), _name_loss(rows)))
     best = find_best_point(point for point, _ in checked)
     if best is not None and best.validation_loss is not None:
         parts += _mark_best(axis.to_fraction(best), best.validation_loss / top)
@@ -91,32 +95,37 @@ def draw_losses(points: Sequence[TrainingPoint]) -> Markup:
     ]
     return _draw_chart(
         axis,
-        "Loss on the training rows and on the validation rows",
+        f"Loss on the training rows and on {rows}",
         parts,
         [*key, *((Markup(""), text) for text in notes)],
         "loss",
-        [("training loss", mean), ("validation loss", checked)],
+        [("training loss", mean), (_name_loss(rows), checked)],
     )
 
 
-def draw_scores(points: Sequence[TrainingPoint], score_name: str = "accuracy") -> Markup:
-    """Plot ``score_name`` on the validation rows, in [0, 1], over epochs."""
+def _name_loss(rows: str) -> str:
+    return "validation loss" if rows == VALIDATION_ROWS else f"loss on {rows}"
+
+
+def draw_scores(
+    points: Sequence[TrainingPoint], score_name: str = "accuracy", *, rows: str = VALIDATION_ROWS
+) -> Markup:
+    """Plot ``score_name`` on ``rows``, in [0, 1], over epochs."""
     axis, scores = _ProgressAxis.from_points(points), _select_finite_values(points, "score")
     parts, key = draw_gridlines(1.0), []
     if scores:
         parts += _draw_validation_curve(axis, scores, 1.0)
-        key.append((_dash("blue"), f"{score_name} on the validation rows"))
+        key.append((_dash("blue"), f"{score_name} on {rows}"))
     best = find_best_point(points)
     if best is not None and best.score is not None and isfinite(best.score):
         parts += _mark_best(axis.to_fraction(best), best.score)
         by = (
-            "at the lowest validation loss"
+            f"at the lowest {_name_loss(rows)}"
             if best.validation_loss is not None
             else f"at {axis.format_point(best)}"
         )
         key.append((_ring(None, None), f"{best.score:.3f} {by}"))
-    title = "Score on the validation rows"
-    return _draw_chart(axis, title, parts, key, score_name, [(score_name, scores)])
+    return _draw_chart(axis, f"Score on {rows}", parts, key, score_name, [(score_name, scores)])
 
 
 @dataclass(frozen=True, slots=True)

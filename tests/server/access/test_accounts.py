@@ -90,6 +90,16 @@ def test_wrong_passwords_lock_an_account_for_longer_and_longer(server: ServerUnd
         assert account.failed_sign_ins == 0
 
 
+def test_a_refused_form_keeps_the_name(server: ServerUnderTest) -> None:
+    browser = server.connect()
+    refused = browser.post("/sign-in", data={"name": 'Ann "A"', "password": "wrong password"})
+    assert 'value="Ann &#34;A&#34;"' in refused.text
+    with server.database.write() as session:
+        token = accounts.create_link(session, None)
+    chosen = {"name": "Bea", "password": PASSWORD, "repeated": "else"}
+    assert 'value="Bea"' in browser.post(f"/start/{token}", data=chosen).text
+
+
 def test_the_database_holds_no_secret_that_can_be_used(server: ServerUnderTest) -> None:
     name = set_password(server, Role.TRAINER)
     browser, program = server.connect(), server.connect_with_key(Role.TRAINER)

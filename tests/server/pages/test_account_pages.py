@@ -52,7 +52,7 @@ def test_an_administrator_invites_a_person_who_chooses_a_password(browser: Brows
 
     guest = browser.chromium.new_context().new_page()
     guest.goto(link)
-    for field in ("Password, at least", "The same again"):
+    for field in ("Password, at least", "Repeat the password"):
         guest.get_by_label(field).fill("korrekt-pferd-batterie")
     guest.get_by_role("button").click()
     guest.wait_for_url(f"{browser.server.address}/")

@@ -33,9 +33,11 @@ def test_an_empty_list_of_data_sets_names_what_a_table_needs(browser: Browser) -
         assert page.get_by_text("No data set yet").is_visible()
 
 
-def test_a_viewer_is_not_offered_what_is_refused(browser: Browser) -> None:
-    page = browser.open("/tasks", Role.VIEWER)
-    assert page.locator("main a").count() == 0
+@pytest.mark.parametrize("path", ["/tasks", "/models", "/runs", "/leaderboard"])
+def test_a_viewer_is_not_offered_what_is_refused(browser: Browser, path: str) -> None:
+    page = browser.open(path, Role.VIEWER)
+    addresses = [one.get_attribute("href") for one in page.locator("main a").all()]
+    assert [one for one in addresses if one.endswith("/new")] == []
     assert "trainer" in page.locator("main").inner_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,23 @@ _FIND_DEFECTS = """() => {
   const twice = ids.filter((id, place) => ids.indexOf(id) !== place);
   if (twice.length) found.push("ids used twice: " + twice);
   return found;
+}"""
+
+# The contrast of the number in a cell of the deepest tone, by WCAG.
+_MEASURE_CONTRAST = """(tone) => {
+  const cell = document.querySelector(".matrix td");
+  cell.className = `${tone} depth-10`;
+  const style = getComputedStyle(cell);
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+  const measure = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const linear = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((one) => one / 255)
+      .map((one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const [dim, bright] = [measure(style.color), measure(style.backgroundColor)].sort();
+  return (bright + 0.05) / (dim + 0.05);
 }"""
 
 # What is shown until a part arrives that a page loads after its others.
@@ -165,7 +183,11 @@ def test_a_model_is_created_trained_and_deleted(browser: Browser) -> None:
     assert page.get_by_role("heading", level=1).inner_text() == "<i>mein</i> Modell"
     page.get_by_role("button", name="Start the training").click()
     page.get_by_role("heading", name="On its validation rows").wait_for(timeout=60_000)
-    assert page.locator("figure svg.plot").count() >= 1
+    captions = page.locator("figure").all_inner_texts()
+    assert [("held-out rows" in caption, "validation" in caption) for caption in captions] == [
+        (True, False)
+    ] * 2
+    assert page.get_by_role("heading", name="Export it").count() == 0  # no target reads TF-IDF
     page.get_by_role("button", name="Delete").click()
     page.locator("#confirm [value=yes]").click()
     page.wait_for_url("**/models")
@@ -186,12 +208,29 @@ def test_a_run_is_started_followed_and_its_report_read(browser: Browser) -> None
     assert int(page.evaluate(colour)) > 500  # the style sheet of the report is applied
 
 
+def test_a_score_has_its_name_and_its_rows(browser: Browser) -> None:
+    page = browser.open("/")
+    for path in ("/", "/runs", "/models"):
+        page.goto(browser.server.address + path)
+        score = page.locator("td", has_text="accuracy, n").first.inner_text()
+        assert re.search(r"\d\.\d{3} \(\d.*\)\s+accuracy, n\s=\s\d+", score), (path, score)
+
+
 def test_runs_are_compared(browser: Browser) -> None:
     page = browser.open("/leaderboard")
     assert page.get_by_role("row", name="TF-IDF").count() >= 1
     page.get_by_role("button", name="Compare the chosen runs").click()
     page.wait_for_url("**/comparisons/*")
     page.get_by_role("table").get_by_text("better").first.wait_for(timeout=60_000)
+
+
+def test_cells_of_a_confusion_matrix_can_be_read_in_both_schemes(browser: Browser) -> None:
+    page = browser.open("/runs/1")
+    page.locator(".matrix td[class]").first.wait_for()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for tone in ("blue", "orange", "grey"):
+            assert page.evaluate(_MEASURE_CONTRAST, tone) >= 4.5, (scheme, tone)
 
 
 @pytest.mark.parametrize("payload", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])

@@ -11,7 +11,7 @@ from medtask.server.api.calls import AdminReads, ViewerReads
 router = APIRouter(include_in_schema=False)
 
 _SCOPE_MEANINGS = {
-    Scope.READ: "reads what is there",
+    Scope.READ: "sees tasks, data sets, models and runs",
     Scope.LABEL: "classifies and asks",
     Scope.REVIEW: "reviews rows",
     Scope.TRAIN: "uploads, runs and trains",

@@ -19,7 +19,7 @@ _TITLES = {
     "train": "Training",
     "evaluate": "Evaluation",
     "compare": "Comparison",
-    "review": "Making the review",
+    "review": "Creating the review",
     "tune": "Search",
     "judge": "Judging",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from fastapi import APIRouter, Response
 from markupsafe import Markup
 from sqlalchemy import func, select
 
+from medtask.engines.model_metadata import find_trained_engine
 from medtask.errors import MedtaskError
 from medtask.evaluation.kinds.metrics import get_metric_title
+from medtask.exporting.targets import TARGETS, TargetName
 from medtask.server.api.calls import UserCall, ViewerReads
 from medtask.server.api.models import describe_model, list_models
 from medtask.server.api.resources import ResourceId
@@ -39,6 +42,14 @@ _METHOD_TITLES: Mapping[Method, tuple[str, str]] = {
         "The best of several",
         "Trains several methods and keeps the best.",
     ),
+}
+# Other targets than these send the model elsewhere, or need a store.
+_EXPORT_TITLES: Mapping[TargetName, str] = {
+    "gguf": "llama.cpp (GGUF)",
+    "ollama": "Ollama",
+    "merged": "transformers, merged",
+    "mlx": "mlx-lm",
+    "onnx": "onnxruntime",
 }
 
 
@@ -83,12 +94,14 @@ def show_model(call: ViewerReads, model_id: ResourceId) -> Response:
     """One model: what it is, how good it is, and its training."""
     row = call.get(StoredModel, model_id)
     folder = call.files.get_folder("models", model_id)
+    view = describe_model(call.session, row)
     values = {
-        "model": describe_model(call.session, row),
+        "model": view,
         "task": call.get(StoredTask, row.task_id),
         "dataset": find_dataset(call.session, row),
         "task_gold": _find_gold_column(call, row.task_id),
         "has_card": (folder / CARD_FILE).is_file(),
+        "exports": _list_exports(folder) if view.state == "ready" else [],
         "results": [_describe_result(one) for one in (row.result or {}).get("tasks", ())],
         **_read_training(call, row),
     }
@@ -102,6 +115,16 @@ def show_training(call: ViewerReads, model_id: ResourceId) -> Response:
     values = {"model": row, **_read_training(call, row)}
     ended = values["job"] is None or values["job"].has_ended
     return call.render("model_training.html", values, reloads=ended)
+
+
+def _list_exports(folder: Path) -> list[tuple[str, str]]:
+    """The targets that a model can be exported to: all of them without a trained folder."""
+    engine = find_trained_engine(folder)
+    return [
+        (name, title)
+        for name, title in _EXPORT_TITLES.items()
+        if engine is None or engine in TARGETS[name].engines
+    ]
 
 
 def _find_gold_column(call: UserCall, task_id: int) -> str | None:
@@ -118,6 +141,7 @@ def _suggest_name(call: UserCall) -> str:
 def _describe_result(result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": result["task"],
+        "measure": get_metric_title(result["measure"]),
         "metrics": [
             (get_metric_title(name), value) for name, value in result["metrics"].items() if value
         ],
@@ -126,12 +150,16 @@ def _describe_result(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_training(call: UserCall, model: StoredModel) -> dict[str, Any]:
-    losses, scores = _draw_curves(call.files.get_folder("models", model.id) / LOSS_FILE)
+    file = call.files.get_folder("models", model.id) / LOSS_FILE
+    losses, scores = _draw_curves(file, searches=model.method == "linear")
     return {"job": find_job(call, model), "losses": losses, "scores": scores}
 
 
-def _draw_curves(file: Path) -> tuple[Markup | None, Markup | None]:
-    """The curves of the losses and of the scores, as far as they have been measured."""
+def _draw_curves(file: Path, *, searches: bool) -> tuple[Markup | None, Markup | None]:
+    """The curves of the losses and of the scores, as far as they have been measured.
+
+    A method that ``searches`` measures other settings at each step, on rows of its training.
+    """
     if not file.exists():
         return None, None
     try:
@@ -140,5 +168,8 @@ def _draw_curves(file: Path) -> tuple[Markup | None, Markup | None]:
         return None, None
     if not points:
         return None, None
+    rows = "held-out rows" if searches else "the validation rows"
+    if searches:  # it has steps, and no epochs
+        points = [replace(point, epoch=0.0) for point in points]
     has_scores = any(point.score is not None for point in points)
-    return draw_losses(points), draw_scores(points) if has_scores else None
+    return draw_losses(points, rows), draw_scores(points, rows=rows) if has_scores else None

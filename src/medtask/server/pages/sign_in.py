@@ -44,7 +44,7 @@ def submit_sign_in(
             raise NotSignedIn("name or password is wrong", fix="try again")
     except RequestProblem as problem:
         _record_failure(request, database, name)
-        return _render_sign_in(request, next, problem)
+        return _render_sign_in(request, next, problem, name=name)
     with database.write() as session:
         return _begin_session(request, session, account, _choose_target(next))
 
@@ -85,7 +85,7 @@ def submit_link(
             return _begin_session(request, session, account, "/")
     except RequestProblem as problem:
         with database.read() as session:
-            return _render_link(request, session, token, problem)
+            return _render_link(request, session, token, problem, name=name)
 
 
 def _begin_session(
@@ -115,27 +115,40 @@ def _record_failure(request: Request, database: Database, name: str) -> None:
         record_action(request, session, "account.sign_in", object_id, outcome="refused")
 
 
-def _render_sign_in(request: Request, target: str, problem: MedtaskError | None = None) -> Response:
+def _render_sign_in(
+    request: Request, target: str, problem: MedtaskError | None = None, *, name: str = ""
+) -> Response:
     return render_page(
         request,
         "sign_in.html",
-        {"problem": problem, "next": _choose_target(target)},
+        {"problem": problem, "next": _choose_target(target), "name": name},
         status_code=200 if problem is None else find_status(problem),
         headers=problem.headers if isinstance(problem, RequestProblem) else None,
     )
 
 
 def _render_link(
-    request: Request, session: ReadSession, token: str, problem: MedtaskError | None = None
+    request: Request,
+    session: ReadSession,
+    token: str,
+    problem: MedtaskError | None = None,
+    *,
+    name: str = "",
 ) -> Response:
     link = accounts.find_link(session, token)
     account = None
     if link.account_id is not None:
         account = accounts.get_account(session, link.account_id)
+    values = {
+        "account": account,
+        "problem": problem,
+        "name": name,
+        "min_characters": MIN_PASSWORD_CHARACTERS,
+    }
     return render_page(
         request,
         "choose_password.html",
-        {"account": account, "problem": problem, "min_characters": MIN_PASSWORD_CHARACTERS},
+        values,
         status_code=200 if problem is None else find_status(problem),
     )
 

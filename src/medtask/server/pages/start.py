@@ -92,7 +92,6 @@ def show_start(call: ViewerReads, choice: str = "") -> Response:
         "choices": [(key, one.title) for key, one in choices.items()],
         "choice": chosen,
         "steps": steps,
-        "all_done": all(step.count for step in steps),
         "runs": [describe_run(call.session, run) for run in newest],
     }
     if chosen:

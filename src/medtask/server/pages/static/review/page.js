@@ -206,11 +206,11 @@ function showProgress() {
   place.bar.title = `${progress.finished} of ${progress.items} have a result`;
   const waits = Object.entries(progress.waiting).map(([who, count]) => make("li", {}, make("b", { text: count }), ` for ${who}`));
   const readers = progress.readers.map((reader) =>
-    make("li", { dir: "auto" }, make("b", { text: reader.answer + reader.cannot_tell }), ` by ${reader.name}`, reader.loaded ? `, ${reader.loaded} loaded` : ""),
+    make("li", { dir: "auto" }, make("b", { text: reader.answer + reader.cannot_tell }), ` by ${reader.name}`, reader.loaded ? `, ${reader.loaded} assigned` : ""),
   );
   const pairs = (progress.agreement ?? []).map((pair) => make("li", { dir: "auto", text: describePair(pair) }));
   place.waits.replaceChildren(
-    make("h2", { text: "Waits" }),
+    make("h2", { text: "Waiting" }),
     make("ul", {}, waits.length ? waits : make("li", { text: "nothing" })),
     make("h2", { text: "Read" }),
     make("ul", {}, readers.length ? readers : make("li", { text: "nothing yet" })),
