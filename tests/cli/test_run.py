@@ -348,7 +348,7 @@ def test_a_run_whose_answers_are_mostly_review_says_why(
     assert re.search(
         r"\d of \d answers have a confidence below 0.99 and the status review", outcome.err
     )
-    assert "are review" not in medtask("run", "surgery", *FAKE, "--quiet").err
+    assert "status review" not in medtask("run", "surgery", *FAKE, "--quiet").err
 
 
 def test_a_calibrated_run_does_not_say_that_its_confidence_is_that_of_an_untrained_model(

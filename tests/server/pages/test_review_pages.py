@@ -35,6 +35,12 @@ OUT_OF_VIEW = """() => [...document.querySelectorAll("#review button, #review in
   .filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > innerWidth + 1)
   .map((one) => one.outerHTML.slice(0, 80))"""
 
+LONG_NOTE = """() => {
+  const note = document.createElement("span");
+  note.textContent = "the model: CT of the abdomen and of the pelvis with contrast";
+  document.querySelector("[data-place=last]").append(note);
+}"""
+
 
 @pytest.fixture(scope="module")
 def create(live_server, tmp_path_factory) -> Callable[..., int]:
@@ -259,6 +265,9 @@ def test_long_texts_scroll_under_buttons_that_stay(
     page = open_queue(browser, queue, size=size, dark=dark)
     assert page.evaluate(OUT_OF_VIEW) == []
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight + 1")
+    page.evaluate(LONG_NOTE)  # of the last decision
+    assert page.evaluate(OUT_OF_VIEW) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     button = page.locator(".choice").first
     place = button.bounding_box()
     page.keyboard.press("Space")

@@ -78,13 +78,18 @@ def warn_about_rare_labels(labels: Sequence[PerClassMetrics], class_count: int) 
     few = sum(0 < one.gold < MIN_GOLD_ROWS for one in labels)
     if not never and not few:
         return []
-    scarce = [f"{never:,} never"] * bool(never) + [
-        f"{few:,} in fewer than {MIN_GOLD_ROWS} rows"
-    ] * bool(few)
+    scarce = [
+        f"{count:,} {'is' if count == 1 else 'are'} {where}"
+        for count, where in (
+            (never, "never gold"),
+            (few, f"gold in fewer than {MIN_GOLD_ROWS} rows"),
+        )
+        if count
+    ]
     those = "it" if never + few == 1 else "these"
     return [
-        f"Of {class_count:,} possible answers, gold has {' and '.join(scarce)}: macro-F1 is "
-        f"unreliable for {those}."
+        f"Of {class_count:,} possible answers, {' and '.join(scarce)}: macro-F1 is unreliable for "
+        f"{those}."
     ]
 
 
