@@ -41,6 +41,13 @@ def test_a_viewer_is_not_offered_what_is_refused(browser: Browser, path: str) ->
     assert "trainer" in page.locator("main").inner_text()
 
 
+@pytest.mark.parametrize("path", ["/tasks/new", "/models/new", "/runs/new"])
+def test_a_viewer_gets_no_form_that_is_refused(browser: Browser, path: str) -> None:
+    page = browser.open(path, Role.VIEWER)
+    assert page.get_by_role("heading", name="Forbidden").is_visible()
+    assert page.locator("main form").count() == 0
+
+
 @pytest.mark.parametrize("name", ["label", "labels", "choice", "answer", "fields"])
 def test_every_starter_of_a_task_is_without_faults(browser: Browser, name: str) -> None:
     page = browser.open(f"/tasks/new?template={name}")

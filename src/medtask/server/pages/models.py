@@ -15,7 +15,7 @@ from medtask.engines.model_metadata import find_trained_engine
 from medtask.errors import MedtaskError
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.exporting.targets import TARGETS, TargetName
-from medtask.server.api.calls import UserCall, ViewerReads
+from medtask.server.api.calls import TrainerReads, UserCall, ViewerReads
 from medtask.server.api.models import describe_model, list_models
 from medtask.server.api.resources import ResourceId
 from medtask.server.pages.job_views import find_job
@@ -63,7 +63,7 @@ def show_models(call: ViewerReads) -> Response:
 
 @router.get("/models/new")
 def show_new_model(
-    call: ViewerReads, task_id: int | None = None, dataset_id: int | None = None
+    call: TrainerReads, task_id: int | None = None, dataset_id: int | None = None
 ) -> Response:
     """The form to create a model."""
     trained = [name for name in _METHOD_TITLES if name in METHODS]

@@ -15,7 +15,7 @@ from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.blocks import ReportBlock
 from medtask.evaluation.report.report_numbers import read_report_numbers
 from medtask.kinds import KINDS
-from medtask.server.api.calls import ViewerReads
+from medtask.server.api.calls import TrainerReads, ViewerReads
 from medtask.server.api.resources import ResourceId, TableFormat
 from medtask.server.api.run_views import describe_run
 from medtask.server.api.runs import REPORT_FILE
@@ -51,7 +51,7 @@ def show_runs(call: ViewerReads) -> Response:
 
 @router.get("/runs/new")
 def show_new_run(
-    call: ViewerReads,
+    call: TrainerReads,
     task_id: int | None = None,
     dataset_id: int | None = None,
     model_id: int | None = None,

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from medtask.display import format_count
 from medtask.errors import MedtaskError, TaskFaults
 from medtask.server.access.requests import Viewer
-from medtask.server.api.calls import ViewerReads
+from medtask.server.api.calls import TrainerReads, ViewerReads
 from medtask.server.api.resources import ResourceId, get_files, parse_id
 from medtask.server.api.tasks import open_table, parse_draft, preview_row
 from medtask.server.pages.lookups import BASES, list_datasets
@@ -48,7 +48,7 @@ def show_tasks(call: ViewerReads) -> Response:
 
 
 @router.get("/tasks/new")
-def show_new_task(call: ViewerReads, template: str = "") -> Response:
+def show_new_task(call: TrainerReads, template: str = "") -> Response:
     """The editor with a starter, or with a draft from a data set."""
     starters, datasets = _read_starters(), list_datasets(call.session)
     titles = [(name, title) for name, (title, _) in starters.items()]
