@@ -170,6 +170,6 @@ def _draw_curves(file: Path, *, searches: bool) -> tuple[Markup | None, Markup |
         return None, None
     rows = "held-out rows" if searches else "the validation rows"
     if searches:  # it has steps, and no epochs
-        points = [replace(point, epoch=0.0) for point in points]
+        points = tuple(replace(point, epoch=0.0) for point in points)
     has_scores = any(point.score is not None for point in points)
     return draw_losses(points, rows), draw_scores(points, rows=rows) if has_scores else None
