@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def get_command() -> str:
 def identify_task(task: Task, digest: str) -> dict[str, str]:
     """The task and its rows as facts that must be equal when a run is resumed."""
     facts = {f"task.{name}": fact for name, fact in describe_task(task).items()}
-    major = version("medtask").partition(".")[0]
+    major = _read_version("medtask").partition(".")[0]
     return {**facts, "task.fingerprint": task.fingerprint, DATA_FACT: digest, "medtask": major}
 
 
@@ -138,7 +139,7 @@ def create_manifest(
     return {
         "format": FORMAT,
         "state": "running",
-        "medtask": version("medtask"),
+        "medtask": _read_version("medtask"),
         "command": get_command(),
         "created": get_timestamp(),
         "finished": None,
@@ -286,10 +287,14 @@ def list_versions(packages: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in packages:
         try:
-            found[name] = version(name)
+            found[name] = _read_version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+# Every call of `version` parses the file of a package: for all packages a fifth of a small run.
+_read_version = cache(version)
 
 
 def _shorten_fact(fact: str) -> str:
