@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_curve
 
-from medtask.evaluation.statistics.label_thresholds import fit_threshold, fit_thresholds
+from medtask.evaluation.statistics.label_thresholds import (
+    _compute_precision_and_recall,
+    fit_threshold,
+    fit_thresholds,
+)
 
 SHARES = np.array([0.1, 0.2, 0.3, 0.35, 0.4, 0.6, 0.7, 0.8])
 TRUTH = np.array([False, False, True, False, True, True, True, True])
@@ -42,6 +47,18 @@ def test_the_recall_floor_is_kept_on_the_rows_that_were_fitted(
     if truth.sum() >= 5:
         assert 0 <= threshold <= 1
         assert (shares[truth] >= threshold).mean() >= floor - 1e-9
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1) | st.sampled_from([0.25, 0.5]), st.booleans()), min_size=2)
+)
+def test_precision_and_recall_are_those_of_scikit_learn(rows: list[tuple[float, bool]]) -> None:
+    shares, truth = np.array([share for share, _ in rows]), np.array([right for _, right in rows])
+    truth[0] = True
+    precision, recall, thresholds = precision_recall_curve(truth, shares)
+    found = _compute_precision_and_recall(shares, truth)
+    for one, other in zip(found, (precision[:-1], recall[:-1], thresholds), strict=True):
+        assert one.tolist() == other.tolist()
 
 
 def test_thresholds_of_rare_labels_are_moved_towards_the_common_one() -> None:
