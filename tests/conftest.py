@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 # The threads of torch wait by spinning by default, which takes a core from other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -39,6 +40,33 @@ def own_probe_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     folder = tmp_path_factory.mktemp("cache") / "probes"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medtask.engines.files.probe_results.find_probe_folder", lambda: folder)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def files_stay_in_memory() -> Iterator[None]:
+    """This process waits for no disk: a run alone would wait twenty times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def equal_texts_are_encoded_once() -> Iterator[None]:
+    """MiniLM encodes a list of texts once: many tests compare a run with MiniLM on equal rows."""
+    from medtask import similarity
+
+    encode, kept = similarity.encode_texts, dict[tuple[str, ...], Any]()
+
+    def encode_once(texts: Sequence[str]) -> Any:
+        similarity._load_minilm()  # an error where a test has removed MiniLM
+        key = tuple(texts)
+        if key not in kept:
+            kept[key] = encode(texts)
+        return kept[key].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similarity, "encode_texts", encode_once)
         yield
 
 
