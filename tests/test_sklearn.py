@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from medtask.records import Record
 from medtask.sklearn import MedtaskClassifier, _make_task
 from medtask.tasks.prompt import build_prompt
 from medtask.training.estimator_data import name_classes
-from support.small_trainings import PARTS, TAGS, TEXTS, make_rows
+from support.small_trainings import PARTS, TAGS, TEXTS, make_rows, use_default_settings
 
 GOLD = [str(row["gold"]) for row in make_rows()]
 SETS = [row["gold"] for row in make_rows(kind="labels")]
@@ -41,6 +42,13 @@ NEW_TEXTS = ["CT of the knee", "MRI of the left wrist"]
 
 def make_linear_classifier(**more: Any) -> MedtaskClassifier:
     return MedtaskClassifier(method="linear", **more)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def default_settings() -> Iterator[None]:
+    """The search for settings has tests of its own, in training/test_linear.py."""
+    with use_default_settings():
+        yield
 
 
 @pytest.fixture(scope="module")

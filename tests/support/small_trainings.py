@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import medtask
 from medtask.records import Prompt
@@ -85,6 +88,14 @@ def make_training_data(
     return TrainingData(
         task, tuple(example for example in examples if example not in validation), validation
     )
+
+
+@contextmanager
+def use_default_settings() -> Iterator[None]:
+    """Linear models have the default settings, without the search for better ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medtask.training.linear.search_settings", lambda *_: iter(()))
+        yield
 
 
 def predict_with_draft(task: Task, folder: Path, texts: Sequence[str]) -> list[medtask.Answer]:

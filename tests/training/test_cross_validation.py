@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,16 @@ from medtask.training.trained_model import TrainedModel
 from medtask.training.training_data import DEFAULT_SELECTION
 from medtask.training.training_example import TrainingExample
 from medtask.training.training_log import NullTrainingObserver
-from support.small_trainings import PARTS, TAGS, make_rows, make_task
+from support.small_trainings import PARTS, TAGS, make_rows, make_task, use_default_settings
 
 LABELS = ("yes", "no")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def default_settings() -> Iterator[None]:
+    """The search for settings has tests of its own, in training/test_linear.py."""
+    with use_default_settings():
+        yield
 
 
 def make_noise(count: int = 60) -> list[dict[str, Any]]:
