@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,22 +16,40 @@ import pytest
 from medtask.engines.model_metadata import find_trained_engine
 from medtask.errors import InputError
 from support.command_line import RunCommand
+from support.small_trainings import use_default_settings
 from support.tiny_models import save_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SURGERY = EXAMPLES / "surgery_purpose"
 
 
-def test_a_linear_model_is_trained_reported_and_used(medtask: RunCommand, tmp_path: Path) -> None:
-    done = medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q")
+@pytest.fixture
+def few_operations(tmp_path: Path) -> Path:
+    """The first 100 rows of an example, with its task."""
+    folder = tmp_path / "surgery"
+    folder.mkdir()
+    shutil.copy(SURGERY / "task.yaml", folder)
+    with (
+        (SURGERY / "procedures.csv").open(encoding="utf-8", newline="") as source,
+        (folder / "procedures.csv").open("w", encoding="utf-8", newline="") as target,
+    ):
+        csv.writer(target).writerows(islice(csv.reader(source), 101))
+    return folder
+
+
+def test_a_linear_model_is_trained_reported_and_used(
+    medtask: RunCommand, few_operations: Path, tmp_path: Path
+) -> None:
+    done = medtask("train", few_operations, "--method", "linear", "--out", tmp_path / "model", "-q")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     # A better baseline is the first line.
     metric = next(line for line in lines[:2] if line.startswith("accuracy on validation rows 0."))
-    assert ", n = 28" in metric
+    assert ", n = 9" in metric
     assert lines[-1] == f"medtask run TASK TABLE --model {tmp_path / 'model'}"
     ran = medtask(
-        "run", SURGERY, "--model", tmp_path / "model", "--out", tmp_path / "run", "-q", "--json"
+        *("run", few_operations, "--model", tmp_path / "model"),
+        *("--out", tmp_path / "run", "-q", "--json"),
     )
     assert ran.code == 0
     assert json.loads(ran.out)["metrics"] is None  # it has seen all of these rows
@@ -43,33 +63,34 @@ def test_a_linear_model_is_trained_reported_and_used(medtask: RunCommand, tmp_pa
                 )
             )
         )
-        == 300
+        == 100
     )
 
 
 def test_out_of_fold_answers_are_a_run_that_evaluate_reads(
-    medtask: RunCommand, tmp_path: Path
+    medtask: RunCommand, few_operations: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    done = medtask("train", SURGERY, "--method", "linear", "--folds", 2, "--out", out, "-q")
+    with use_default_settings():
+        done = medtask(
+            "train", few_operations, "--method", "linear", "--folds", 2, "--out", out, "-q"
+        )
     assert (done.code, done.err) == (0, "")
     assert "each answered by a model of 2 folds that was not trained on it" in done.out
     evaluated = json.loads(medtask("evaluate", f"{out}-folds", "--json", "--no-baselines").out)
     accuracy = json.loads((out / "training.json").read_text())["out_of_fold"]["metrics"]["accuracy"]
     assert evaluated["metrics"]["accuracy"]["value"] == accuracy["value"]
-    assert evaluated["n"] == 300
+    assert evaluated["n"] == 100
 
 
 def test_the_same_command_again_trains_nothing_and_reports_it(
-    medtask: RunCommand, tmp_path: Path
+    medtask: RunCommand, few_operations: Path, tmp_path: Path
 ) -> None:
-    first = json.loads(
-        medtask(
-            "train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "-q", "--json"
-        ).out
-    )
+    command = ("train", few_operations, "--method", "linear", "--out", tmp_path / "model", "--json")
+    with use_default_settings():
+        first = json.loads(medtask(*command, "-q").out)
     before = (tmp_path / "model" / "medtask.json").stat().st_mtime_ns
-    again = medtask("train", SURGERY, "--method", "linear", "--out", tmp_path / "model", "--json")
+    again = medtask(*command)
     assert "nothing is left to do" in again.err
     assert json.loads(again.out) == first
     assert (tmp_path / "model" / "medtask.json").stat().st_mtime_ns == before
