@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Any
 
@@ -86,9 +86,25 @@ def records() -> list[Record]:
     return make_records(write_operations(1_500))
 
 
-def test_a_student_answers_most_rows_and_few_of_them_differ(records: list[Record]) -> None:
+@dataclass(frozen=True)
+class Finished:
+    """A cascade that was not interrupted."""
+
+    engine: KeywordEngine
+    cascade: Cascade
+    answers: AnswersByRow
+
+
+@pytest.fixture(scope="module")
+def finished(records: list[Record]) -> Finished:
     engine = KeywordEngine(noise=0.05)
-    cascade, answers = run_cascade(engine, records)
+    return Finished(engine, *run_cascade(engine, records))
+
+
+def test_a_student_answers_most_rows_and_few_of_them_differ(
+    records: list[Record], finished: Finished
+) -> None:
+    engine, cascade, answers = finished.engine, finished.cascade, finished.answers
     assert list(list_values(answers)) == list(range(1, 1_501))
     report = cascade.report
     assert report is not None
@@ -105,10 +121,9 @@ def test_a_student_answers_most_rows_and_few_of_them_differ(records: list[Record
     assert all(one.answer.confidence and one.answer.probabilities for one in by_student)
 
 
-def test_rows_with_equal_texts_get_equal_answers(records: list[Record]) -> None:
-    _, answers = run_cascade(KeywordEngine(noise=0.05), records)
+def test_rows_with_equal_texts_get_equal_answers(records: list[Record], finished: Finished) -> None:
     by_text: dict[object, set[object]] = {}
-    for row, one in answers.by_row.items():
+    for row, one in finished.answers.by_row.items():
         assert one.answer.record_id == records[row - 1].id
         answer = (one.answer.value, one.answer.pass_name)
         by_text.setdefault(records[row - 1].fields["text"], set()).add(answer)
@@ -140,10 +155,12 @@ def test_a_model_with_one_answer_to_all_rows_gets_no_student() -> None:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["terms", "vectors"])
 def whole(
-    records: list[Record], request: pytest.FixtureRequest
+    records: list[Record], finished: Finished, request: pytest.FixtureRequest
 ) -> tuple[Cascade, AnswersByRow, SentenceVectors | None]:
-    """A cascade that was not interrupted."""
-    vectors = SentenceVectors(count_letters) if request.param else None
+    """A cascade that was not interrupted, with and without vectors."""
+    if not request.param:
+        return finished.cascade, finished.answers, None
+    vectors = SentenceVectors(count_letters)
     return *run_cascade(KeywordEngine(noise=0.05), records, vectors=vectors), vectors
 
 
@@ -172,7 +189,7 @@ def test_an_interrupted_cascade_ends_with_the_same_answers(
 
 
 def test_a_resumed_cascade_keeps_the_features_that_the_first_session_chose(
-    records: list[Record],
+    records: list[Record], finished: Finished
 ) -> None:
     stopped, answers = run_cascade(KeywordEngine(noise=0.05), records, stop_after=200)
     assert stopped.decision == CascadeDecision(0)
@@ -183,8 +200,7 @@ def test_a_resumed_cascade_keeps_the_features_that_the_first_session_chose(
         decision=stopped.decision,
         vectors=SentenceVectors(count_letters),
     )
-    whole, _ = run_cascade(KeywordEngine(noise=0.05), records)
-    assert resumed.decision == whole.decision
+    assert resumed.decision == finished.cascade.decision
     assert resumed.decision is not None
     assert not resumed.decision.uses_vectors
 
@@ -198,16 +214,15 @@ def test_rows_without_text_are_not_counted_as_answers_of_the_model() -> None:
     assert cascade.report.model_rows + cascade.report.student_rows == 850
 
 
-def test_audited_texts_have_the_answer_of_the_model(records: list[Record]) -> None:
-    cascade, _ = run_cascade(KeywordEngine(noise=0.05), records)
-    assert cascade.report is not None
-    assert 0 < cascade.report.audited < 0.2 * cascade.report.student_rows
-    assert cascade.report.audit_differences <= cascade.report.audited
+def test_audited_texts_have_the_answer_of_the_model(finished: Finished) -> None:
+    report = finished.cascade.report
+    assert report is not None
+    assert 0 < report.audited < 0.2 * report.student_rows
+    assert report.audit_differences <= report.audited
 
 
-def test_labels_of_the_tested_rows_are_counted(records: list[Record]) -> None:
-    cascade, _ = run_cascade(KeywordEngine(noise=0.05), records)
-    decision = cascade.decision
+def test_labels_of_the_tested_rows_are_counted(finished: Finished) -> None:
+    decision = finished.cascade.decision
     assert decision is not None
     assert sum(rows for rows, _, _ in decision.by_label.values()) == decision.tested
     assert sum(above for _, above, _ in decision.by_label.values()) == decision.accepted
