@@ -14,10 +14,12 @@ import pytest
 
 import medtask
 from medtask.errors import InputError
+from medtask.training import trainer
 from medtask.training.training_log import TrainingPoint, read_points
+from support import training_process
 from support.tiny_models import save_model
 
-TRAINING_SCRIPT = Path(__file__).parents[1] / "support" / "training_process.py"
+TRAINING_SCRIPT = Path(training_process.__file__)
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +88,8 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(
-    tmp_path: Path, base: Path
+def test_ctrl_c_keeps_the_best_so_far_and_another_process_goes_on(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start_training(tmp_path, base, pause=0.2)
     wait_for_step(tmp_path, 4)
@@ -96,7 +98,8 @@ def test_ctrl_c_keeps_the_best_so_far_and_the_same_command_goes_on(
     stopped = read_points(tmp_path / "out" / "loss.csv")
     engine = medtask.load_model(str(tmp_path / "out"))
     assert engine.info.name == "hf"
-    assert wait_for_exit(start_training(tmp_path, base)) == 0
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", trainer.CHECKPOINT_SECONDS)
+    assert training_process.main(tmp_path, str(base), 0.0) == 0
     full = read_points(tmp_path / "out" / "loss.csv")
     for one, other in zip(list_losses(full), list_losses(stopped), strict=False):
         assert one == pytest.approx(other, abs=1e-5)

@@ -195,7 +195,9 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
 ) -> None:
     task = make_task(tmp_path / "task")
     full = fit_encoder(
-        [make_training_data(task)], make_recipe(base), make_training_context(tmp_path / "whole")
+        [make_training_data(task)],
+        make_recipe(base, epochs=2),
+        make_training_context(tmp_path / "whole"),
     )
     signals = SignalState()
 
@@ -205,7 +207,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
                 signals.number = 2
 
     context = make_training_context(tmp_path / "parts", StoppingObserver(), signals)
-    stopped = fit_encoder([make_training_data(task)], make_recipe(base), context)
+    stopped = fit_encoder([make_training_data(task)], make_recipe(base, epochs=2), context)
     assert (stopped.interrupted, full.interrupted) == (True, False)
     step = find_resume_step(context.work_folder)
     assert 0 < step < int(str(full.facts["steps"]))
@@ -220,7 +222,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(
         NullTrainingObserver(),
         SignalState(),
     )
-    resumed = fit_encoder([make_training_data(task)], make_recipe(base), again)
+    resumed = fit_encoder([make_training_data(task)], make_recipe(base, epochs=2), again)
     assert resumed.facts["steps"] == full.facts["steps"]
     one, other = (tmp_path / name / "draft" / "model.safetensors" for name in ("whole", "parts"))
     assert one.read_bytes() == other.read_bytes()
