@@ -260,7 +260,7 @@ def test_an_interrupted_run_exits_with_130_and_goes_on_later(
     rows = 2000
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
-        + "".join(f"B{row},text {row},staging\n" for row in range(rows))
+        + "".join(f"B{row},text {row},\n" for row in range(rows))  # no gold: no baselines
     )
     command = [
         sys.executable,
@@ -300,7 +300,7 @@ def test_an_interrupted_run_exits_with_130_and_goes_on_later(
 def test_a_terminal_shows_a_bar_with_speed_and_time_left(project_folder: Path) -> None:
     Path("procedures.csv").write_text(
         "case_id,procedure,purpose\n"
-        + "".join(f"B{row},text {row},staging\n" for row in range(400))
+        + "".join(f"B{row},text {row},\n" for row in range(400))  # no gold: no baselines
     )
     terminal, terminal_end = os.openpty()
     command = [sys.executable, "-m", "medtask", "run", "surgery", "--model", "fake:ms_per_row=12"]

@@ -102,7 +102,7 @@ def test_a_killed_worker_is_replaced_and_a_signal_stops_all(
     task = Path("surgery/task.yaml")
     task.write_text(task.read_text().replace("id: case_id\n", ""))
     words = ["run", "surgery", "rows.csv", "--out", "run", "--shards", "4", "--quiet"]
-    command = [sys.executable, "-m", "medtask", *words, "--model", "fake:ms_per_row=400,batch=1"]
+    command = [sys.executable, "-m", "medtask", *words, "--model", "fake:ms_per_row=200,batch=1"]
     with subprocess.Popen([*command, "--workers", "2"]) as process:
         wait_for(lambda: _find_worker("run"), "a worker answers", 120)
         number, pid = _find_worker("run")
@@ -111,7 +111,7 @@ def test_a_killed_worker_is_replaced_and_a_signal_stops_all(
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
     assert _find_worker("run") is None
-    medtask(*words, "--model", "fake:ms_per_row=400,batch=1", "--workers", "2")
+    medtask(*words, "--model", "fake:ms_per_row=200,batch=1", "--workers", "2")
     medtask("run", "surgery", "rows.csv", "--out", "single", "--model", "fake:")
     assert read_bytes("run") == read_bytes("single")
 

@@ -199,7 +199,7 @@ def test_rows_from_the_cache_do_not_count_as_speed(
 def test_a_damaged_file_is_set_aside_with_a_note(
     damage: Callable[[bytes], bytes], task: Task, write_rows: Rows, tmp_path: Path, cache: Path
 ) -> None:
-    rows = write_rows(600)
+    rows = write_rows(200)
     first = run_cached(task, rows, tmp_path / "first", cache)
     damaged = damage(cache.read_bytes())
     cache.write_bytes(damaged)
@@ -208,7 +208,7 @@ def test_a_damaged_file_is_set_aside_with_a_note(
     assert any("was damaged" in note and "shared.damaged.db" in note for note in again.notes)
     assert cache.with_name("shared.damaged.db").read_bytes()[:4096] == damaged[:4096]
     run_cached(task, rows, tmp_path / "third", cache)
-    assert run_cached(task, rows, tmp_path / "fourth", cache).cached_answers > 500
+    assert run_cached(task, rows, tmp_path / "fourth", cache).cached_answers > 150
 
 
 def test_a_changed_row_is_asked_again(
