@@ -99,8 +99,11 @@ def test_ctrl_c_keeps_the_best_so_far_and_another_process_goes_on(
     engine = medtask.load_model(str(tmp_path / "out"))
     assert engine.info.name == "hf"
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", trainer.CHECKPOINT_SECONDS)
-    assert training_process.main(tmp_path, str(base), 0.0) == 0
-    full = read_points(tmp_path / "out" / "loss.csv")
-    for one, other in zip(list_losses(full), list_losses(stopped), strict=False):
-        assert one == pytest.approx(other, abs=1e-5)
+    for home in (tmp_path, tmp_path / "calm"):
+        assert training_process.main(home, str(base), 0.0) == 0
+    full, undisturbed = (
+        read_points(home / "out" / "loss.csv") for home in (tmp_path, tmp_path / "calm")
+    )
     assert full[-1].step == full[-1].steps > stopped[-1].step
+    for one, other in zip(list_losses(full), list_losses(undisturbed), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
