@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
+from medtask.engines.tokens.chat import render_branch
 from medtask.records import Branch, Fault, Message, Prompt, Scores, Status
 from support.reference_scores import assert_scores_exact, compute_reference_scores
 from support.tiny_models import save_model
@@ -190,6 +192,23 @@ def test_a_row_longer_than_the_context_is_a_fault_and_the_others_are_scored(
     assert isinstance(results["1"], Fault)
     assert results["1"].status is Status.TOO_LONG
     assert "word" not in results["1"].reason
+
+
+def test_the_longest_text_that_fits_with_each_label_is_scored(chat_engine: HfEngine) -> None:
+    def count_tokens(prompt: Prompt) -> int:
+        text, candidates = render_branch(chat_engine.chat, prompt, prompt.branches[0])
+        sequences = chat_engine.chat.tokenizer.encode([text + one for one in candidates])
+        return max(map(len, sequences))
+
+    limit = chat_engine.max_input_tokens
+    prompts = make_prompts(tuple("word " * count for count in range(limit)))
+    first = bisect_right(prompts, limit, key=count_tokens)
+    fits, exceeds = prompts[first - 1], prompts[first]
+    (request,) = chat_engine.tokenize_prompts([fits])
+    assert request.max_sequence_tokens == count_tokens(fits)
+    scored = {one.record_id: one for one in chat_engine.score([fits, exceeds])}
+    assert isinstance(scored[fits.record_id], Scores)
+    assert isinstance(scored[exceeds.record_id], Fault)
 
 
 def test_rows_do_not_see_each_other(engine: HfEngine) -> None:

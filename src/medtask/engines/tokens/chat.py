@@ -23,7 +23,8 @@ class TokenizedBranch:
         answer_position: Index into ``prefix_tokens`` of the token after which the answer begins.
             The off-set mass is computed at this position.
         first_tokens: The tokens with which a candidate can begin.
-        max_candidate_tokens: Number of tokens of the longest candidate.
+        max_candidate_tokens: Number of tokens that follow ``prefix_tokens`` with the longest
+            candidate.
     """
 
     prefix_tokens: tuple[int, ...]
@@ -171,7 +172,7 @@ def tokenize_branches(
                 text_candidates,
                 start + stem - 1,
                 first,
-                max(map(len, candidate_tokens)),
+                max(map(len, candidate_tokens)) - len(reads),
             )
         )
     return tokenized_branches
