@@ -129,6 +129,17 @@ def test_combined_probabilities_follow_the_rule_of_the_kind(
     assert (merged.off_set, merged.slack) == (pytest.approx(0.3), 1e-5)
 
 
+def test_no_part_of_a_long_record_is_blank() -> None:
+    engine = ShortContextEngine(60)
+    text = f"first{chr(10) * 1_500}{LONG}"
+    (answer,) = predict_uncalibrated(
+        replace(TASK, gate=Gate(too_long="chunk")), engine, [Record("1", {"text": text})]
+    )
+    assert answer.value is not None
+    assert len(engine.read_texts) > 1
+    assert all(engine.read_texts)
+
+
 @given(st.text(alphabet="ab \n", min_size=2, max_size=300), st.integers(10, 60))
 @example("aaaaaaaaaaa ", 10)
 def test_parts_cover_the_text_and_have_at_most_the_given_length(text: str, characters: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from medtask.display import join_reasons
+from medtask.display import format_count, join_reasons
 from medtask.engines.base import Engine
 from medtask.prediction.asking import ask_prompts
 from medtask.prediction.deciding import decide_answer, to_probabilities
@@ -44,7 +44,8 @@ def answer_long_record(
 def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
     """Split a text into overlapping parts, or shorten it to its beginning and end.
 
-    Each result has about ``characters`` characters and is cut between words if possible.
+    Each result has about ``characters`` characters and is cut between words if possible. Parts
+    without a visible character are left out: a model would be asked about nothing.
     """
     if gate.too_long == "head_tail":
         half = max(1, (characters - len(ELLIPSIS)) // 2)
@@ -62,7 +63,8 @@ def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
             if start + characters >= len(text)
             else max(_find_word_end(text, start + characters), start + 1)
         )
-        yield text[start:end].strip()
+        if part := text[start:end].strip():
+            yield part
         if end == len(text):
             return
         # The next word may begin after the end of this part, which must not leave a gap.
@@ -113,7 +115,7 @@ def _ask_parts(
 def _combine_parts(
     task: Task, record_id: str, outputs: list[EngineOutput], text: str, texts: list[str]
 ) -> Answer:
-    if len(outputs) == 1:
+    if task.gate.too_long == "head_tail":
         words, total = len(split_words(texts[0])), len(split_words(text))
         note = (
             f"too long for the model: only its beginning and its end were read, {words:,} of "
@@ -136,7 +138,8 @@ def _combine_parts(
         "max": "their largest probabilities",
         "vote": "one vote each",
     }[task.gate.combine]
-    note = f"too long for the model: read in {len(outputs)} overlapping parts, combined by {rule}"
+    parts = format_count(len(outputs), "overlapping part")
+    note = f"too long for the model: read in {parts}, combined by {rule}"
     part_notes = dict.fromkeys(one_note for one in outputs for one_note in one.notes)
     thoughts = [one.prompt.thoughts for one in outputs if one.prompt.thoughts is not None]
     combined = replace(
