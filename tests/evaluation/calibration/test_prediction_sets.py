@@ -150,3 +150,13 @@ def test_one_row_of_each_group_is_used_and_reported() -> None:
     assert len(build_result_blocks(found)) == 2
     constant = fit_valid_sets(np.full((50, 4), 0.25), np.zeros(50, dtype=int))
     assert constant.mean_size == 4
+
+
+def test_sets_that_must_miss_more_than_the_bound_are_refused() -> None:
+    shares, truth = np.full((100, 3), 0.9), np.zeros((100, 3), dtype=bool)
+    truth[:, 0] = True
+    shares[:50, 0] = np.nan  # the true label is not an option of the row
+    for gold in (truth, np.zeros(100, dtype=int)):
+        found = fit_prediction_sets(shares, gold, miss=0.1)
+        assert isinstance(found, Refusal)
+        assert "not an option" in found.reason

@@ -123,8 +123,10 @@ def _find_conformal_threshold(
 
 def _find_risk_controlled_threshold(
     probabilities: FloatArray, gold: BoolArray, miss: float
-) -> float:
-    """The highest threshold at which (misses of all rows + 1) / (n + 1) is at most ``miss``."""
+) -> float | None:
+    """The highest threshold at which (misses of all rows + 1) / (n + 1) is at most ``miss``; None
+    if no threshold has so few.
+    """
     true = gold.sum(axis=1)
     row, column = np.nonzero(gold)
     # A true label that is not an option is missed by every set.
@@ -137,4 +139,4 @@ def _find_risk_controlled_threshold(
     allowed = int(np.searchsorted(missed, room, side="right")) - 1
     if allowed >= len(value):
         return 1.0  # so few true labels that the sets may miss them all
-    return max(0.0, float(value[allowed]))
+    return None if value[allowed] < 0 else float(value[allowed])
