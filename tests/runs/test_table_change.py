@@ -6,6 +6,7 @@ import json
 import random
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def read_answers(folder: Path) -> dict[str, dict[str, Any]]:
         row["case_id"]: {name: row[name] for name in ("answer", "confidence", "probabilities")}
         for row in rows
     }
+
+
+def test_answers_that_are_lost_after_a_change_of_the_table_are_counted(
+    answer: Callable[..., tuple[Run, list[str]]], tmp_path: Path
+) -> None:
+    answer(ROWS, out=tmp_path / "out")
+    answer(ROWS[::-1], out=tmp_path / "out")
+    with closing(sqlite3.connect(tmp_path / "out" / "ledger.db")) as db, db:
+        db.execute("DELETE FROM answers WHERE row <= 5")
+    found, _ = answer(ROWS[::-1], out=tmp_path / "out")
+    assert any("35 answers kept, 5 lost" in note for note in found.notes)
 
 
 def test_gold_that_is_filled_in_later_asks_nothing_again(

@@ -10,7 +10,6 @@ ledger and the signals. The caller writes the output (tables, reports) from the 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -26,6 +25,7 @@ from medtask.records import Record, Status
 from medtask.runs.answer_cache import open_cached_ledger
 from medtask.runs.batch_sizes import restore_batch_size
 from medtask.runs.ledger import Ledger
+from medtask.runs.ledger_comparison import FORMER_ROWS
 from medtask.runs.ledger_file import describe_loss
 from medtask.runs.manifest import (
     get_timestamp,
@@ -166,7 +166,8 @@ class Session:
 
     def _report_recovery(self) -> None:
         """Note the answers of earlier sessions that are not in the ledger any more."""
-        kept = sum(self.ledger.count_statuses(sys.maxsize).values())
+        # Answers to an earlier form of the table are not among those that the manifest counts.
+        kept = sum(self.ledger.count_statuses(FORMER_ROWS - 1).values())
         expected = sum(self.counts_before.values())
         if loss := describe_loss(self.ledger.path, self.ledger.recovery, kept, expected):
             self.add_note(loss.note)
