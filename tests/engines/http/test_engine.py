@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_no_probability_is_further_off_than_the_slack_tells(
         slacks.append(branch.slack)
     # Where the constraint is seen in the numbers, only what the answer did not follow is unknown.
     assert not masked or min(slacks) < 0.3
+
+
+def test_the_times_of_rows_add_up_to_the_time_of_all_of_them(open_engine: EngineOpener) -> None:
+    engine, _ = open_engine("openai")
+    for ask in (engine.score, lambda prompts: engine.generate(prompts, Limits(8))):
+        started = time.perf_counter()
+        results = list(ask(ROWS))
+        seconds = time.perf_counter() - started
+        assert not any(isinstance(result, Fault) for result in results)
+        total = sum(result.ms for result in results) / 1000
+        assert 0.5 * seconds < total <= seconds
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

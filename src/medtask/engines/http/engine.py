@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from medtask.engines.http.protocol import (
     ServerCaps,
     wraps_in_json,
 )
-from medtask.engines.http.queries import ServerQuery, send_queries
+from medtask.engines.http.queries import ServerQuery, Stopwatch, send_queries
 from medtask.engines.http.text_generation import HttpGenerator
 from medtask.engines.http.token_counting import PromptTokenCounter
 from medtask.errors import EngineError
@@ -94,6 +93,7 @@ class HttpEngine(Engine):
             for branch_index in range(len(prompt.branches))
         ]
         score = self.exact_scorer.score if self.exact_scorer else self._score_choices
+        waited = Stopwatch()
         for query, outcome in score(queries):
             row = rows.get(query.record_id)
             if row is None:  # another branch of the prompt has failed
@@ -105,7 +105,8 @@ class HttpEngine(Engine):
             row.add_branch(query.branch_index, outcome)
             if row.is_complete:
                 del rows[query.record_id]
-                yield row.build_scores()
+                yield row.build_scores(waited.read_ms())
+                waited.restart()
 
     def _build_query(self, prompt: Prompt, branch_index: int) -> ServerQuery:
         branch = prompt.branches[branch_index]
@@ -222,7 +223,6 @@ class _PendingScores:
         self._prompt = prompt
         self._branches: dict[int, BranchScores] = {}
         self._tokens_read = self._tokens_reused = 0
-        self._started = time.perf_counter()
 
     @property
     def is_complete(self) -> bool:
@@ -233,11 +233,10 @@ class _PendingScores:
         self._tokens_read += result.tokens_read
         self._tokens_reused += result.tokens_reused
 
-    def build_scores(self) -> Scores:
+    def build_scores(self, ms: float) -> Scores:
         branches = tuple(
             self._branches[branch_index] for branch_index in range(len(self._branches))
         )
-        ms = (time.perf_counter() - self._started) * 1000
         return Scores(self._prompt.record_id, branches, self._tokens_read, self._tokens_reused, ms)
 
 

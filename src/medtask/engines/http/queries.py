@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -43,6 +44,23 @@ class ServerQuery:
     @property
     def branch(self) -> Branch:
         return self.prompt.branches[self.branch_index]
+
+
+class Stopwatch:
+    """The time that is waited for a server, divided among the results of concurrent requests.
+
+    Each result gets the time since the one before, so that the times of all of them add up.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self._started = time.perf_counter()
+
+    def read_ms(self) -> float:
+        """Milliseconds since the start."""
+        return (time.perf_counter() - self._started) * 1000
 
 
 def send_queries(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from medtask.engines.decoding.sampling import derive_row_seed
 from medtask.engines.http.client import HttpClient, InvalidResponse
 from medtask.engines.http.messages import build_messages, build_thinking_messages
 from medtask.engines.http.protocol import ChatChunk, ChatRequest, ChatResponse, Dialect, ServerCaps
-from medtask.engines.http.queries import ServerQuery, send_queries
+from medtask.engines.http.queries import ServerQuery, Stopwatch, send_queries
 from medtask.engines.http.token_counting import PromptTokenCounter
 from medtask.engines.tokens.thinking import PROMPTED_THINKING
 from medtask.errors import EngineError
@@ -53,7 +52,7 @@ class HttpGenerator:
                 yield counted
             else:
                 ready.append(counted)
-        started = time.perf_counter()
+        waited = Stopwatch()
         outcomes = (
             self._stream_queries(ready, callbacks)
             if callbacks
@@ -63,9 +62,8 @@ class HttpGenerator:
             if isinstance(outcome, Fault):
                 yield outcome
             else:
-                yield self._build_generated(
-                    query, outcome, limits, (time.perf_counter() - started) * 1000
-                )
+                yield self._build_generated(query, outcome, limits, waited.read_ms())
+                waited.restart()
 
     def _build_query(self, prompt: Prompt, limits: Limits) -> ServerQuery:
         native = limits.think and self._server_caps.thinks
