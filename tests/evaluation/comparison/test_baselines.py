@@ -172,6 +172,14 @@ def test_every_kind_has_baselines_that_report_how_they_were_made(kind: str) -> N
 
 
 @pytest.mark.usefixtures("no_minilm")
+def test_no_guess_is_right_in_a_row_without_options() -> None:
+    four = tuple(Option(letter, letter) for letter in "ABCD")
+    sample = GoldSample(("x",) * 40, ("A",) * 40, ("A",) * 40, (four, ()) * 20)
+    found = index_by_name(run_baselines("choice", sample))
+    assert get_figure(found["guessing"], "accuracy") == pytest.approx(1 / 8)
+
+
+@pytest.mark.usefixtures("no_minilm")
 def test_guessing_is_right_as_often_as_one_of_the_options() -> None:
     two, four = (tuple(Option(letter, letter) for letter in letters) for letters in ("AB", "ABCD"))
     sample = GoldSample(("x",) * 40, ("A",) * 40, ("A",) * 40, (two, four) * 20)

@@ -137,7 +137,8 @@ class MultipleChoiceGrader:
 def _run_baselines(
     sample: GoldSample, labels: LabelDefinitions, context: BaselineContext
 ) -> list[BaselineAnswers]:
-    chances = [1 / max(1, len(options)) for options in sample.options]
+    # Without options, as where they could not be read, no guess is right.
+    chances = [1 / len(options) if options else 0.0 for options in sample.options]
     most = find_most_frequent(sample.gold) or ""
     return [
         context.predict(
