@@ -103,6 +103,16 @@ def test_a_finished_run_asks_nothing_again(
     assert again.cascade["student_rows"] == (finished.cascade or {})["student_rows"]
 
 
+def test_only_rows_that_the_model_has_answered_are_asked_again_for_flips(
+    task: Task, rows: list[dict[str, str]], finished: Run
+) -> None:
+    engine = KeywordEngine(noise=0.02)
+    run(task, engine, rows, out=finished.folder, baselines=False, flip_check=ROWS)
+    entry = json.loads((finished.folder / "manifest.json").read_text())["flip_check"]
+    assert entry["rows"] == (finished.cascade or {})["model_rows"]
+    assert entry["flips"] == 0
+
+
 def test_a_run_is_not_resumed_with_another_alpha_or_number_of_rows(
     task: Task, rows: list[dict[str, str]], finished: Run
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Iterable, Mapping
 
 from medtask.engines.base import Engine
@@ -11,6 +12,7 @@ from medtask.prediction.predictor import predict_uncalibrated
 from medtask.records import Record
 from medtask.runs.session import Session
 from medtask.tasks.kinds import get_task_kind
+from medtask.tasks.task import STUDENT_PASS
 
 _SEED = 0
 
@@ -30,7 +32,8 @@ def check_flips(
         session: A session in which all rows are answered.
         models: The model, and those of further passes by their references.
         records: The rows, from row 1.
-        count: How many rows are asked again, drawn at random.
+        count: How many rows are asked again, drawn at random. Rows of a cascade's student are not
+            among them: the model has not answered them.
     """
     from medtask.evaluation.report.sections import describe_flips
 
@@ -39,7 +42,15 @@ def check_flips(
         session.add_note("answers are not asked again: thresholds are fitted on the whole table")
         return
     draw = random.Random(_SEED)  # noqa: S311 - not a secret
-    chosen = set(draw.sample(range(1, rows + 1), min(count, rows)))
+    asked = array(
+        "q",
+        (
+            row_answer.row
+            for row_answer in session.ledger.read_answers(rows)
+            if row_answer.answer.pass_name != STUDENT_PASS
+        ),
+    )
+    chosen = set(draw.sample(asked, min(count, len(asked))))
     picked = [(row, record) for row, record in enumerate(records, 1) if row in chosen]
     draw.shuffle(picked)
     known = {
