@@ -53,6 +53,7 @@ PAIRS = PairwiseJudgeMetrics(
     win_rate=Metric(0.6, 100, 0.5, 0.69),
     by_place=Metric(0.158, 95, 0.098, 0.244),
     p=0.0334,
+    test="sign test",
 )
 
 

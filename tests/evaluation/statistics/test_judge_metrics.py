@@ -286,3 +286,16 @@ def test_no_verdict_is_no_figure() -> None:
     ) == (0, 1.0, None, None, None)
     assert format_pairwise_metrics(compared, "A", "B")[-1] == "no verdict, so there are no metrics"
     assert compute_pairwise_judge_metrics([]).missing_rate is None
+
+
+def test_wins_of_rows_that_belong_together_are_tested_group_by_group() -> None:
+    outcomes = ["win"] * 60 + ["loss"] * 20
+    alone = compute_pairwise_judge_metrics(outcomes)
+    assert alone.test == "sign test"
+    assert alone.p == pytest.approx(binomtest(60, 80).pvalue)
+    # Four groups, three of which win: as often as three of four coins show the same side.
+    grouped = compute_pairwise_judge_metrics(
+        outcomes, [str(row // 20) for row in range(len(outcomes))]
+    )
+    assert grouped.test == "randomisation of whole groups"
+    assert grouped.p == pytest.approx(10 / 16, abs=0.03)

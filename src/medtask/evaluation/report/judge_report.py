@@ -87,7 +87,7 @@ def format_pairwise_metrics(metrics: PairwiseJudgeMetrics, answers: str, other: 
         f"{answers} is better in {format_count(metrics.wins)} pairs, {other} in "
         f"{format_count(metrics.losses)}"
     )
-    p = f" (sign test p = {metrics.p:.3g})" if metrics.p is not None else ""
+    p = f" ({metrics.test} p = {metrics.p:.3g})" if metrics.p is not None else ""
     lines.append(
         f"{sentence}{p}; {format_count(ties)} decided by position alone, "
         f"{format_count(metrics.same)} with the same text"

@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from medtask.evaluation.statistics.intervals import Metric, estimate_clustered_proportion
+from medtask.evaluation.statistics.intervals import (
+    Metric,
+    ResamplingUnits,
+    estimate_clustered_proportion,
+)
 from medtask.evaluation.statistics.judge_metrics import MissingJudgements, estimate_group_mean
 from medtask.evaluation.statistics.resampling import build_resampling_units
-from medtask.evaluation.statistics.significance import compute_sign_test_p
+from medtask.evaluation.statistics.significance import (
+    compare_by_randomisation,
+    compute_sign_test_p,
+)
 from medtask.records import LeftOut
 
 
@@ -29,7 +36,8 @@ class PairwiseJudgeMetrics:
         same: Ties because both answers are equal, which are not judged.
         win_rate: Share of wins, with ties as half.
         by_place: Share of the judged pairs that were decided by position.
-        p: Exact sign test of wins against losses; None if there are none.
+        p: p-value of wins against losses; None if there are none.
+        test: The test: the exact sign test, or the randomisation of whole groups of rows.
         left_out: Judged pairs that are not new to one of the systems, by reason: no metric is based
             on them.
     """
@@ -44,6 +52,7 @@ class PairwiseJudgeMetrics:
     win_rate: Metric | None
     by_place: Metric | None
     p: float | None
+    test: str
     left_out: Mapping[LeftOut, int] = field(default_factory=dict)
 
     @property
@@ -68,6 +77,7 @@ class PairwiseJudgeMetrics:
             },
             "metrics": {name: asdict(metric) for name, metric in metrics.items() if metric},
             "p": self.p,
+            "test": self.test,
         }
 
 
@@ -88,6 +98,7 @@ def compute_pairwise_judge_metrics(
     worth = {"win": 1.0, "loss": 0.0}
     wins, losses = counts["win"], counts["loss"]
     found = [outcomes[place] for place in known]
+    test, p = _test_wins(found, units)
     return PairwiseJudgeMetrics(
         n=len(known),
         missing=MissingJudgements(unanswered, unreferenced, len(outcomes) - len(known)),
@@ -104,5 +115,19 @@ def compute_pairwise_judge_metrics(
             [one != "same" for one in found],
             units,
         ),
-        p=compute_sign_test_p(wins, losses) if wins + losses else None,
+        p=p,
+        test=test,
     )
+
+
+def _test_wins(outcomes: Sequence[str | None], units: ResamplingUnits) -> tuple[str, float | None]:
+    """The test of wins against losses, and its p-value."""
+    won, lost = (np.array([one == name for one in outcomes]) for name in ("win", "loss"))
+    test = "sign test" if units.n_groups is None else "randomisation of whole groups"
+    if not (won.any() or lost.any()):
+        return test, None
+    if units.n_groups is None:
+        return test, compute_sign_test_p(int(won.sum()), int(lost.sum()))
+    sums = [np.asarray(units.sum_per_unit(one.astype(np.float64))) for one in (won, lost)]
+    every = np.ones(len(sums[0]))
+    return test, compare_by_randomisation((sums[0], every), (sums[1], every)).p
