@@ -177,3 +177,14 @@ def test_a_refusal_is_shown_in_place_of_the_result() -> None:
 def test_other_results_have_no_description() -> None:
     with pytest.raises(TypeError, match="no description of int"):
         describe_result(3)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_intervals_that_take_rows_of_groups_as_independent_say_so(grouped: bool) -> None:
+    found = compute_reliability(
+        CONFIDENCE, np.arange(200) % 2 == 0, groups=np.arange(200) // 4 if grouped else None
+    )
+    assert found is not None
+    plots = [one for one in build_reliability_blocks(found) if isinstance(one, ReportPlot)]
+    assert len(plots) == 2
+    assert all(("taken as independent" in one.caption) is grouped for one in plots)

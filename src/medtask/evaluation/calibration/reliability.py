@@ -77,6 +77,8 @@ class Reliability:
         log_loss: Log loss of the confidence (0.69 for a constant 0.5).
         distribution_scores: Scores of the whole distribution, if known.
         risk_curve: Error at every coverage.
+        grouped: Whether rows have groups. The intervals of bins and of the risk curve take rows as
+            independent.
     """
 
     rows: int
@@ -92,6 +94,7 @@ class Reliability:
     log_loss: Metric
     distribution_scores: Mapping[str, Metric]
     risk_curve: RiskCurve
+    grouped: bool
 
     def to_json(self) -> dict[str, object]:
         """Returns a plain dict without record text."""
@@ -173,6 +176,7 @@ def compute_reliability(
             for name, values in (scores or {}).items()
         },
         risk_curve=compute_risk_curve(np.asarray(confidence), np.asarray(right, dtype=bool)),
+        grouped=units is not None,
     )
 
 

@@ -130,7 +130,8 @@ def build_reliability_blocks(
     return [
         Paragraph(f"{capitalise_first(describe_result(reliability))}.{left_out}"),
         ReportPlot(
-            "Accuracy by confidence, with 95 % intervals; the bars below count rows",
+            f"Accuracy by confidence, with 95 % intervals{_describe_independence(reliability)}; "
+            "the bars below count rows",
             draw_reliability(bins, "Reliability"),
         ),
         *(build_risk_blocks(reliability) if include_risk else []),
@@ -143,13 +144,18 @@ def build_reliability_blocks(
     ]
 
 
+def _describe_independence(reliability: Reliability) -> str:
+    """What a reader of intervals must know if rows have groups."""
+    return " (rows of one group taken as independent)" if reliability.grouped else ""
+
+
 def build_risk_blocks(reliability: Reliability) -> list[ReportBlock]:
     """The error among the most confident rows at every coverage."""
     curve = reliability.risk_curve
     return [
         ReportPlot(
             "Error among accepted rows as more rows are accepted, the most confident first; the "
-            "band is its 95 % interval",
+            f"band is its 95 % interval{_describe_independence(reliability)}",
             draw_risk(curve.coverage, curve.error, "Risk"),
         )
     ]
