@@ -44,7 +44,8 @@ class ShortContextEngine(FakeEngine):
         yield from super().score(short, cached)
 
     def plan(self, prompts: Sequence[Prompt]) -> PromptPlan:
-        return PromptPlan(0, tuple(self._count(prompt) for prompt in prompts), 1.0, self.room)
+        counts = tuple(self._count(prompt) for prompt in prompts)
+        return PromptPlan(0, counts, 1.0, self.room, counts)
 
     def _count(self, prompt: Prompt) -> int:
         return sum(len(turn.content.split()) for turn in prompt.messages)

@@ -18,7 +18,7 @@ from medtask.runs.run_estimate import (
     measure_speed,
 )
 from medtask.tasks.dataset_statistics import DatasetStatistics, collect_statistics
-from medtask.tasks.task import Gate, Label, SingleLabel, Task
+from medtask.tasks.task import FreeText, Gate, Label, SingleLabel, Task
 
 TASK = Task(
     name="t",
@@ -69,6 +69,15 @@ def test_rows_that_are_too_long_are_not_asked_and_not_planned() -> None:
     assert max(map(len, engine.asked)) < 100
 
 
+def test_the_text_to_write_needs_room_in_the_context() -> None:
+    texts = TEXTS[::2]
+    scored = count_prompt_tokens(TASK, ShortContextEngine(), collect(TASK, texts))
+    writing = replace(TASK, answer_spec=FreeText(max_tokens=390), labels=())
+    written = count_prompt_tokens(writing, ShortContextEngine(), collect(writing, texts))
+    assert scored is not None and scored.too_long.rows == 0
+    assert written is not None and written.too_long.rows == 50
+
+
 @pytest.mark.parametrize("gate", ["chunk", "head_tail"])
 def test_rows_that_are_read_in_parts_are_planned(gate: str) -> None:
     engine = ShortContextEngine()
@@ -111,7 +120,7 @@ def test_a_speed_comes_from_rows_of_few_tokens() -> None:
 
 def test_the_shared_prefix_is_counted_once() -> None:
     prompt = Prompt("1", (Message("user", "a"),), (Branch("", ("heart", "liver")),), "a")
-    plan = PromptPlan(1000, (10,), 0.0, 4096)
+    plan = PromptPlan(1000, (10,), 0.0, 4096, (1010,))
     tokens = PromptTokens(plan, [(prompt, 10)], 1010, TooLongRows(0, "exact"), 500, 1000 + 500 * 10)
     speed = Speed(rows=32, seconds=2.0, tokens=400)
     assert estimate_seconds(TASK, speed, 500, tokens) == pytest.approx(30)

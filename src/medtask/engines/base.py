@@ -135,9 +135,12 @@ class PromptPlan:
 
     Attributes:
         shared_tokens: Number of tokens with which all prompts begin.
-        own_tokens: For each prompt, the number of tokens that it does not share.
+        own_tokens: For each prompt, the number of tokens to read that it does not share, those of
+            all its branches together.
         mean_label_tokens: Mean number of further tokens per row that distinguish the labels.
         max_input_tokens: Longest input that the model reads.
+        sequence_tokens: For each prompt, the number of tokens of its longest input: one of its
+            branches with its longest candidate.
         warnings: Recommended changes for the user, as sentences.
         text_only: Whether the engine reads only the ``text`` of a prompt.
     """
@@ -146,6 +149,7 @@ class PromptPlan:
     own_tokens: tuple[int, ...]
     mean_label_tokens: float
     max_input_tokens: int
+    sequence_tokens: tuple[int, ...]
     warnings: tuple[str, ...] = ()
     text_only: bool = False
 

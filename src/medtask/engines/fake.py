@@ -193,17 +193,22 @@ class FakeEngine(Engine):
         texts = [_render_prompt(prompt).encode() for prompt in prompts]
         shared = count_common_prefix([tuple(text) for text in texts]) if texts else 0
         candidates = [
-            candidate.encode()
+            [
+                len(candidate.encode())
+                for branch in prompt.branches[:1]
+                for candidate in branch.candidates
+            ]
             for prompt in prompts
-            for branch in prompt.branches[:1]
-            for candidate in branch.candidates
         ]
-        mean = sum(map(len, candidates)) / max(1, len(candidates))
+        lengths = [length for own in candidates for length in own]
         return PromptPlan(
             shared_tokens=shared,
             own_tokens=tuple(len(text) - shared for text in texts),
-            mean_label_tokens=mean,
+            mean_label_tokens=sum(lengths) / max(1, len(lengths)),
             max_input_tokens=CONTEXT_TOKENS,
+            sequence_tokens=tuple(
+                len(text) + max(own, default=0) for text, own in zip(texts, candidates, strict=True)
+            ),
         )
 
     def _score_prompt(self, prompt: Prompt) -> Scores:

@@ -206,6 +206,7 @@ class PackedEngine(Engine):
             ),
             mean_label_tokens=float(np.mean(reads)) if reads else 0.0,
             max_input_tokens=self.max_input_tokens,
+            sequence_tokens=tuple(request.max_sequence_tokens for request in requests),
             warnings=_find_prefix_labels(self.render(prompts[0]), prompts[0].branches[0])
             if prompts and prompts[0].branches
             else (),

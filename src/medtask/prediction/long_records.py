@@ -76,7 +76,6 @@ def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
     plan = engine.plan([prompt])
     if plan is None:
         return 0
-    tokens = plan.shared_tokens + plan.own_tokens[0]
     characters = (
         len(prompt.text)
         if plan.text_only
@@ -88,9 +87,9 @@ def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
         + int(plan.mean_label_tokens)
         + 16
     )
-    max_characters = int((plan.max_input_tokens - reserve) * 0.95 * characters / tokens) - (
-        characters - len(prompt.text)
-    )
+    max_characters = int(
+        (plan.max_input_tokens - reserve) * 0.95 * characters / plan.sequence_tokens[0]
+    ) - (characters - len(prompt.text))
     return max(0, min(max_characters, len(prompt.text) - 1))
 
 

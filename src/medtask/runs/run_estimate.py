@@ -48,7 +48,7 @@ class PromptTokens:
         plan: The counts of the sample.
         readable: Distinct prompts of a random sample that the model can read whole, and their own
             tokens.
-        longest_tokens: Tokens of the longest prompt.
+        longest_tokens: Tokens of the longest prompt with its longest candidate.
         too_long: The rows that the model cannot read whole.
         prompts: Distinct prompts of the table that are asked, whole or in parts.
         run_tokens: Tokens that a run reads for its distinct prompts, without those it generates.
@@ -93,12 +93,10 @@ def count_prompt_tokens(
     sample = _take(drop_repeated(statistics.sample))
     longest = _take(statistics.longest)
     plan, long_plan = engine.plan(sample), engine.plan(longest)
-    rendering = engine.render(longest[0]) if plan and long_plan else None
-    if plan is None or long_plan is None or rendering is None:
+    if plan is None or long_plan is None:
         return None
-    room = plan.max_input_tokens - max(map(len, rendering.candidate_tokens), default=1)
-    fits = [plan.shared_tokens + own <= room for own in plan.own_tokens]
-    sizes = [long_plan.shared_tokens + own for own in long_plan.own_tokens]
+    room = plan.max_input_tokens - task.answer_spec.max_tokens
+    fits = [tokens <= room for tokens in plan.sequence_tokens]
     distinct = statistics.count_distinct_prompts()
     share = fits.count(False) / len(fits)
     asked = distinct if task.gate.too_long != "error" else distinct - round(distinct * share)
@@ -113,8 +111,8 @@ def count_prompt_tokens(
             for prompt, own, fit in zip(sample, plan.own_tokens, fits, strict=True)
             if fit
         ],
-        longest_tokens=max(sizes),
-        too_long=_count_too_long(sizes, room, share, statistics),
+        longest_tokens=max(long_plan.sequence_tokens),
+        too_long=_count_too_long(long_plan.sequence_tokens, room, share, statistics),
         prompts=asked,
         run_tokens=plan.shared_tokens + distinct * sum(tokens) / len(tokens),
     )

@@ -196,9 +196,9 @@ def test_a_row_longer_than_the_context_is_a_fault_and_the_others_are_scored(
 
 def test_the_longest_text_that_fits_with_each_label_is_scored(chat_engine: HfEngine) -> None:
     def count_tokens(prompt: Prompt) -> int:
-        text, candidates = render_branch(chat_engine.chat, prompt, prompt.branches[0])
-        sequences = chat_engine.chat.tokenizer.encode([text + one for one in candidates])
-        return max(map(len, sequences))
+        branches = [render_branch(chat_engine.chat, prompt, one) for one in prompt.branches]
+        texts = [text + candidate for text, candidates in branches for candidate in candidates]
+        return max(map(len, chat_engine.chat.tokenizer.encode(texts)))
 
     limit = chat_engine.max_input_tokens
     prompts = make_prompts(tuple("word " * count for count in range(limit)))
@@ -206,6 +206,8 @@ def test_the_longest_text_that_fits_with_each_label_is_scored(chat_engine: HfEng
     fits, exceeds = prompts[first - 1], prompts[first]
     (request,) = chat_engine.tokenize_prompts([fits])
     assert request.max_sequence_tokens == count_tokens(fits)
+    both = replace(fits, branches=(*fits.branches, Branch("Side: ", ("left", "right"))))
+    assert chat_engine.plan([fits, both]).sequence_tokens == tuple(map(count_tokens, (fits, both)))
     scored = {one.record_id: one for one in chat_engine.score([fits, exceeds])}
     assert isinstance(scored[fits.record_id], Scores)
     assert isinstance(scored[exceeds.record_id], Fault)

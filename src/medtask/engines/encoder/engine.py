@@ -98,6 +98,7 @@ class EncoderEngine(Engine):
             own_tokens=own,
             mean_label_tokens=0.0,
             max_input_tokens=self.scorer.max_input_tokens,
+            sequence_tokens=own,
             text_only=True,
         )
 
