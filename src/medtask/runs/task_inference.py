@@ -26,7 +26,7 @@ _MAX_EXAMPLES = 3
 class CellStatistics:
     """Statistics of a table's cells, collected in one pass.
 
-    ``values`` and ``parts`` hold up to 2,001 different values each.
+    ``values`` and ``parts`` grow until they hold more than 2,000 different values each.
     """
 
     values: dict[str, None] = field(default_factory=dict)
@@ -55,6 +55,8 @@ class CellStatistics:
         )
         if len(self.values) <= MAX_LABELS:
             self.values.setdefault(text)
+        # Few labels make many different sets: the last label may come after the last of the values.
+        if len(self.parts) <= MAX_LABELS:
             self.parts.update(dict.fromkeys(part for part in parts if part))
 
 
