@@ -149,7 +149,8 @@ def fit_thresholds(source: OutputSource) -> FittedThresholds | None:
             and probabilities.keys() >= set(names)
             and source.has_threshold_gold(record, row_answer.row)
         ):
-            fitter.add(row_answer.row, probabilities, cast("tuple[str, ...]", record.gold))
+            gold = cast("tuple[str, ...]", record.gold)
+            fitter.add(row_answer.row, probabilities, gold, record.group)
             usable_rows += 1
     return fitter.finish() if usable_rows else None
 
@@ -308,7 +309,8 @@ def _apply_fitted_thresholds(
     """Yield the pairs with labels decided by the fitted thresholds."""
     for record, row_answer in source.iter_pairs():
         row = row_answer.row
-        fitted = thresholds.get_thresholds(row, source.has_threshold_gold(record, row))
+        has_gold = source.has_threshold_gold(record, row)
+        fitted = thresholds.get_thresholds(row, has_gold, record.group)
         answer = apply_thresholds(source.task, row_answer.answer, fitted)
         yield record, replace(row_answer, answer=answer)
 

@@ -24,7 +24,8 @@ class FittedThresholds:
 
     Attributes:
         overall: Fitted on all rows with gold, for rows without gold.
-        folds: ``folds[k]`` is fitted on all rows but those of fold k, for the rows of fold k.
+        folds: ``folds[k]`` is fitted on all rows but those of fold k, for the rows of fold k. Rows
+            of a group are in one fold.
         rows: Number of rows with gold.
         unfitted_labels: Labels with too few gold rows, which keep 0.5.
     """
@@ -34,9 +35,11 @@ class FittedThresholds:
     rows: int
     unfitted_labels: tuple[str, ...]
 
-    def get_thresholds(self, row: int, has_gold: bool) -> Mapping[str, float]:
+    def get_thresholds(
+        self, row: int, has_gold: bool, group: str | None = None
+    ) -> Mapping[str, float]:
         """The thresholds for one row."""
-        return self.folds[assign_fold(row)] if has_gold else self.overall
+        return self.folds[assign_fold(row, group)] if has_gold else self.overall
 
 
 @dataclass(slots=True)
@@ -50,11 +53,17 @@ class ThresholdFitter:
     _truth: list[NDArray[np.bool_]] = field(default_factory=list)
     _folds: list[int] = field(default_factory=list)
 
-    def add(self, row: int, probabilities: Mapping[str, float], gold: Sequence[str]) -> None:
-        """Adds one row: the probability of each label, and the gold labels."""
+    def add(
+        self,
+        row: int,
+        probabilities: Mapping[str, float],
+        gold: Sequence[str],
+        group: str | None = None,
+    ) -> None:
+        """Adds one row: the probability of each label, the gold labels, and the row's group."""
         self._probabilities.append(np.array([probabilities[name] for name in self.labels]))
         self._truth.append(np.array([name in gold for name in self.labels]))
-        self._folds.append(assign_fold(row))
+        self._folds.append(assign_fold(row, group))
 
     def finish(self) -> FittedThresholds:
         count = len(self.labels)
@@ -81,6 +90,7 @@ class ThresholdFitter:
         return dict(zip(self.labels, fitted, strict=True))
 
 
-def assign_fold(row: int) -> int:
-    """The fold of a row, pseudo-random and independent of the rest of the table."""
-    return blake2b(row.to_bytes(8, "big"), digest_size=2).digest()[0] % FOLDS
+def assign_fold(row: int, group: str | None = None) -> int:
+    """The fold of a row, or of its group: pseudo-random, independent of the rest of the table."""
+    unit = group.encode("utf-8", "surrogatepass") if group else row.to_bytes(8, "big")
+    return blake2b(unit, digest_size=2).digest()[0] % FOLDS
