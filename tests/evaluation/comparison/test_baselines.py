@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,22 @@ def test_every_kind_has_baselines_that_report_how_they_were_made(kind: str) -> N
     assert all(
         baseline.note for baseline in run_baselines(summary.kind, GoldSample(), DOMAIN_DEFINITIONS)
     )
+
+
+@pytest.mark.usefixtures("no_minilm")
+def test_rows_that_belong_together_are_compared_group_by_group() -> None:
+    gold = ("a",) * 80 + ("b",) * 20
+    groups = tuple(str(row // 20) for row in range(100))
+    alone = GoldSample(("x",) * 100, gold, ("b",) * 100, ((),) * 100)
+    labels = [("a", ""), ("b", "")]
+    for sample, p in (
+        (alone, binomtest(20, 100).pvalue),
+        (replace(alone, groups=groups), 12 / 32),  # four of five groups differ in one direction
+    ):
+        found = index_by_name(run_baselines("label", sample, labels))["majority"]
+        assert found.comparison is not None
+        assert found.comparison.p == pytest.approx(p, abs=0.03)
+        assert found.comparison.model == pytest.approx(0.2)
 
 
 @pytest.mark.usefixtures("no_minilm")

@@ -24,6 +24,7 @@ from medtask.evaluation.kinds.protocols import (
     get_evaluation_kind,
 )
 from medtask.evaluation.statistics.intervals import Metric
+from medtask.evaluation.statistics.resampling import build_resampling_units
 from medtask.evaluation.statistics.significance import (
     Baseline,
     BaselineComparison,
@@ -114,7 +115,10 @@ def _score_answers(
     labels: Sequence[str],
     seed: int,
 ) -> tuple[Mapping[str, Metric | None], BaselineComparison | None]:
-    """The metrics of answers to all rows of a sample, and their comparison with the model."""
+    """The metrics of answers to all rows of a sample, and their comparison with the model.
+
+    Of rows with groups, the answers of whole groups are exchanged; a guess is compared row by row.
+    """
     names = kind.baselines.metrics
     if isinstance(answers, float):  # a guess
         return {names[0]: Metric(answers, len(sample.gold))}, compare_to_guessing(
@@ -138,12 +142,13 @@ def _score_answers(
         [kind.normalize(value) for value in column]
         for column in (sample.gold, answers, sample.answers)
     )
-    headline = METRICS[names[0]]
-    if headline.is_proportion:
+    headline, units = METRICS[names[0]], build_resampling_units(sample.groups, rows)
+    if headline.is_proportion and units.n_groups is None:
         return metrics, compare_by_mcnemar(gold, given, model)
     assert headline.build_sums is not None
     terms = [
-        headline.build_sums(labels, gold, values).row_sums.toarray().T for values in (given, model)
+        units.sum_per_unit(headline.build_sums(labels, gold, values).row_sums).toarray().T
+        for values in (given, model)
     ]
     return metrics, compare_by_randomisation(terms[0], terms[1], seed=seed)
 

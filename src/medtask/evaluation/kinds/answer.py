@@ -15,6 +15,7 @@ from medtask.evaluation.baselines.untrained import LabelDefinitions
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
+    describe_tests,
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
@@ -206,12 +207,15 @@ class FreeTextEvaluation:
             if self.quality.note
             else f"MiniLM reads at most {MAX_ENCODED_ROWS} of the rows."
         )
+        tests = describe_tests(
+            self.quality.groups,
+            "Differences in token F1 are tested by approximate randomisation (p below 0.05).",
+        )
         return (
             f"{describe_intervals('exact match', 'the others', self.quality.groups)} Exact match "
             "and token F1 (as in SQuAD) compare words without case, punctuation and articles; "
             "ROUGE-L counts words in the same order. MiniLM similarity is the cosine similarity "
-            f"of sentence vectors. {similarity} Differences in token F1 are tested by approximate "
-            "randomisation (p below 0.05)."
+            f"of sentence vectors. {similarity} {tests}"
         )
 
     def build_blocks(self) -> list[ReportBlock]:

@@ -18,7 +18,11 @@ from medtask.evaluation.kinds.labels import (
     describe_set_results,
     list_set_metrics,
 )
-from medtask.evaluation.kinds.metric_report import build_metric_table, warn_about_few_groups
+from medtask.evaluation.kinds.metric_report import (
+    build_metric_table,
+    describe_tests,
+    warn_about_few_groups,
+)
 from medtask.evaluation.kinds.protocols import PartMetric
 from medtask.evaluation.presentation.blocks import (
     BarChart,
@@ -187,18 +191,22 @@ class MultipleChoiceEvaluation:
         return next(figure.n for figure in self.metrics.values() if figure)
 
     def describe_methods(self) -> str:
+        groups = self.quality.groups
         if isinstance(self.quality, ClassificationMetrics):
+            tests = describe_tests(
+                groups, "Differences are judged row by row (McNemar’s exact test, p below 0.05)."
+            )
             return (
                 f"{describe_metrics(self.quality)} Labels are the options’ letters here. Guessing "
-                "is right as often as one draw from each row’s options would be. Differences are "
-                "judged row by row (McNemar’s exact test; guessing by a binomial test; p below "
-                "0.05)."
+                f"is right as often as one draw from each row’s options would be. {tests} Guessing "
+                "is tested by a binomial test, which takes rows as independent."
             )
-        return (
-            f"{describe_set_metrics(self.quality)} Labels are the options’ letters here. "
+        tests = describe_tests(
+            groups,
             "Differences in exact match are judged row by row (McNemar’s exact test, p below "
-            "0.05)."
+            "0.05).",
         )
+        return f"{describe_set_metrics(self.quality)} Labels are the options’ letters here. {tests}"
 
     def build_blocks(self) -> list[ReportBlock]:
         rows, given_rows = self._gold_rows, max(1, self.answered)

@@ -14,6 +14,7 @@ from medtask.evaluation.kinds.label_blocks import MAX_LABELS_SHOWN, sort_by_freq
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
+    describe_tests,
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
@@ -208,11 +209,14 @@ class FieldsEvaluation:
 
     def describe_methods(self) -> str:
         groups = self.quality.groups
+        tests = describe_tests(
+            groups,
+            "Differences in fields right are tested by approximate randomisation (p below 0.05).",
+        )
         return (
             f"{describe_intervals('rows and single fields', 'all fields together', groups)} "
             "Numbers are equal within a billionth of their size, texts without regard to case and "
-            "spaces, lists without regard to order. Differences in fields right are tested by "
-            "approximate randomisation (p below 0.05)."
+            f"spaces, lists without regard to order. {tests}"
         )
 
     def build_blocks(self) -> list[ReportBlock]:

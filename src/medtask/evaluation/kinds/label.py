@@ -31,6 +31,7 @@ from medtask.evaluation.kinds.label_blocks import (
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
+    describe_tests,
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
@@ -135,10 +136,11 @@ class SingleLabelEvaluation:
         ]
 
     def describe_methods(self) -> str:
-        return (
-            f"{describe_metrics(self.quality)} Differences are judged row by row (McNemar’s "
-            "exact test, p below 0.05)."
+        tests = describe_tests(
+            self.quality.groups,
+            "Differences are judged row by row (McNemar’s exact test, p below 0.05).",
         )
+        return f"{describe_metrics(self.quality)} {tests}"
 
     def build_blocks(self) -> list[ReportBlock]:
         return [

@@ -29,6 +29,7 @@ from medtask.evaluation.kinds.label_blocks import (
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
+    describe_tests,
     warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
@@ -143,10 +144,11 @@ class MultiLabelEvaluation:
         ]
 
     def describe_methods(self) -> str:
-        return (
-            f"{describe_set_metrics(self.quality)} Differences in micro-F1 are judged by "
-            "approximate randomisation (p below 0.05)."
+        tests = describe_tests(
+            self.quality.groups,
+            "Differences in micro-F1 are judged by approximate randomisation (p below 0.05).",
         )
+        return f"{describe_set_metrics(self.quality)} {tests}"
 
     def build_blocks(self) -> list[ReportBlock]:
         return [*build_metric_table(self.metrics), *build_label_table(self.quality.labels)]

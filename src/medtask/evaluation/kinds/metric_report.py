@@ -40,8 +40,16 @@ def describe_intervals(share_metrics: str, other_metrics: str, groups: int | Non
         )
     return (
         f"Intervals are 95 %, {BOOTSTRAP_DESCRIPTION} of the {groups:,} groups: rows of one group "
-        "are not independent and are drawn together. The tests against baselines treat rows as "
-        "independent: differences may look clearer than they are."
+        "are not independent and are drawn together."
+    )
+
+
+def describe_tests(groups: int | None, otherwise: str) -> str:
+    """Describe the tests against baselines; ``otherwise`` are those of independent rows."""
+    if groups is None:
+        return otherwise
+    return (
+        "Differences from baselines are tested by the randomisation of whole groups (p below 0.05)."
     )
 
 
