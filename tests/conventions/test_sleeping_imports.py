@@ -5,8 +5,11 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from support.example_files import EXAMPLES
 
 HEAVY_LIBRARIES = (
     "jinja2",
@@ -25,6 +28,16 @@ HELP_SCRIPT = (
     "main()\nexcept SystemExit: pass\n"
 )
 
+RUN_SCRIPT = """
+import sys
+import medtask
+task, table = medtask.load_task(sys.argv[1]), medtask.read_table(f"{sys.argv[1]}/notes.csv")
+options = {"limit": 40, "baselines": False}
+result = medtask.run(task, medtask.load_model("fake:"), table, out=sys.argv[2], **options)
+assert "accuracy" in result.to_json()["metrics"]
+print("awake:", *[name for name in ("sklearn", "scipy.stats") if name in sys.modules])
+"""
+
 
 @pytest.mark.parametrize(
     "code", ["import medtask", HELP_SCRIPT], ids=["import medtask", "medtask --help"]
@@ -36,6 +49,17 @@ def test_no_heavy_library_is_imported(code: str) -> None:
     )
     shown = subprocess.run(
         [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.splitlines()[-1] == "awake:"
+
+
+def test_metrics_and_the_report_of_a_run_need_no_library_that_takes_seconds(tmp_path: Path) -> None:
+    folder = EXAMPLES / "radiology_protocol"
+    shown = subprocess.run(
+        [sys.executable, "-c", RUN_SCRIPT, str(folder), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert shown.stdout.splitlines()[-1] == "awake:"
 

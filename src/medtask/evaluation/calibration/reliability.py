@@ -210,7 +210,7 @@ def compute_risk_curve(confidence: FloatArray, right: BoolArray) -> RiskCurve:
 
     Rows of equal confidence are accepted together; rows without one never are.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     n = len(confidence)
     # NaN sorts last.
@@ -230,9 +230,9 @@ def compute_risk_curve(confidence: FloatArray, right: BoolArray) -> RiskCurve:
             np.searchsorted(accepted, np.linspace(accepted[0], accepted[-1], MAX_CURVE_POINTS))
         )
         ends, accepted, wrong, error = ends[kept], accepted[kept], wrong[kept], error[kept]
-    low = np.where(wrong > 0, beta.ppf(0.025, np.maximum(wrong, 1), accepted - wrong + 1), 0.0)
+    low = np.where(wrong > 0, betaincinv(np.maximum(wrong, 1), accepted - wrong + 1, 0.025), 0.0)
     high = np.where(
-        wrong < accepted, beta.ppf(0.975, wrong + 1, np.maximum(accepted - wrong, 1)), 1.0
+        wrong < accepted, betaincinv(wrong + 1, np.maximum(accepted - wrong, 1), 0.975), 1.0
     )
     figures = zip(error.tolist(), accepted.tolist(), low.tolist(), high.tolist(), strict=True)
     return RiskCurve(

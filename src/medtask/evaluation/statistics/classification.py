@@ -1,10 +1,12 @@
 """Metrics of single-label answers from a table of gold by answer.
 
-scikit-learn computes the values; the bootstrap computes the same metrics for every draw.
+One function computes the values and those of every draw of the bootstrap. It equals scikit-learn,
+whose import takes longer than a small run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,8 +102,7 @@ def compute_metrics_from_cells(
     Returns:
         The metrics; None without rows.
     """
-    rows = units.count_rows_per_cell()
-    n = int(rows.sum())
+    n = units.n_rows
     if n == 0:
         return None
     truth, given = cells[:, 0], cells[:, 1]
@@ -109,7 +110,8 @@ def compute_metrics_from_cells(
     bounds = bootstrap_intervals(
         units.counts, unit_sums.compute_metrics, width=unit_sums.width, seed=seed
     )
-    values = _compute_with_sklearn(truth, given, rows, unit_sums)
+    found = unit_sums.compute_metrics(units.counts[None])[0, :5].tolist()
+    values = [None if math.isnan(value) else value for value in found]
     answered = given < len(classes)
     if abstain is not None and abstain in classes:
         answered &= given != list(classes).index(abstain)
@@ -221,28 +223,6 @@ class _ClassificationSums:
             ),
         ]
         return np.column_stack([*whole, precision[:, :-1], recall[:, :-1], f1[:, :-1]])
-
-
-def _compute_with_sklearn(
-    truth: IntArray, given: IntArray, rows: IntArray, unit_sums: _ClassificationSums
-) -> list[float | None]:
-    """The first five metrics of `_ClassificationSums.compute_metrics` for all rows."""
-    from sklearn.metrics import cohen_kappa_score, f1_score, matthews_corrcoef, recall_score
-
-    in_gold, kept = np.unique(truth), rows > 0
-    truth, given, weights = truth[kept], given[kept], {"sample_weight": rows[kept]}
-    label_options: dict[str, Any] = {"labels": in_gold, "zero_division": 0.0, **weights}
-    several = len(in_gold) > 1
-    return [
-        float(f1_score(truth, given, average="macro", **label_options)),
-        # balanced_accuracy_score is equal, but warns if an answered label is never in gold.
-        float(recall_score(truth, given, average="macro", **label_options)),
-        float(f1_score(truth, given, average="weighted", **label_options)),
-        float(cohen_kappa_score(truth, given, **weights)) if several else None,
-        float(matthews_corrcoef(truth, given, **weights))
-        if several and len(np.unique(given)) > 1
-        else None,
-    ]
 
 
 def _compute_per_class_metrics(
