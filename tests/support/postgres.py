@@ -29,8 +29,8 @@ class PostgresServer:
 
     folder: Path
 
-    def create_database(self) -> str:
-        """Create an empty database; returns its URL."""
+    def create_database(self, template: str = "template0") -> str:
+        """Create an empty database, or a copy of one that nobody uses; returns its URL."""
         import psycopg
 
         name = f"test_{uuid.uuid4().hex[:12]}"
@@ -38,7 +38,7 @@ class PostgresServer:
         with psycopg.connect(
             host=host, user="medtask", dbname="postgres", autocommit=True
         ) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
         return f"postgresql+psycopg://medtask@/{name}?host={quote(host)}"
 
 

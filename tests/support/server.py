@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from medtask.server.access.secrets import make_csrf_token
 from medtask.server.app import create_app
 from medtask.server.database.connect import Database
 from medtask.server.schema import open_database
-from medtask.server.settings import ServerSettings
+from medtask.server.settings import DATABASE_FILE, ServerSettings
 
 BASE_URL = "http://127.0.0.1:8000"
 
@@ -80,11 +82,29 @@ class ServerUnderTest:
         return client
 
 
+@cache
+def _read_migrated_file() -> bytes:
+    """A SQLite database with all tables; it is migrated once in each test process."""
+    with tempfile.TemporaryDirectory() as folder:
+        open_database(ServerSettings(Path(folder))).close()
+        return (Path(folder) / DATABASE_FILE).read_bytes()
+
+
+def _place_migrated_file(path: Path) -> None:
+    """Write an empty database with all tables, unless the file exists."""
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(_read_migrated_file())
+
+
 def open_fast_database(settings: ServerSettings) -> Database:
     """Open the database; on SQLite this process does not wait for the disk when it writes.
 
     A commit is in the file all the same, for this process and others, unless the machine stops.
     """
+    if not settings.database_url:
+        _place_migrated_file(settings.data_folder / DATABASE_FILE)
     database = open_database(settings)
     if database.is_sqlite:
 
