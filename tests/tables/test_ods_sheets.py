@@ -80,7 +80,7 @@ def test_merged_and_repeated_cells_have_their_value_in_each_row(write_ods):
 
 def test_formulas_without_a_result_are_refused(write_ods):
     path = write_ods(text("id"), '<table:table-cell table:formula="of:=1+1"/>', number("1", "1"))
-    with pytest.raises(TableError, match="1 formulas have no stored result"):
+    with pytest.raises(TableError, match="1 formula without a stored result"):
         read_table(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tracemalloc
 import warnings
 
@@ -296,3 +297,25 @@ def test_any_bytes_are_a_table_or_a_table_error(tmp_path_factory, content):
 @pytest.mark.filterwarnings("ignore::medtask.errors.EncodingGuessWarning")
 def test_files_that_a_spreadsheet_wrote_are_recognised(write_file, content, expected):
     assert read_table(write_file(content)).from_spreadsheet is expected
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "remedy"),
+    [
+        ("<!DOCTYPE html>\n<html><body>Log in</body></html>\n", "a web page", "save it as CSV"),
+        ("\ufeff\n<table><tr><td>id</td></tr></table>", "a web page", "save it as CSV"),
+        ('[{"id": 1, "text": "a"}]', "JSON", ".json"),
+        ('[\n  {\n    "id": 1\n  }\n]\n', "JSON", ".json"),
+        ('{"id": 1, "text": "a"}\n{"id": 2, "text": "b"}\n', "JSON", ".jsonl"),
+        ("{\\rtf1\\ansi id}", "RTF", "word processor"),
+    ],
+)
+def test_a_file_of_another_format_is_refused_with_its_own_remedy(write_file, content, kind, remedy):
+    with pytest.raises(TableError, match=re.escape(kind)) as raised:
+        read_table(write_file(content))
+    assert remedy in raised.value.fix
+
+
+@pytest.mark.parametrize("header", ['"{""id"": 1}"', "{id}", "<5 years", "[id]", "{a:b}"])
+def test_unusual_names_of_columns_are_no_other_format(write_file, header):
+    assert len(read_table(write_file(f"{header},text\n1,x\n")).columns) == 2

@@ -8,6 +8,8 @@ import tracemalloc
 from decimal import Decimal
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medtask.errors import TableError
@@ -126,3 +128,12 @@ def test_the_files_of_a_folder_are_inspected_once(tmp_path, monkeypatch):
     for path in [*paths, *paths]:
         binary_files.inspect_file(path, "a Parquet file", "inspect")
     assert len(calls) == 40
+
+
+def test_two_columns_of_one_name_are_refused_with_their_remedy(tmp_path):
+    path = tmp_path / "joined.parquet"
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text"]), path)
+    with pytest.raises(TableError, match="two columns have the same name") as raised:
+        read_table(path)
+    assert "its own name" in raised.value.fix

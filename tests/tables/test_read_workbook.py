@@ -81,7 +81,7 @@ def test_a_value_in_an_unnamed_column_is_refused_with_its_row(save_workbook):
 
 def test_a_formula_without_its_result_is_refused_with_its_cell(save_workbook):
     with pytest.raises(
-        TableError, match=r"2 formulas have no stored result \(the first is in cell B2\)"
+        TableError, match=r"2 formulas without a stored result \(the first is in cell B2\)"
     ) as raised:
         read_table(
             save_workbook(Other=[["x"]], Export=[["id", "text"], [1, "=A2"], [2, "=A3+1"]]),

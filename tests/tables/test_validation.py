@@ -38,6 +38,13 @@ def test_repeated_and_missing_ids_are_reported_together():
     )
 
 
+@pytest.mark.parametrize(("second", "offered"), [("1", True), ("", False)])
+def test_the_option_for_repeated_ids_is_offered_for_these_only(second, offered):
+    with pytest.raises(TableError) as raised:
+        validate_table(read_table([{"id": "1"}, {"id": second}]), "id")
+    assert ("--on-duplicate" in raised.value.fix) is offered
+
+
 def test_the_first_20_faults_are_named_in_the_order_of_the_rows():
     ids = [f"n{number}" for number in range(30)]
     with pytest.raises(TableError) as raised:

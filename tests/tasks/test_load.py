@@ -207,6 +207,10 @@ def test_an_unknown_kind_or_readout_reports_what_there_is(load_faults):
     assert load_faults(GOOD.replace("kind: label", "kind: essay")) == [
         (4, f'unknown kind "essay" - there are {kinds}')
     ]
+    for kind in ("", "[label]"):
+        assert load_faults(GOOD.replace("kind: label", f"kind: {kind}")) == [
+            (4, f'"kind" is one name - there are {kinds}')
+        ]
     assert load_faults(GOOD.replace("  kind: label\n", "")) == [
         (3, f'"answer" has no "kind" - there are {kinds}')
     ]

@@ -32,6 +32,11 @@ _DELIMITER_LINE = re.compile(r"[\ufeff\"]*sep=(.)[\"]?\W*", re.IGNORECASE)
 # A text that Excel shall not take for a number: ="001".
 _TEXT_FORMULA = re.compile(r'="([^"]*)"')
 _END_OF_FILE = "\x1a"  # the last character of files of DOS
+# How files of other formats begin: no name of a column does.
+_WEB_PAGE = re.compile(r"<(!doctype|html|head|body|table|\?xml)\b", re.IGNORECASE)
+_JSON = re.compile(r'(\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:')
+_RICH_TEXT = "{\\rtf"
+_FORMAT_LINES, _FORMAT_CHARACTERS = 5, 10_000
 
 
 def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePart:
@@ -40,6 +45,7 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
     csv.field_size_limit(MAX_CELL_LENGTH)
     encoding = detect_encoding(path, options.encoding)
     first_line = next(read_lines(path, encoding.name), "").rstrip("\r\n")
+    _refuse_other_format(path, itertools.islice(read_lines(path, encoding.name), _FORMAT_LINES))
     named = _DELIMITER_LINE.fullmatch(first_line)
     start = (options.header_row or (2 if named else 1)) - 1
     sample = list(itertools.islice(read_lines(path, encoding.name), start, start + _SAMPLE_LINES))
@@ -71,6 +77,28 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
         header=header,
         from_spreadsheet=delimiter == ";" or encoding.name == "utf-8-sig" or encoding.is_guess,
     )
+
+
+def _refuse_other_format(path: Path, lines: Iterable[str]) -> None:
+    """Raise TableError if these first lines are those of a web page, of JSON or of rich text.
+
+    Systems write such files under the name of a table, for example the page of a failed login.
+    """
+    head = "".join(line[:_FORMAT_CHARACTERS] for line in lines).lstrip("\ufeff \t\r\n")
+    if _WEB_PAGE.match(head):
+        kind, fix = (
+            "a web page (HTML) or XML",
+            "open it in Excel or LibreOffice, and save it as CSV",
+        )
+    elif found := _JSON.match(head):
+        is_lines = not found[1] and head.partition("\n")[0].rstrip().endswith("}")
+        suffix = ".jsonl" if is_lines else ".json"
+        kind, fix = "JSON", f"rename the file so that its name ends in {suffix}"
+    elif head.startswith(_RICH_TEXT):
+        kind, fix = "a document (RTF)", "open it in a word processor, and save its table as CSV"
+    else:
+        return
+    raise make_table_error(path, f"the file is {kind}, not CSV", fix=fix)
 
 
 def _read_top(records: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:

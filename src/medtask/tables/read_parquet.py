@@ -170,12 +170,16 @@ def _convert_cell(path: Path, column: str, value: object) -> object:
 
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    from polars.exceptions import PolarsError
+    from polars.exceptions import DuplicateError, PolarsError
 
     try:
         yield
     except PermissionError as error:
         raise make_read_error(path, error) from error
+    except DuplicateError as error:
+        raise make_table_error(
+            path, "two columns have the same name", fix="give every column its own name"
+        ) from error
     except (PolarsError, OSError) as error:
         raise make_damaged_error(path, PARQUET) from error
     except BaseException as error:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from medtask.display import quote, quote_names, suggest
+from medtask.display import format_count, quote, quote_names, suggest
 from medtask.tables.binary_files import inspect_file
 from medtask.tables.header import (
     SAMPLE_ROWS,
@@ -130,7 +130,7 @@ def _check_formulas(path: Path, facts: SheetFacts) -> None:
         place = f" (the first is in cell {first})" if first else ""
         raise make_table_error(
             path,
-            f"{count:,} formulas have no stored result{place}",
+            f"{format_count(count, 'formula')} without a stored result{place}",
             fix="open the workbook in Excel or LibreOffice, save it there, and try again",
         )
 

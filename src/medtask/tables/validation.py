@@ -20,6 +20,10 @@ from medtask.tables.write_excel import MAX_CELL_LENGTH, measure_excel_text
 
 _MAX_LISTED = 20
 _MAX_REPEATED_HASHES = 1000
+_ID_REMEDY = "give every row a unique id, or remove `id` from the task: rows are then numbered"
+_REPEATED_REMEDY = (
+    ". --on-duplicate suffix adds a number to repeated ids, first leaves such rows out"
+)
 _SHORTENED_NUMBER = re.compile(r"\d[.,]\d+E\+\d+")
 
 
@@ -165,17 +169,15 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
             if missing > 1
             else f"1 row has no id (row {shown})"
         )
-    if id_column is not None and (repeated := _find_repeated(table, id_column, hashes)):
+    repeated = _find_repeated(table, id_column, hashes) if id_column is not None else ""
+    if repeated:
         faults.append(repeated)
     if faults:
         faults += counts.describe_id_causes()
         problem = f"{format_name(table.source)}, id column {quote(id_column)}: {'; '.join(faults)}"
         raise TableError(
             problem,
-            fix=(
-                "give every row a unique id, or remove `id` from the task: rows are then numbered. "
-                "--on-duplicate suffix adds a number to repeated ids, first leaves such rows out"
-            ),
+            fix=_ID_REMEDY + (_REPEATED_REMEDY if repeated else ""),
         )
     return counts
 

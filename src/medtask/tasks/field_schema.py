@@ -18,6 +18,7 @@ from typing import Any
 
 from medtask.display import format_suggestion, quote
 from medtask.errors import InputError
+from medtask.names import normalize_spelling
 from medtask.tasks.field_values import INVALID, QUOTE_SUFFIX, find_json_type, parse_scalar
 from medtask.tasks.reader import TaskReader, is_null
 from medtask.tasks.schema_keywords import (
@@ -172,14 +173,21 @@ class _SchemaReader(SchemaFaults):
             )
             return None
         values: list[object] = []
+        names: dict[tuple[type, object], object] = {}
         for index, typed in enumerate(listed):
             value = parse_scalar(typed, json_type if "type" in raw else find_json_type(typed))
             if value is INVALID:
                 self.add_fault(
                     f"{quote(typed)} is not a valid {json_type}", (*location.path, key, index)
                 )
-            elif any(value == other and type(value) is type(other) for other in values):
-                self.add_fault(f"{quote(typed)} is listed twice", (*location.path, key, index))
+            elif (name := _name_value(value)) in names:
+                message = (
+                    f"{quote(typed)} is listed twice"
+                    if value in values
+                    else f"{quote(names[name])} and {quote(typed)} cannot be told apart"
+                )
+                self.add_fault(message, (*location.path, key, index))
+            names.setdefault(_name_value(value), typed)
             values.append(value)
         if nullable and None not in values:
             values.append(None)
@@ -305,3 +313,8 @@ class _SchemaReader(SchemaFaults):
             "required": ["value", "unit"],
             "additionalProperties": False,
         }, note
+
+
+def _name_value(value: object) -> tuple[type, object]:
+    """What is equal for values of an enumeration that a reader cannot distinguish."""
+    return type(value), normalize_spelling(value) if isinstance(value, str) else value

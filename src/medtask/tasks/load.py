@@ -146,6 +146,8 @@ def _read_answer_config(reader: TaskReader) -> tuple[str | None, ConfigModel | N
         hint = format_suggestion(str(given_kind), TASK_KINDS) or f" - there are {kinds}"
         message = (
             f"unknown kind {quote(given_kind)}{hint}"
+            if isinstance(given_kind, str)
+            else f'"kind" is one name - there are {kinds}'
             if "kind" in answer
             else f'"answer" has no "kind" - there are {kinds}'
         )
