@@ -64,3 +64,27 @@ def test_a_link_to_nothing_is_named_and_creates_nothing(tmp_path: Path, name: st
         medtask.run(task, FakeEngine(), tmp_path / "rows.csv", out=out)
     assert "remove the link" in raised.value.fix
     assert not os.path.lexists(tmp_path / "new")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    task, out = load_task(write_task(tmp_path)), tmp_path / "out"
+    medtask.run(task, FakeEngine(), tmp_path / "rows.csv", out=out)
+    for name in ("ledger.db", "manifest.json"):
+        (out / name).unlink()
+        os.mkfifo(out / name)
+        with pytest.raises(StorageError, match=rf"{name}.*not a regular file") as raised:
+            medtask.run(task, FakeEngine(), tmp_path / "rows.csv", out=out)
+        assert "move" in raised.value.fix
+        if name == "ledger.db":  # its details are left out
+            assert any("not a regular file" in note for note in medtask.evaluate(out).notes)
+    with pytest.raises(StorageError, match="not a regular file"):
+        medtask.evaluate(out)
+
+
+def test_a_run_folder_without_its_manifest_is_named(tmp_path: Path) -> None:
+    task, out = load_task(write_task(tmp_path)), tmp_path / "out"
+    medtask.run(task, FakeEngine(), tmp_path / "rows.csv", out=out)
+    (out / "manifest.json").unlink()
+    with pytest.raises(InputError, match="is a run folder without its manifest"):
+        medtask.evaluate(out)

@@ -46,7 +46,9 @@ _DIRECTIVES = (
 )
 # Lines that imitate the form of a prompt or of a chat.
 _FORGED_LINES = (
-    r"^[ \t]{0,8}(?:text|question|answer|options|instructions?|system|assistant|user|human|ai) ?:"
+    r"^[ \t]{0,8}(?:#{1,6} ?)?"
+    r"(?:text|question|answer|options|instructions?|system|assistant|user|human|ai) ?:"
+    r"|^[ \t]{0,8}#{2,6} ?(?:response|input) ?:"
 )
 
 
@@ -62,7 +64,7 @@ class _Suspicion(NamedTuple):
 
 
 _SUSPICIONS = (
-    _Suspicion("a control token", ("<", "["), re.compile(COMMON_MARKER, re.IGNORECASE)),
+    _Suspicion("a control token", ("<", "[", "]~"), re.compile(COMMON_MARKER, re.IGNORECASE)),
     _Suspicion("a tag of a prompt", ("<",), FENCE_TAG),
     _Suspicion(
         "a command",
@@ -85,7 +87,7 @@ _SUSPICIONS = (
         "a line of a prompt",
         (
             *("text", "question", "answer", "options", "instruction", "system", "assistant"),
-            *("user", "human", "ai:", "ai :"),
+            *("user", "human", "ai:", "ai :", "response", "input"),
         ),
         re.compile(_FORGED_LINES, re.IGNORECASE | re.MULTILINE),
     ),

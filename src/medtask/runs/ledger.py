@@ -35,6 +35,7 @@ from medtask.runs.ledger_file import (
     is_access_error,
     is_new,
     recover_ledger,
+    require_regular,
 )
 from medtask.runs.ledger_rows import LedgerRow, LedgerRowCodec, is_intact
 
@@ -69,6 +70,7 @@ class Ledger:
         self._codec = LedgerRowCodec(labels)
         self._pending: list[LedgerRow] = []
         self._flushed = time.monotonic()
+        require_regular(path)
         with self._raise_storage_errors():
             if not read_only:
                 # SQLite creates its journal with the mode of the database: both are private.

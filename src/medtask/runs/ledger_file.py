@@ -113,7 +113,17 @@ def describe_loss(
     )
 
 
+def require_regular(path: Path) -> None:
+    """Raise StorageError for a pipe, whose opening would never end, and for a folder."""
+    if path.exists() and not path.is_file():
+        raise StorageError(
+            f"{path} is not a regular file",
+            fix="move it away, and run the command of the run again: all rows are asked again",
+        )
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    require_regular(path)
     mode = "ro" if read_only else "rw"
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30

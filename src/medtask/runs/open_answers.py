@@ -140,10 +140,15 @@ def _leave_out_task_rows(answers: AnswerTable) -> AnswerTable:
 
 def _find_run_folder(source: Path) -> Path | None:
     """The run folder if ``source`` is one, or a table in one; else None."""
-    if (source / MANIFEST_FILE).is_file():
+    if (source / MANIFEST_FILE).exists():
         return source
-    if source.name.startswith("answers.") and (source.parent / MANIFEST_FILE).is_file():
+    if source.name.startswith("answers.") and (source.parent / MANIFEST_FILE).exists():
         return source.parent
+    if (source / "ledger.db").exists():
+        raise InputError(
+            f"{source} is a run folder without its {MANIFEST_FILE}",
+            fix="name one of its tables, such as answers.csv: it is read as a table of any tool",
+        )
     if (source / "runs").is_dir():
         raise UsageError(
             f"{source} is a task's folder, not a run's",

@@ -7,7 +7,9 @@ from medtask.engines.tokens.markers import COMMON_MARKERS, compile_markers
     "marker",
     [
         *("<|im_end|>", "<|eot_id|>", "<|user|>", "<end_of_turn>", "[/INST]", "<<SYS>>", "</s>"),
-        *("</think>", "<\uff5cUser\uff5c>", "<|channel|>"),
+        *("</think>", "<\uff5cUser\uff5c>", "<|channel|>", "<seed:bos>", "<tool_call>"),
+        *("[|assistant|]", "[gMASK]", "<sop>", "]~b]", "]~!b[", "[e~[", "<role>SYSTEM</role>"),
+        *("<end_of_sentence>", "<extra_id_1>", "<reserved_106>", "<SPECIAL_11>"),
     ],
 )
 def test_the_tokens_of_common_families_are_broken_up(marker: str):

@@ -138,7 +138,7 @@ def _check_run(folder: Path, as_json: bool) -> None:
     from medtask.runs.ledger_file import verify_ledger
 
     path = folder / "ledger.db"
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(
             f"{folder} is not a run folder: ledger.db is missing",
             fix="name a folder that `medtask run` wrote",

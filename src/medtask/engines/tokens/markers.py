@@ -16,7 +16,11 @@ from dataclasses import dataclass
 COMMON_MARKER = (
     r"<\|[^<>|\s]{1,40}\|?>|<[^<>|\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>"
     r"|<unused\d+>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|THINK)\]"
-    r"|<</?SYS>>|</?think>|</?seed:think>|<\uff5c[^<>]{1,40}\uff5c>"
+    r"|<</?SYS>>|</?think>|</?seed:\w{1,40}>|<\uff5c[^<>]{1,40}\uff5c>"
+    # EXAONE, ChatGLM, MiniMax, Ling; the tokens of T5, Baichuan and Nemotron; calls of tools.
+    r"|\[\|[^\[\]|\s]{1,40}\|\]|\[gMASK\]|<[se]op>|\]~!?b[\[\]]|\[e~\["
+    r"|<(?:beginning|end)_of_(?:sentence|utterance)>|</?tool_(?:call|response)>"
+    r"|<role>(?:SYSTEM|HUMAN|ASSISTANT|OBSERVATION)</role>|<(?:extra_id|reserved|SPECIAL)_\d+>"
 )
 _MAX_LENGTH = 40  # characters; longer fixed texts of a template are sentences, such as a greeting
 _BRACKETS = frozenset("<>[]{}#|")
