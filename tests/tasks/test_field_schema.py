@@ -199,7 +199,11 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
         ("a: {enum: []}", 8, '"enum" is empty - name the values'),
         ("a: {enum: [x, y, x]}", 8, '"x" is listed twice'),
         ("a: {enum: [x, 'x ']}", 8, '"x" and "x " cannot be told apart'),
-        ("a: {enum: ['caf\u00e9', 'cafe\u0301']}", 8, "cannot be told apart"),
+        (
+            "a: {enum: ['caf\u00e9', 'cafe\u0301']}",
+            8,
+            '"caf\u00e9" and "cafe\u0301" cannot be told apart',
+        ),
         ("a: {type: integer, enum: [1, two]}", 8, '"two" is not a valid integer'),
         ("a: {type: nubmer}", 8, 'unknown type "nubmer" - did you mean "number"?'),
         ("a: {type: [number, string]}", 8, 'a part has one type, or one and "null"'),

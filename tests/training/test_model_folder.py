@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import medtask
+from medtask.errors import InputError
 from medtask.records import Prompt, Record
+from medtask.runs.ledger_file import verify_ledger
 from medtask.tasks.prompt import build_prompt
 from medtask.tasks.row_fingerprints import TRAINING_ROWS_FILE, make_row_key, read_training_rows
 from medtask.tasks.task import Task
@@ -64,6 +66,10 @@ def test_a_folder_without_the_file_still_loads(tmp_path: Path) -> None:
     (tmp_path / "old" / TRAINING_ROWS_FILE).unlink()
     engine = medtask.load_model(str(tmp_path / "old"))
     assert read_training_rows(Path(engine.info.trained_folders[0])) is None
+    (tmp_path / "old" / TRAINING_ROWS_FILE).write_text('{"format": 1, "ro')
+    with pytest.raises(InputError, match="not a valid list of training rows"):
+        medtask.run(task, engine, make_rows(), out=tmp_path / "run")
+    assert verify_ledger(tmp_path / "run" / "ledger.db").intact == 0  # before a row is answered
 
 
 @pytest.mark.parametrize("prefix", ["", "hf:"])

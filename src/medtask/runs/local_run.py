@@ -258,6 +258,7 @@ def run_prepared(
     exit_code, written, cascade = 0, None, None
     baseline_results: tuple[Baseline, ...] = ()
     with open_session(setup.build_request(), model, progress) as session:
+        collect_fingerprints(setup.task, [session.engine])  # reports a damaged list before the rows
         setup.match_prompts(session.request.task)
         saved_calibration = _find_calibration(session) if options.calibrated else None
         if options.recorded is not None:
