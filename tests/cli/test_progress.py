@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from medtask.cli import progress
-from medtask.cli.progress import RunProgressDisplay
+from medtask.cli.progress import RunProgressDisplay, SearchProgressDisplay
+from medtask.training.search.candidate_evaluator import SearchTrial
 
 
 @pytest.fixture
@@ -61,3 +62,8 @@ def test_a_log_gets_a_line_every_ten_seconds(
         "10 of 7,200     0 %   1.0 rows/s   90 % of tokens reused   1:59:50 left",
         "20 of 7,200     0 %   1.0 rows/s   90 % of tokens reused   1:59:40 left",
     ]
+
+
+def test_what_is_left_of_a_search_is_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    SearchProgressDisplay().on_trial(SearchTrial(0, "original task", 0.455, 0.455, 1200.0))
+    assert "about 20 minutes of the budget left   original task" in capsys.readouterr().err

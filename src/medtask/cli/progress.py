@@ -212,6 +212,8 @@ class SearchProgressDisplay(ProgressDisplay):
 
     def on_trial(self, trial: SearchTrial) -> None:
         left = format_estimated_duration(max(0.0, trial.remaining_s))
-        facts = f"{trial.value:.3f}   best {trial.best:.3f}   {left} left   {trial.description}"
+        values = f"{trial.value:.3f}   best {trial.best:.3f}"
+        # A search that finds nothing better ends before its budget does.
+        facts = f"{values}   {left} of the budget left   {trial.description}"
         is_better, self._best_value = trial.best != self._best_value, trial.best
         self.show_progress(trial.number, facts, f"  {trial.number:>4}", now=is_better)

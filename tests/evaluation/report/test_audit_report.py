@@ -32,9 +32,9 @@ def test_lines_give_the_estimate_beside_that_of_the_labelled_rows_alone() -> Non
     assert missing.startswith("10 rows of the sample have no label and are left out")
     assert "if they are the hard ones" in missing
     assert labels == [
-        "  curative  0.650 (0.580-0.720)   share of answers 0.700   "
+        "  curative  true share 0.650 (0.580-0.720)   share of answers 0.700   "
         "from labelled rows alone: 0.640 (0.550-0.730)",
-        "  staging   0.350 (0.280-0.420)   share of answers 0.300   "
+        "  staging   true share 0.350 (0.280-0.420)   share of answers 0.300   "
         "from labelled rows alone: 0.360 (0.270-0.450)",
     ]
 

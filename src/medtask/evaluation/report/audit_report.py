@@ -31,8 +31,8 @@ def list_audit_lines(result: AuditResult) -> list[str]:
     for one in result.prevalences:
         name = shorten(one.label, _MAX_NAME_LENGTH)
         lines.append(
-            f"  {name:<{min(longest, _MAX_NAME_LENGTH)}}  {one.estimate}   share of answers "
-            f"{one.answered:.3f}   from labelled rows alone: {one.alone}"
+            f"  {name:<{min(longest, _MAX_NAME_LENGTH)}}  true share {one.estimate}   share "
+            f"of answers {one.answered:.3f}   from labelled rows alone: {one.alone}"
         )
     return lines
 
