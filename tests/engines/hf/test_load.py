@@ -31,6 +31,7 @@ from medtask.engines.hf.load import HfSource, load_hf
 from medtask.engines.hf.load_plan import HfLoadPlan, plan_hf_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.engines.registry import load_model
+from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import (
     EngineError,
     InputError,
@@ -548,3 +549,17 @@ def test_a_config_with_values_of_the_wrong_type_is_an_error_with_a_remedy(tmp_pa
     with pytest.raises(EngineError, match="could not be loaded") as caught:
         load_model(str(tmp_path))
     assert "folder is complete" in caught.value.fix
+
+
+def test_a_token_without_an_embedding_is_refused_where_it_is_written(folder: Path) -> None:
+    with closing(load_model(str(folder), dtype="float32")) as engine:
+        assert isinstance(engine, HfEngine)
+        tokenizer = engine.chat.tokenizer
+        assert isinstance(tokenizer, HfTokenizer)
+        assert tokenizer.embedding_rows == engine.model.config.vocab_size
+        (tokens,) = tokenizer.encode(["the knee hurts"])
+        tokenizer.embedding_rows = max(tokens) + 1
+        assert tokenizer.encode(["the knee hurts", ""]) == [tokens, ()]
+        tokenizer.embedding_rows = max(tokens)
+        with pytest.raises(InputError, match="writes a token that the model does not have"):
+            list(engine.score([PROMPT]))

@@ -51,9 +51,9 @@ class HfEngine(PackedEngine):
         self.model = model.eval()
         self.info = info
         self.budget_tokens = budget_tokens
-        self.chat = detect_chat_format(
-            tokenizer if isinstance(tokenizer, FileTokenizer) else HfTokenizer(tokenizer)
-        )
+        text = tokenizer if isinstance(tokenizer, FileTokenizer) else HfTokenizer(tokenizer)
+        text.embedding_rows = _count_embeddings(model)
+        self.chat = detect_chat_format(text)
         self.max_input_tokens = self.context_tokens = _find_context_length(model, tokenizer)
         self.caps = Caps(
             score="exact",
@@ -218,6 +218,17 @@ def _install_packed_attention(model: Any) -> bool:
     except (ValueError, KeyError, AttributeError):
         return False
     return bool(model.config.get_text_config()._attn_implementation == ATTENTION)
+
+
+def _count_embeddings(model: Any) -> int | None:
+    """The number of tokens that a model has embeddings for; None if not known."""
+    embeddings = (
+        model.model.embed_tokens
+        if isinstance(model, LlamaNetwork)
+        else model.get_input_embeddings()
+    )
+    weight = getattr(embeddings, "weight", None)
+    return None if weight is None else int(weight.shape[0])
 
 
 def _find_context_length(model: Any, tokenizer: Any) -> int:

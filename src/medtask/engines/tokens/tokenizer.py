@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
+from medtask.errors import InputError
 from medtask.networks.tokenizer_file import TokenizerFile
 
 
@@ -60,7 +61,13 @@ class Tokenizer(Protocol):
 
 
 class HfTokenizer:
-    """A tokenizer of transformers."""
+    """A tokenizer of transformers.
+
+    Attributes:
+        embedding_rows: The number of tokens that the model has embeddings for; None if not known.
+    """
+
+    embedding_rows: int | None = None
 
     def __init__(self, tokenizer: Any) -> None:
         added = tokenizer.added_tokens_decoder
@@ -94,7 +101,7 @@ class HfTokenizer:
         if not texts:
             return []
         found = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [tuple(tokens) for tokens in found]
+        return _require_embeddings(self, [tuple(tokens) for tokens in found])
 
     def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         return str(
@@ -116,6 +123,24 @@ class HfTokenizer:
         )
 
 
+def _require_embeddings(
+    tokenizer: HfTokenizer | FileTokenizer, rows: list[tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """The rows of tokens. On CUDA, a token without an embedding would end the process.
+
+    Raises:
+        InputError: The tokenizer has written a token that the model does not have.
+    """
+    known = tokenizer.embedding_rows
+    if known is not None and any(max(row, default=-1) >= known for row in rows):
+        raise InputError(
+            f"the tokenizer in {tokenizer.name} writes a token that the model does not have: it "
+            f"has {known:,}",
+            fix="copy the whole folder of the model again: the tokenizer may be another model's",
+        )
+    return rows
+
+
 def _read_template(tokenizer: Any) -> str:
     """The tokenizer's template; the default one of several, "" if there is none."""
     template = tokenizer.chat_template or ""
@@ -126,6 +151,7 @@ class FileTokenizer:
     """A tokenizer read from tokenizer.json without transformers."""
 
     is_fast = True
+    embedding_rows: int | None = None  # as in HfTokenizer
 
     def __init__(self, file: TokenizerFile) -> None:
         self.file = file
@@ -153,7 +179,7 @@ class FileTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         encodings = self.file.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [tuple(encoding.ids) for encoding in encodings]
+        return _require_embeddings(self, [tuple(encoding.ids) for encoding in encodings])
 
     def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         return self.file.tokenizer.decode(list(tokens), skip_special_tokens=not keep_special_tokens)
