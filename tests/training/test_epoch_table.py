@@ -56,3 +56,17 @@ def test_a_long_training_has_a_short_table() -> None:
         "| 777 | 777 | 1.000 | 1.000 | – | best |"
     ]
     assert (empty, note) == ("", f"{len(table) - 2} of 1,000 lines are shown.")
+
+
+def test_methods_without_epochs_have_a_line_for_each_step() -> None:
+    points = [
+        TrainingPoint(step, 25, 0.0, validation_loss=loss, score=0.5)
+        for step, loss in ((1, 0.9), (2, 0.3), (3, 0.4))
+    ]
+    table = format_epochs_markdown(points).splitlines()
+    assert [cell.strip() for cell in table[0].strip("|").split("|")] == [
+        *("step", "validation loss", "accuracy", ""),
+    ]
+    assert len(table) == 2 + len(points)
+    assert "best" in table[3]
+    assert "0.300" in table[3]

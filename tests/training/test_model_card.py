@@ -254,7 +254,7 @@ def test_no_name_breaks_out(name: str) -> None:
     assert (data.license, data.library_name) == ("apache-2.0", "peft")
     html = render_markdown(read_body(card))
     assert re.findall(r"<(?:script|b|em|a|del|img)\b[^>]*>", html) == [
-        '<img src="loss.svg" alt="Losses by epoch" />'
+        '<img src="loss.svg" alt="Losses of the training" />'
     ]
     plain = render_markdown(read_body(write_card(CARD_FACTS)))
     # What the card is made of is the same as with harmless names.

@@ -1,4 +1,4 @@
-"""Losses and scores by epoch, as a Markdown table."""
+"""Losses and scores by epoch, or by step where there are no epochs, as a Markdown table."""
 
 from __future__ import annotations
 
@@ -31,13 +31,17 @@ class EpochSummary:
 
 
 def summarize_epochs(points: Sequence[TrainingPoint]) -> tuple[EpochSummary, ...]:
-    """One entry per epoch, with the numbers of its last validation.
+    """One entry per epoch, with the numbers of its last validation; one per step without epochs.
 
     Epoch 0 is the validation before the first step.
     """
-    best = find_best_point(points)
+    best, has_epochs = find_best_point(points), _has_epochs(points)
+
+    def find_part(point: TrainingPoint) -> int:
+        return ceil(point.epoch - EPOCH_TOLERANCE) if has_epochs else point.step
+
     listed, before = [], 0
-    for _, group in groupby(points, key=lambda point: ceil(point.epoch - EPOCH_TOLERANCE)):
+    for _, group in groupby(points, key=find_part):
         inside = list(group)
         total, steps = 0.0, 0
         for point in inside:
@@ -85,20 +89,25 @@ def format_epochs_markdown(points: Sequence[TrainingPoint], score_name: str = "a
         for index, one in enumerate(epochs)
         if index % step == 0 or one.best or index == len(epochs) - 1
     ]
-    head = ["epoch", "step", "training loss", "validation loss", score_name, ""]
-    rows = [
-        [
-            f"{one.epoch:.3g}",
-            f"{one.step:,}",
-            *map(_format_decimal, (one.loss, one.validation_loss, one.score)),
-            "best" if one.best else "",
-        ]
-        for one in shown
-    ]
-    table = format_table(head, rows) + "\n"
+    columns = {
+        "epoch": [f"{one.epoch:.3g}" for one in shown],
+        "step": [f"{one.step:,}" for one in shown],
+        "training loss": [_format_decimal(one.loss) for one in shown],
+        "validation loss": [_format_decimal(one.validation_loss) for one in shown],
+        score_name: [_format_decimal(one.score) for one in shown],
+        "": ["best" if one.best else "" for one in shown],
+    }
+    if not _has_epochs(points):  # such methods measure no loss on the rows that they learn
+        del columns["epoch"], columns["training loss"]
+    table = format_table([*columns], [list(row) for row in zip(*columns.values(), strict=True)])
+    table += "\n"
     if len(shown) == len(epochs):
         return table
     return f"{table}\n{len(shown):,} of {len(epochs):,} lines are shown.\n"
+
+
+def _has_epochs(points: Sequence[TrainingPoint]) -> bool:
+    return any(point.epoch > 0 for point in points) or not any(point.step for point in points)
 
 
 def _format_decimal(value: float | None) -> str:

@@ -119,7 +119,7 @@ def _make_point(
     models: int,
 ) -> TrainingPoint:
     """Loss and score of one model over the rows that it answered."""
-    point = TrainingPoint(turn, models, turn / models)
+    point = TrainingPoint(turn, models, epoch=0.0)
     if not predictions:
         return point
     result = average_results(

@@ -71,7 +71,7 @@ def fit_linear(
                 context.observer.on_note(f"each step measures other settings on {evaluated}")
             context.observer.on_start(MAX_EVALUATIONS, 0)
             return
-        point = TrainingPoint(number, MAX_EVALUATIONS, number / MAX_EVALUATIONS)
+        point = TrainingPoint(number, MAX_EVALUATIONS, epoch=0.0)
         context.log.add(replace(point, validation_loss=evaluated.loss, score=evaluated.score))
         context.signals.raise_if_caught()
 

@@ -18,6 +18,11 @@ from medtask.training.model_card_front_matter import write_front_matter
 
 MAX_LISTED_LABELS = 40
 FEW_ROWS = 20  # labels with fewer training rows are reported as hardly learnt
+# What the points of a method without epochs are.
+_KEPT_STATES = {
+    "linear": "Each step measured other settings; those with the lowest loss were kept.",
+    "hybrid": "Each step measured one of the models.",
+}
 _MAX_TEXT_CHARACTERS = 1500  # maximum characters of an instruction
 
 PHI_NOTICES: dict[PhiStatus, str] = {
@@ -210,13 +215,15 @@ def _write_training(content: CardContent) -> Iterator[str]:
     )
     if content.points:
         yield (
-            f"![Losses by epoch]({escape_markdown(content.loss_plot)})" if content.loss_plot else ""
+            f"![Losses of the training]({escape_markdown(content.loss_plot)})"
+            if content.loss_plot
+            else ""
         )
         yield format_epochs_markdown(content.points, escape_markdown(content.score_name)).rstrip()
-        yield (
-            "Losses are means per row, in nats. The state with the lowest validation loss was "
-            "kept. `loss.csv` has all points."
+        kept = _KEPT_STATES.get(
+            content.method, "The state with the lowest validation loss was kept."
         )
+        yield f"Losses are means per row, in nats. {kept} `loss.csv` has all points."
     if content.recipe:
         yield format_table(
             ["setting", "value"],

@@ -24,7 +24,7 @@ class TrainingPoint:
 
     Attributes:
         step: Steps taken so far, out of ``steps``.
-        epoch: Passes over the rows so far.
+        epoch: Passes over the rows so far; 0 for methods that count steps alone.
         loss: Loss on the training rows since the previous point; None if not measured.
         validation_loss: Loss on the validation rows, after a validation.
         score: Accuracy on the validation rows, or the share of right decisions, in [0, 1].

@@ -79,12 +79,13 @@ def describe_job(job: Job, user: User) -> JobProgress:
     point = progress.get("point", {})
     rate = float(progress.get("rows_per_s") or 0.0)
     phase = "waiting for a worker" if job.started_at is None else progress.get("phase", "starting")
+    epoch = point.get("epoch", 0.0)
     seconds = _estimate_seconds(job, done, total, rate)
     return JobProgress(
         id=job.id,
         title=_TITLES.get(job.kind, capitalise_first(job.kind)),
         state=job.state,
-        phase=phase if not point else f"{phase}, epoch {point.get('epoch', 0):.2f}",
+        phase=f"{phase}, epoch {epoch:.2f}" if epoch else phase,
         done=done,
         total=total,
         unit=_UNITS.get(job.kind, "rows"),

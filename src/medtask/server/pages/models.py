@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,5 @@ def _draw_curves(file: Path, *, searches: bool) -> tuple[Markup | None, Markup |
     if not points:
         return None, None
     rows = "held-out rows" if searches else "the validation rows"
-    if searches:  # it has steps, and no epochs
-        points = tuple(replace(point, epoch=0.0) for point in points)
     has_scores = any(point.score is not None for point in points)
     return draw_losses(points, rows), draw_scores(points, rows=rows) if has_scores else None
