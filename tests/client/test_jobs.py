@@ -73,11 +73,11 @@ def test_a_model_is_trained_run_and_evaluated_as_in_python(
     assert len(list(medtask.read_table(path))) == 60
 
     # All rows are new to this model; those that the other one was trained on do not count.
-    other = client.run(model.task_id, "fake:", run.dataset_id)
+    other = client.run(model.task_id, "fake:", run.dataset_id, baselines=False)
     evaluation = client.evaluate(other)
     assert 0 < evaluation["metrics"]["accuracy"]["value"] < 1
 
-    third = client.run(model.task_id, "fake:seed=2", run.dataset_id)
+    third = client.run(model.task_id, "fake:seed=2", run.dataset_id, baselines=False)
     comparison = client.compare([other, third], baselines=False)
     assert comparison["n"] == 60
     assert {system["name"] for system in comparison["systems"]} == {str(other.id), str(third.id)}
