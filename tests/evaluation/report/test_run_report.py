@@ -183,6 +183,17 @@ def test_confidence_is_compared_with_accuracy(confidence: float, verdict: str) -
     assert verdict in render_report(gatherer.finish(), {})
 
 
+def test_confidence_is_compared_with_accuracy_on_the_rows_that_have_one() -> None:
+    gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
+    for row in range(1, 1001):
+        known = row % 2 == 0  # right; the others are wrong
+        answer = Answer(str(row), Status.OK, "a", 0.99 if known else None, {"a": 1.0, "b": 0.0})
+        gatherer.add(AnsweredRow(row, answer, "text", "a" if known else "b"))
+    page = HtmlPage(render_report(gatherer.finish(), {})).text
+    assert "mean confidence on the 500 rows with a confidence is 0.99, and it is right in" in page
+    assert "overconfident" not in page
+
+
 def test_what_has_to_be_known_first_is_on_top(run_summary: RunSummary) -> None:
     page = render_report(
         run_summary,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medtask.display import capitalise_first, format_row_count, isolate_name
+from medtask.evaluation.calibration.reliability import Reliability
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
@@ -59,7 +60,7 @@ def build_quality_blocks(
             " ".join(
                 [
                     *quality.describe(),
-                    *_describe_calibration(gold.mean_confidence, quality.accuracy_answered),
+                    *_describe_calibration(gold.reliability if quality.accuracy_answered else None),
                     *quality.describe_caveats(),
                 ]
             )
@@ -109,25 +110,27 @@ def _list_cells(
     return [who, *cells, f"{max(figure.n for figure in known):,}" if known else "–", verdict, how]
 
 
-def _describe_calibration(confidence: float | None, accuracy_answered: Metric | None) -> list[str]:
-    if (
-        confidence is None
-        or accuracy_answered is None
-        or accuracy_answered.low is None
-        or accuracy_answered.high is None
-    ):
+def _describe_calibration(reliability: Reliability | None) -> list[str]:
+    """Mean confidence beside accuracy, both of the rows that have a confidence."""
+    if reliability is None:
+        return []
+    confidence, accuracy = reliability.mean_confidence, reliability.accuracy
+    if accuracy.low is None or accuracy.high is None:
         return []
     verdict = "which agrees"
-    if confidence > max(accuracy_answered.high, accuracy_answered.value + CALIBRATION_MARGIN):
+    if confidence > max(accuracy.high, accuracy.value + CALIBRATION_MARGIN):
         verdict = (
             "so it is overconfident: use its confidence to order rows, not as a probability of "
             "being right"
         )
-    elif confidence < min(accuracy_answered.low, accuracy_answered.value - CALIBRATION_MARGIN):
+    elif confidence < min(accuracy.low, accuracy.value - CALIBRATION_MARGIN):
         verdict = "so it is underconfident"
+    rows = "these rows"
+    if reliability.rows_without_confidence:
+        rows = f"the {format_row_count(reliability.rows)} with a confidence"
     return [
-        f"Its mean confidence on these rows is {confidence:.2f}, and it is right in "
-        f"{accuracy_answered.value:.2f} of them, {verdict}."
+        f"Its mean confidence on {rows} is {confidence:.2f}, and it is right in "
+        f"{accuracy.value:.2f} of them, {verdict}."
     ]
 
 
