@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,11 +16,12 @@ pytest.importorskip("mlflow", reason="MLflow loads the written models")
 
 import medtask
 from medtask.errors import UsageError
-from medtask.exporting.export import export
+from medtask.exporting.export import export, verify_export
 from medtask.tasks.task import Task
 from medtask.training.trained_model import TrainedModel
 from support.keyword_engine import WORDS, KeywordEngine, write_operations
 
+DONT_WRITE_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 LOAD_SCRIPT = """
 import json, sys
 import mlflow.pyfunc, pandas
@@ -64,7 +66,10 @@ def test_a_fresh_process_gives_the_same_answers(
         capture_output=True,
         text=True,
         check=True,
+        # As Python does by default: bytecode is kept.
+        env={name: value for name, value in os.environ.items() if name != DONT_WRITE_BYTECODE},
     )
+    assert verify_export(done.path) == []  # loading it has written nothing into the folder
     found = json.loads(loaded.stdout)
     engine = medtask.load_model(str(model.path))
     expected = [

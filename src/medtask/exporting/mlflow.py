@@ -39,6 +39,11 @@ from medtask.exporting.pyfunc_model import MedtaskModel
 
 set_model(MedtaskModel())
 '''
+_BYTECODE_FOLDER = "__pycache__"
+_NO_BYTECODE = """A file and not a folder, so that Python writes no bytecode here.
+
+The code that is loaded is the code whose SHA-256 is in the manifest.
+"""
 
 
 def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
@@ -67,6 +72,8 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
     for path in (draft / "mlflow").iterdir():
         path.rename(draft / path.name)
     (draft / "mlflow").rmdir()
+    shutil.rmtree(draft / _BYTECODE_FOLDER, ignore_errors=True)  # MLflow has run the code
+    (draft / _BYTECODE_FOLDER).write_text(_NO_BYTECODE, encoding="utf-8")
     return ()
 
 

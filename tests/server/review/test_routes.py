@@ -349,7 +349,7 @@ def test_a_large_review_is_made_by_a_job(server, trainer, reviewer, run_id, monk
         early = reviewer.post(path, json={}) if "api" in path else reviewer.get(path)
         assert early.status_code == 409
     assert trainer.delete(f"/api/reviews/{of_run['id']}").status_code == 409
-    assert "rows are read and ordered" in trainer.get("/reviews").text
+    assert "rows are being read and ordered" in trainer.get("/reviews").text
     with run_one_worker(server):
         for one in (of_run, of_rows, failing):
             wait_for_end(server, one["job_id"])
