@@ -61,3 +61,10 @@ def test_the_next_commands_name_the_column_of_gold(medtask: RunCommand, run_fold
     measure = next(words for words in commands if words[1] == "evaluate")
     output = medtask(*measure[1:], "--no-baselines")
     assert output.code == 0 and "n = 40 with gold" in output.out
+
+
+def test_a_column_of_another_kind_is_no_gold(medtask: RunCommand, run_folder: Path) -> None:
+    output = medtask("evaluate", run_folder, "--gold", "table.csv#note")
+    assert output.code == 4
+    assert 'no value of gold in table.csv, column "note" is a label of the task' in output.err
+    assert "note 3" not in output.err  # no text of a record

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medtask.errors import UsageError
+from medtask.errors import InputError, UsageError
 from medtask.evaluation.baselines.context import BaselineSettings
 from medtask.evaluation.calibration.acceptance import Acceptance, GoldConfidences, find_acceptance
 from medtask.evaluation.calibration.fitting import LabelSet
@@ -169,10 +169,12 @@ def evaluate_answers(
 ) -> Evaluation:
     """Compute all parts that the options request.
 
-    Raises UsageError if gold or probabilities that a part needs are missing.
+    Raises UsageError if gold or probabilities that a part needs are missing, and InputError if no
+    value of gold is a valid answer.
     """
     _check_options(answers, options)
     summary = summarize_answers(answers, options.seed)
+    _check_gold(answers, summary)
     cells = answers.count_cells(options.readers or ())
     notes, refusals = list(answers.notes), dict[str, Refusal]()
     notes += [line for name, counts in cells.items() for line in counts.describe(name)]
@@ -240,6 +242,18 @@ def _check_options(answers: AnswerTable, options: EvaluationOptions) -> None:
             f"{requested[0]} needs rows with gold, and no gold is named",
             fix="name them with --gold COLUMN or --gold FILE",
         )
+
+
+def _check_gold(answers: AnswerTable, summary: RunSummary) -> None:
+    """Raise InputError if gold has values, and none is valid: its column is another one."""
+    gold = summary.gold
+    if answers.gold is None or gold is None or gold.rows or gold.left_out or not gold.unknown:
+        return
+    # The values are not shown: they may be record text.
+    raise InputError(
+        f"no value of gold in {answers.gold.source} is {answers.task.kind_spec.gold_noun}",
+        fix="name the right column with --gold, or write its values as the task does",
+    )
 
 
 def _refuse_without_rows(answers: AnswerTable, reason: str) -> Refusal:
