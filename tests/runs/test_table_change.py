@@ -14,11 +14,12 @@ import polars as pl
 import pytest
 
 from medtask.engines.fake import FakeEngine
-from medtask.errors import EngineError, RunMismatch
+from medtask.errors import EngineError, RunLocked, RunMismatch
 from medtask.records import Prompt, Scores
 from medtask.runs import session_folder
 from medtask.runs.ledger_file import verify_ledger
 from medtask.runs.local_run import Run, run
+from medtask.runs.lock import lock_run
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
@@ -65,6 +66,12 @@ def read_answers(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def damage_answer(ledger: Path, *, row: int) -> None:
+    """Change an answer so that its checksum is wrong."""
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("UPDATE answers SET confidence = 0.123 WHERE row = ?", (row,))
+
+
 def test_answers_that_are_lost_after_a_change_of_the_table_are_counted(
     answer: Callable[..., tuple[Run, list[str]]], tmp_path: Path
 ) -> None:
@@ -74,6 +81,38 @@ def test_answers_that_are_lost_after_a_change_of_the_table_are_counted(
         db.execute("DELETE FROM answers WHERE row <= 5")
     found, _ = answer(ROWS[::-1], out=tmp_path / "out")
     assert any("35 answers kept, 5 lost" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_damaged_ledger_of_a_changed_table_is_recovered_and_reported(
+    answer: Callable[..., tuple[Run, list[str]]], tmp_path: Path, named: bool
+) -> None:
+    options = {"out": tmp_path / "out"} if named else {}
+    first, _ = answer(ROWS, **options)
+    damage_answer(first.folder / "ledger.db", row=3)
+    found, asked = answer(ROWS[::-1], **options)
+    assert (found.folder, asked) == (first.folder, ["resection 2"])
+    assert any("39 answers kept, 1 lost" in note for note in found.notes)
+
+
+def test_the_ledger_of_another_run_in_use_is_not_changed(
+    answer: Callable[..., tuple[Run, list[str]]],
+) -> None:
+    first, _ = answer(ROWS)
+    damage_answer(first.folder / "ledger.db", row=3)
+    before = (first.folder / "ledger.db").read_bytes()
+    with lock_run(first.folder):
+        other, asked = answer(ROWS[::-1])
+    assert (first.folder / "ledger.db").read_bytes() == before
+    assert other.folder != first.folder and len(asked) == 40
+
+
+def test_a_run_in_use_is_not_started_again_beside_itself(
+    answer: Callable[..., tuple[Run, list[str]]],
+) -> None:
+    first, _ = answer(ROWS)
+    with lock_run(first.folder), pytest.raises(RunLocked):
+        answer(ROWS[::-1])
 
 
 def test_gold_that_is_filled_in_later_asks_nothing_again(

@@ -169,7 +169,9 @@ class Session:
         # Answers to an earlier form of the table are not among those that the manifest counts.
         kept = sum(self.ledger.count_statuses(FORMER_ROWS - 1).values())
         expected = sum(self.counts_before.values())
-        if loss := describe_loss(self.ledger.path, self.ledger.recovery, kept, expected):
+        earlier = self.table_change.recovery if self.table_change else None
+        recovery = self.ledger.recovery or earlier
+        if loss := describe_loss(self.ledger.path, recovery, kept, expected):
             self.add_note(loss.note)
             self.manifest.setdefault("recoveries", []).append({"at": get_timestamp(), **loss.facts})
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medtask.display import format_count
 from medtask.engines.base import Engine
+from medtask.errors import RunLocked, StorageError
 from medtask.prediction.predictor import check_engines, load_pass_engines
 from medtask.prediction.prompt_versions import match_prompts
 from medtask.runs.batch_sizes import apply_batch_size
@@ -80,12 +81,14 @@ def open_session_folder(
     runs_folder = open_runs_folder(request.task)
     request, engine, pass_engines = _load_engines(request, model, stack)
     identity = _identify(request) | identify_model(engine, pass_engines)
-    found = None
+    found, change = None, None
     if not request.new_run:
-        found, hint = _find_run(request, runs_folder, identity)
-    folder = found or create_run_folder(runs_folder)
-    stack.enter_context(lock_run(folder, force=request.force_lock))
-    change = _check_folder(request, folder, identity)
+        found, change, hint = _find_run(request, runs_folder, identity, stack)
+    if found is None:
+        folder = create_run_folder(runs_folder)
+        stack.enter_context(lock_run(folder))
+    else:
+        folder = found
     return SessionFolder(folder, request, engine, pass_engines, identity, change, hint)
 
 
@@ -117,34 +120,54 @@ def apply_table_change(opened: SessionFolder, ledger: Ledger, manifest: dict[str
 
 
 def _find_run(
-    request: SessionRequest, runs_folder: Path, identity: Mapping[str, str]
-) -> tuple[Path | None, str]:
-    """The run to resume, and a hint about one whose answers could be used."""
+    request: SessionRequest, runs_folder: Path, identity: Mapping[str, str], stack: ExitStack
+) -> tuple[Path | None, TableChange | None, str]:
+    """Find and lock the run to resume; ``stack`` unlocks it.
+
+    Returns:
+        The run, the change of its table, and a hint about another run whose answers could be used.
+    """
     same = find_runs(runs_folder, lambda facts: (facts, identity))
     if same:
-        return same[0], ""
+        stack.enter_context(lock_run(same[0], force=request.force_lock))
+        return same[0], _check_folder(request, same[0], identity), ""
     if request.read_table is None:
-        return None, ""
+        return None, None, ""
     similar = find_runs(
         runs_folder,
         lambda facts: (ignore_table(facts, identity), ignore_table(identity, identity)),
     )
     hint = ""
     for folder in similar[:_MAX_COMPARED_RUNS]:
-        change = find_table_change(request, folder, identity)
-        if change is None or explain_refusal(folder, change, request, identity):
-            continue
-        is_same_file = change.keeps_most and (
-            _get_source(read_manifest(folder) or {}) == _get_source(request.manifest_facts)
-        )
-        if change.keeps_all or is_same_file:
-            return folder, ""
-        found = change.comparison
-        hint = hint or (
-            f"{found.kept:,} of the {format_count(found.rows, 'row')} have an answer in {folder}: "
-            f"with --out {folder} that run gets this table, and they are not asked again"
-        )
-    return None, hint
+        with ExitStack() as lock, suppress(StorageError):  # such a run cannot be resumed
+            in_use = _try_lock(folder, request, lock)
+            change = find_table_change(request, folder, identity, read_only=bool(in_use))
+            if change is None or explain_refusal(folder, change, request, identity):
+                continue
+            is_same_file = change.keeps_most and (
+                _get_source(read_manifest(folder) or {}) == _get_source(request.manifest_facts)
+            )
+            if change.keeps_all or is_same_file:
+                if in_use:
+                    raise in_use
+                stack.enter_context(lock.pop_all())
+                return folder, change, ""
+            found = change.comparison
+            hint = hint or (
+                f"{found.kept:,} of the {format_count(found.rows, 'row')} have an answer in "
+                f"{folder}: with --out {folder} that run gets this table, and they are not asked "
+                "again"
+            )
+    return None, None, hint
+
+
+def _try_lock(folder: Path, request: SessionRequest, stack: ExitStack) -> RunLocked | None:
+    """Lock a folder, or return the error if another process uses it."""
+    try:
+        stack.enter_context(lock_run(folder, force=request.force_lock))
+    except RunLocked as error:
+        return error
+    return None
 
 
 def _get_source(manifest: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from medtask.prediction.quotes import locate_quotes
 from medtask.records import Prompt, Record
 from medtask.runs.ledger import Ledger
 from medtask.runs.ledger_comparison import LedgerComparison, TableRow
+from medtask.runs.ledger_file import LedgerRecovery
 from medtask.runs.manifest import (
     DATA_FACT,
     FIRST_DIGEST,
@@ -44,10 +45,12 @@ class TableChange:
     Attributes:
         comparison: The answers of the run beside the rows of the table.
         must_move: Whether answers belong to other rows than before, or rows are asked beside them.
+        recovery: How the ledger was recovered for the comparison; None if it was intact.
     """
 
     comparison: LedgerComparison
     must_move: bool
+    recovery: LedgerRecovery | None = None
 
     @property
     def keeps_all(self) -> bool:
@@ -85,11 +88,16 @@ class TableChange:
 
 
 def find_table_change(
-    request: SessionRequest, folder: Path, identity: Mapping[str, str]
+    request: SessionRequest,
+    folder: Path,
+    identity: Mapping[str, str],
+    *,
+    read_only: bool = False,
 ) -> TableChange | None:
     """The change of the table of the run in a folder; None without one, or for another run.
 
-    Other facts of the identities are compared, too. Nothing is written.
+    Other facts of the identities are compared, too. The caller has locked the folder, because a
+    damaged ledger is recovered; with ``read_only`` it is an error.
     """
     manifest = read_manifest(folder)
     if manifest is None or request.read_table is None:
@@ -102,13 +110,14 @@ def find_table_change(
     path = folder / "ledger.db"
     if not path.exists():
         return None
-    with closing(Ledger(path, request.task.outcomes)) as ledger:
+    with closing(Ledger(path, request.task.outcomes, read_only=read_only)) as ledger:
         comparison = ledger.compare_rows(
             _list_table_rows(request.task, request.read_table()),
             request.rows,
             has_ids=request.task.id_column is not None,
         )
-    return TableChange(comparison, must_move=bool(comparison.moved or comparison.asked))
+    must_move = bool(comparison.moved or comparison.asked)
+    return TableChange(comparison, must_move, ledger.recovery)
 
 
 def ignore_table(facts: Mapping[str, str], identity: Mapping[str, str]) -> dict[str, str]:
