@@ -94,6 +94,23 @@ def test_overlapping_parts_cover_the_whole_text_and_are_combined(rule: Any) -> N
     assert f"read in {len(parts)} overlapping parts, combined by" in answer.reason
 
 
+class UncountedEngine(ShortContextEngine):
+    """Refuses what is too long, as a server does, and counts no tokens."""
+
+    def plan(self, prompts: Sequence[Prompt]) -> None:
+        return None
+
+
+@pytest.mark.parametrize("too_long", ["head_tail", "chunk"])
+def test_lengths_are_tried_where_no_tokens_are_counted(too_long: Any) -> None:
+    engine = UncountedEngine()
+    answer = answer_long(Gate(too_long=too_long), engine)
+    assert answer.status in (Status.OK, Status.REVIEW)
+    assert answer.reason is not None and "too long for the model" in answer.reason
+    read = " ".join(engine.read_texts)
+    assert "word0 " in read and "word399" in read
+
+
 def test_parts_are_combined_label_by_label() -> None:
     task = replace(TASK, answer_spec=MultiLabel())
     answer = answer_long(Gate(too_long="chunk", combine="max"), ShortContextEngine(), task)

@@ -30,14 +30,19 @@ def answer_long_record(
 ) -> Answer:
     """Answer a record that did not fit into the model (``fault``), according to the task's gate."""
     characters = _estimate_max_characters(task, engine, prompt)
-    for _ in range(_MAX_TRIES if characters else 0):
+    shrink_factor = _SHRINK_FACTOR
+    if characters is None:  # a server that counts no tokens: lengths are tried
+        characters, shrink_factor = len(prompt.text) // 2, 0.5
+    for _ in range(_MAX_TRIES):
+        if not characters:
+            break
         texts = list(split_text(prompt.text, task.gate, characters))
         outputs = _ask_parts(task, engine, record, texts)
         if not isinstance(outputs, Fault):
             return _combine_parts(task, record.id, outputs, prompt.text, texts)
         if outputs.status is not Status.TOO_LONG:
             return decide_answer(task, record.id, outputs)
-        characters = int(characters * _SHRINK_FACTOR)
+        characters = int(characters * shrink_factor)
     return decide_answer(task, record.id, fault)
 
 
@@ -71,11 +76,11 @@ def split_text(text: str, gate: Gate, characters: int) -> Iterator[str]:
         start = min(max(_find_word_start(text, start + step), start + 1), end)
 
 
-def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int:
-    """About how many characters of the text fit into the prompt; 0 if the engine does not know."""
+def _estimate_max_characters(task: Task, engine: Engine, prompt: Prompt) -> int | None:
+    """About how many characters of the text fit into the prompt; None if the engine counts none."""
     plan = engine.plan([prompt])
     if plan is None:
-        return 0
+        return None
     characters = (
         len(prompt.text)
         if plan.text_only
