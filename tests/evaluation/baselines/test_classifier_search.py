@@ -76,7 +76,7 @@ def test_loss_and_accuracy_count_each_decision_of_several_labels() -> None:
     assert loss == pytest.approx(-np.log([0.7, 1e-6]).mean())
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_thousand_rows_of_two_dozen_labels_take_seconds() -> None:
     texts, gold = make_texts(900, 30)
     labels = tuple(f"label {number}" for number in range(24))
