@@ -1,9 +1,13 @@
-"""Settings of every test process: how threads wait, and which number format models load in."""
+"""Settings of every test process, such as how threads wait and which number format models load in;
+and the command line.
+"""
 
 from __future__ import annotations
 
 import gc
+import io
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +18,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes: one core for 
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from medtask.cli.main import main
+from support.command_line import CommandResult, RunCommand
 
 # Modules of tests and what they import are no garbage. Searches for it take two fifths of the time
 # until all tests are known.
@@ -96,3 +103,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("scale"):
             item.add_marker("slow")
     items.sort(key=lambda item: not item.nodeid.startswith(WAITING))
+
+
+@pytest.fixture
+def medtask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunCommand:
+    """Run the command line in this process, as the installed script does."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run_command(*words: object, stdin: bytes = b"") -> CommandResult:
+        monkeypatch.setattr(sys, "argv", ["medtask", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.out + shown.err
+        return CommandResult(int(left.value.code or 0), shown.out, shown.err)
+
+    return run_command

@@ -1,15 +1,10 @@
-"""A user's folder with a table and a task, and the command line run inside it."""
+"""A user's folder with a table and a task."""
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
 
 import pytest
-
-from medtask.cli.main import main
-from support.command_line import CommandResult, RunCommand
 
 PROCEDURES_CSV = """\
 case_id,procedure,purpose
@@ -33,24 +28,6 @@ answer:
     palliative: relieves symptoms
     staging: finds out how far the tumour has spread
 """
-
-
-@pytest.fixture
-def medtask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunCommand:
-    """Run the command line in this process, as the installed script does."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run_command(*words: object, stdin: bytes = b"") -> CommandResult:
-        monkeypatch.setattr(sys, "argv", ["medtask", *map(str, words)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        shown = capsys.readouterr()
-        assert "Traceback" not in shown.out + shown.err
-        return CommandResult(int(left.value.code or 0), shown.out, shown.err)
-
-    return run_command
 
 
 @pytest.fixture

@@ -12,30 +12,36 @@ import csv
 import json
 import pickle
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from medtask.errors import InputError
+from support.command_line import RunCommand
 
 FILES = Path(__file__).parent / "files"
 KINDS = ["label", "labels", "choice", "several", "answer", "sections", "fields", "passes"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A private copy of all the files."""
-    return Path(shutil.copytree(FILES, tmp_path / "files"))
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private copy of all the files, as the current folder."""
+    copy = Path(shutil.copytree(FILES, tmp_path / "files"))
+    monkeypatch.chdir(copy)
+    return copy
 
 
-def medtask(folder: Path, *arguments: str) -> str:
-    """Run a command in the folder and return its standard output; it must succeed."""
-    command = [sys.executable, "-m", "medtask", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def succeed(medtask: RunCommand) -> Callable[..., str]:
+    """Run a command, which must succeed, and return its standard output."""
+
+    def run_command(*words: str) -> str:
+        result = medtask(*words)
+        assert result.code == 0, result.err
+        return result.out
+
+    return run_command
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -61,11 +67,13 @@ def assert_answers_are_kept(before: list[dict[str, str]], after: list[dict[str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_is_resumed_and_keeps_its_answers(folder: Path, kind: str) -> None:
+def test_a_run_is_resumed_and_keeps_its_answers(
+    folder: Path, succeed: Callable[..., str], kind: str
+) -> None:
     run = folder / "runs" / kind
     before, manifest = read_rows(run / "answers.csv"), read_json(run / "manifest.json")
     options = ("--model", "fake:seed=3", "--out", f"runs/{kind}", "--limit", "40", "--uncalibrated")
-    medtask(folder, "run", f"tasks/{kind}", "table.csv", *options)
+    succeed("run", f"tasks/{kind}", "table.csv", *options)
     after, resumed = read_rows(run / "answers.csv"), read_json(run / "manifest.json")
     assert_answers_are_kept(before, after[:24])
     assert len(after) == 40
@@ -75,16 +83,15 @@ def test_a_run_is_resumed_and_keeps_its_answers(folder: Path, kind: str) -> None
     assert manifest.keys() <= resumed.keys()
 
 
-def test_a_calibration_is_found_and_applied(folder: Path) -> None:
+def test_a_calibration_is_found_and_applied(folder: Path, succeed: Callable[..., str]) -> None:
     run = "tasks/label/runs/full"
     options = ("--model", "fake:seed=3", "--out", run, "--gold", "gold", "--quiet")
-    medtask(folder, "run", "tasks/label", "table.csv", *options)
+    succeed("run", "tasks/label", "table.csv", *options)
     assert read_rows(folder / run / "answers.csv") == read_rows(folder / "calibrated_answers.csv")
 
 
-def test_a_run_is_evaluated(folder: Path) -> None:
-    shown = medtask(
-        folder,
+def test_a_run_is_evaluated(folder: Path, succeed: Callable[..., str]) -> None:
+    shown = succeed(
         "evaluate",
         "tasks/label/runs/full",
         "--gold",
@@ -98,15 +105,15 @@ def test_a_run_is_evaluated(folder: Path) -> None:
     assert document["metrics"]["accuracy"]["value"] == pytest.approx(13 / 60)
 
 
-def test_judgements_are_not_asked_for_again(folder: Path) -> None:
+def test_judgements_are_not_asked_for_again(folder: Path, succeed: Callable[..., str]) -> None:
     run = folder / "runs" / "answer"
     before = (run / "judgements.csv").read_bytes()
     reference = ("--gold", "reference.csv", "--allow-self", "--json")
-    medtask(folder, "judge", "runs/answer", "--model", "fake:seed=9", *reference)
+    succeed("judge", "runs/answer", "--model", "fake:seed=9", *reference)
     assert (run / "judgements.csv").read_bytes() == before
 
 
-def test_the_sample_of_an_audit_is_kept(folder: Path) -> None:
+def test_the_sample_of_an_audit_is_kept(folder: Path, succeed: Callable[..., str]) -> None:
     run = folder / "tasks" / "label" / "runs" / "full"
     sample = read_rows(run / "audit" / "sample.csv")
     gold = {row["case"]: row["gold"] for row in read_rows(folder / "table.csv")}
@@ -114,13 +121,13 @@ def test_the_sample_of_an_audit_is_kept(folder: Path) -> None:
         writer = csv.DictWriter(file, sample[0].keys())
         writer.writeheader()
         writer.writerows({**row, "gold": gold[row["id"]]} for row in sample)
-    document = json.loads(medtask(folder, "audit", "tasks/label/runs/full", "--json"))
+    document = json.loads(succeed("audit", "tasks/label/runs/full", "--json"))
     assert "low" in json.dumps(document)
 
 
-def test_a_trained_folder_answers_as_before(folder: Path) -> None:
+def test_a_trained_folder_answers_as_before(folder: Path, succeed: Callable[..., str]) -> None:
     options = ("--model", "models/linear", "--out", "runs/linear", "--quiet")
-    medtask(folder, "run", "tasks/label", "table.csv", *options)
+    succeed("run", "tasks/label", "table.csv", *options)
     after = read_rows(folder / "runs" / "linear" / "answers.csv")
     before = read_rows(folder / "models" / "linear_answers.csv")
     assert [row["answer"] for row in after] == [row["answer"] for row in before]
