@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_this_machine_is_seen() -> None:
     assert machine.cores == count_usable_cores() >= 1
     assert 0 < machine.available_bytes <= machine.memory_bytes
     assert machine.processor
+
+
+def test_a_torch_for_cpus_is_not_imported_to_find_that_there_is_no_accelerator() -> None:
+    pytest.importorskip("torch")
+    if not version("torch").endswith("+cpu"):
+        pytest.skip("this torch may have an accelerator")
+    script = """
+import sys
+from medtask.hardware import inspect_machine
+assert inspect_machine().accelerator is None
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize(

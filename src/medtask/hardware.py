@@ -10,6 +10,7 @@ import platform
 import re
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +70,10 @@ class Machine:
 
 
 def inspect_machine(*, accelerator: bool = True) -> Machine:
-    """Inspect this machine; ``accelerator`` imports torch, which is needed to find one."""
+    """Inspect this machine.
+
+    ``accelerator`` imports torch, which is needed to find one, unless torch is a build for CPUs.
+    """
     total, available = _measure_memory()
     kind, name, size = _find_accelerator() if accelerator else (None, None, 0)
     return Machine(
@@ -297,6 +301,9 @@ def _measure_memory() -> tuple[int, int]:
 
 
 def _find_accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
+    with contextlib.suppress(PackageNotFoundError):
+        if version("torch").endswith("+cpu"):  # importing it takes seconds
+            return None, None, 0
     try:
         import torch
     except ImportError:
