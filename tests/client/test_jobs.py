@@ -66,7 +66,7 @@ def test_a_model_is_trained_run_and_evaluated_as_in_python(
     (answer,) = client.predict(model=model.id, rows=["resection of segment 99"])
     assert answer.value == "curative"
 
-    run = client.run(None, model.id, files / "rows.csv")
+    run = client.run(None, model.id, files / "rows.csv", baselines=False)
     assert run.dataset_id
     assert sum(run.statuses.values()) == 60
     path = client.download(run, tmp_path / "answers.csv")
@@ -74,7 +74,7 @@ def test_a_model_is_trained_run_and_evaluated_as_in_python(
 
     # All rows are new to this model; those that the other one was trained on do not count.
     other = client.run(model.task_id, "fake:", run.dataset_id, baselines=False)
-    evaluation = client.evaluate(other)
+    evaluation = client.evaluate(other, baselines=False)
     assert 0 < evaluation["metrics"]["accuracy"]["value"] < 1
 
     third = client.run(model.task_id, "fake:seed=2", run.dataset_id, baselines=False)
@@ -99,5 +99,5 @@ def test_a_job_that_fails_is_raised_with_its_remedy(client: MedtaskClient, files
 
 def test_rows_are_uploaded_as_a_data_set(client: MedtaskClient, files: Path) -> None:
     rows = [{"text": f"resection {number}", "purpose": "curative"} for number in range(5)]
-    run = client.run(files, "fake:", rows, limit=3)
+    run = client.run(files, "fake:", rows, limit=3, baselines=False)
     assert sum(run.statuses.values()) == 3

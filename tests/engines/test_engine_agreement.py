@@ -32,12 +32,7 @@ from support.model_servers import (
 pytestmark = pytest.mark.slow
 
 PARTS = ("knee", "wrist", "head", "chest", "spine", "hip", "neck")
-TEMPLATES = (
-    "MRI of the {}",
-    "{} pain after a fall, film please",
-    "CT {}: mass?",
-    "ultrasound of the {}, swelling for two weeks",
-)
+TEMPLATES = ("MRI of the {}", "{} pain after a fall, film please")
 EXAMPLES = (
     ("MRI of the hip, please", "hip"),
     ("knee pain after a fall, film please, thank you", "knee"),
@@ -169,22 +164,22 @@ def test_a_tokenizer_of_ones_own_counts_as_the_server_does(
 
 
 def test_the_reference_knows_the_answers(hf_probabilities: np.ndarray) -> None:
-    """Agreement on random answers would mean nothing. Measured: 27 of 28."""
+    """Agreement on random answers would mean nothing. Measured: 12 of 14."""
     right = [
         PARTS[best] in text
         for best, text in zip(hf_probabilities.argmax(axis=1), TEXTS, strict=True)
     ]
-    assert sum(right) >= 25
+    assert sum(right) >= 11
 
 
 def test_llama_cpp_gives_what_hf_gives(
     hf_probabilities: np.ndarray, llamacpp_probabilities: np.ndarray
 ) -> None:
-    """Measured: 28 of 28 labels; probabilities 0.0001 apart in the mean and 0.004 at most, with
+    """Measured: 14 of 14 labels; probabilities 0.0001 apart in the mean and 0.0013 at most, with
     16-bit weights.
     """
     apart = np.abs(llamacpp_probabilities - hf_probabilities)
-    assert (llamacpp_probabilities.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 27
+    assert (llamacpp_probabilities.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 13
     assert apart.mean() < 0.01
     assert apart.max() < MAX_KERNEL_DIFFERENCE
 
@@ -194,7 +189,7 @@ def test_mlx_gives_what_hf_gives(hf_probabilities: np.ndarray) -> None:
     """Both compute in float32 from the same weights. Few rows: on a CPU mlx needs a second for
     each token.
     """
-    few = slice(0, len(TEXTS), 10)
+    few = slice(0, len(TEXTS), 5)
     with open_local_model("mlx:smollm2-135m", "mlx") as engine:
         found = stack_probabilities(score_sorted(engine, make_prompts()[few]))
         assert (found.argmax(axis=1) == hf_probabilities[few].argmax(axis=1)).all()

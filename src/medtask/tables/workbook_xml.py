@@ -271,5 +271,5 @@ def parse_part(archive: zipfile.ZipFile, part: str, parser: expat.XMLParserType)
     try:
         with archive.open(part) as stream:
             parser.ParseFile(stream)
-    except (expat.ExpatError, KeyError) as error:
+    except (expat.ExpatError, LookupError) as error:  # also an encoding that does not exist
         raise DamagedXml("not a well-formed part") from error
