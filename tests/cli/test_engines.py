@@ -591,11 +591,11 @@ def test_local_engines_answer_without_any_network(project_folder: Path, engine: 
     words = list_no_network_command()
     if not is_installed(engine):
         pytest.skip(f"the packages of {engine} are not installed")
-    models = {"encoder": "minilm", "linear": "trained", "mlx": "mlx:tiny"}
+    models = {"encoder": "minilm", "linear": "trained", "hf": "hf:tiny", "mlx": "mlx:tiny"}
     model = models.get(engine, f"{engine}:smollm2-135m")
     if engine == "linear":
         save_trained_model(Path(model))
-    if engine == "mlx":  # without a GPU the built-in model takes minutes
+    if engine in ("hf", "mlx"):  # without a GPU the built-in model takes minutes
         from support.tiny_models import save_model
 
         save_model(Path("tiny"), "llama")

@@ -30,7 +30,7 @@ ERRORS: tuple[Callable[[], BaseException], ...] = (
     lambda: TypeError(CANARY),
     lambda: RuntimeError(f"bad input: {CANARY!r}"),
 )
-FAULTS_PER_COMMAND = 5
+FAULTS_PER_COMMAND = 4
 COMMANDS = {
     "check": ["check", "surgery", "--model", "fake:"],
     "run": ["run", "surgery", "--model", "fake:", "--out", "out{}", "--to", "csv,xlsx,jsonl"],
@@ -54,7 +54,7 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table whose texts are canaries, its task, and two finished runs."""
     folder = tmp_path_factory.mktemp("finished")
     names = ("curative", "palliative", "staging")
-    rows = [f"A{row},{CANARY} {row} {names[row % 3]},{names[row % 3]}" for row in range(48)]
+    rows = [f"A{row},{CANARY} {row} {names[row % 3]},{names[row % 3]}" for row in range(30)]
     (folder / "procedures.csv").write_text("\n".join(["case_id,procedure,purpose", *rows]) + "\n")
     (folder / "surgery").mkdir()
     (folder / "surgery/task.yaml").write_text(SURGERY_TASK)

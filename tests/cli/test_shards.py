@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,7 +101,7 @@ def test_a_killed_worker_is_replaced_and_a_signal_stops_all(
 ) -> None:
     write_rows(Path("rows.csv"), 60)
     task = Path("surgery/task.yaml")
-    task.write_text(task.read_text().replace("id: case_id\n", ""))
+    task.write_text(re.sub("^(id|gold): .*\n", "", task.read_text(), flags=re.MULTILINE))
     words = ["run", "surgery", "rows.csv", "--out", "run", "--shards", "4", "--quiet"]
     command = [sys.executable, "-m", "medtask", *words, "--model", "fake:ms_per_row=200,batch=1"]
     with subprocess.Popen([*command, "--workers", "2"]) as process:
@@ -121,7 +122,7 @@ def test_a_killed_worker_is_replaced_and_a_signal_stops_all(
 def test_each_worker_sees_one_of_the_devices(medtask: RunCommand, project_folder: Path) -> None:
     write_rows(Path("rows.csv"), 40)
     task = Path("surgery/task.yaml")
-    task.write_text(task.read_text().replace("id: case_id\n", ""))
+    task.write_text(re.sub("^(id|gold): .*\n", "", task.read_text(), flags=re.MULTILINE))
     words = ["run", "surgery", "rows.csv", "--out", "run", "--shards", "4", "--quiet"]
     command = [sys.executable, "-m", "medtask", *words, "--model", "fake:ms_per_row=100,batch=1"]
     with subprocess.Popen([*command, "--devices", "5, GPU-7"]) as process:

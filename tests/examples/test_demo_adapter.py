@@ -55,7 +55,8 @@ def measure_accuracies(name: str, rows: int, folder: Path) -> list[Metric]:
     found = []
     for reference in ("smollm2-135m", str(ADAPTER)):
         model = medtask.load_model(reference)
-        result = medtask.run(task, model, task.data, out=folder / Path(reference).name, limit=rows)
+        out = folder / Path(reference).name
+        result = medtask.run(task, model, task.data, out=out, limit=rows, baselines=False)
         assert result.summary is not None
         assert result.summary.gold is not None
         assert result.summary.gold.evaluation is not None

@@ -146,15 +146,24 @@ def test_the_row_that_is_shown_reports_every_candidate(name: str) -> None:
 
 @needs_built_in_model
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The text of many fields takes a minute; real abstracts have few (tests/test_real_sets.py).
+        pytest.param(name, marks=pytest.mark.scale) if KINDS[name] == "fields" else name
+        for name in EXAMPLE_NAMES
+    ],
+)
 def test_the_first_rows_are_answered_by_the_built_in_model(
     name: str, built_in_model: Engine, tmp_path: Path
 ) -> None:
     task, records = load_example(name)
     # Written answers take seconds each.
     limit = 3 if task.kind_spec.has_labels else 1
-    result = medtask.run(task, built_in_model, task.data, out=tmp_path / "run", limit=limit)
+    out = tmp_path / "run"
+    result = medtask.run(task, built_in_model, task.data, out=out, limit=limit, baselines=False)
     assert result.state == "finished"
-    shown = read_rows(tmp_path / "run" / "answers.csv")
+    shown = read_rows(out / "answers.csv")
     assert [row[str(task.id_column)] for row in shown] == [record.id for record in records[:limit]]
     assert all(row["answer"] for row in shown if row["status"] in ("ok", "review"))
 

@@ -179,9 +179,7 @@ ARCHITECTURES: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize(
     "name",
     [
-        name
-        if name in {"deberta-v2", "modernbert"}
-        else pytest.param(name, marks=pytest.mark.scale)
+        name if name == "deberta-v2" else pytest.param(name, marks=pytest.mark.scale)
         for name in ARCHITECTURES
     ],
 )

@@ -149,7 +149,7 @@ def test_a_damaged_workbook_is_refused(save_workbook, keep):
 def test_every_flipped_byte_is_refused_or_harmless(save_workbook):
     path = save_workbook(Export=[["id"], [1]])
     full = path.read_bytes()
-    for index in range(0, len(full), 97):
+    for index in range(0, len(full), 331):
         path.write_bytes(full[:index] + bytes([full[index] ^ 255]) + full[index + 1 :])
         try:
             assert list(read_table(path)) == [{"id": 1}]
