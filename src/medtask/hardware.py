@@ -10,7 +10,6 @@ import platform
 import re
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -301,6 +300,8 @@ def _measure_memory() -> tuple[int, int]:
 
 
 def _find_accelerator() -> tuple[Literal["cuda", "mps"] | None, str | None, int]:
+    from importlib.metadata import PackageNotFoundError, version
+
     with contextlib.suppress(PackageNotFoundError):
         if version("torch").endswith("+cpu"):  # importing it takes seconds
             return None, None, 0
