@@ -62,9 +62,9 @@ adapter: setup
 
 # Tests run in three processes, as some only wait for other programs; each keeps to one core and loads a model once for all
 # tests that follow each other.
-# Marks: slow (more than a few seconds), scale (repeats on many rows, kills or models what a smaller test shows, or goes through
-# several programs whose parts have tests; implies slow), browser (needs a Chromium), gpu (needs a CUDA device). A test whose needs
-# are not met is skipped.
+# Marks: slow (more than a few seconds), scale (repeats on many rows, kills or models what a smaller test shows, goes through
+# several programs whose parts have tests, or repeats a slow test on PostgreSQL; implies slow), browser (needs a Chromium), gpu
+# (needs a CUDA device). A test whose needs are not met is skipped.
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses 3 --dist worksteal
 test test-all quick: export OMP_WAIT_POLICY = PASSIVE

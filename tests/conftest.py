@@ -97,9 +97,12 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A run without slow tests is also one without tests of scale.
 
-    Tests that wait for other programs come first, so that no process works alone at the end.
+    Slow tests on SQLite are repeated on PostgreSQL with the tests of scale; fast ones always run on
+    both. Tests that wait for other programs come first, so that no process works alone at the end.
     """
     for item in items:
+        if "postgresql" in item.name and item.get_closest_marker("slow"):
+            item.add_marker("scale")
         if item.get_closest_marker("scale"):
             item.add_marker("slow")
     items.sort(key=lambda item: not item.nodeid.startswith(WAITING))

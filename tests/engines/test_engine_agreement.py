@@ -210,14 +210,12 @@ def test_a_server_of_llama_cpp_python_reports_what_it_can(llama_server: Engine) 
 def test_its_first_tokens_bound_the_exact_probabilities(
     llama_server: Engine, llamacpp_probabilities: np.ndarray, hf_probabilities: np.ndarray
 ) -> None:
-    """Measured: 28 of 28 labels; one prompt lies 0.075 outside its slack, the others within 0.001
-    of it. The server computes in batches of other sizes.
-    """
+    """Measured: 13 of 14 labels. The server's weights have 4 bits, and its batches other sizes."""
     scores = score_sorted(llama_server, make_prompts())
     found = stack_probabilities(scores)
     slack = np.array([result.branches[0].slack for result in scores])
     assert np.allclose(found.sum(axis=1), 1)
-    assert (found.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 27
+    assert (found.argmax(axis=1) == hf_probabilities.argmax(axis=1)).sum() >= 12
     assert (
         np.abs(found - llamacpp_probabilities).max(axis=1) <= slack + 2 * MAX_KERNEL_DIFFERENCE
     ).all()
@@ -257,8 +255,8 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
 def test_transformers_serve_chooses_or_fails_and_reports_no_probability(
     transformers_server: Engine, hf_probabilities: np.ndarray
 ) -> None:
-    """Measured: 28 of 28 rows answered, 24 of them as hf answers: who is not held to the set may be
-    asked twice, in other words.
+    """Measured: 14 of 14 rows answered. Who is not held to the set may be asked twice, in other
+    words.
     """
     found = {message.record_id: message for message in transformers_server.score(make_prompts())}
     assert len(found) == len(TEXTS)
@@ -277,5 +275,5 @@ def test_transformers_serve_chooses_or_fails_and_reports_no_probability(
         int(np.argmax(branch.logprobs)) == hf_probabilities[row].argmax()
         for row, branch in chosen.items()
     )
-    assert len(chosen) >= 26
-    assert same >= 22
+    assert len(chosen) >= 13
+    assert same >= 10
