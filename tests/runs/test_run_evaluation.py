@@ -144,7 +144,7 @@ def test_a_long_review_table_is_sorted_in_chunks(
     assert isinstance(found, Acceptance) and CHUNK_ROWS > 800
     write_triage(tmp_path, answers, found)
     full = (tmp_path / "review.csv").read_bytes()
-    monkeypatch.setattr("medtask.runs.triage.CHUNK_ROWS", 7)
+    monkeypatch.setattr("medtask.runs.triage.CHUNK_ROWS", 97)
     write_triage(tmp_path, answers, found)
     assert (tmp_path / "review.csv").read_bytes() == full
 

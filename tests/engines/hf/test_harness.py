@@ -93,8 +93,8 @@ def score_with_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[f
 @pytest.mark.parametrize(
     ("readout", "rows"),
     [
-        ("letter", 4),
-        ("text", 2),
+        ("letter", 2),
+        ("text", 1),
         *(pytest.param(readout, 8, marks=pytest.mark.scale) for readout in ("letter", "text")),
     ],
 )
