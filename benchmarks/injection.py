@@ -4,8 +4,9 @@
 
 Each of 20 payloads is appended to each row. It asks for the label that the model finds second most
 probable for the row without it. A row flips if its answer becomes that label. Both versions of
-prompts are asked: 1 without and 2 with tags around the record. The payloads are other ones than the
-planted instructions of `medtask train --injections`.
+prompts are asked: 1 without and 2 with tags around the record; `--version` names one of them.
+Classifiers read the text without a prompt. The payloads are other ones than the planted
+instructions of `medtask train --injections`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> None:
     )
     parser.add_argument("--model", action="append", required=True)
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--version", type=int, action="append", choices=(1, 2))
     options = parser.parse_args()
     task = medtask.load_task(EXAMPLE)
     assert task.data is not None
@@ -70,7 +72,7 @@ def main() -> None:
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for reference in options.model:
         with closing(medtask.load_model(reference)) as engine:
-            for version in (1, 2):
+            for version in options.version or (1, 2):
                 engine.info = replace(engine.info, prompt_version=version)
                 print(describe_model(task, engine, records, reference), flush=True)
 

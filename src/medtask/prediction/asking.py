@@ -30,11 +30,7 @@ def ask_prompts(
         EngineError: The engine does not support the task's kind.
     """
     check_engine(task, engine)
-    outputs = _ask_prompts(task, engine, prompts, cached)
-    if not engine.info.traits.reads_instructions:
-        yield from outputs
-        return
-    for output in outputs:
+    for output in _ask_prompts(task, engine, prompts, cached):
         if isinstance(output, Fault):
             yield output
         else:

@@ -55,6 +55,7 @@ from medtask.prediction.student import (
     predict_held_out_answers,
 )
 from medtask.prediction.student_vectors import SentenceVectors, choose_vectors
+from medtask.prediction.suspicion import describe_suspicion, mark_suspicious
 from medtask.records import Answer, Prompt, Record
 from medtask.tasks.kinds import get_task_kind
 from medtask.tasks.prompt import build_prompt, hash_prompt
@@ -343,7 +344,8 @@ class Cascade:
                 if is_accepted and not audited[number]:
                     answered.rows.append(row)
                     if row not in earlier:
-                        yield RowAnswer(row, hash_prompt(prompt), answer)
+                        marked = mark_suspicious(answer, describe_suspicion(prompt))
+                        yield RowAnswer(row, hash_prompt(prompt), marked)
                     continue
                 answered.left.append(row)
                 if is_accepted:

@@ -1,7 +1,8 @@
 """Records that read like instructions to a model: their answers are marked for review.
 
 The patterns find usual attempts only. They change no prompt and no answer: what a record can do is
-limited by the tags around it (`medtask.tasks.fence`) and by the fixed set of answers.
+limited by the tags around it (`medtask.tasks.fence`) and by the fixed set of answers. Answers of
+classifiers are marked as well: they obey nothing, but a label that is named changes their answer.
 """
 
 from __future__ import annotations
