@@ -258,6 +258,17 @@ def test_an_id_that_no_object_can_have_is_no_server_error(
         assert client.get(f"{path}/{number}").status_code in (404, 422)
 
 
+def test_the_list_of_jobs_names_what_they_work_on(shared_server: ServerUnderTest) -> None:
+    client = shared_server.connect(Role.TRAINER)
+    ids = {"task_id": create_task(client)["id"], "dataset_id": upload(client)["id"]}
+    model = {"name": "TF-IDF of radiology", "method": "linear", **ids}
+    model_id = client.post("/api/models", json=model).json()["id"]
+    client.post(f"/api/models/{model_id}/train", json={})
+    client.post("/api/runs", json={"name": "First <run>", "model": "fake:", **ids})
+    page = client.get("/jobs/list").text
+    assert page.index("First &lt;run&gt;") < page.index("TF-IDF of radiology")
+
+
 @pytest.mark.slow
 def test_a_model_is_trained_and_answers_a_data_set(server: ServerUnderTest) -> None:
     client = server.connect(Role.TRAINER)

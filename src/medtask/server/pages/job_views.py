@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from medtask.display import capitalise_first, format_clock
 from medtask.server.access.roles import Role, User
 from medtask.server.api.calls import UserCall
 from medtask.server.jobs.tables import ENDED_STATES, SUCCEEDED, Job
 from medtask.server.objects import find_last_job
 from medtask.server.review.tables import ReviewQueue
-from medtask.server.storage.tables import StoredModel, StoredRun
+from medtask.server.storage.tables import StoredModel, StoredRun, StoredTask
 
 _TITLES = {
     "train": "Training",
@@ -28,6 +31,14 @@ _PAGES = {
     "run_id": ("/runs/{}", "The run"),
     "model_id": ("/models/{}", "The model"),
     "queue_id": ("/reviews#review-{}", "The review"),
+}
+
+# A job that names several of them works on the last one.
+_SUBJECTS: dict[str, type[StoredTask | StoredModel | StoredRun | ReviewQueue]] = {
+    "task_id": StoredTask,
+    "model_id": StoredModel,
+    "run_id": StoredRun,
+    "queue_id": ReviewQueue,
 }
 
 
@@ -103,6 +114,17 @@ def describe_job(job: Job, user: User) -> JobProgress:
         ended_at=job.ended_at,
         worker=job.worker,
     )
+
+
+def find_subjects(session: Session, jobs: Sequence[Job]) -> dict[int, str]:
+    """The name of the run, model, review or task that each job works on, by the job's id."""
+    subjects: dict[int, str] = {}
+    for parameter, table in _SUBJECTS.items():
+        ids = {job.id: job.parameters[parameter] for job in jobs if parameter in job.parameters}
+        query = select(table.id, table.name).where(table.id.in_(set(ids.values())))
+        names = {row.id: row.name for row in session.execute(query)}
+        subjects |= {job: names[number] for job, number in ids.items() if number in names}
+    return subjects
 
 
 def find_job(call: UserCall, row: StoredModel | StoredRun | ReviewQueue) -> JobProgress | None:

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from medtask.server.api.calls import UserCall, ViewerReads
 from medtask.server.api.resources import ResourceId
 from medtask.server.jobs.tables import Job, JobLine
-from medtask.server.pages.job_views import describe_job
+from medtask.server.pages.job_views import describe_job, find_subjects
 
 router = APIRouter(include_in_schema=False)
 
@@ -43,9 +43,11 @@ def show_job_progress(call: ViewerReads, job_id: ResourceId) -> Response:
 
 
 def _list_jobs(call: UserCall) -> dict[str, Any]:
-    rows = call.session.scalars(select(Job).order_by(Job.id.desc()).limit(MAX_JOBS))
+    rows = list(call.session.scalars(select(Job).order_by(Job.id.desc()).limit(MAX_JOBS)))
     jobs = [describe_job(job, call.user) for job in rows]
-    return {"jobs": jobs, "are_running": any(not job.has_ended for job in jobs)}
+    subjects = find_subjects(call.session, rows)
+    running = any(not job.has_ended for job in jobs)
+    return {"jobs": jobs, "subjects": subjects, "are_running": running}
 
 
 def _read_job(call: UserCall, job_id: int) -> dict[str, Any]:
