@@ -193,9 +193,11 @@ def test_disputed_items_go_to_an_adjudicator_who_has_not_read_them(
     progress = trainer.get(f"/api/reviews/{queue}/progress").json()
     assert progress["waiting"]["adjudication"] == 1
     assert trainer.get(f"/api/reviews/{queue}/disputes").json() == []
+    assert "Adjudicate (" not in trainer.get("/reviews").text
     own = make_submission(shared, "palliative")
     assert trainer.post(f"/api/reviews/{queue}/adjudications", json=own).status_code == 403
     admin = server.connect(Role.ADMIN)
+    assert "Adjudicate (1)" in admin.get("/reviews").text
     disputed = admin.get(f"/api/reviews/{queue}/disputes").json()
     assert [reader["value"] for reader in disputed[0]["readers"]] == ["other", "curative"]
     assert [reader["name"] for reader in disputed[0]["readers"]] == ["Reader 1", "Reader 2"]

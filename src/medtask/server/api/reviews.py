@@ -47,7 +47,7 @@ from medtask.server.review.queues import (
 from medtask.server.review.settings import QueueSettings, ReaderIds
 from medtask.server.review.sources import QueueSource, open_run_source, open_table_source
 from medtask.server.review.tables import ReviewQueue
-from medtask.server.review.views import describe_queue
+from medtask.server.review.views import count_disputed_items, describe_queue
 from medtask.server.storage.answers import count_outcomes
 from medtask.server.storage.datasets import NewDataset, add_dataset, open_dataset
 from medtask.server.storage.tables import StoredDataset, StoredTask
@@ -240,6 +240,7 @@ def describe_review(call: UserCall, queue: ReviewQueue) -> Document:
         "left": count_left_for(session, queue.id, user.id),
         "may_read": user.role >= Role.REVIEWER and is_reader(get_settings(queue), user.id),
         "may_adjudicate": may_adjudicate(queue, user),
+        "to_adjudicate": count_disputed_items(session, queue, user),
     }
 
 

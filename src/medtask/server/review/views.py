@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from medtask.server.access.roles import User
@@ -112,6 +112,12 @@ def load_own_decisions(
     ]
 
 
+def count_disputed_items(session: Session, queue: ReviewQueue, adjudicator: User) -> int:
+    """The number of items that wait for this adjudicator; see `load_disputed_items`."""
+    items = _select_disputed_items(queue, adjudicator).subquery()
+    return session.scalar(select(func.count()).select_from(items)) or 0
+
+
 def load_disputed_items(
     session: Session, queue: ReviewQueue, adjudicator: User
 ) -> list[dict[str, Any]]:
@@ -119,11 +125,7 @@ def load_disputed_items(
 
     Items that the adjudicator has read are left out unless the queue allows it.
     """
-    query = select(ReviewItem).where(
-        ReviewItem.queue_id == queue.id, ReviewItem.state == ItemState.DISPUTED
-    )
-    if not get_settings(queue).readers_may_adjudicate:
-        query = query.where(ReviewItem.id.not_in(select_read_items(adjudicator.id)))
+    query = _select_disputed_items(queue, adjudicator)
     items = session.scalars(query.order_by(ReviewItem.position).limit(MAX_DISPUTED)).all()
     decisions = session.scalars(
         select(ReviewDecision)
@@ -210,3 +212,12 @@ def _list_record_ids(session: Session, items: Sequence[ReviewItem]) -> dict[int,
         if len(names[item_id]) < MAX_RECORD_IDS:
             names[item_id].append(record_id)
     return names
+
+
+def _select_disputed_items(queue: ReviewQueue, adjudicator: User) -> Select[ReviewItem]:
+    query = select(ReviewItem).where(
+        ReviewItem.queue_id == queue.id, ReviewItem.state == ItemState.DISPUTED
+    )
+    if get_settings(queue).readers_may_adjudicate:
+        return query
+    return query.where(ReviewItem.id.not_in(select_read_items(adjudicator.id)))
