@@ -82,6 +82,24 @@ def test_the_delimiter_is_detected_and_reported(write_file, delimiter, title):
     assert table.notes[1] == f"delimiter {title}"
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "title"), [("^", "^"), ("~", "~"), ("¬", "¬"), ("\x1f", "U+001F")]
+)
+def test_delimiters_of_databases_are_detected_where_they_fit_every_row(
+    write_file, delimiter, title
+):
+    rows = [["id", "text"], ["1", "a, b; c|d"], ["2", "70,5"]]
+    table = read_table(write_file("\n".join(map(delimiter.join, rows)) + "\n"))
+    assert list(table) == [{"id": "1", "text": "a, b; c|d"}, {"id": "2", "text": "70,5"}]
+    assert table.notes[1] == f"delimiter {title}"
+
+
+def test_such_a_character_in_some_texts_is_no_delimiter(write_file):
+    texts = ["text", "ca. ~3 cm", "lung", "ca. ~4 cm"]
+    table = read_table(write_file("\n".join(texts) + "\n"))
+    assert [row["text"] for row in table] == texts[1:]
+
+
 def test_decimal_commas_do_not_outvote_the_semicolon(write_file):
     table = read_table(write_file("id;weight;height\n1;70,5;1,80\n2;81,0;1,75\n"))
     assert next(iter(table)) == {"id": "1", "weight": "70,5", "height": "1,80"}

@@ -23,6 +23,8 @@ from medtask.tables.read_options import DEFAULT_READ_OPTIONS, ReadOptions
 from medtask.tables.table_part import ReadStats, Row, TablePart, make_table_error
 
 _DELIMITERS = {",": ",", ";": ";", "\t": "tab", "|": "|"}
+# Of exports of databases. They must fit all records of the sample: texts contain them too.
+_RARE_DELIMITERS = {"^": "^", "~": "~", "¬": "¬", "\x01": "U+0001", "\x1f": "U+001F"}
 # A lone surrogate, which decoded text cannot contain.
 _NO_DELIMITER = "\ud800"
 _SAMPLE_LINES = 100
@@ -65,7 +67,7 @@ def read_csv(path: Path, options: ReadOptions = DEFAULT_READ_OPTIONS) -> TablePa
         body = itertools.dropwhile(lambda record: record[0] <= row, records())
         return _read_rows(path, header, body, stats)
 
-    title = _DELIMITERS.get(delimiter, delimiter)
+    title = (_DELIMITERS | _RARE_DELIMITERS).get(delimiter, delimiter)
     delimiter_note = (
         "one column, no delimiter" if delimiter == _NO_DELIMITER else f"delimiter {title}"
     )
@@ -226,6 +228,8 @@ def _detect_delimiter(lines: Sequence[str]) -> str:
     best = max(scores, key=lambda delimiter: scores[delimiter])
     if scores[best][0] >= _GOOD_SHARE:
         return best
+    if rare := _detect_rare_delimiter(lines):
+        return rare
     widths = {
         delimiter: max(_measure_below_title(records[top:]) for top in range(1, _MAX_TITLES + 1))
         for delimiter, records in parsed.items()
@@ -234,6 +238,14 @@ def _detect_delimiter(lines: Sequence[str]) -> str:
     if widths[widest]:
         return widest
     return best if scores[best][1] else _NO_DELIMITER
+
+
+def _detect_rare_delimiter(lines: Sequence[str]) -> str | None:
+    for delimiter in _RARE_DELIMITERS:
+        records = _split_records(lines, delimiter)
+        if len(records) > 1 and _score_delimiter(records)[0] == 1:
+            return delimiter
+    return None
 
 
 def _split_records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
