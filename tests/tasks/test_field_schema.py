@@ -196,6 +196,16 @@ def test_a_schema_as_pydantic_writes_it(load_text, tmp_path):
             11,
             '"minItems" is above "maxItems"',
         ),
+        (
+            "a: {type: array, items: {type: string}, minItems: 1000000000}",
+            8,
+            '"minItems" needs more text than "max_tokens: 512" allows',
+        ),
+        (
+            "a: {type: string, minLength: 20000}",
+            8,
+            '"minLength" needs more text than "max_tokens: 512" allows',
+        ),
         ("a: {enum: []}", 8, '"enum" is empty - name the values'),
         ("a: {enum: [x, y, x]}", 8, '"x" is listed twice'),
         ("a: {enum: [x, 'x ']}", 8, '"x" and "x " cannot be told apart'),

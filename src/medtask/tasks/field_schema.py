@@ -43,7 +43,7 @@ MAX_FILE_BYTES = 1_000_000  # bytes
 
 def read_fields(reader: TaskReader, raw: object, max_tokens: int) -> Fields:
     """Read ``answer: schema``: a JSON schema as a mapping, or the path of a JSON file."""
-    schema_reader = _SchemaReader(reader)
+    schema_reader = _SchemaReader(reader, max_tokens)
     if isinstance(raw, str) and not is_null(raw):
         schema_reader.file = Path(raw.strip()).name
         raw = _read_schema_file(schema_reader, reader, raw.strip())

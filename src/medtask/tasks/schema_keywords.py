@@ -63,6 +63,9 @@ _FORMATS = (
     "ipv6",
 )
 _BOUND_PAIRS = (("minimum", "maximum"), ("minItems", "maxItems"), ("minLength", "maxLength"))
+# Characters that each item or character takes at least: an item has a comma after it.
+_MIN_CHARACTERS = {"minItems": 2, "minLength": 1}
+_MAX_TOKEN_CHARACTERS = 32  # more than the tokens of a text have on average
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,13 @@ class SchemaFaults:
     Attributes:
         task_reader: The task file that contains the schema or names its file.
         file: The name of the schema's file; None if the task file contains the schema.
+        max_tokens: The maximum number of tokens of an answer.
         root: The whole schema, for resolving references.
         has_faults: Whether a fault was found.
     """
 
     task_reader: TaskReader
+    max_tokens: int
     file: str | None = None
     root: Mapping[str, Any] = field(default_factory=dict)
     has_faults: bool = False
@@ -268,6 +273,10 @@ def read_bounds(
     for least, most in _BOUND_PAIRS:
         if least in bounds and most in bounds and bounds[least] > bounds[most]:
             faults.add_fault(f'"{least}" is above "{most}"', (*location.path, least))
+    for key, characters in _MIN_CHARACTERS.items():
+        if bounds.get(key, 0) * characters > _MAX_TOKEN_CHARACTERS * faults.max_tokens:
+            message = f'{quote(key)} needs more text than "max_tokens: {faults.max_tokens}" allows'
+            faults.add_fault(message, (*location.path, key))
     for key, limit in (("pattern", MAX_PATTERN_LENGTH), ("format", 100)):
         if key not in raw:
             continue
