@@ -33,35 +33,59 @@ _COMMANDS = "|".join(
         r"(?:instruct\w*|instrucci\w*|istruzion\w*|consignes|règles|reglas|regole)",
     )
 )
+# Letters to patients say "you are now due for a visit".
 _PROMPT_WORDS = (
-    r"(?:system|developer) prompt|prompt injection|you are (?:now|an ai|a language model)"
+    r"(?:system|developer) prompt|prompt injection|you are (?:an ai|a language model)"
+    r"|you are now an? (?:\w{1,20} ){0,2}"
+    r"(?:ai|model|assistant|bot|chatbot|coder|classifier|annotator|agent|system|pirate)"
     r"|as an ai (?:model|assistant)|new instructions? ?:"
 )
-# At the start of a sentence, so that "he responded with" is not found.
+# At the start of a sentence, so that "he responded with" is not found. Notes say "return as needed"
+# and "drain: output only 20 ml": such verbs need an object that notes do not have.
 _DIRECTIVES = (
-    r"(?:^|[.!?:;\n]\s{0,5})(?:(?:please|always|you must|now) )?"
-    r"(?:answer|respond|reply|output|classify|label|choose|select|return|print) "
+    r"(?:^|[.!?:;\n]\s{0,5})(?:(?:please|always|you must|now) )?(?:"
+    r"(?:answer|respond|reply|classify) "
     r"(?:only|with|as|this|the (?:text|record|note|label|answer)|exactly|label|option)\b"
+    r"|(?:output|label|choose|select|return|print) (?:only )?"
+    r"(?:(?:this|the) (?:text|record|note|label|answer|option)|exactly|label|option)\b)"
+    # Without a full stop before it, only with a capital letter.
+    r"|\b(?-i:Answer|Respond|Reply|Classify|Output|Label|Choose|Select|Return|Print) exactly\b"
+    r"|\b(?-i:Answer|Respond|Reply) (?:only|with)\b"
     r"|the (?:correct|right|true|only) (?:answer|label|class|category|option) (?:is|must be)\b"
     r"|\{\s{0,5}[\"']?(?:answer|label|class|category|output)[\"']?\s{0,5}:"
 )
-# Lines that imitate the form of a prompt or of a chat.
+# Lines that imitate the form of a prompt or of a chat. Not "Question:" and "Instructions:", which
+# requests and discharge notes have, nor "AI: mild" of an echocardiogram.
 _FORGED_LINES = (
-    r"^[ \t]{0,8}(?:#{1,6} ?)?"
+    r"^[ \t]{0,8}(?:text|answer|system|user|human) ?:"
+    r"|^[ \t]{0,8}ai ?:(?! {0,3}(?:no|none|trace|trivial|mild|moderate|severe|absent|[\d+]))"
+    r"|^[ \t]{0,8}#{1,6} ?"
     r"(?:text|question|answer|options|instructions?|system|assistant|user|human|ai) ?:"
     r"|^[ \t]{0,8}#{2,6} ?(?:response|input) ?:"
 )
+_ASSISTANT_LINE = r"^[ \t]{0,8}assistant ?:"
+# Reports of operations name the assistant of the surgeon.
+_TEAM_LINE = r"^[ \t]{0,8}(?:(?:co-?|primary |attending )?surgeons?|operator|ana?esthe\w{1,9}) ?:"
 
 
 class _Suspicion(NamedTuple):
     """A pattern, its name, and texts in lower case of which each match contains one.
 
-    Looking for these is some ten times faster than the pattern.
+    Looking for these is some ten times faster than the pattern. ``unless`` is a pattern of texts in
+    which a match means nothing.
     """
 
     name: str
     hints: tuple[str, ...]
     pattern: re.Pattern[str]
+    unless: re.Pattern[str] | None = None
+
+    def is_in(self, text: str, lowered: str) -> bool:
+        return (
+            any(hint in lowered for hint in self.hints)
+            and self.pattern.search(text) is not None
+            and not (self.unless and self.unless.search(text))
+        )
 
 
 _SUSPICIONS = (
@@ -92,17 +116,19 @@ _SUSPICIONS = (
         ),
         re.compile(_FORGED_LINES, re.IGNORECASE | re.MULTILINE),
     ),
+    _Suspicion(
+        "a line of a chat",
+        ("assistant",),
+        re.compile(_ASSISTANT_LINE, re.IGNORECASE | re.MULTILINE),
+        unless=re.compile(_TEAM_LINE, re.IGNORECASE | re.MULTILINE),
+    ),
 )
 
 
 def describe_suspicion(prompt: Prompt) -> str | None:
     """Why the text of a prompt reads like an instruction to the model; None if it does not."""
     lowered = prompt.text.lower()
-    found = [
-        one.name
-        for one in _SUSPICIONS
-        if any(hint in lowered for hint in one.hints) and one.pattern.search(prompt.text)
-    ]
+    found = [one.name for one in _SUSPICIONS if one.is_in(prompt.text, lowered)]
     return f"{_NOTE} ({', '.join(found)})" if found else None
 
 
