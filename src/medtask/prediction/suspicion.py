@@ -31,6 +31,13 @@ _COMMANDS = "|".join(
         r"(?:anweisung\w*|instruktion\w*|regeln|vorgaben)",
         rf"(?:ignore[rz]?|oublie[rz]?|olvida|ignora|dimentica){_WORDS}"
         r"(?:instruct\w*|instrucci\w*|istruzion\w*|consignes|règles|reglas|regole)",
+        r"(?:ignore|disregard|forget) (?:everything|anything|all|(?:the )?(?:text|task|rest))"
+        r"(?: (?:that is |written )?(?:above|before|below|else)\b|[.,;:!\n]| and\b)",
+        r"(?:the|this) (?:model|ai|llm|classifier|assistant) (?:should|must|shall|has to|will)"
+        r" (?:always |only )?(?:answer|respond|reply|output|classify|label|choose|select|return)",
+        r"you (?:must|should|have to|shall) (?:always |only )?(?:choose|select|output|classify)",
+        r"(?:order|command|instruct|tell) you to (?:answer|respond|reply|output|choose|select)",
+        r"(?:og|och|und|et|y|e) (?:svara?|antworte\w?|réponde[sz]|contesta|responde|scegli)",
     )
 )
 # Letters to patients say "you are now due for a visit".
@@ -52,6 +59,8 @@ _DIRECTIVES = (
     r"|\b(?-i:Answer|Respond|Reply|Classify|Output|Label|Choose|Select|Return|Print) exactly\b"
     r"|\b(?-i:Answer|Respond|Reply) (?:only|with)\b"
     r"|the (?:correct|right|true|only) (?:answer|label|class|category|option) (?:is|must be)\b"
+    r"|\b(?:correct|right|true|final|gold) (?:answer|label|class|category|option) ?[=:]"
+    r"|\b(?:answer|label) = ?\S"
     r"|\{\s{0,5}[\"']?(?:answer|label|class|category|output)[\"']?\s{0,5}:"
 )
 # Lines that imitate the form of a prompt or of a chat. Not "Question:" and "Instructions:", which
@@ -62,6 +71,11 @@ _FORGED_LINES = (
     r"|^[ \t]{0,8}#{1,6} ?"
     r"(?:text|question|answer|options|instructions?|system|assistant|user|human|ai) ?:"
     r"|^[ \t]{0,8}#{2,6} ?(?:response|input) ?:"
+    r"|^[ \t]{0,8}#{1,6} ?(?:answer|label|response) {0,3}$|^[ \t]{0,8}(?:label ?:|```)"
+)
+# Tags that prompts of other programs put around a text.
+_OTHER_TAGS = (
+    r"\[/?(?:system|user|assistant)\]|</?(?:text|record|input|document|prompt|instructions?)>"
 )
 _ASSISTANT_LINE = r"^[ \t]{0,8}assistant ?:"
 # Reports of operations name the assistant of the surgeon.
@@ -91,12 +105,16 @@ class _Suspicion(NamedTuple):
 _SUSPICIONS = (
     _Suspicion("a control token", ("<", "[", "]~"), re.compile(COMMON_MARKER, re.IGNORECASE)),
     _Suspicion("a tag of a prompt", ("<",), FENCE_TAG),
+    _Suspicion("a tag of another prompt", ("<", "["), re.compile(_OTHER_TAGS, re.IGNORECASE)),
     _Suspicion(
         "a command",
         (
             *("ignor", "disregard", "forget", "override", "bypass", "se bort", "glem", "overse"),
             *("bortse", "vergess", "vergiss", "missacht", "oublie", "olvida", "dimentica"),
-            *("prompt", "you are", "as an ai", "instruction"),
+            *("prompt", "you are", "as an ai", "instruction", "the model", "this model"),
+            *("the classifier", "the assistant", "the ai", "this ai", "llm"),
+            *("you must", "you should", "you have to", "you shall"),
+            *("you to ", "svar", "antwort", "réponde", "contesta", "responde", "scegli"),
         ),
         re.compile(rf"\b(?:{_COMMANDS}|{_PROMPT_WORDS})", re.IGNORECASE),
     ),
@@ -112,7 +130,7 @@ _SUSPICIONS = (
         "a line of a prompt",
         (
             *("text", "question", "answer", "options", "instruction", "system", "assistant"),
-            *("user", "human", "ai:", "ai :", "response", "input"),
+            *("user", "human", "ai:", "ai :", "response", "input", "label", "```"),
         ),
         re.compile(_FORGED_LINES, re.IGNORECASE | re.MULTILINE),
     ),
