@@ -322,9 +322,8 @@ class Cascade:
         """Yield the student's answers above the threshold, and collect the other rows."""
         assert self.decision is not None and self.decision.threshold is not None
         prompt_of = part.prompts.prompt_of
-        expected = (
-            self.decision.accepted / self.decision.tested * len(np.unique(prompt_of[rest - 1]))
-        )
+        share = self.decision.accepted / self.decision.tested
+        expected = share * len(np.unique(prompt_of[rest - 1]))
         random = np.random.default_rng([self.seed, 1])
         audited = random.random(part.prompts.count) < min(
             MAX_AUDIT_SHARE, AUDIT_ROWS / max(1.0, expected)

@@ -126,6 +126,6 @@ def test_choices_have_the_log_likelihoods_of_the_harness(
     }
     gap = max(abs(found[pair] - expected[pair]) for pair in found)
     assert gap < 1e-3
-    assert max(found.values()) - min(found.values()) > 1, (
+    assert max(found.values()) - min(found.values()) > 0.5, (
         "numbers that are all alike would hide every mistake"
     )
