@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from medtask.errors import UsageError
+from medtask.prediction.suspicion import describe_suspicion
+from medtask.records import Prompt
 from medtask.training.injections import COMMANDS, FORGED_STRUCTURES, add_injected_copies
 from medtask.training.recipe import DEFAULT_RECIPE, Recipe
 from medtask.training.train import TaskData, preview_training, train_tasks
@@ -33,6 +35,12 @@ def test_a_model_is_measured_by_other_instructions_than_it_was_trained_on() -> N
     assert len(trained) == len(PLANTED)
     assert len(measured) == 20
     assert not trained & measured
+
+
+@pytest.mark.parametrize("payload", runpy.run_path(str(BENCHMARK))["PAYLOADS"])
+def test_every_payload_of_the_benchmark_is_marked_for_review(payload: str) -> None:
+    text = payload.format(target="MRI knee", start="<kq>", end="</kq>")
+    assert describe_suspicion(Prompt("1", (), (), f"Pain after a fall{text}"))
 
 
 @pytest.mark.parametrize("planted", PLANTED)
