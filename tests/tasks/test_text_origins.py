@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from medtask.records import Record
@@ -55,6 +55,8 @@ def test_a_located_part_is_the_part_of_its_cell(
 
 
 @given(st.one_of(CELLS, st.text(st.characters(categories=None))))
+@example("\r\n\n2")
+@example("\r\u200b\n2")
 def test_each_clean_character_has_the_position_of_its_origin(text: str) -> None:
     cleaned, positions = clean_text_with_positions(text)
     assert cleaned == clean_text(text)

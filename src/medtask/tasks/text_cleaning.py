@@ -38,7 +38,7 @@ def clean_text_with_positions(text: str) -> tuple[str, list[int]]:
     second = {found.end() - 1 for found in _CRLF.finditer(text)}
     positions = [place for place in range(len(text)) if place not in noise | second]
     cleaned = clean_text(text)
-    kept = _LINE_END.sub("\n", "".join(text[place] for place in positions))
+    kept = "".join(text[place] for place in positions)  # line ends are white space as they are
     first = len(kept) - len(kept.lstrip())
     return cleaned, positions[first : first + len(cleaned)]
 
