@@ -95,6 +95,7 @@ class _Suspicion(NamedTuple):
     unless: re.Pattern[str] | None = None
 
     def is_in(self, text: str, lowered: str) -> bool:
+        """Whether a text has a match; ``lowered`` is the text in lower case."""
         return (
             any(hint in lowered for hint in self.hints)
             and self.pattern.search(text) is not None
