@@ -16,6 +16,7 @@ from medtask.prediction.cascade_rows import shuffle_prompts
 from medtask.prediction.predictor import RowAnswer, predict_uncalibrated
 from medtask.prediction.student_vectors import SentenceVectors
 from medtask.records import Answer, Record, Status
+from medtask.runs.cascade_session import describe_cascade
 from medtask.tasks.task import STUDENT_PASS, Label, MultiLabel, MultipleChoice, Task
 from support.keyword_engine import WORDS, KeywordEngine, write_operations
 
@@ -232,6 +233,16 @@ def test_rows_without_text_are_not_counted_as_answers_of_the_model() -> None:
     assert answers.by_row[1].answer.status is Status.EMPTY_INPUT
     assert cascade.report is not None
     assert cascade.report.model_rows + cascade.report.student_rows == 850
+
+
+@pytest.mark.parametrize("texts", [["", ""], ["", "stent of the colon"] * 300, ["a stent"] * 900])
+def test_a_table_without_two_different_texts_gets_no_student(texts: list[str]) -> None:
+    cascade, answers = run_cascade(KeywordEngine(), make_records(texts))
+    assert answers.by_row.keys() == set(range(1, len(texts) + 1))
+    assert cascade.report is not None
+    assert cascade.report.decision.refusal == "a student needs rows with different texts"
+    assert cascade.report.model_rows == sum(map(bool, texts))
+    assert "no row is answered by a student" in describe_cascade(cascade.report)
 
 
 def test_audited_texts_have_the_answer_of_the_model(finished: Finished) -> None:

@@ -46,7 +46,7 @@ from medtask.prediction.cascade_rounds import (
     RoundTimes,
 )
 from medtask.prediction.cascade_rows import CascadeRows, IntArray, shuffle_prompts
-from medtask.prediction.predictor import AnswerCache, RowAnswer
+from medtask.prediction.predictor import WINDOW, AnswerCache, RowAnswer
 from medtask.prediction.student import (
     Student,
     fit_student,
@@ -70,7 +70,6 @@ CANDIDATES = 20_000  # prompts among which doubtful ones are chosen
 MAX_STUDENT_DIFFERENCES = 0.1
 AUDIT_ROWS, MAX_AUDIT_SHARE = 100, 0.1  # of the rows above the threshold
 TIMED_ROWS = 200  # rows on which the speed of a student is measured
-WINDOW = 1024
 
 
 def check_cascade(task: Task, alpha: float) -> None:
@@ -156,6 +155,8 @@ class Cascade:
     ) -> Generator[RowAnswer, None, tuple[CascadeRows, CascadeDecision, int]]:
         """Let the model answer more and more rows; returns a decision and a sample size."""
         count, sample = part.prompts.count, 0
+        if count < 2:
+            return part, self._decide(0, refusal="a student needs rows with different texts"), 0
         size = min(FIRST_ROWS, math.ceil(count / FIRST_SHARE))
         doubtful: list[int] = []
         yield from part.ask_model(part.prompts.find_rows(0, size))
@@ -305,9 +306,7 @@ class Cascade:
         yield from part.ask_model(tested)
         first = decision.taught + len(np.unique(prompts.prompt_of[tested - 1]))
         rest = prompts.find_rows(first, prompts.count)
-        student = None
-        if decision.threshold is not None:
-            student = self._fit(part, decision.taught)
+        student = None if decision.threshold is None else self._fit(part, decision.taught)
         answered = _StudentRows()
         if student is None:
             yield from part.ask_model(rest)
