@@ -5,6 +5,7 @@ of the same task and model.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_the_next_run_applies_it_and_asks_nothing_again(
     run(task, FakeEngine(), tmp_path / "rows.csv", out=folder, calibrated=False)
     assert [row.answer for row in open_answers(folder).rows()] == [row.answer for row in before]
     assert open_answers(folder).manifest["calibration"] is None
+
+
+def test_a_calibrated_run_counts_the_statuses_of_its_tables(
+    folder: Path, task: Task, tmp_path: Path
+) -> None:
+    gold = write_gold(folder, tmp_path / "gold.csv")
+    before = Counter(row.answer.status for row in open_answers(folder).rows())
+    found = evaluate_answers(
+        open_answers(folder, gold=str(gold)),
+        EvaluationOptions(calibrate="temperature", baselines=False),
+    )
+    save_evaluation_calibration(found, folder)
+    again = run(task, FakeEngine(), tmp_path / "rows.csv", out=folder)
+    after = Counter(row.answer.status for row in open_answers(folder).rows())
+    assert again.statuses == after != before
+    assert again.to_json()["statuses"] == dict(after)
 
 
 def test_fitting_again_starts_from_the_models_own_numbers(

@@ -64,7 +64,7 @@ class Run:
         state: "finished", or "interrupted" after a signal; the same call then resumes the run.
         model: The name of the model.
         rows: Number of rows in the run.
-        statuses: Number of rows by status.
+        statuses: Number of rows by status, after a calibration.
         new_answers: Number of rows answered by this call.
         cached_answers: Those that were found in the cache.
         tokens_read: Tokens that the models processed in this call.
@@ -279,6 +279,7 @@ def run_prepared(
         exit_code = _choose_exit_code(session, options.max_error_rate)
         written, baseline_results = _write_outputs(setup, session, saved_calibration)
     finished = session.state == "finished"
+    summary = written.summary if finished and written else None
     if finished and written:
         written.raise_failures()
     return Run(
@@ -286,7 +287,7 @@ def run_prepared(
         state=session.state or "interrupted",
         model=session.engine.info.title,
         rows=setup.rows,
-        statuses=session.statuses,
+        statuses=summary.statuses if summary else session.statuses,
         new_answers=session.cost.rows,
         tokens_read=session.cost.tokens_read,
         tokens_reused=session.cost.tokens_reused,
@@ -294,7 +295,7 @@ def run_prepared(
         first_answer_s=session.cost.first_answer_s,
         rows_per_s=session.cost.rows_per_s,
         exit_code=exit_code if finished else session.exit_code,
-        summary=written.summary if finished and written else None,
+        summary=summary,
         baselines=baseline_results if finished else (),
         notes=tuple(session.notes),
         cascade=cascade if finished else None,
