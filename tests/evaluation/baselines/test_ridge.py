@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -112,6 +114,16 @@ def test_thresholds_find_labels_that_are_rare() -> None:
         assert (
             np.mean([(name in row) == seen for row, seen in zip(found, shown, strict=True)]) > 0.97
         )
+
+
+def test_labels_are_learned_if_each_set_of_them_is_rare() -> None:
+    names = [f"finding{number}" for number in range(8)]
+    pairs = [pair for pair in combinations(names, 2) for _ in range(4)]
+    texts = [f"row {row} shows {' and '.join(pair)} today" for row, pair in enumerate(pairs)]
+    groups = [f"p{row // 2}" for row in range(len(pairs))]
+    for given in ((), groups):
+        found = cross_validate_label_sets(texts, pairs, names, given, 0)
+        assert np.mean([one == other for one, other in zip(found, pairs, strict=True)]) > 0.9
 
 
 @pytest.mark.parametrize("blanks", ["", " "])

@@ -230,6 +230,9 @@ def assign_folds(
     if len(np.unique(units)) < FOLDS:
         return None
     strata = np.unique([repr(gold[row]) for row in order], return_inverse=True)[1]
+    # Sets of labels may all be rare: the splitter needs a stratum with a row for each fold.
+    if np.bincount(strata).max() < FOLDS:
+        strata = np.zeros_like(strata)
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     folds = np.zeros(len(texts), dtype=np.int64)
     with warnings.catch_warnings():
