@@ -30,7 +30,11 @@ from medtask.runs.calibration_store import (
 from medtask.runs.evaluation_report import save_evaluation_calibration
 from medtask.runs.local_run import run
 from medtask.runs.open_answers import open_answers
-from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
+from medtask.runs.run_evaluation import (
+    EvaluationOptions,
+    describe_calibration_source,
+    evaluate_answers,
+)
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 
@@ -141,6 +145,28 @@ def test_it_holds_for_its_own_task_and_model_only(task: Task, tmp_path: Path) ->
     assert kept is None and "as it was before" in note
     path.unlink()
     assert find_calibration(task, {"model.name": "a"}) == (None, "")
+
+
+def test_batch_calibration_is_not_for_several_labels(tmp_path: Path) -> None:
+    """It would divide their probabilities by their sum, and take most labels away."""
+    (tmp_path / "task.yaml").write_text(
+        "instruction: Which?\ninput: '{{ text }}'\nanswer: {kind: labels, labels: [a, b, c]}\n"
+    )
+    task = load_task(tmp_path / "task.yaml")
+    rows = [{"text": f"note {number}"} for number in range(60)]
+    folder = run(task, FakeEngine(), rows, out=tmp_path / "run").folder
+    answers = open_answers(folder)
+    found = evaluate_answers(answers, EvaluationOptions(calibrate="batch", baselines=False))
+    assert "this task has several" in str(found.refusals["calibration"])
+    # Files of older versions hold such calibrations.
+    batch = Calibration("batch", ("a", "b", "c"), True, 60, bias=(0.1, -0.1, 0.0))
+    save_calibration(
+        task.source.parent / CALIBRATION_FILE,  # type: ignore[union-attr]
+        describe_calibration_source(answers, batch),
+    )
+    again = run(task, FakeEngine(), rows, out=folder)
+    assert any("another number of answers" in note for note in again.notes)
+    assert [row.answer.uncalibrated for row in open_answers(folder).rows()] == [None] * 60
 
 
 @pytest.mark.parametrize(

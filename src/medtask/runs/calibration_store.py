@@ -143,6 +143,12 @@ def find_calibration(
         thresholds = from_training.calibration.thresholds
         match = replace(match, calibration=replace(match.calibration, thresholds=thresholds))
     match = match or from_training
+    # Older versions fitted a batch calibration, which assumes one answer, to several labels too.
+    if match and match.calibration.exclusive is task.several:
+        return None, (
+            f"the calibration that was fitted on {match.run} is for another number of answers per "
+            "row: it is not applied, and probabilities are the model's own"
+        )
     if match and (unknown := _list_unknown_labels(task, match.calibration)):
         return None, (
             f"the calibration that was fitted on {match.run} does not know {quote_names(unknown)}: "

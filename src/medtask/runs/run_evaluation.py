@@ -305,6 +305,9 @@ def _fit_calibration(
     if refusal := refuse_student(answers):
         return refusal, None
     names, exclusive = list_outcomes(answers.task), not answers.task.several
+    if options.calibrate == "batch" and not exclusive:
+        reason = "batch calibration assumes one answer per row, and this task has several"
+        return Refusal(f"{reason} (with gold, use --calibrate auto)", 0), None
     rows = (
         answers.rows()
         if options.calibrate == "batch"
