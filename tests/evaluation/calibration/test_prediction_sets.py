@@ -103,6 +103,14 @@ def test_sets_match_a_worked_example() -> None:
     short = fit_prediction_sets(shares[:8], np.zeros(8, dtype=int), miss=0.1)
     assert isinstance(short, Refusal)
     assert short.needed == 9
+    assert str(short).endswith("(about 1 more gold row would be enough)")
+    groups = np.repeat(np.arange(8), 10)
+    short = fit_prediction_sets(
+        shares[:1].repeat(80, axis=0), np.zeros(80, dtype=int), miss=0.1, groups=groups
+    )
+    assert str(short).endswith(
+        "(one gold row of each group counts; about 1 more group with gold would be enough)"
+    )
 
 
 def test_truths_that_are_no_options_are_missed_by_every_set() -> None:

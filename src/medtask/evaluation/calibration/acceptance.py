@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,14 +193,9 @@ def find_acceptance(
         rule.threshold is not None for rule in class_thresholds.values()
     ):
         most = max((rule.rows for rule in class_thresholds.values()), default=0)
-        return _build_refusal(
-            sure[known],
-            correct[known],
-            len(chosen),
-            max_error,
-            risk,
-            most if class_thresholds else None,
-        )
+        largest = most if class_thresholds else None
+        refusal = _build_refusal(sure[known], correct[known], len(chosen), max_error, risk, largest)
+        return replace(refusal, grouped=gold.groups is not None)
     taken = _apply_thresholds(sure, given, threshold, class_thresholds)
     coverage = estimate_proportion(int(taken.sum()), len(chosen))
     assert coverage is not None

@@ -94,6 +94,7 @@ def fit_prediction_sets(
             f"sets that miss at most {100 * miss:g} % need {fewest:,} gold rows or more",
             rows,
             fewest,
+            grouped=groups is not None,
         )
     threshold = (
         _find_conformal_threshold(used, truth, miss)
