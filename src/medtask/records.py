@@ -138,6 +138,11 @@ class Scores:
     tokens_reused: int = 0
     ms: float = 0.0
 
+    @property
+    def choice_only(self) -> bool:
+        """Whether the engine chose a candidate of any branch without probabilities."""
+        return any(branch.choice_only for branch in self.branches)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from medtask.engines.fake import FakeEngine
 from medtask.prediction.long_records import ELLIPSIS, split_text
 from medtask.prediction.predictor import predict_uncalibrated
 from medtask.prediction.probabilities import Probabilities, combine_probabilities
-from medtask.records import Answer, Fault, Prompt, Record, Scores, Status
+from medtask.records import Answer, BranchScores, Fault, Prompt, Record, Scores, Status
 from medtask.tasks.task import Gate, Label, MultiLabel, Task
 
 LABELS = tuple(Label(name, "", name) for name in ("curative", "palliative"))
@@ -109,6 +110,26 @@ def test_lengths_are_tried_where_no_tokens_are_counted(too_long: Any) -> None:
     assert answer.reason is not None and "too long for the model" in answer.reason
     read = " ".join(engine.read_texts)
     assert "word0 " in read and "word399" in read
+
+
+class ChoosingEngine(UncountedEngine):
+    """Chooses the first label where it reads word0, else the second, without probabilities."""
+
+    def score(self, prompts: Sequence[Prompt], cached: Any = ()) -> Iterator[Scores | Fault]:
+        texts = {prompt.record_id: prompt.text for prompt in prompts}
+        for result in super().score(prompts, cached):
+            if isinstance(result, Scores):
+                chosen = (0.0, -math.inf)
+                logprobs = chosen if "word0 " in texts[result.record_id] else chosen[::-1]
+                result = replace(result, branches=(BranchScores(logprobs, choice_only=True),))
+            yield result
+
+
+def test_choices_without_probabilities_are_combined_without_probabilities() -> None:
+    answer = answer_long(Gate(too_long="chunk"), ChoosingEngine())
+    assert (answer.status, answer.value) == (Status.OK, "palliative")
+    assert (answer.confidence, answer.probabilities) == (None, None)
+    assert answer.reason is not None and answer.reason.endswith("combined by one vote each")
 
 
 def test_parts_are_combined_label_by_label() -> None:

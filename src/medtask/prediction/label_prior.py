@@ -103,7 +103,7 @@ def _read_probabilities(
         raise EngineError(
             f"the model could not be asked without content: {reason}", fix="take another model"
         )
-    if any(branch.choice_only for branch in result.branches):
+    if result.choice_only:
         raise EngineError(
             "the model chooses without probabilities",
             fix="name a model in this process with --model",

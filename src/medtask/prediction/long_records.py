@@ -11,6 +11,7 @@ from medtask.prediction.asking import ask_prompts
 from medtask.prediction.deciding import decide_answer, to_probabilities
 from medtask.prediction.engine_output import EngineOutput
 from medtask.prediction.kinds import get_kind_prediction
+from medtask.prediction.kinds.base import drop_probabilities
 from medtask.prediction.probabilities import combine_probabilities
 from medtask.prediction.quotes import move_quotes
 from medtask.prediction.suspicion import mark_suspicious
@@ -131,17 +132,22 @@ def _combine_parts(
         to_probabilities(task, one.prompt, one.scores) if one.scores else None for one in outputs
     ]
     known_probabilities = [one for one in part_probabilities if one is not None]
+    is_choice = any(one.scores.choice_only for one in outputs if one.scores)
+    # The mean of choices without probabilities is a vote.
+    combine = "vote" if is_choice and task.gate.combine == "mean" else task.gate.combine
     merged = (
-        combine_probabilities(known_probabilities, task.gate.combine, exclusive=not task.several)
+        combine_probabilities(known_probabilities, combine, exclusive=not task.several)
         if len(known_probabilities) == len(part_probabilities)
         else None
     )
     answer = get_kind_prediction(task).decide_from_probabilities(record_id, merged)
+    if is_choice:
+        answer = drop_probabilities(answer)
     rule = {
         "mean": "the mean of their probabilities",
         "max": "their largest probabilities",
         "vote": "one vote each",
-    }[task.gate.combine]
+    }[combine]
     parts = format_count(len(outputs), "overlapping part")
     note = f"too long for the model: read in {parts}, combined by {rule}"
     part_notes = dict.fromkeys(one_note for one in outputs for one_note in one.notes)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from medtask.prediction.deciding import decide_answer
 from medtask.prediction.engine_output import EngineOutput
-from medtask.records import (
-    Branch,
-    Prompt,
-    Status,
-)
-from medtask.tasks.task import (
-    Fields,
-    Task,
-)
+from medtask.records import Answer, Branch, BranchScores, Prompt, Scores, Status
+from medtask.tasks.task import Fields, ScoredField, Task
 from support.recorded_prompts import FIELDS, RecordingEngine, answer_texts
 
 
@@ -68,6 +64,37 @@ def test_enums_are_scored_after_the_generated_text_before_them() -> None:
     assert answer.probabilities is not None
     assert list(answer.probabilities) == ["side=left", "side=right"]
     assert answer.confidence == answer.probabilities["side=right"]
+
+
+def decide_side(branch: BranchScores) -> Answer:
+    task = Task("side", "?", "{{ text }}", answer_spec=Fields({"type": "object"}))
+    side = ScoredField(("side",), ("left", "right"))
+    prompt = Prompt("r", (), (Branch('{"side":', ('"left"', '"right"')),), "Pain.")
+    output = EngineOutput(
+        prompt, scores=Scores("r", (branch,)), text='{"side":"right"}', fields=(side,)
+    )
+    return decide_answer(task, "r", output)
+
+
+def test_enums_that_are_chosen_without_probabilities_have_no_confidence() -> None:
+    answer = decide_side(BranchScores((0.0, -math.inf), choice_only=True))
+    assert (answer.status, answer.value, answer.reason) == (Status.OK, {"side": "right"}, None)
+    assert (answer.confidence, answer.probabilities) == (None, None)
+
+
+def test_enums_with_a_large_error_bound_have_no_confidence() -> None:
+    answer = decide_side(BranchScores((math.log(0.6), math.log(0.4)), slack=0.4))
+    assert (answer.status, answer.value, answer.slack) == (Status.OK, {"side": "right"}, 0.4)
+    assert (answer.confidence, answer.probabilities) == (None, None)
+    assert answer.reason == "no probability: the server's numbers leave 0.40 of it open"
+
+
+def test_an_engine_without_probabilities_is_not_asked_for_enums() -> None:
+    engine = RecordingEngine(generated_texts={"r0": '{"side":"right","size":3}'})
+    engine.caps = replace(engine.caps, score="none", choose=True)
+    answer = answer_texts(FIELDS, engine, "one")["r0"]
+    assert (answer.value, answer.confidence) == ({"side": "right", "size": 3}, None)
+    assert not engine.scored
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,7 @@ class KindPrediction(Generic[SpecT]):
         scores = output.scores
         probabilities = self.to_probabilities(output.prompt, scores) if scores else None
         answer = self.decide_from_probabilities(record_id, probabilities)
-        if scores and any(branch.choice_only for branch in scores.branches):
-            return _drop_probabilities(answer)
-        return answer
+        return drop_probabilities(answer) if scores and scores.choice_only else answer
 
     def decide_from_probabilities(
         self, record_id: str, probabilities: Probabilities | None
@@ -121,9 +119,8 @@ class KindPrediction(Generic[SpecT]):
             return Answer(record_id, Status.FAILED, reason=INVALID_SCORES)
         if probabilities.slack <= MAX_SLACK:
             return self.choose(record_id, probabilities)
-        unscored = _drop_probabilities(self.choose(record_id, replace(probabilities, slack=0.0)))
-        note = f"no probability: the server's numbers leave {probabilities.slack:.2f} of it open"
-        reason = join_reasons(unscored.reason, note)
+        unscored = drop_probabilities(self.choose(record_id, replace(probabilities, slack=0.0)))
+        reason = join_reasons(unscored.reason, describe_slack(probabilities.slack))
         return replace(unscored, slack=probabilities.slack, reason=reason)
 
     def choose(self, record_id: str, probabilities: Probabilities) -> Answer:
@@ -204,6 +201,11 @@ def describe_abstention(probability: float) -> str:
     return f"the model chose to abstain, with probability {probability:.2f}"
 
 
+def describe_slack(slack: float) -> str:
+    """The note of an answer whose error bound is too large for a probability."""
+    return f"no probability: the server's numbers leave {slack:.2f} of it open"
+
+
 def find_review_reason(
     review: Review, confidence: float | None, off_set: float | None
 ) -> str | None:
@@ -230,7 +232,7 @@ def _format_beside_bound(value: float, bound: float) -> str:
     )
 
 
-def _drop_probabilities(answer: Answer) -> Answer:
+def drop_probabilities(answer: Answer) -> Answer:
     """The answer without probabilities, for an engine that returns only a choice."""
     status = Status.OK if answer.status is Status.REVIEW else answer.status
     reason = "the model chose to abstain" if status is Status.ABSTAINED else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from medtask.display import join_reasons
 from medtask.engines.base import Engine
@@ -24,11 +25,13 @@ from medtask.prediction.field_checks import check_fields
 from medtask.prediction.kinds.base import (
     CAPABLE_ENGINE_FIX,
     INVALID_SCORES,
+    MAX_SLACK,
     KindPrediction,
+    describe_slack,
     find_review_reason,
     require_generation,
 )
-from medtask.prediction.probabilities import OutcomeProbabilities
+from medtask.prediction.probabilities import OutcomeProbabilities, Probabilities
 from medtask.prediction.quotes import extract_quotes
 from medtask.records import Answer, Fault, Limits, Prompt, Status
 from medtask.tasks.task import Fields, ScoredField
@@ -64,7 +67,8 @@ class FieldsPrediction(KindPrediction[Fields]):
                 last_section=result.text,
                 finish_reason=result.finish_reason,
             )
-            value = parse_object(result.text) if result.finish_reason == "stop" else None
+            is_scored = result.finish_reason == "stop" and engine.caps.score != "none"
+            value = parse_object(result.text) if is_scored else None
             found = [] if value is None else build_field_branches(self.spec, value)
             if not found:
                 yield after
@@ -105,23 +109,39 @@ class FieldsPrediction(KindPrediction[Fields]):
             )
         value, quotes, missing = extract_quotes(self.spec, written, output.prompt.text)
         answer = Answer(record_id, Status.OK, value=value, quotes=quotes or None)
-        if output.scores and output.fields:
+        if output.scores and output.fields and not output.scores.choice_only:
             probabilities = self.to_probabilities(output.prompt, output.scores, output.fields)
             if probabilities is None:
                 return Answer(record_id, Status.FAILED, reason=INVALID_SCORES)
-            by_outcome = probabilities.by_outcome
-            answer = replace(
-                answer,
-                # Each field is conditioned on those before it, so the probabilities multiply.
-                confidence=math.prod(
-                    by_outcome[find_outcome(field, written)] for field in output.fields
-                ),
-                probabilities=dict(by_outcome) or None,
-                off_set=probabilities.off_set,
-                slack=probabilities.slack,
-            )
+            answer = _add_probabilities(answer, probabilities, output.fields, written)
         doubts = [find_review_reason(self.task.review, answer.confidence, answer.off_set)]
         written_quotes = {name: quote.text for name, quote in quotes.items()}
         doubts += check_fields(self.spec, value, written_quotes, missing)
         reason = join_reasons(*doubts)
-        return replace(answer, status=Status.REVIEW, reason=reason) if reason else answer
+        return replace(
+            answer,
+            status=Status.REVIEW if reason else Status.OK,
+            reason=join_reasons(reason, answer.reason),
+        )
+
+
+def _add_probabilities(
+    answer: Answer,
+    probabilities: Probabilities,
+    fields: Sequence[ScoredField],
+    written: Mapping[str, Any],
+) -> Answer:
+    """The answer with the probabilities of its fields, unless their error bound is too large."""
+    if probabilities.slack > MAX_SLACK:
+        return replace(
+            answer, slack=probabilities.slack, reason=describe_slack(probabilities.slack)
+        )
+    by_outcome = probabilities.by_outcome
+    return replace(
+        answer,
+        # Each field is conditioned on those before it, so the probabilities multiply.
+        confidence=math.prod(by_outcome[find_outcome(field, written)] for field in fields),
+        probabilities=dict(by_outcome) or None,
+        off_set=probabilities.off_set,
+        slack=probabilities.slack,
+    )
