@@ -11,6 +11,7 @@ import pytest
 from medtask.engines.fake import FakeEngine
 from medtask.errors import EngineError, MedtaskError
 from medtask.records import Branch, Message, Prompt, Scores
+from medtask.server.inference import engine_worker
 from medtask.server.inference.engine_worker import EngineWorker
 from medtask.server.inference.requests import (
     DeadlineExceeded,
@@ -129,6 +130,24 @@ def test_a_short_call_does_not_wait_for_all_of_a_long_one() -> None:
         assert not long.done()
         assert len(long.result(30)) == 1000
     assert ["short" in call for call in engine.calls].index(True) <= 2
+
+
+def test_a_long_call_is_read_beside_any_number_of_short_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine_worker, "PASS_S", 1e-9)  # a slow engine: eight rows in a pass
+    engine = GatedEngine()
+    with run_worker(engine) as worker, ThreadPoolExecutor(20) as threads:
+        futures = [threads.submit(score, worker, "first")]
+        assert engine.entered.wait(30)
+        futures.append(threads.submit(score, worker, *(f"long {number}" for number in range(20))))
+        wait_until(lambda: worker.waiting_rows == 20)
+        futures += [threads.submit(score, worker, f"short {number}") for number in range(16)]
+        wait_until(lambda: worker.waiting_rows == 36)
+        engine.gate.set()
+        for future in futures:
+            future.result(30)
+    assert sorted(text.split()[0] for text in engine.calls[1]) == ["long", *["short"] * 7]
 
 
 def test_a_text_that_breaks_the_engine_fails_its_own_request_only() -> None:

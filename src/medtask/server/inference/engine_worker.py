@@ -148,17 +148,15 @@ class EngineWorker:
         if first.key is None:
             self._calls.remove(first)
             return [CallPart(first, first.list_pending())]
-        joined = [call for call in candidates if call.key == first.key]
         in_time = int(PASS_S / self._get_seconds_per_row(first.key.method))
         left = min(MAX_PASS_ROWS, max(first.key.min_rows, in_time))
+        joined = [call for call in candidates if call.key == first.key][:left]
         parts = []
         # Short calls first: what they leave of their share goes to the longer ones.
         for number, call in enumerate(sorted(joined, key=lambda call: call.pending_rows)):
-            share = max(1, left // (len(joined) - number))
-            prompts = call.list_pending(min(share, left))
-            if prompts:
-                parts.append(CallPart(call, prompts))
-                left -= len(prompts)
+            prompts = call.list_pending(left // (len(joined) - number))
+            parts.append(CallPart(call, prompts))
+            left -= len(prompts)
         for part in parts:
             self._calls.remove(part.call)
         return parts
