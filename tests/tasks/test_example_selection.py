@@ -338,6 +338,12 @@ def test_what_is_wrong_with_a_pool(load_faults, tmp_path, change, message):
     assert found[0][1].startswith(message)
 
 
+def test_an_input_without_columns_is_the_only_fault_of_a_task_with_a_pool(load_faults, tmp_path):
+    write_gold(tmp_path, [("chest pain", "heart")])
+    ((line, message),) = load_faults(TASK.replace("{{ text }}", ""))
+    assert (line, message.partition(" - ")[0]) == (2, '"input" is blank')
+
+
 def test_minilm_must_be_here_when_the_task_is_loaded(load_faults, tmp_path, monkeypatch):
     write_gold(tmp_path, [("chest pain", "heart")])
     monkeypatch.setattr(similarity, "find_minilm", lambda: None)

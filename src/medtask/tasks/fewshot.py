@@ -156,6 +156,8 @@ def _read_pool(
     reader: TaskReader, path: KeyPath, config: ExamplesConfig, rows: Sequence[object], task: Task
 ) -> FewShotExamples:
     """Read a pool of rows; invalid ones are left out, and a warning counts them."""
+    if not read_template(task.input).uses_row:
+        return FewShotExamples()  # the input has a fault that is already reported
     examples: list[Example] = []
     texts: list[str] = []
     left_out: Counter[str] = Counter()
@@ -242,7 +244,7 @@ def _find_row_problems(fields: _Row, text: str | Fault, task: Task) -> Iterator[
     template, kind = read_template(task.input), get_task_kind(task)
     if missing := [column for column in template.columns if column not in fields]:
         yield f"lacks {', '.join(map(quote, missing))}, which input uses"
-    elif not (template.columns or template.whole_row):
+    elif not template.uses_row:
         return  # the input has a fault that is already reported
     elif isinstance(text, Fault):
         yield f"cannot be shown: {text.reason}"

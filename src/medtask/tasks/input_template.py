@@ -103,6 +103,11 @@ class InputTemplate:
     faults: tuple[tuple[int, str], ...] = ()
     compiled: jinja2.Template | None = None
 
+    @property
+    def uses_row(self) -> bool:
+        """Whether anything of a row is in the text."""
+        return self.whole_row or bool(self.columns)
+
 
 # {{ Procedure name }}: the name of a column where Jinja expects an expression
 _NAME_WITH_BLANKS = re.compile(r"\{\{-?\s*(\w+(?:[ -]\w+)+)\s*-?\}\}")

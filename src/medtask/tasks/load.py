@@ -295,7 +295,7 @@ def _check_input(reader: TaskReader) -> None:
     template = read_template(source)
     for line, message in template.faults:
         reader.add_fault(message, "input", text_line=line)
-    if source and not template.faults and not template.columns and not template.whole_row:
+    if source and not template.faults and not template.uses_row:
         message = 'input uses no column of the table - write one as in "{{ procedure }}"'
         reader.add_fault(message, "input")
 
