@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,10 +18,17 @@ from medtask.engines.fake import FakeEngine
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError, InputError, TableError, TaskFaults, UsageError
 from medtask.evaluation.calibration.transforms import Calibration
+from medtask.records import Prompt, Scores
 from medtask.runs.calibration_store import CALIBRATION_FILE, SavedCalibration, save_calibration
 from medtask.runs.output_columns import get_cell
 from medtask.scaling import batch_answers
-from medtask.scaling.batch_answers import BatchJob, answer_batches, open_worker_model, prepare_job
+from medtask.scaling.batch_answers import (
+    BatchJob,
+    WorkerModel,
+    answer_batches,
+    open_worker_model,
+    prepare_job,
+)
 from medtask.tasks.load import load_task
 from medtask.tasks.task import Task
 from support.tasks_by_kind import ANSWER_SPECS, write_task_and_table
@@ -167,6 +174,32 @@ def test_gold_and_groups_are_not_needed(tmp_path: Path) -> None:
     rows = read_arrow(table)
     found = answer(prepare(load_task(task_folder), rows), rows.to_batches())
     assert found.num_rows == ROWS
+
+
+class KeepingEngine(FakeEngine):
+    """Keeps the prompts that it is asked."""
+
+    def score_batch(self, batch: Sequence[Prompt]) -> list[Scores]:
+        self.prompts = list(batch)
+        return super().score_batch(batch)
+
+
+def test_no_row_is_shown_an_example_of_its_own_group(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(
+        'instruction: Decide.\ninput: "{{ note }}"\ngroup: patient\n'
+        "answer: {kind: label, labels: [a, b]}\n"
+        "examples: {file: gold.csv, select: nearest, k: 1}\n"
+    )
+    (tmp_path / "gold.csv").write_text(
+        "note,answer,patient\nchest pain at rest,a,P1\nswollen knee,b,P2\n"
+    )
+    rows = pa.table({"note": ["chest pain at night"], "patient": ["P1"]})
+    job = prepare(load_task(tmp_path), rows)
+    engine = KeepingEngine()
+    list(answer_batches(WorkerModel(job, engine, {}, None), rows.to_batches()))
+    (prompt,) = engine.prompts
+    shown = " ".join(turn.content for turn in prompt.messages)
+    assert "swollen knee" in shown and "at rest" not in shown
 
 
 def test_an_error_of_a_worker_shows_its_remedy(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class BatchJob:
     """A task and a model for worker processes, which may run on other machines.
 
     Attributes:
-        task: The task, without the columns of gold and groups.
+        task: The task, without the column of gold, and without that of groups if there is none.
         model: The reference of the model.
         options: Options of loading it.
         calibrated: Whether the calibration of this task and model is applied.
@@ -105,7 +105,9 @@ def prepare_job(
             "thresholds are fitted on the gold of a whole table, not row by row",
             fix="run the task with gold first, and write its thresholds into the task",
         )
-    task = replace(task, gold_column=None, group_column=None)
+    # Groups only choose between examples: a table without them can be answered.
+    group = task.group_column if task.group_column in columns else None
+    task = replace(task, gold_column=None, group_column=group)
     _check_names(columns)
     if faults := check_columns(task, columns):
         raise TaskFaults(str(task.source or task.name), faults)
