@@ -156,6 +156,12 @@ def test_a_model_that_answers_by_position_is_reported() -> None:
     assert "prefers" not in format_summary_lines(fair)[-1]
 
 
+def test_rows_in_which_no_option_is_right_have_no_letter_to_prefer() -> None:
+    summary = summarise_rows("choice", ((), ()), ((), ()), options=FOUR)
+    assert get_figures(summary)["exact_match"] == 1
+    assert "prefers" not in format_summary_lines(summary)[-1]
+
+
 def test_of_several_options_the_whole_set_counts() -> None:
     summary = summarise_rows(
         "choice", (("A", "C"), ("C", "A")), (("A",), ("A", "B")), (None, ("D",)), options=FOUR

@@ -163,7 +163,7 @@ class MultipleChoiceEvaluation:
 
     def _describe_letter_bias(self) -> list[str]:
         rows = self._gold_rows
-        if not self.answered or not rows:
+        if not self.answered or not self.rows_by_letter:  # no option may be right anywhere
             return []
         gaps = {
             letter: given / self.answered - gold / rows
