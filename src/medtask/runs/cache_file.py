@@ -20,7 +20,7 @@ from pathlib import Path
 from medtask.atomic_files import open_private
 from medtask.engines.base import Engine
 from medtask.prediction.predictor import RowAnswer
-from medtask.records import Answer, Status, Value
+from medtask.records import Answer, Status, Value, list_names
 from medtask.runs.ledger_file import ANSWER_COLUMNS, find_copy_name, is_access_error
 from medtask.runs.ledger_rows import LedgerRow, LedgerRowCodec, is_intact
 from medtask.runs.manifest import identify_model
@@ -175,7 +175,7 @@ class CacheFile:
             answer.status in _CACHED_STATUSES
             and bool(answer.probabilities)
             and not has_text
-            and all(_list_names(value) <= self._numbers.keys() for value in values)
+            and all(self._numbers.keys() >= set(list_names(value)) for value in values)
         )
 
     def _restore(self, answer: Answer) -> Answer:
@@ -222,12 +222,6 @@ def _hash_scope(task: Task, engine: Engine, pass_engines: Mapping[str, Engine]) 
 def _number_row(hashed: bytes) -> int:
     """The row of a hash: a positive 63-bit number."""
     return int.from_bytes(hashed[:8], "big") >> 1
-
-
-def _list_names(value: Value | None) -> set[str]:
-    if value is None:
-        return set()
-    return {value} if isinstance(value, str) else set(value)
 
 
 def _prepare_file(path: Path) -> None:

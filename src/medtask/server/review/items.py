@@ -18,8 +18,8 @@ from medtask.records import (
     Option,
     Record,
     Status,
-    Value,
     comparable_value,
+    list_names,
 )
 from medtask.server.review.settings import QueueSettings, RowQuery
 from medtask.tasks.kinds import get_task_kind
@@ -136,17 +136,11 @@ def _matches(task: Task, query: RowQuery, row: AnsweredRow, text: str) -> bool:
     low = query.confidence_below
     return (
         query.contains.casefold() in text.casefold()
-        and (not query.answers or bool(_list_names(value) & set(query.answers)))
+        and (not query.answers or not set(query.answers).isdisjoint(list_names(value)))
         and (not query.statuses or answer.status in query.statuses)
         and (low is None or answer.confidence is None or answer.confidence < low)
         and not (query.without_gold and row.gold is not None)
     )
-
-
-def _list_names(value: Value | None) -> set[str]:
-    if isinstance(value, str):
-        return {value}
-    return set(value) if isinstance(value, tuple) else set()
 
 
 def _find_clusters(items: Sequence[ItemDraft]) -> list[int]:
