@@ -54,8 +54,15 @@ def test_a_command_is_in_the_readme(verb: object) -> None:
     assert f"| `medtask {verb.__name__}" in README.read_text("utf-8")  # type: ignore[attr-defined]
 
 
+def test_every_page_is_linked_in_the_readme() -> None:
+    text = README.read_text("utf-8")
+    folders = ("tutorials", "how-to", "reference", "explanation")
+    pages = (page for folder in folders for page in (ROOT / "docs" / folder).glob("*.md"))
+    assert not [page.name for page in pages if f"({page.relative_to(ROOT)})" not in text]
+
+
 @pytest.mark.skipif(not ARCHITECTURE.exists(), reason="there is no docs/architecture.md")
-def test_the_tree_of_the_architecture_names_every_module_with_a_phrase() -> None:
+def test_the_tree_of_the_architecture_has_a_phrase_for_every_module_and_folder() -> None:
     phrases = read_tree(ARCHITECTURE.read_text("utf-8"))
     source = ROOT / "src" / "medtask"
     modules = {
@@ -65,4 +72,4 @@ def test_the_tree_of_the_architecture_names_every_module_with_a_phrase() -> None
     }
     named = {path for path in phrases if path.endswith(".py")}
     assert named == modules
-    assert not [path for path in named if not phrases[path]]
+    assert not [path for path, phrase in phrases.items() if phrase in ("", "TODO")]
