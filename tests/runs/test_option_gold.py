@@ -51,7 +51,7 @@ def test_the_form_of_the_column_is_inferred_reported_and_used_everywhere(tmp_pat
     result = run_rows(tmp_path, (GROUPS, "A"), (GROUPS, "O"), (ORGANS, "Lung"))
     note = (
         'the gold column "right" is read as texts of options, because only these fit all rows '
-        "(gold_is: text)"
+        "that can be read (gold_is: text)"
     )
     assert note in result.notes
     assert read_gold(result) == ["C", "D", "C"]

@@ -124,8 +124,8 @@ class GoldColumn:
         form = self.infer_form()
         if form is not None:
             return [
-                f"is read as {_FORM_DESCRIPTIONS[form]}, because only these fit all rows "
-                f"(gold_is: {form})"
+                f"is read as {_FORM_DESCRIPTIONS[form]}, because only these fit all rows that "
+                f"can be read (gold_is: {form})"
             ]
         if not self.ambiguous_rows:
             return []
