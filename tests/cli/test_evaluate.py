@@ -53,6 +53,7 @@ def test_a_foreign_table_gets_a_folder_of_its_own(
     assert {"threshold", "coverage", "max_error", "confidence"} <= set(output["acceptance"])
     assert output["acceptance"]["max_error"] == 0.1 and output["acceptance"]["confidence"] == 0.95
     assert sorted(path.name for path in Path("other-evaluation").iterdir()) == [
+        ".lock",
         "accepted.csv",
         "report.html",
         "report.json",

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, matthew
 
 import medtask
 from medtask.engines.fake import FakeEngine
-from medtask.errors import UsageError
+from medtask.errors import RunLocked, UsageError
 from medtask.evaluation.calibration.acceptance import Acceptance
 from medtask.evaluation.calibration.prediction_sets import PredictionSets
 from medtask.evaluation.calibration.transforms import Calibration
@@ -25,6 +25,7 @@ from medtask.runs.evaluation_report import (
     write_evaluation_report,
 )
 from medtask.runs.local_run import run
+from medtask.runs.lock import lock_run
 from medtask.runs.open_answers import open_answers
 from medtask.runs.probability_arrays import collect_probabilities, list_outcomes
 from medtask.runs.run_evaluation import EvaluationOptions, evaluate_answers
@@ -106,6 +107,16 @@ def test_the_figures_of_a_foreign_table_are_scikit_learns(tmp_path: Path) -> Non
     )
     assert output["acceptance"] is None and output["calibration"] is None
     json.dumps(output)
+
+
+def test_two_evaluations_do_not_write_the_same_files(tmp_path: Path) -> None:
+    table, out = write_table(tmp_path / "table.csv", 100), tmp_path / "out"
+    options = {"out": out, "max_error": 0.3, "baselines": False}
+    medtask.evaluate(table, **options)  # type: ignore[arg-type]
+    before = (out / "review.csv").read_bytes()
+    with lock_run(out), pytest.raises(RunLocked, match="is in use by"):
+        medtask.evaluate(table, **(options | {"max_error": 0.01}))  # type: ignore[arg-type]
+    assert (out / "review.csv").read_bytes() == before
 
 
 def test_accepted_and_review_together_are_the_table(tmp_path: Path) -> None:

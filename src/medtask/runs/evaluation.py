@@ -16,6 +16,7 @@ from medtask.privacy import block_network
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.baselines import make_baseline_settings
 from medtask.runs.evaluation_report import save_evaluation_calibration, write_evaluation_report
+from medtask.runs.lock import lock_run
 from medtask.runs.open_answers import open_answers
 from medtask.runs.run_evaluation import Evaluation, EvaluationOptions, evaluate_answers
 from medtask.runs.triage import DEFAULT_TRIAGE_FORMATS, write_prediction_sets, write_triage
@@ -77,6 +78,7 @@ def evaluate(
         UsageError: An option is not valid, or gold or probabilities that it needs are missing.
         TableError: A table cannot be read.
         InputError: The run is not finished.
+        RunLocked: Another process writes into the output folder.
 
     Example:
         >>> evaluation = medtask.evaluate("runs/2026-11-20-1412", gold="purpose", max_error=0.05)
@@ -108,7 +110,10 @@ def evaluate(
             homes, answers.manifest.get("timing", {}), progress, options.seed
         )
         evaluation = evaluate_answers(answers, options, settings)
-        return _write_files(evaluation, folder, formats or _choose_formats(answers))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # `force`: a host that has failed may have left a lock, and must not block evaluations.
+        with lock_run(folder, force=True):
+            return _write_files(evaluation, folder, formats or _choose_formats(answers))
 
 
 def choose_folder(answers: AnswerTable, name: str) -> Path:
@@ -136,7 +141,6 @@ def _check_fractions(options: EvaluationOptions) -> None:
 
 def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -> Evaluation:
     """Write the report and the tables; a calibration is written next to the task file."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = ["report.html", "report.json"]
     acceptance = evaluation.acceptance
     # If it was refused, people need the rows in the order of their worth all the more.
