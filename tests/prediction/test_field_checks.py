@@ -101,6 +101,12 @@ def test_values_outside_the_bounds_of_the_schema_are_reviewed() -> None:
     ]
 
 
+def test_a_large_bound_is_written_with_all_of_its_digits() -> None:
+    spec = Fields({"properties": {"cells": {"type": "integer", "maximum": 1_234_567}}})
+    reasons = check_fields(spec, {"cells": 2_000_000}, {})
+    assert reasons == ["cells is above its maximum 1234567"]
+
+
 def test_dates_outside_the_bounds_of_the_schema_are_reviewed() -> None:
     part = {"format": "date", "formatMinimum": "2015-01-01", "formatMaximum": "2026-12-31"}
     spec = Fields({"properties": {"operated": part}})

@@ -224,7 +224,7 @@ def _check_number(part: Mapping[str, Any], value: float, path: str) -> Iterator[
     )
     for name, is_inside, words in limits:
         if name in part and not is_inside:
-            yield f"{path} is {words} {part[name]:g}"
+            yield f"{path} is {words} {part[name]:.15g}"
 
 
 def _find_part(schema: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
