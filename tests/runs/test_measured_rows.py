@@ -262,8 +262,9 @@ def test_an_audit_is_about_the_rows_that_are_new_to_the_model(tmp_path: Path) ->
     assert audited.result.rows == 40
     engine = make_trained_engine(tmp_path / "model", task, table)
     medtask.run(task, engine, tmp_path / "notes.csv", out=tmp_path / "all")
-    with pytest.raises(UsageError, match="no row can be audited: 100 rows trained the model"):
+    with pytest.raises(UsageError, match="no row can be audited: 100 rows trained the model") as no:
         medtask.audit(tmp_path / "all")
+    assert no.value.fix.startswith("audit a run of other rows, or ")
 
 
 def test_thresholds_are_fitted_on_rows_that_are_new_to_the_model(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def collect_answer_arrays(answers: AnswerTable) -> AnswerArrays:
         )
     if not numbers and (counts := answers.count_left_out()):
         raise UsageError(
-            f"no row can be audited: {format_left_out(counts)}", fix=suggest_unseen_rows(counts)
+            f"no row can be audited: {format_left_out(counts)}",
+            fix=suggest_unseen_rows(counts, "audit a run of other rows"),
         )
     codes_by_row = np.array(classes, dtype=np.int64)
     # The last row of the table is for class -1: rows without an answer.

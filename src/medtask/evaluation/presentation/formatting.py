@@ -159,9 +159,11 @@ def explain_no_rows(
     return "all rows with gold were chosen by their answers" if is_chosen else otherwise
 
 
-def suggest_unseen_rows(counts: Mapping[LeftOut, int]) -> str:
+def suggest_unseen_rows(
+    counts: Mapping[LeftOut, int], first: str = "use other rows with gold"
+) -> str:
     """How to measure rows that are new to the model; ``counts`` are the rows that are not."""
-    ways = ["use other rows with gold"]
+    ways = [first]
     if _CHOSEN & counts.keys():
         ways.append("label a random sample with `medtask audit RUN`, which estimates the accuracy")
     if counts.keys() & {LeftOut.TRAINING, LeftOut.TRAINING_GROUP, LeftOut.VALIDATION}:
