@@ -281,7 +281,11 @@ def _list_hints(result: Run, task: Task) -> list[str]:
 
     hints = []
     reviewed, sure = (result.statuses.get(status, 0) for status in (Status.REVIEW, Status.OK))
-    if reviewed > sure and task.kind_spec.has_labels:
+    bound = f"is below {task.review.confidence_below:g}"
+    causes = result.summary.causes if result.summary else ()
+    # Other rows are for review for another reason, such as an instruction in their text.
+    low = sum(one.count for one in causes if one.status is Status.REVIEW and bound in one.example)
+    if low > sure and task.kind_spec.has_labels:
         cause = (
             "the confidence is calibrated, so they are often wrong. A model that is trained on "
             "gold is surer: medtask train"
@@ -291,7 +295,7 @@ def _list_hints(result: Run, task: Task) -> list[str]:
             "--calibrate auto"
         )
         hints.append(
-            f"{reviewed:,} of {format_count(reviewed + sure, 'answer')} have a confidence below "
+            f"{low:,} of {format_count(reviewed + sure, 'answer')} have a confidence below "
             f"{task.review.confidence_below:g} and the status review: {cause}"
         )
     too_long = result.statuses.get(Status.TOO_LONG, 0)
