@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from medtask.errors import UsageError
 from medtask.evaluation.calibration.prediction_sets import PredictionSets, fit_prediction_sets
-from medtask.evaluation.report.calibration_report import build_result_blocks
+from medtask.evaluation.report.calibration_report import build_result_blocks, describe_result
 from medtask.evaluation.statistics.refusal import Refusal
 
 RANDOM = np.random.default_rng(20261120)
@@ -123,11 +123,36 @@ def test_truths_that_are_no_options_are_missed_by_every_set() -> None:
     assert isinstance(fit_prediction_sets(shares, gold, miss=0.1), Refusal)
 
 
-def test_rows_without_true_labels_miss_none() -> None:
-    shares = RANDOM.random((200, 3))
-    truth = np.zeros((200, 3), dtype=bool)
-    found = fit_valid_sets(shares, truth)
-    assert (found.threshold, found.method) == (1.0, "crc")
+def test_rows_without_true_labels_do_not_hide_misses_of_the_others() -> None:
+    """Four of five rows have no label: counted as rows that miss none, they would let the sets miss
+    half of the labels of the others.
+    """
+    random = np.random.default_rng(7)
+    missed = []
+    for _ in range(100):
+        shares = random.random((200, 3))
+        truth = (random.random((200, 3)) < shares) & (np.arange(200) % 5 == 0)[:, None]
+        found = fit_valid_sets(shares, truth, miss=0.1)
+        assert (found.method, found.rows) == ("crc", 200)
+        assert found.rows_with_label == truth.any(axis=1).sum()
+        fresh = random.random((500, 3))
+        true = random.random((500, 3)) < fresh
+        some = true.any(axis=1)
+        share = (true & ~found.apply(fresh)).sum(axis=1)[some] / true.sum(axis=1)[some]
+        missed.append(share.mean())
+    assert np.mean(missed) <= 0.1 + 2 * np.std(missed) / 10
+    assert "on average over rows that have any" in describe_result(found)
+
+
+def test_sets_of_several_labels_need_rows_with_a_label() -> None:
+    shares, truth = RANDOM.random((200, 3)), np.zeros((200, 3), dtype=bool)
+    none = fit_prediction_sets(shares, truth)
+    assert isinstance(none, Refusal)
+    assert "9 gold rows with a label or more" in str(none)
+    truth[:5, 0] = True
+    few = fit_prediction_sets(shares, truth)
+    assert isinstance(few, Refusal)
+    assert (few.rows, few.needed) == (200, 360)
     truth[:, 0] = True
     assert fit_valid_sets(shares, truth, miss=0.01).threshold == pytest.approx(
         np.sort(shares[:, 0])[1], abs=0.02

@@ -40,7 +40,7 @@ ACCEPTANCE = Acceptance(
     level=0.95,
     risk_curve=RELIABILITY.risk_curve,
 )
-SETS = PredictionSets("lac", 0.2, 0.1, 100, False, (0, 80, 20))
+SETS = PredictionSets("lac", 0.2, 0.1, 100, False, (0, 80, 20), 100)
 
 
 def get_bodies(blocks: list) -> list[str]:

@@ -27,12 +27,13 @@ class PredictionSets:
 
     Attributes:
         method: "lac" if exactly one label applies; else "crc", which bounds the share of a row's
-            true labels that is missed.
+            true labels that is missed, over rows that have any.
         threshold: A set has the labels with at least this probability.
         miss: The bound.
         rows: Number of gold rows, one of each group if ``grouped``.
         grouped: Whether rows have groups.
         sizes: Gold rows by the number of labels in their set.
+        rows_with_label: Number of gold rows with a true label, on which the threshold is fitted.
     """
 
     method: ConformalMethod
@@ -41,6 +42,7 @@ class PredictionSets:
     rows: int
     grouped: bool
     sizes: tuple[int, ...]
+    rows_with_label: int
 
     @property
     def mean_size(self) -> float:
@@ -65,7 +67,8 @@ def fit_prediction_sets(
     """Fits prediction sets on gold rows.
 
     lac (Sadinle et al. 2019) gives the smallest sets; for independent labels crc, conformal risk
-    control of the share of missed labels (Angelopoulos et al. 2024).
+    control of the share of missed labels (Angelopoulos et al. 2024). Rows without a true label miss
+    none: with them, the labels of the other rows could be missed more often than the bound.
 
     Args:
         probabilities: [n, k]; NaN where a label is not an option of the row.
@@ -75,7 +78,7 @@ def fit_prediction_sets(
         seed: Seed of the draw of one row of each group.
 
     Returns:
-        The sets, or a refusal with fewer than 1/miss - 1 rows.
+        The sets, or a refusal with fewer than 1/miss - 1 rows that have a true label.
     """
     single = gold.ndim == 1
     if not 0 < miss < 1:
@@ -88,25 +91,27 @@ def fit_prediction_sets(
         known &= (gold[drawn] >= 0) & (gold[drawn] < probabilities.shape[1])
     used = np.asarray(probabilities, dtype=np.float64)[drawn][known]
     truth = np.asarray(gold)[drawn][known]
-    rows, fewest = len(used), math.ceil(1 / miss - 1 - 1e-9)
+    has_label = np.ones(len(used), dtype=bool) if single else truth.any(axis=1)
+    rows, fewest = int(has_label.sum()), math.ceil(1 / miss - 1 - 1e-9)
     if rows < fewest:
+        counted = "gold rows" if single else "gold rows with a label"
         return Refusal(
-            f"sets that miss at most {100 * miss:g} % need {fewest:,} gold rows or more",
-            rows,
-            fewest,
+            f"sets that miss at most {100 * miss:g} % need {fewest:,} {counted} or more",
+            len(used),
+            math.ceil(fewest * len(used) / rows) if rows else fewest,
             grouped=groups is not None,
         )
     threshold = (
         _find_conformal_threshold(used, truth, miss)
         if single
-        else _find_risk_controlled_threshold(used, truth.astype(bool), miss)
+        else _find_risk_controlled_threshold(used[has_label], truth[has_label].astype(bool), miss)
     )
     if threshold is None:
         return Refusal(
             f"gold is not an option of its row in more than {100 * miss:g} % of the rows", rows
         )
     draft = PredictionSets(
-        "lac" if single else "crc", threshold, miss, rows, groups is not None, ()
+        "lac" if single else "crc", threshold, miss, len(used), groups is not None, (), rows
     )
     return replace(draft, sizes=tuple(np.bincount(draft.apply(used).sum(axis=1)).tolist()))
 
@@ -126,7 +131,7 @@ def _find_risk_controlled_threshold(
     probabilities: FloatArray, gold: BoolArray, miss: float
 ) -> float | None:
     """The highest threshold at which (misses of all rows + 1) / (n + 1) is at most ``miss``; None
-    if no threshold has so few.
+    if no threshold has so few. Every row has a true label.
     """
     true = gold.sum(axis=1)
     row, column = np.nonzero(gold)
@@ -137,7 +142,5 @@ def _find_risk_controlled_threshold(
     # The lowest probability at which so many true labels are missed.
     missed = np.concatenate([[0.0], np.cumsum(1 / true[row[order]])])
     room = miss * (len(gold) + 1) - 1 + 1e-9
-    allowed = int(np.searchsorted(missed, room, side="right")) - 1
-    if allowed >= len(value):
-        return 1.0  # so few true labels that the sets may miss them all
+    allowed = min(int(np.searchsorted(missed, room, side="right")), len(value)) - 1
     return None if value[allowed] < 0 else float(value[allowed])

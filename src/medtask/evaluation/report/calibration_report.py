@@ -265,10 +265,14 @@ def _(sets: PredictionSets) -> str:
         else "no row has a label"
     )
     unit = " groups, one row of each" if sets.grouped else ""
-    missed = "true labels" if sets.method == "crc" else "gold labels"
+    missed = (
+        f"a row's true labels, on average over rows that have any (n = {sets.rows_with_label:,})"
+        if sets.method == "crc"
+        else "the gold labels on average"
+    )
     return (
         f"sets of {sets.mean_size:.2f} labels on average (n = {sets.rows:,}{unit}) miss at most "
-        f"{100 * sets.miss:g} % of the {missed} on average; {single}"
+        f"{100 * sets.miss:g} % of {missed}; {single}"
     )
 
 
