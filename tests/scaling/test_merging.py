@@ -29,12 +29,14 @@ from medtask.errors import (
 from medtask.records import Prompt, Scores
 from medtask.runs.local_run import run
 from medtask.runs.lock import lock_run
+from medtask.runs.progress import NullRunObserver
 from medtask.scaling.local_shards import answer_shards
 from medtask.scaling.merging import merge
 from medtask.scaling.plan import RunPlan, read_plan
 from medtask.scaling.run_status import status
 from medtask.scaling.shard_session import MAX_ATTEMPTS
 from medtask.scaling.shards import ShardAttempt
+from medtask.scaling.workers import answer_with_workers
 from medtask.tasks.load import load_task
 from scaling.conftest import MakePlan
 from support.file_size_limit import limit_file_size
@@ -316,6 +318,14 @@ def test_a_shard_on_another_host_is_not_taken_over_without_force(make_plan: Make
         with pytest.raises(RunLocked, match="node-7"):
             list(answer_shards(plan, [2]))
         assert [one.state for one in answer_shards(plan, [2], force_lock=True)] == ["finished"]
+
+
+def test_workers_take_over_a_shard_on_another_host_with_force(make_plan: MakePlan) -> None:
+    plan = make_plan(shards=2)
+    with claim_as_other_host(plan.get_folder(2).path, ""):
+        with pytest.raises(EngineError, match="not all shards are complete"):
+            answer_with_workers(plan, 2, NullRunObserver())
+        assert answer_with_workers(plan, 2, NullRunObserver(), force_lock=True) == 0
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:

@@ -44,7 +44,9 @@ def run_in_shards(
     for note in notes:
         observer.on_note(note)
     if request.workers > 1 or request.devices:
-        code = answer_with_workers(plan, request.workers, observer, request.devices)
+        code = answer_with_workers(
+            plan, request.workers, observer, request.devices, force_lock=force_lock
+        )
     else:
         shown = _SequentialObserver(plan, observer)
         results = answer_shards(plan, load=load, observer=shown, force_lock=force_lock)

@@ -22,19 +22,25 @@ _POLL_S, _REPORT_S, _STOP_S = 0.2, 1.0, 12.0
 
 
 def answer_with_workers(
-    plan: RunPlan, workers: int, observer: RunObserver, devices: Sequence[str] = ()
+    plan: RunPlan,
+    workers: int,
+    observer: RunObserver,
+    devices: Sequence[str] = (),
+    *,
+    force_lock: bool = False,
 ) -> int:
     """Answer all shards in ``workers`` processes; returns 0, or the exit code after a signal.
 
     The cores of this machine are divided among the processes, and each sees one of the ``devices``
-    (numbers or UUIDs of GPUs), if there are any. A process that is killed is replaced.
+    (numbers or UUIDs of GPUs), if there are any. A process that is killed is replaced. With
+    ``force_lock`` they take over shards that are locked by a process on another host.
 
     Raises:
         EngineError: A process has failed, or processes are killed again and again.
     """
     progress = _TotalProgress(plan)
     observer.on_start(plan.rows, progress.count_done())
-    pool = _ShardProcesses(plan, workers, devices)
+    pool = _ShardProcesses(plan, workers, devices, force_lock=force_lock)
     with catch_signals(raising=False) as signals, _close(pool):
         reported = 0.0
         while pool.check():
@@ -77,8 +83,11 @@ class _TotalProgress:
 class _ShardProcesses:
     """Processes that call ``medtask shard RUN``, each on its own cores."""
 
-    def __init__(self, plan: RunPlan, workers: int, devices: Sequence[str]) -> None:
+    def __init__(
+        self, plan: RunPlan, workers: int, devices: Sequence[str], *, force_lock: bool
+    ) -> None:
         self._plan = plan
+        self._options = ["--quiet", *(["--force"] if force_lock else [])]
         self._devices = devices
         self._cores = _divide_cores(workers)
         self._restarts = 0
@@ -130,7 +139,7 @@ class _ShardProcesses:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[place % len(self._devices)]
         # In a session of its own: Ctrl-C comes to this process, which asks the others to stop.
         process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-m", "medtask", "shard", str(self._plan.folder), "--quiet"],
+            [sys.executable, "-m", "medtask", "shard", str(self._plan.folder), *self._options],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
