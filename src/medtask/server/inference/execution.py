@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import anyio
@@ -98,26 +98,28 @@ class InferenceService:
             send(None)
 
         model_request.on_text = send_piece
-        with self._count_request():
-            watcher = asyncio.create_task(_cancel_at_disconnect(request, model_request))
-            thread = asyncio.create_task(anyio.to_thread.run_sync(produce, limiter=self._limiter))
-            try:
-                first = await events.get()
-            finally:
-                watcher.cancel()
-            if first and isinstance(first[1], BaseException):
-                raise first[1]
+        slot = ExitStack()
+        slot.enter_context(self._count_request())
+        watcher = asyncio.create_task(_cancel_at_disconnect(request, model_request))
+        thread = asyncio.create_task(anyio.to_thread.run_sync(produce, limiter=self._limiter))
+        # Not after the last event: a client that leaves reads none of them.
+        thread.add_done_callback(lambda _: slot.close())
+        try:
+            first = await events.get()
+        finally:
+            watcher.cancel()
+        if first and isinstance(first[1], BaseException):
+            raise first[1]
         route = find_route(request)
 
         async def write_events() -> AsyncIterator[bytes]:
-            with self._count_request():
-                try:
-                    event = first
-                    while event is not None:
-                        yield _format_event(event, route)
-                        event = await events.get()
-                finally:
-                    model_request.cancel()
+            try:
+                event = first
+                while event is not None:
+                    yield _format_event(event, route)
+                    event = await events.get()
+            finally:
+                model_request.cancel()
             await thread
 
         return StreamingResponse(write_events(), media_type="text/event-stream")
