@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medtask.errors import RunMismatch
 from medtask.records import Status
 from medtask.runs.lock import lock_run
 from medtask.server.jobs.arguments import (
@@ -63,18 +64,35 @@ def _describe_no_answers(statuses: Mapping[Status, int]) -> dict[str, str]:
 
 
 def train_model(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
-    """`medtask.train`. After a signal, the best state so far is a model if there is one."""
-    from medtask.training.train import train
-    from medtask.training.training_data import RowSelection
+    """`medtask.train`. After a signal, the best state so far is a model if there is one.
 
+    A training that cannot be resumed, because the task has changed since, starts anew.
+    """
     observer.set_phase("reading")
-    folder, settings = Path(arguments["folder"]), dict(arguments["settings"])
+    folder = Path(arguments["folder"])
     if arguments["starts_anew"] and not arguments["is_retry"]:
-        shutil.rmtree(folder)
-        folder.mkdir(mode=0o700)
+        _empty_folder(folder)
     _take_over(folder, arguments)
     if not arguments["method"]:
         return _measure_base(arguments, observer)
+    try:
+        return _train(arguments, observer)
+    except RunMismatch:
+        observer.on_note("the earlier training is of another task or other settings: starting anew")
+        _empty_folder(folder)
+        return _train(arguments, observer)
+
+
+def _empty_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir(mode=0o700)
+
+
+def _train(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
+    from medtask.training.train import train
+    from medtask.training.training_data import RowSelection
+
+    settings = dict(arguments["settings"])
     selection = {name: settings.pop(name) for name in _SELECTION_FIELDS if name in settings}
     memory = arguments["load_options"]["memory"]
     if memory is not None:
@@ -82,7 +100,7 @@ def train_model(arguments: JobArguments, observer: JobObserver) -> JobOutcome:
     model = train(
         open_task(arguments),
         open_table(arguments),
-        out=folder,
+        out=Path(arguments["folder"]),
         method=arguments["method"],
         base=arguments["base"],
         selection=RowSelection(**selection),
