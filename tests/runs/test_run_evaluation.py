@@ -178,6 +178,16 @@ def test_by_class_every_row_is_compared_with_the_threshold_of_its_answer(tmp_pat
     assert accepted.tolist() == expected and expected
 
 
+def test_thresholds_by_class_need_one_label_per_row(tmp_path: Path) -> None:
+    """Sets of labels are no classes: all of them were one class called "-1"."""
+    path = tmp_path / "other.csv"
+    lines = [f"{row},a;b,a;b,{0.5 + row / 500}\n" for row in range(200)]
+    path.write_text("id,answer,gold,confidence\n" + "".join(lines))
+    answers = open_answers(path, kind="labels")
+    with pytest.raises(UsageError, match="--by-class needs answers that are one label"):
+        evaluate_answers(answers, EvaluationOptions(max_error=0.1, by_class=True, baselines=False))
+
+
 def test_calibration_undoes_what_was_sharpened(tmp_path: Path) -> None:
     found = evaluate_answers(
         open_answers(write_table(tmp_path / "other.csv", 3000)),

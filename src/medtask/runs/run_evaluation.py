@@ -242,6 +242,11 @@ def _check_options(answers: AnswerTable, options: EvaluationOptions) -> None:
             f"{requested[0]} needs rows with gold, and no gold is named",
             fix="name them with --gold COLUMN or --gold FILE",
         )
+    if options.by_class and (answers.task.several or answers.task.kind_spec.generated):
+        raise UsageError(
+            "--by-class needs answers that are one label, and this task has other answers",
+            fix="leave --by-class out: one threshold then holds for all answers together",
+        )
 
 
 def _check_gold(answers: AnswerTable, summary: RunSummary) -> None:

@@ -177,6 +177,14 @@ def test_each_class_has_a_threshold_or_none() -> None:
     assert len(table.lines) == 3
 
 
+def test_rows_without_an_answer_are_no_class() -> None:
+    confidence = np.concatenate([np.linspace(0.5, 1, 200), np.full(5, np.nan)])
+    classes = np.repeat([0, -1], [200, 5])
+    found = find_accepted(confidence, np.arange(205) < 200, classes=classes, class_names=["-1"])
+    assert [(rule.name, rule.rows) for rule in found.class_thresholds.values()] == [("-1", 200)]
+    assert found.select_accepted(np.array([0.9, 0.9]), np.array([0, -1])).tolist() == [True, False]
+
+
 def test_a_small_class_costs_the_others_nothing() -> None:
     confidence, right = np.linspace(0.5, 1, 70), np.ones(70, dtype=bool)
     crowd = np.concatenate([np.zeros(60, dtype=np.int64), np.arange(1, 11)])

@@ -132,7 +132,8 @@ class GoldConfidences:
         confidence: Confidence of each answer, [n]; NaN for none.
         right: Whether each answer is right, [n].
         groups: Group of each row, [n]; rows of one group, such as a patient, are not independent.
-        classes: Class of each answer, [n], for one threshold per class.
+        classes: Class of each answer, [n], for one threshold per class; -1 for no class, which is
+            never accepted.
         class_names: Names of the classes by number.
     """
 
@@ -286,7 +287,7 @@ def _find_class_thresholds(
     risk: float,
 ) -> dict[int, ClassThreshold]:
     known = ~np.isnan(confidence)
-    numbers = np.unique(classes).tolist()
+    numbers = np.unique(classes[classes >= 0]).tolist()
     sizes = {number: int((known & (classes == number)).sum()) for number in numbers}
     able: list[int] = []
     for count in range(len(numbers), 0, -1):
@@ -311,7 +312,7 @@ def _find_class_thresholds(
             if threshold is not None
             else np.zeros(len(mine), dtype=bool)
         )
-        name = names[number] if 0 <= number < len(names) else str(number)
+        name = names[number] if number < len(names) else str(number)
         rules[number] = ClassThreshold(
             name, threshold, sizes[number], int(taken.sum()), int((taken & ~right).sum())
         )
