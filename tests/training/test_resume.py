@@ -32,7 +32,7 @@ def start_training(folder: Path, base: Path, pause: float = 0.0) -> subprocess.P
     return subprocess.Popen(
         words,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(TRAINING_SCRIPT.parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
 
 

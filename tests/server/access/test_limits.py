@@ -84,10 +84,10 @@ def test_a_body_that_does_not_arrive_is_given_up(server: ServerUnderTest) -> Non
 
 def test_a_user_with_too_many_requests_waits_and_others_do_not(server: ServerUnderTest) -> None:
     client = server.connect(Role.VIEWER)
-    statuses = [client.get("/api/me").status_code for _ in range(40)]
-    assert statuses[:20] == [200] * 20
-    assert statuses[-1] == 429
-    refused = client.get("/api/me")
+    responses = [client.get("/api/me") for _ in range(40)]
+    assert {one.status_code for one in responses[:20]} == {200}
+    # The last may be allowed again: a permit comes back every half second.
+    refused = next(one for one in responses if one.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1
     assert server.connect(Role.ADMIN).get("/api/me").status_code == 200
 
