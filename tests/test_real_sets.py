@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,22 +18,10 @@ from medtask.engines.base import Engine
 from medtask.records import Answer, Status
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-# The first rows of sets with short and with long records; in the full tests the next rows of these,
-# and the first rows of all other sets.
-FEW, NEXT, MANY = range(2), range(2, 7), range(6)
-
-
-def list_cases(quick: Sequence[object], others: Sequence[object] = ()) -> list[Any]:
-    """Parameters with rows: few of the ``quick`` ones, and more of all in the full tests."""
-    return [
-        *((case, FEW) for case in quick),
-        *(pytest.param(case, NEXT, marks=pytest.mark.scale) for case in quick),
-        *(pytest.param(case, MANY, marks=pytest.mark.scale) for case in others),
-    ]
-
+ROWS = 6
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.scale,
     pytest.mark.skipif(
         not DATA.is_dir(), reason="the public sets are not beside the project (../shared/data)"
     ),
@@ -50,11 +37,11 @@ def model() -> Engine:
 
 
 def predict_set(
-    name: str, rows: range, model: Engine, folder: Path, **task: Any
+    name: str, model: Engine, folder: Path, rows: int = ROWS, **task: Any
 ) -> list[tuple[dict[str, Any], Answer]]:
-    """Rows of a set's dev split with their answers."""
+    """The first rows of a set's dev split with their answers."""
     with gzip.open(DATA / name / "dev.jsonl.gz", "rt", encoding="utf-8") as lines:
-        table = [json.loads(line) for line in islice(lines, rows.start, rows.stop)]
+        table = [json.loads(line) for line in islice(lines, rows)]
     (folder / "task.json").write_text(json.dumps({"id": "id", **task}))
     answers = list(medtask.predict(medtask.load_task(folder), model, table))
     assert [answer.record_id for answer in answers] == [row["id"] for row in table]
@@ -62,20 +49,19 @@ def predict_set(
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"),
-    list_cases(
-        ["covidq_categories", "mts_dialog_sections"],
-        ["ade_sentences", "icd9_procedures", "medical_abstracts", "symptom2disease"],
-    ),
+    "name",
+    [
+        *("covidq_categories", "mts_dialog_sections", "ade_sentences", "icd9_procedures"),
+        *("medical_abstracts", "symptom2disease"),
+    ],
 )
 def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
-    name: str, rows: range, model: Engine, tmp_path: Path
+    name: str, model: Engine, tmp_path: Path
 ) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "label", "labels": labels}
     for _, answer in predict_set(
         name,
-        rows,
         model,
         tmp_path,
         instruction="Choose the group.",
@@ -88,15 +74,14 @@ def test_every_row_of_a_real_set_gets_an_answer_of_the_set(
         assert answer.confidence == max(answer.probabilities.values())
 
 
-@pytest.mark.parametrize(("name", "rows"), list_cases(["medlit_domains"], ["hallmarks_of_cancer"]))
+@pytest.mark.parametrize("name", ["medlit_domains", "hallmarks_of_cancer"])
 def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
-    name: str, rows: range, model: Engine, tmp_path: Path
+    name: str, model: Engine, tmp_path: Path
 ) -> None:
     labels = json.loads((DATA / name / "labels.json").read_text())
     answer_of = {"kind": "labels", "labels": labels, "at_least_one": True, "at_most": 3}
     for _, answer in predict_set(
         name,
-        rows,
         model,
         tmp_path,
         instruction="What is it about?",
@@ -112,21 +97,19 @@ def test_every_label_of_a_real_set_gets_a_probability_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("question_set", "rows"),
-    list_cases(
-        [
-            ("medmcqa_dev", {}),
-            ("medmcqa_dev", {"readout": "text"}),
-            ("frenchmedmcqa", {"several": True}),
-            ("medmcqa_dev", {"debias": "permute"}),
-        ],
-        [("medgpt_usmle", {"debias": "permute"}), ("pubmedqa", {})],
-    ),
+    "question_set",
+    [
+        ("medmcqa_dev", {}),
+        ("medmcqa_dev", {"readout": "text"}),
+        ("frenchmedmcqa", {"several": True}),
+        ("medmcqa_dev", {"debias": "permute"}),
+        ("medgpt_usmle", {"debias": "permute"}),
+        ("pubmedqa", {}),
+    ],
 )
 @pytest.mark.parametrize("budget", [None, 24])
 def test_every_real_question_is_answered_with_its_own_options(
     question_set: tuple[str, dict[str, Any]],
-    rows: range,
     budget: int | None,
     model: Engine,
     tmp_path: Path,
@@ -142,9 +125,8 @@ def test_every_real_question_is_answered_with_its_own_options(
     }
     task |= {"answer": {"kind": "choice", "options": "options", **settings}}
     task |= {"reasoning": {"budget": budget}} if budget else {}
-    for row, answer in predict_set(
-        name, rows if budget is None else rows[:2], model, tmp_path, **task
-    ):
+    rows = ROWS if budget is None else 2
+    for row, answer in predict_set(name, model, tmp_path, rows, **task):
         assert answer.status in (Status.OK, Status.REVIEW)
         chosen = answer.value if isinstance(answer.value, tuple) else (answer.value,)
         assert set(chosen) <= set(row["options"])
@@ -153,14 +135,13 @@ def test_every_real_question_is_answered_with_its_own_options(
         assert (answer.thoughts is not None) == (budget is not None)
 
 
-@pytest.mark.parametrize(("sections", "rows"), list_cases([False, True]))
+@pytest.mark.parametrize("sections", [False, True])
 def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
-    sections: bool, rows: range, model: Engine, tmp_path: Path
+    sections: bool, model: Engine, tmp_path: Path
 ) -> None:
     answer_of = {"kind": "answer", "max_tokens": 32, "sections": sections}
     answered = predict_set(
         "medquad",
-        rows,
         model,
         tmp_path,
         instruction="Answer briefly.",
@@ -172,13 +153,10 @@ def test_every_real_question_of_a_patient_gets_an_answer_that_ends(
         assert answer.confidence is None
         if answer.status is Status.TRUNCATED:
             assert answer.reason is not None
-    assert sum(answer.value is not None for _, answer in answered) >= len(rows) // 2
+    assert sum(answer.value is not None for _, answer in answered) >= len(answered) // 2
 
 
-@pytest.mark.parametrize("rows", [range(1), pytest.param(range(1, 2), marks=pytest.mark.scale)])
-def test_fields_of_real_abstracts_satisfy_their_schema(
-    rows: range, model: Engine, tmp_path: Path
-) -> None:
+def test_fields_of_real_abstracts_satisfy_their_schema(model: Engine, tmp_path: Path) -> None:
     schema = {
         "type": "object",
         "properties": {
@@ -192,7 +170,7 @@ def test_fields_of_real_abstracts_satisfy_their_schema(
         "input": "{{ context }}",
         "answer": {"kind": "fields", "schema": schema},
     }
-    for row, answer in predict_set("pubmedqa", rows, model, tmp_path, **task):
+    for row, answer in predict_set("pubmedqa", model, tmp_path, rows=2, **task):
         assert answer.status in (Status.OK, Status.REVIEW)
         assert isinstance(answer.value, dict)
         assert set(answer.value) == {"patients", "design", "randomised"}

