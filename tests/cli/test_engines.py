@@ -586,7 +586,16 @@ def save_trained_model(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["hf", "llamacpp", "mlx", "encoder", "linear"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "hf",
+        *(
+            pytest.param(name, marks=pytest.mark.scale)
+            for name in ("llamacpp", "mlx", "encoder", "linear")
+        ),
+    ],
+)
 def test_local_engines_answer_without_any_network(project_folder: Path, engine: str) -> None:
     words = list_no_network_command()
     if not is_installed(engine):

@@ -68,6 +68,7 @@ def test_a_disk_that_is_full_when_mlx_lm_converts_leaves_nothing(
     export_to_full_disk(base, tmp_path / "out" / "model", "mlx", quant, size=20_000)
 
 
+@pytest.mark.scale
 def test_a_disk_that_is_full_when_the_graph_is_written_leaves_nothing(
     encoder: Path, tmp_path: Path
 ) -> None:
@@ -93,7 +94,7 @@ def test_a_disk_that_is_full_when_the_file_is_quantised_leaves_nothing(
     assert not list(out.parent.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_killed_export_leaves_nothing_that_can_be_loaded(adapter: Path, tmp_path: Path) -> None:
     out = tmp_path / "out" / "model.gguf"
     arguments = ["export", str(adapter), "--to", "gguf", "--quant", "f16", "--out", str(out)]

@@ -70,7 +70,7 @@ def measure_peak_bytes(adapter: Path, out: Path) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured in KiB on Linux")
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     one, many = 1, 12

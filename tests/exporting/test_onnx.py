@@ -175,14 +175,8 @@ ARCHITECTURES: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "deberta-v2" else pytest.param(name, marks=pytest.mark.scale)
-        for name in ARCHITECTURES
-    ],
-)
+@pytest.mark.scale
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_classifiers_of_other_architectures_give_the_same_probabilities(
     name: str, tmp_path: Path
 ) -> None:

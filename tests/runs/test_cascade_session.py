@@ -171,8 +171,8 @@ def whole(task: Task, table: Path) -> Run:
     return run(task, KeywordEngine(noise=0.02), table, out=table.parent / "whole", baselines=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("prompts", [pytest.param(50, marks=pytest.mark.scale), 150])
+@pytest.mark.scale
+@pytest.mark.parametrize("prompts", [50, 150])
 def test_a_killed_run_is_resumed_with_the_same_answers(
     task: Task, table: Path, whole: Run, prompts: int, tmp_path: Path
 ) -> None:

@@ -292,10 +292,8 @@ print(measure_peak_memory()["memory"])
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "limits", [(5_000, 20_000), pytest.param((30_000, 120_000), marks=pytest.mark.scale)]
-)
+@pytest.mark.scale
+@pytest.mark.parametrize("limits", [(5_000, 20_000), (30_000, 120_000)])
 def test_memory_does_not_grow_with_rows(
     limits: tuple[int, int], task_folder: Path, tmp_path: Path
 ) -> None:

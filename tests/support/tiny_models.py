@@ -8,8 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
+
+# Between them they have all that attention has: windows, sinks, heads that share keys, and plain
+# attention. The other families are tests of scale.
+_QUICK_FAMILIES = ("llama", "gemma2", "gpt_oss")
 
 TEMPLATES = {
     "chatml": (
@@ -57,6 +62,14 @@ _TEXT = [
         "assistant model system"
     ),
 ] * 8
+
+
+def mark_families(*families: str) -> list[Any]:
+    """Parameters for model families, with the mark `scale` for all but a few."""
+    return [
+        family if family in _QUICK_FAMILIES else pytest.param(family, marks=pytest.mark.scale)
+        for family in families
+    ]
 
 
 def make_tokenizer(template: str | None) -> PreTrainedTokenizerFast:

@@ -135,7 +135,7 @@ def test_rows_that_were_added_to_a_file_are_left_as_they_are(tmp_path: Path) -> 
 words = st.text(st.sampled_from(DANGEROUS.replace("\0", "") + "'a1 é\n"), max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rows=st.lists(st.tuples(words, words), min_size=1, max_size=5))
 @pytest.mark.parametrize("suffix", [".csv", ".xlsx"])
 def test_what_is_written_is_read_back(

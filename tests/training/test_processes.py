@@ -16,7 +16,7 @@ from support.small_trainings import make_rows, make_task
 from support.tiny_models import save_model
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     base = save_model(tmp_path / "base", "llama")
     make_task(tmp_path / "task")

@@ -21,7 +21,7 @@ from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
 from medtask.records import Branch, Message, Prompt, Scores
 from support.reference_scores import assert_scores_exact
-from support.tiny_models import save_model
+from support.tiny_models import mark_families, save_model
 
 TEXTS = (
     "headache after a fall",
@@ -107,7 +107,9 @@ KINDS = ("labels", "rotated letters", "option texts", "thoughts", "fields", "mix
 
 
 # Gemma's and GPT-OSS's windows of 24 tokens are shorter than what the branches share.
-@pytest.fixture(scope="module", params=["llama", "gemma2", "gemma3", "gemma4", "gpt_oss"])
+@pytest.fixture(
+    scope="module", params=mark_families("llama", "gemma2", "gemma3", "gemma4", "gpt_oss")
+)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     template = "gemma" if request.param.startswith("gemma") else "chatml"
     return load_hf(

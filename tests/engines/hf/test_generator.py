@@ -26,7 +26,7 @@ from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
 from medtask.errors import EngineError
 from medtask.records import Branch, Fault, Generated, Limits, Message, Prompt, Scores, Status
-from support.tiny_models import make_model, make_tokenizer, save_model
+from support.tiny_models import make_model, make_tokenizer, mark_families, save_model
 
 TEXTS = (
     "headache after a fall",
@@ -91,7 +91,9 @@ def generate_reference_text(engine: HfEngine, prompt: Prompt, count: int) -> str
 
 @pytest.fixture(
     scope="module",
-    params=["llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite"],
+    params=mark_families(
+        *("llama", "qwen2", "qwen3", "gemma2", "gemma3", "gemma4", "gpt_oss", "granite")
+    ),
 )
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HfEngine:
     family = request.param

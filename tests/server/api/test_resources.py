@@ -269,7 +269,7 @@ def test_the_list_of_jobs_names_what_they_work_on(shared_server: ServerUnderTest
     assert page.index("First &lt;run&gt;") < page.index("TF-IDF of radiology")
 
 
-@pytest.mark.slow
+@pytest.mark.scale
 def test_a_model_is_trained_and_answers_a_data_set(server: ServerUnderTest) -> None:
     client = server.connect(Role.TRAINER)
     dataset, task = upload(client), create_task(client)

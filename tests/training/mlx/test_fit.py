@@ -176,6 +176,7 @@ def test_the_first_losses_are_those_of_the_trainer_of_transformers(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("kind", ["labels", "answer"])
 def test_other_kinds_are_learnt(base: Path, tmp_path: Path, kind: str) -> None:
     context = train(tmp_path, make_recipe(base, epochs=1), kind)
