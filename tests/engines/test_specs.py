@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from medtask.engines import specs
 from medtask.engines.specs import BUILT_IN_ENGINES, find_engine, find_engine_by_prefix
 from medtask.errors import EngineError
+from support.command_line import RunCommand
 
 PLUGIN_MODULE = """
 from dataclasses import replace
@@ -50,47 +53,54 @@ def install_plugin(folder: Path, module: str = PLUGIN_MODULE, target: str = "SPE
     (metadata / "entry_points.txt").write_text(f"[medtask.engines]\necho = echo_engine:{target}\n")
 
 
-def run_medtask(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    monkeypatch.setenv("PYTHONPATH", str(folder / "site"), prepend=":")
-    command = [sys.executable, "-m", "medtask", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder, with a task and a table; packages in ``site`` are found."""
     (tmp_path / "site").mkdir()
     (tmp_path / "task.yaml").write_text(TASK)
     (tmp_path / "table.csv").write_text("text\nTorn meniscus\nFall on the hand\n")
-    return tmp_path
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    specs._read_entry_points.cache_clear()
+    yield tmp_path
+    specs._read_entry_points.cache_clear()
+    sys.modules.pop("echo_engine", None)
 
 
 @pytest.mark.parametrize("prefix", ["echo:", "repeat:"])
 def test_a_task_runs_on_the_engine_of_another_package(
-    folder: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, prefix: str, medtask: RunCommand
 ) -> None:
     install_plugin(folder / "site")
     options = ("--model", f"{prefix}wrist", "--device", "cpu", "--out", "out", "--json")
-    done = run_medtask(folder, monkeypatch, "run", "task.yaml", "table.csv", *options)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["model"] == "echo of wrist"
+    done = medtask("run", "task.yaml", "table.csv", *options)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["model"] == "echo of wrist"
     assert "wrist" in (folder / "out" / "answers.csv").read_text().splitlines()[1]
     manifest = json.loads((folder / "out" / "manifest.json").read_text())
     assert manifest["model"]["details"]["device"] == "cpu"
-    listed = json.loads(run_medtask(folder, monkeypatch, "models", "--json").stdout)["engines"]
+
+
+def test_a_process_lists_the_engine_of_another_package(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(folder / "site")
+    monkeypatch.setenv("PYTHONPATH", str(folder / "site"), prepend=":")
+    command = [sys.executable, "-m", "medtask", "models", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    listed = json.loads(done.stdout)["engines"]
     assert listed[-1]["name"] == "echo"
     assert listed[-1]["answers"] == "echo:LABEL, always the same label"
 
 
 def test_an_option_that_the_other_package_does_not_support_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, medtask: RunCommand
 ) -> None:
     install_plugin(folder / "site")
     options = ("--model", "echo:wrist", "--dtype", "float32")
-    done = run_medtask(folder, monkeypatch, "run", "task.yaml", "table.csv", *options)
-    assert done.returncode == 2
-    assert "the echo engine does not support --dtype" in done.stderr
+    done = medtask("run", "task.yaml", "table.csv", *options)
+    assert done.code == 2
+    assert "the echo engine does not support --dtype" in done.err
 
 
 @pytest.mark.parametrize(
@@ -103,15 +113,15 @@ def test_an_option_that_the_other_package_does_not_support_is_refused(
     ],
 )
 def test_a_package_with_a_broken_engine_is_named(
-    folder: Path, module: str, target: str, reason: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, module: str, target: str, reason: str, medtask: RunCommand
 ) -> None:
     install_plugin(folder / "site", module, target)
     arguments = ("run", "task.yaml", "table.csv", "--model")
-    done = run_medtask(folder, monkeypatch, *arguments, "echo:wrist")
-    assert done.returncode == 5
-    assert reason in done.stderr
-    assert "update or uninstall echo-engine" in done.stderr
-    assert run_medtask(folder, monkeypatch, *arguments, "fake:").returncode == 0
+    done = medtask(*arguments, "echo:wrist")
+    assert done.code == 5
+    assert reason in done.err
+    assert "update or uninstall echo-engine" in done.err
+    assert medtask(*arguments, "fake:").code == 0
 
 
 def test_prefixes_lead_to_one_engine_each() -> None:

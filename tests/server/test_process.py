@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import ssl
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ import pytest
 
 from medtask.errors import InputError, UsageError
 from medtask.server.settings import ServerSettings, check_settings
+from support.command_line import RunCommand
 from support.server_process import ServerProcess, start_server
 
 PASSWORD = "seven quiet lanterns"
@@ -78,19 +79,19 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
         check_settings(both)
 
 
-def test_the_command_refuses_an_open_address_with_its_exit_code(tmp_path: Path) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "medtask", "serve", "--host", "0.0.0.0", "--data", tmp_path / "d"],
-        capture_output=True,
-        text=True,
-    )
-    assert shown.returncode == 2
-    assert "--behind-proxy" in shown.stderr
+def test_the_command_refuses_an_open_address_with_its_exit_code(
+    tmp_path: Path, medtask: RunCommand
+) -> None:
+    shown = medtask("serve", "--host", "0.0.0.0", "--data", tmp_path / "d")
+    assert shown.code == 2
+    assert "--behind-proxy" in shown.err
     assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.slow
-def test_a_server_from_its_first_start_to_its_end(tmp_path: Path, database_url: str) -> None:
+def test_a_server_from_its_first_start_to_its_end(
+    tmp_path: Path, database_url: str, medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tmp_path / "data"
     before = os.umask(0o022)
     try:
@@ -118,27 +119,26 @@ def test_a_server_from_its_first_start_to_its_end(tmp_path: Path, database_url: 
             assert again.link is None
     finally:
         os.umask(before)
-    verify = [sys.executable, "-m", "medtask", "serve", "--verify-audit", "--data", str(data)]
-    environment = {**os.environ, "MEDTASK_DB": database_url}
-    shown = subprocess.run(verify, capture_output=True, text=True, env=environment)
-    assert (shown.returncode, shown.stdout) == (0, "The audit log is complete: 4 entries.\n")
+    verify = ("serve", "--verify-audit", "--data", data)
+    monkeypatch.setenv("MEDTASK_DB", database_url)
+    shown = medtask(*verify)
+    assert (shown.code, shown.out) == (0, "The audit log is complete: 4 entries.\n")
     if not database_url:
         with sqlite3.connect(data / "medtask.db") as database:
             database.execute("UPDATE audit_entries SET outcome = 'refused' WHERE number = 2")
-        shown = subprocess.run(verify, capture_output=True, text=True, env=environment)
-        assert shown.returncode == 4
-        assert shown.stdout == "entry 2 was changed\n"
+        shown = medtask(*verify)
+        assert (shown.code, shown.out) == (4, "entry 2 was changed\n")
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
-    with start_server(tmp_path / "data", "--workers", "0") as server:
-        command = [sys.executable, "-m", "medtask", "serve", "--data", str(tmp_path / "other")]
-        shown = subprocess.run(
-            [*command, "--port", str(server.port)], capture_output=True, text=True
-        )
-        assert shown.returncode == 2
-        assert "--port" in shown.stderr
+def test_a_port_in_use_is_reported(tmp_path: Path, medtask: RunCommand) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        shown = medtask("serve", "--data", tmp_path / "data", "--port", port)
+    assert shown.code == 2
+    assert "--port" in shown.err
 
 
 @pytest.mark.slow
@@ -164,14 +164,10 @@ def test_a_server_with_a_certificate_answers_over_tls_only(tmp_path: Path) -> No
             httpx2.get(f"http://127.0.0.1:{server.port}/health")
 
 
-def test_a_file_that_is_not_a_certificate_is_reported(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_certificate_is_reported(tmp_path: Path, medtask: RunCommand) -> None:
     for name in ("cert.pem", "key.pem"):
         (tmp_path / name).write_text("not a certificate")
-    command = [sys.executable, "-m", "medtask", "serve", "--data", str(tmp_path / "data")]
-    files = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
-    shown = subprocess.run(
-        [*command, *files, "--port", "0"], capture_output=True, text=True, timeout=120
-    )
-    assert shown.returncode in (2, 4), shown.stderr
-    assert "Traceback" not in shown.stderr
-    assert "fix" in shown.stderr
+    files = ("--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    shown = medtask("serve", "--data", tmp_path / "data", *files, "--port", 0)
+    assert shown.code == 4, shown.err
+    assert "are not a certificate and its key" in shown.err
