@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -25,6 +24,7 @@ from medtask.server.database.connect import Database
 from medtask.server.database.migrate import make_config
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
+from support.command_line import RunCommand
 
 OPEN = (
     "import sys; from pathlib import Path; from medtask.server.schema import open_database; "
@@ -59,22 +59,18 @@ def test_of_processes_that_start_together_one_migrates(tmp_path: Path, database_
         assert session.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
 
 
-@pytest.mark.slow
-def test_a_newer_database_is_refused_and_stays_as_it_is(tmp_path: Path, database_url: str) -> None:
+def test_a_newer_database_is_refused_and_stays_as_it_is(
+    tmp_path: Path, database_url: str, medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = ServerSettings(tmp_path / "data", database_url)
     with closing(open_database(settings)) as database, database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(InputError, match="newer version"):
         open_database(settings)
-    command = [sys.executable, "-m", "medtask", "serve", "--data", str(tmp_path / "data")]
-    shown = subprocess.run(
-        [*command, "--port", "0"],
-        env={**os.environ, "MEDTASK_DB": database_url},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.returncode == 4
-    assert "newer version" in shown.stderr
+    monkeypatch.setenv("MEDTASK_DB", database_url)
+    shown = medtask("serve", "--data", tmp_path / "data", "--port", 0)
+    assert shown.code == 4
+    assert "newer version" in shown.err
 
 
 FURTHER_REVISION = """

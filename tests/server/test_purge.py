@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from medtask.errors import InputError
 from medtask.server.access.roles import Role
 from medtask.server.database.base import Base
 from medtask.server.purge import purge
+from support.command_line import RunCommand
 from support.server import ServerUnderTest
 from support.worker_process import run_worker_thread
 
@@ -66,7 +64,9 @@ def answer_rows(server: ServerUnderTest, client: TestClient) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_nothing_is_left_of_a_run_and_its_data_set(server: ServerUnderTest) -> None:
+def test_nothing_is_left_of_a_run_and_its_data_set(
+    server: ServerUnderTest, medtask: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = server.connect(Role.ADMIN)
     run = answer_rows(server, client)
     assert {Path(place).name for place in find_canary(server)} >= {
@@ -79,15 +79,10 @@ def test_nothing_is_left_of_a_run_and_its_data_set(server: ServerUnderTest) -> N
 
     with pytest.raises(InputError, match="copies"):
         purge(server.settings, "dataset", run["dataset_id"])
-    command = [sys.executable, "-m", "medtask", "purge", "run", str(run["id"]), "--yes"]
-    shown = subprocess.run(
-        [*command, "--data", str(server.settings.data_folder)],
-        env={**os.environ, "MEDTASK_DB": server.settings.database_url},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert "Removed review queue 1." in shown.stdout
+    monkeypatch.setenv("MEDTASK_DB", server.settings.database_url)
+    shown = medtask("purge", "run", run["id"], "--yes", "--data", server.settings.data_folder)
+    assert shown.code == 0, shown.err
+    assert "Removed review queue 1." in shown.out
     assert purge(server.settings, "dataset", run["dataset_id"]) == ["data set 1", "review queue 2"]
     copy.unlink(missing_ok=True)
     assert find_canary(server) == []
