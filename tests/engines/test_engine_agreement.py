@@ -29,7 +29,7 @@ from support.model_servers import (
     run_transformers_server,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.scale
 
 PARTS = ("knee", "wrist", "head", "chest", "spine", "hip", "neck")
 TEMPLATES = ("MRI of the {}", "{} pain after a fall, film please")
@@ -184,7 +184,6 @@ def test_llama_cpp_gives_what_hf_gives(
     assert apart.max() < MAX_KERNEL_DIFFERENCE
 
 
-@pytest.mark.scale
 def test_mlx_gives_what_hf_gives(hf_probabilities: np.ndarray) -> None:
     """Both compute in float32 from the same weights. Few rows: on a CPU mlx needs a second for
     each token.
@@ -222,9 +221,7 @@ def test_its_first_tokens_bound_the_exact_probabilities(
     assert slack.mean() < 0.1  # a bound that holds because it is wide would show nothing
 
 
-@pytest.mark.parametrize(
-    "server", ["llama_server", pytest.param("transformers_server", marks=pytest.mark.scale)]
-)
+@pytest.mark.parametrize("server", ["llama_server", "transformers_server"])
 def test_a_server_writes(server: str, request: pytest.FixtureRequest) -> None:
     engine: Engine = request.getfixturevalue(server)
     (result,) = engine.generate([TEXT_PROMPT], Limits(12))
@@ -239,7 +236,6 @@ def test_a_server_that_can_be_held_writes_what_a_schema_allows(llama_server: Eng
     assert list(json.loads(result.text)) == ["bone"]
 
 
-@pytest.mark.scale
 def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
     transformers_server: Engine,
 ) -> None:
@@ -251,7 +247,6 @@ def test_transformers_serve_is_trusted_with_nothing_that_it_ignores(
         list(transformers_server.generate([TEXT_PROMPT], Limits(40, schema=SCHEMA)))
 
 
-@pytest.mark.scale
 def test_transformers_serve_chooses_or_fails_and_reports_no_probability(
     transformers_server: Engine, hf_probabilities: np.ndarray
 ) -> None:

@@ -72,9 +72,8 @@ def test_few_answers_differ_from_the_model(finished: Run, rows: list[dict[str, s
     assert wrong <= 0.05 * ROWS
 
 
-@pytest.mark.parametrize(
-    "share", [*(pytest.param(share, marks=pytest.mark.scale) for share in (0.1, 0.5)), 0.8]
-)
+@pytest.mark.scale
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
 def test_a_run_whose_engine_failed_is_resumed_with_the_same_answers(
     task: Task,
     rows: list[dict[str, str]],
