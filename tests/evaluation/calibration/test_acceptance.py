@@ -246,6 +246,34 @@ def test_a_refusal_foresees_what_would_do() -> None:
     assert "hardly help" in hopeless.reason
 
 
+def test_a_refusal_for_equal_confidences_foresees_what_would_do() -> None:
+    """Two errors in 100 are too few rows for 5 %, not too many errors."""
+    few = find_refusal(np.full(100, 0.9), np.arange(100) >= 2)
+    assert "no threshold can promise at most 5 % error with 95 % confidence on these" in few.reason
+    assert few.needed is not None
+    enough = round(few.needed)
+    find_accepted(np.full(enough, 0.9), np.arange(enough) >= round(0.02 * enough))
+    many = find_refusal(np.full(100, 0.9), np.arange(100) % 4 > 0)
+    assert many.needed is None
+
+
+def test_the_needed_rows_do_not_depend_on_the_order_of_equal_confidences() -> None:
+    """A quarter of all answers is wrong, which no threshold between them can help."""
+    confidence = np.concatenate([np.full(300, 0.9), [0.5]])
+    right = np.arange(301) % 4 > 0
+    found = [find_refusal(confidence, np.append(np.sort(right[:300])[::-1], True)).needed]
+    found.append(find_refusal(confidence, right).needed)
+    assert found == [None, None]
+
+
+def test_rows_without_confidence_are_part_of_the_needed_ones() -> None:
+    confidence = np.concatenate([np.linspace(0.5, 1, 50), np.full(50, np.nan)])
+    short = find_refusal(confidence, np.arange(100) < 50)
+    assert "fewer than 59 gold rows with a confidence" in short.reason
+    assert short.needed is not None
+    assert short.needed >= 118
+
+
 @pytest.mark.parametrize(
     "more", [{"max_error": 0.0}, {"max_error": 1.0}, {"level": 1.5}, {"level": float("nan")}]
 )

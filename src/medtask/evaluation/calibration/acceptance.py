@@ -338,10 +338,11 @@ def _build_refusal(
         return Refusal("no answer has a confidence to set a threshold by", rows)
     needed = _estimate_rows_needed(confidence, right, rows, max_error, risk)
     if len(confidence) < fewest:
+        counted = "gold rows" if len(confidence) == rows else "gold rows with a confidence"
         short = (
-            f"{promise} cannot be shown with fewer than {fewest:,} gold rows, even if all are right"
+            f"{promise} cannot be shown with fewer than {fewest:,} {counted}, even if all are right"
         )
-        return Refusal(short, rows, max(needed or 0, fewest))
+        return Refusal(short, rows, max(needed or 0, math.ceil(fewest * rows / len(confidence))))
     if largest_class_rows is not None:
         short = (
             f"no class has enough gold rows, or few enough errors, to show {promise}; the most "
@@ -358,8 +359,9 @@ def _build_refusal(
         wrong = format_percent(float((~right).mean()))
         return Refusal(
             f"all answers have the same confidence, and {wrong} of them are wrong: no threshold "
-            f"can promise {promise}",
+            f"can promise {promise}{' on these rows' if needed else ''}",
             rows,
+            needed,
         )
     hope = (
         ""
@@ -378,9 +380,13 @@ def _estimate_rows_needed(
     """The number of gold rows needed at the observed error rates; None if no number is enough."""
     from scipy.stats import binom
 
-    wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
+    order = np.argsort(-confidence, kind="stable")
+    sure, wrong = confidence[order], np.cumsum(~right[order])
+    # Equal confidences are accepted together.
+    last = np.flatnonzero(np.append(sure[1:] != sure[:-1], True))
+    tried = np.searchsorted(last + 1, np.geomspace(1, len(wrong), 60).astype(np.int64))
     found = []
-    for share in np.unique(np.geomspace(1, len(wrong), 60).astype(np.int64)).tolist():
+    for share in (last[np.unique(tried)] + 1).tolist():
         # Half an error is added, so that a lucky start does not give a too small number.
         rate = (wrong[share - 1] + 0.5) / (share + 1)
         if rate >= max_error:
