@@ -28,9 +28,8 @@ class GoldSelection(StrEnum):
     """Why a row has gold.
 
     TABLE: the table had it. RANDOM: the row was drawn at random, or chosen without regard to its
-    answer. AUDIT: it was drawn for an audit,
-    with another probability for each confidence. REVIEW: its answer was doubtful, or it is not
-    known how it was chosen.
+    answer. AUDIT: it was drawn for an audit, with another probability for each confidence.
+    REVIEW: its answer was doubtful, or it is not known how it was chosen.
     """
 
     TABLE = "table"

@@ -16,6 +16,7 @@ from medtask.evaluation.kinds.answer import OVERLAP_CAVEAT, SIMILARITY_CAVEAT
 from medtask.evaluation.kinds.metrics import METRICS
 from medtask.evaluation.kinds.protocols import KindEvaluation
 from medtask.evaluation.presentation.blocks import ReportTable
+from medtask.evaluation.report.quality_sections import build_quality_blocks
 from medtask.evaluation.report.run_summary import RunSummary, SummaryAccumulator
 from medtask.evaluation.report.terminal_summary import format_summary_lines
 from medtask.records import Answer, AnsweredRow, Option, Quote, Status, Value
@@ -307,22 +308,17 @@ def test_rows_of_one_patient_are_not_independent(kind: str) -> None:
             assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)  # type: ignore[operator]
     assert "of the 40 groups" in full.describe_methods()
     assert "groups" not in alone.describe_methods()
-    assert not [caveat for caveat in full.describe_caveats() if "groups" in caveat]
+    assert (alone.groups, full.groups) == (None, 40)
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_few_groups_are_reported_to_be_few(kind: str) -> None:
-    quality = get_quality(summarise_grouped(kind, 4, 30, True))
-    assert (
-        "The rows come from 4 groups only: the intervals are rough and probably too narrow."
-        in quality.describe_caveats()
-    )
-    one = get_quality(summarise_grouped(kind, 1, 3, True))
-    assert (
-        "The rows come from 1 group only: the intervals are rough and probably too narrow."
-        in one.describe_caveats()
-    )
-    json.dumps(one.to_json())
+@pytest.mark.parametrize(("groups", "rows", "shown"), [(4, 30, "4 groups"), (1, 3, "1 group")])
+def test_few_groups_are_reported_to_be_few(kind: str, groups: int, rows: int, shown: str) -> None:
+    summary = summarise_grouped(kind, groups, rows, True)
+    warning = f"The rows come from {shown} only: the intervals are rough and probably too narrow."
+    assert warning in format_summary_lines(summary)
+    assert warning in str(build_quality_blocks(summary.gold, ()))
+    json.dumps(get_quality(summary).to_json())
 
 
 def test_similarity_is_never_shown_without_exact_match_and_a_warning(

@@ -16,7 +16,6 @@ from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     describe_tests,
-    warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
@@ -170,6 +169,10 @@ class FreeTextEvaluation:
     def accuracy_answered(self) -> None:
         return None
 
+    @property
+    def groups(self) -> int | None:
+        return self.quality.groups
+
     def to_json(self) -> dict[str, object]:
         return {"quality": asdict(self.quality)}
 
@@ -198,7 +201,6 @@ class FreeTextEvaluation:
         return [
             OVERLAP_CAVEAT,
             *([SIMILARITY_CAVEAT] if self.quality.similarity else []),
-            *warn_about_few_groups(self.quality.groups),
         ]
 
     def describe_methods(self) -> str:

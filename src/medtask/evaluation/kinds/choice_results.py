@@ -21,7 +21,6 @@ from medtask.evaluation.kinds.labels import (
 from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_tests,
-    warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import PartMetric
 from medtask.evaluation.presentation.blocks import (
@@ -139,6 +138,10 @@ class MultipleChoiceEvaluation:
             else self.quality.exact_answered
         )
 
+    @property
+    def groups(self) -> int | None:
+        return self.quality.groups
+
     def to_json(self) -> dict[str, object]:
         figures = metrics_to_json(self.metrics)
         letters = {
@@ -159,7 +162,7 @@ class MultipleChoiceEvaluation:
         )
 
     def describe_caveats(self) -> list[str]:
-        return [*self._describe_letter_bias(), *warn_about_few_groups(self.quality.groups)]
+        return self._describe_letter_bias()
 
     def _describe_letter_bias(self) -> list[str]:
         rows = self._gold_rows

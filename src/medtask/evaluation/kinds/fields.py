@@ -15,7 +15,6 @@ from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     describe_tests,
-    warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
@@ -182,6 +181,10 @@ class FieldsEvaluation:
     def accuracy_answered(self) -> None:
         return None  # the confidence covers only some fields, never numbers and texts
 
+    @property
+    def groups(self) -> int | None:
+        return self.quality.groups
+
     def to_json(self) -> dict[str, object]:
         return {"quality": asdict(self.quality)}
 
@@ -205,7 +208,7 @@ class FieldsEvaluation:
         return sentences
 
     def describe_caveats(self) -> list[str]:
-        return warn_about_few_groups(self.quality.groups)
+        return []
 
     def describe_methods(self) -> str:
         groups = self.quality.groups

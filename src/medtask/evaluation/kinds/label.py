@@ -32,7 +32,6 @@ from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     describe_tests,
-    warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
@@ -114,6 +113,10 @@ class SingleLabelEvaluation:
     def accuracy_answered(self) -> Metric | None:
         return self.quality.accuracy_answered
 
+    @property
+    def groups(self) -> int | None:
+        return self.quality.groups
+
     def to_json(self) -> dict[str, object]:
         cells = np.argwhere(self.confusion)
         return {
@@ -132,7 +135,6 @@ class SingleLabelEvaluation:
     def describe_caveats(self) -> list[str]:
         return [
             *warn_about_rare_labels(self.quality.labels, len(self.classes)),
-            *warn_about_few_groups(self.quality.groups),
         ]
 
     def describe_methods(self) -> str:

@@ -30,7 +30,6 @@ from medtask.evaluation.kinds.metric_report import (
     build_metric_table,
     describe_intervals,
     describe_tests,
-    warn_about_few_groups,
 )
 from medtask.evaluation.kinds.protocols import (
     AgreementMethod,
@@ -127,6 +126,10 @@ class MultiLabelEvaluation:
     def accuracy_answered(self) -> Metric | None:
         return self.quality.exact_answered
 
+    @property
+    def groups(self) -> int | None:
+        return self.quality.groups
+
     def to_json(self) -> dict[str, object]:
         return {"quality": asdict(self.quality)}
 
@@ -140,7 +143,6 @@ class MultiLabelEvaluation:
     def describe_caveats(self) -> list[str]:
         return [
             *warn_about_rare_labels(self.quality.labels, self.class_count),
-            *warn_about_few_groups(self.quality.groups),
         ]
 
     def describe_methods(self) -> str:

@@ -110,6 +110,10 @@ class KindEvaluation(Protocol):
     def accuracy_answered(self) -> Metric | None:
         """Share of right answers, which mean confidence should equal; None without answers."""
 
+    @property
+    def groups(self) -> int | None:
+        """Number of groups whose rows are not independent; None without such groups."""
+
     def to_json(self) -> dict[str, object]:
         """Returns a plain dict without record text."""
 
@@ -117,7 +121,7 @@ class KindEvaluation(Protocol):
         """The headline in sentences."""
 
     def describe_caveats(self) -> list[str]:
-        """Limits of the metrics, in sentences."""
+        """Limits of the metrics of this kind, in sentences."""
 
     def describe_methods(self) -> str:
         """How metrics and comparisons are computed."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from medtask.display import capitalise_first, format_row_count, isolate_name
 from medtask.evaluation.calibration.reliability import Reliability
+from medtask.evaluation.kinds.metric_report import warn_about_few_groups
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
@@ -62,6 +63,7 @@ def build_quality_blocks(
                     *quality.describe(),
                     *_describe_calibration(gold.reliability if quality.accuracy_answered else None),
                     *quality.describe_caveats(),
+                    *warn_about_few_groups(quality.groups),
                 ]
             )
         ),

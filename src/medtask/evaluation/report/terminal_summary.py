@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtask.display import format_row_count
+from medtask.evaluation.kinds.metric_report import warn_about_few_groups
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.formatting import (
@@ -52,6 +53,7 @@ def format_summary_lines(summary: RunSummary, baselines: Sequence[Baseline] = ()
     lines += _format_metrics(summary.gold, baselines, kind.summary_has_all_headlines)
     if kind.summary_has_caveats:
         lines += summary.gold.evaluation.describe_caveats()
+    lines += warn_about_few_groups(summary.gold.evaluation.groups)
     return [*lines, *list_baseline_warnings(baselines, KINDS[summary.kind].has_labels)]
 
 
