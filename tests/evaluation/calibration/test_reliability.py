@@ -128,6 +128,27 @@ def test_rows_of_a_group_widen_the_intervals() -> None:
         assert (other.high or 0) - (other.low or 0) > 1.5 * ((one.high or 0) - (one.low or 0))
 
 
+def test_rows_of_a_group_are_no_sign_of_miscalibration() -> None:
+    """A calibrated model: the rows of a group are right or wrong together."""
+    accused = {True: 0, False: 0}
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        confidence = np.repeat(random.beta(5, 1, 60), 10)
+        right = np.repeat(random.random(60), 10) < confidence
+        for grouped in accused:
+            groups = np.repeat(np.arange(60), 10) if grouped else None
+            found = measure_answers(confidence, right, groups=groups, seed=seed)
+            accused[grouped] += found.p < 0.05
+    assert accused[True] <= 5
+    assert accused[False] > 15
+    off = measure_answers(
+        confidence, right & (np.arange(600) % 2 == 0), groups=np.repeat(np.arange(60), 10)
+    )
+    assert off.p < 0.01
+    single = [measure_answers(confidence, right, groups=g) for g in (None, np.arange(600))]
+    assert single[0].ece_by_chance == pytest.approx(single[1].ece_by_chance)
+
+
 @pytest.mark.parametrize(
     ("confidence", "right"),
     [

@@ -132,7 +132,8 @@ def compute_reliability(
     Binned calibration error is biased upwards (Roelofs et al. 2022). Therefore the value of a
     perfectly calibrated model on the same confidences is simulated (consistency test, Bröcker and
     Smith 2007), and the interval is the reverse percentile bootstrap's, which corrects the bias; it
-    begins at 0 if the test does not reject. The simulation takes rows as independent.
+    begins at 0 if the test does not reject. With groups of several rows the simulation keeps the
+    dependence within groups.
 
     Args:
         confidence: Confidences in [0, 1], [n]; NaN for none.
@@ -272,7 +273,11 @@ def _estimate_ece(
         return np.asarray(np.abs(drawn @ gaps).sum(axis=1) / np.maximum(drawn @ sizes, 1e-12))
 
     value = float(figure(cells[None, :].astype(np.float64))[0])
-    chance = _simulate_calibrated_ece(confidence, bin_indices, seed)
+    chance = (
+        _simulate_calibrated_ece(confidence, bin_indices, seed)
+        if sizes.max() <= 1
+        else _simulate_grouped_ece(gaps, seed) / rows
+    )
     p = float((1 + (chance >= value - 1e-12).sum()) / (1 + len(chance)))
     drawn = bootstrap_interval(cells, figure, width=N_BINS, seed=seed)
     interval: tuple[float | None, float | None] = (None, None)
@@ -298,6 +303,20 @@ def _simulate_calibrated_ece(
         right = random.binomial(counts, shares, size=(_N_SIMULATIONS, len(counts))).sum(axis=1)
         chance += np.abs(right - (shares * counts).sum())
     return chance / len(confidence)
+
+
+def _simulate_grouped_ece(gaps: FloatArray, seed: int) -> FloatArray:
+    """The error [draws] times rows under perfect calibration, if rows of a group are dependent.
+
+    Then the sums of confidence minus right of each group, [groups, bins], have a mean of 0. They
+    are multiplied by standard normal numbers, whose sums are drawn here (wild bootstrap over
+    clusters, Cameron, Gelbach and Miller 2008).
+    """
+    random = np.random.default_rng([seed, 1])
+    sums = random.multivariate_normal(
+        np.zeros(gaps.shape[1]), gaps.T @ gaps, _N_SIMULATIONS, check_valid="ignore", method="eigh"
+    )
+    return np.asarray(np.abs(sums).sum(axis=1))
 
 
 def estimate_mean(values: FloatArray, groups: GroupCodes | None, seed: int) -> Metric:
