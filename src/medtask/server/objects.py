@@ -67,3 +67,57 @@ def find_active_job(session: Session, row: Any) -> Job | None:
     """The last job of an object of any kind, unless it has ended."""
     job = find_last_job(session, row) if hasattr(row, "job_id") else None
     return None if job is None or job.state in ENDED_STATES else job
+
+
+# The parameters of jobs that name objects by ids; a model can also be named by its reference.
+_NAMED_OBJECTS: Mapping[str, type[Base]] = MappingProxyType(
+    {
+        "run_id": StoredRun,
+        "run_ids": StoredRun,
+        "against": StoredRun,
+        "model_id": StoredModel,
+        "model": StoredModel,
+        "models": StoredModel,
+        "proposer": StoredModel,
+        "base": StoredModel,
+        "bases": StoredModel,
+        "dataset_id": StoredDataset,
+        "labels_dataset_id": StoredDataset,
+        "task_id": StoredTask,
+        "queue_id": ReviewQueue,
+    }
+)
+
+
+def find_working_job(session: Session, row: Any) -> Job | None:
+    """A job that has not ended and works on an object, or reads it; None if there is none."""
+    active = select(Job).where(Job.state.not_in(ENDED_STATES)).order_by(Job.id)
+    return next(
+        (
+            job
+            for job in session.scalars(active)
+            if (type(row), row.id) in _list_used_objects(session, job)
+        ),
+        None,
+    )
+
+
+def _list_used_objects(session: Session, job: Job) -> set[tuple[type[Base], int]]:
+    """The objects that a job names, and those that its own run, model or review is made from."""
+    named = _list_named_objects({**job.parameters.get("settings", {}), **job.parameters})
+    used = set(named)
+    for table, number in named:
+        made: Any = session.get(table, number)
+        if made is not None and getattr(made, "job_id", None) == job.id:
+            columns = {name: getattr(made, name, None) for name in _NAMED_OBJECTS}
+            used |= _list_named_objects({**made.settings, **columns})
+    return used
+
+
+def _list_named_objects(values: Mapping[str, Any]) -> set[tuple[type[Base], int]]:
+    return {
+        (table, one)
+        for name, table in _NAMED_OBJECTS.items()
+        for one in (values[name] if isinstance(values.get(name), list) else [values.get(name)])
+        if isinstance(one, int)
+    }

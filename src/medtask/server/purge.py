@@ -14,7 +14,7 @@ from medtask.errors import InputError
 from medtask.server.access.audit_log import AuditEvent, AuditLog
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database
-from medtask.server.objects import OBJECT_KINDS, find_active_job, list_folders
+from medtask.server.objects import OBJECT_KINDS, find_working_job, list_folders
 from medtask.server.review.tables import ReviewQueue
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
@@ -75,7 +75,7 @@ def _delete_rows(
 
 
 def _refuse_running_job(session: Session, row: Base, name: str) -> None:
-    if job := find_active_job(session, row):
+    if job := find_working_job(session, row):
         raise InputError(f"job {job.id} works on {name}", fix="cancel the job first")
 
 

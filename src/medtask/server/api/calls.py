@@ -18,11 +18,11 @@ from medtask.server.database.connect import open_reading_session, open_writing_s
 from medtask.server.jobs.kind import find_model_reference
 from medtask.server.jobs.queue import add_job
 from medtask.server.jobs.tables import QUEUED, Job
-from medtask.server.objects import OBJECT_KINDS, find_active_job, list_folders
+from medtask.server.objects import OBJECT_KINDS, find_active_job, find_working_job, list_folders
 from medtask.server.problems import Conflict, TooManyRequests
 from medtask.server.rendering import render_page
 from medtask.server.storage.files import DataFolder
-from medtask.server.storage.tables import StoredModel, StoredRun
+from medtask.server.storage.tables import StoredModel
 from medtask.server.storage.task_files import check_model_reference
 
 
@@ -70,7 +70,7 @@ class UserCall:
         Raises:
             Conflict: A job works on it.
         """
-        self.refuse_active_job(row)
+        self.refuse_working_job(row)
         folders = list_folders(self.session, row)
         self.session.delete(row)
         self.session.flush()
@@ -87,18 +87,19 @@ class UserCall:
             check_model_reference(model)
 
     def refuse_active_job(self, row: Any) -> None:
-        """Raise Conflict if a job of an object has not ended."""
-        if job := find_active_job(self.session, row):
+        """Raise Conflict if the last job of an object has not ended."""
+        self._refuse(find_active_job(self.session, row), row)
+
+    def refuse_working_job(self, row: Any) -> None:
+        """Raise Conflict if a job that has not ended works on an object, or reads it."""
+        self._refuse(find_working_job(self.session, row), row)
+
+    def _refuse(self, job: Job | None, row: Any) -> None:
+        if job:
             raise Conflict(
                 f"job {job.id} works on this {OBJECT_KINDS[type(row)].noun}",
                 fix=f"wait until it has ended, or cancel it: POST /api/jobs/{job.id}/cancel",
             )
-
-    def refuse_active_users(self, **columns: int) -> None:
-        """Raise Conflict if a model or run with these columns has a job that has not ended."""
-        for table in (StoredModel, StoredRun):
-            for row in self.session.scalars(select(table).filter_by(**columns)):
-                self.refuse_active_job(row)
 
     def start_job(
         self, kind: str, parameters: Mapping[str, Any], action: str, object_id: int | None = None

@@ -271,9 +271,7 @@ def download_dataset(request: Request, user: Trainer, dataset_id: ResourceId) ->
 @router.delete("/{dataset_id}", status_code=204)
 def remove_dataset(call: TrainerWrites, dataset_id: ResourceId) -> None:
     """Delete a data set. Runs and models that used it are kept."""
-    dataset = call.get(StoredDataset, dataset_id)
-    call.refuse_active_users(dataset_id=dataset_id)
-    call.delete(dataset)
+    call.delete(call.get(StoredDataset, dataset_id))
 
 
 def _describe(dataset: StoredDataset) -> DatasetView:

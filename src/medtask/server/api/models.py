@@ -224,7 +224,7 @@ def train_model(
     """
     wanted = wanted or TrainingRequest()
     model = call.get(StoredModel, model_id)
-    call.refuse_active_job(model)
+    call.refuse_working_job(model)
     if model.dataset_id is None:
         raise NotValid(
             f"model {model_id} has no data set to train on",

@@ -223,7 +223,7 @@ def change_task(call: TrainerWrites, task_id: ResourceId, new: TaskContent) -> T
     """Replace the file of a task. Runs that were started with the old file keep their answers."""
     task = parse_draft(call.files, new.text, task_id)  # before the transaction locks the database
     stored = call.get(StoredTask, task_id)
-    call.refuse_active_users(task_id=task_id)
+    call.refuse_working_job(stored)
     stored.name, stored.kind = new.name or choose_task_name(task), task.kind
     stored.fingerprint, stored.changed_at = task.fingerprint, get_utc_now()
     call.session.flush()
