@@ -59,6 +59,12 @@ def test_overconfidence_is_stated_with_what_chance_would_give() -> None:
     assert f"where chance gives {RELIABILITY.ece_by_chance:.3f}" in text
     under = replace(RELIABILITY, mean_confidence=0.3)
     assert "the model is underconfident (mean confidence 0.300" in describe_result(under)
+    parts = replace(RELIABILITY, mean_confidence=0.501)
+    text = describe_result(parts)
+    assert (
+        "they differ in parts of the range, but not clearly on the whole (mean confidence" in text
+    )
+    assert "confident" not in text.replace("confidence", "")
 
 
 def test_an_error_that_chance_explains_is_no_sign_of_miscalibration() -> None:

@@ -183,6 +183,15 @@ def test_confidence_is_compared_with_accuracy(confidence: float, verdict: str) -
     assert verdict in render_report(gatherer.finish(), {})
 
 
+def test_a_difference_on_few_rows_is_no_agreement() -> None:
+    gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
+    for row in range(1, 6):
+        answer = Answer(str(row), Status.OK, "a", 0.85, {"a": 0.85, "b": 0.15})
+        gatherer.add(AnsweredRow(row, answer, "text", "ab"[row > 3]))
+    page = HtmlPage(render_report(gatherer.finish(), {})).text
+    assert "right in 0.60 of them, a difference that can be chance on so few rows" in page
+
+
 def test_confidence_is_compared_with_accuracy_on_the_rows_that_have_one() -> None:
     gatherer = SummaryAccumulator("label", ["a", "b"], None, True)
     for row in range(1, 1001):

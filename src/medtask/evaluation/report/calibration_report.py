@@ -74,12 +74,21 @@ def _(reliability: Reliability) -> str:
             f"{summary}; a perfectly calibrated model would have {reliability.ece_by_chance:.3f} "
             "by chance: no sign of miscalibration"
         )
-    overconfident = reliability.mean_confidence > reliability.accuracy.value
     return (
-        f"{summary}, where chance gives {reliability.ece_by_chance:.3f}: on the whole the model is "
-        f"{'overconfident' if overconfident else 'underconfident'} (mean confidence "
-        f"{reliability.mean_confidence:.3f}, accuracy {reliability.accuracy.value:.3f})"
+        f"{summary}, where chance gives {reliability.ece_by_chance:.3f}: "
+        f"{_describe_direction(reliability)} (mean confidence {reliability.mean_confidence:.3f}, "
+        f"accuracy {reliability.accuracy.value:.3f})"
     )
+
+
+def _describe_direction(reliability: Reliability) -> str:
+    """Whether a miscalibrated model is too sure on the whole, or only in parts of the range."""
+    confidence, accuracy = reliability.mean_confidence, reliability.accuracy
+    low = accuracy.value if accuracy.low is None else accuracy.low
+    high = accuracy.value if accuracy.high is None else accuracy.high
+    if low <= confidence <= high:
+        return "they differ in parts of the range, but not clearly on the whole"
+    return f"on the whole the model is {'over' if confidence > high else 'under'}confident"
 
 
 @build_result_blocks.register

@@ -120,6 +120,8 @@ def _describe_calibration(reliability: Reliability | None) -> list[str]:
     if accuracy.low is None or accuracy.high is None:
         return []
     verdict = "which agrees"
+    if abs(confidence - accuracy.value) > CALIBRATION_MARGIN:
+        verdict = "a difference that can be chance on so few rows"
     if confidence > max(accuracy.high, accuracy.value + CALIBRATION_MARGIN):
         verdict = (
             "so it is overconfident: use its confidence to order rows, not as a probability of "
