@@ -125,3 +125,21 @@ def test_nothing_is_purged_while_a_job_reads_it(
 
     with pytest.raises(InputError, match="works on run"):
         purge(server.settings, "run", ids["runs"])
+
+
+def test_a_run_is_not_resumed_with_a_model_that_has_the_name_of_its_own(
+    client: TestClient, ids: dict[str, int]
+) -> None:
+    model = create(client, "/api/models", name="fake:", task_id=ids["tasks"], base="minilm")
+    started = client.post("/api/runs", json={"dataset_id": ids["datasets"], "model_id": model})
+    run, job = (started.json()[name]["id"] for name in ("run", "job"))
+    client.post(f"/api/jobs/{job}/cancel")
+    assert client.delete(f"/api/models/{model}").status_code == 204
+
+    response = client.post(f"/api/runs/{run}/resume")
+
+    assert (response.status_code, response.json()["detail"]) == (
+        409,
+        "the model of this run was deleted",
+    )
+    assert client.post(f"/api/runs/{ids['runs']}/resume").status_code == 202

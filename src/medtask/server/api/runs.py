@@ -102,7 +102,8 @@ def start_run(call: TrainerWrites, new: NewRun) -> StartedRun:
 
 
 def _start(call: UserCall, run: StoredRun, action: str) -> JobView:
-    job = call.start_job("run", {"run_id": run.id}, action, run.id)
+    parameters = {"run_id": run.id, "model": run.model_id or run.model}
+    job = call.start_job("run", parameters, action, run.id)
     run.job_id = job.id
     return describe_job(job)
 
@@ -160,6 +161,10 @@ def resume_run(call: TrainerWrites, run_id: ResourceId) -> JobView:
     call.refuse_active_job(run)
     if run.dataset_id is None:
         raise Conflict("the data set of this run was deleted", fix="start another run")
+    last = find_last_job(call.session, run)
+    if run.model_id is None and last and isinstance(last.parameters.get("model"), int):
+        # What is left is its name, which can be the reference of another model.
+        raise Conflict("the model of this run was deleted", fix="start another run")
     return _start(call, run, "run.resume")
 
 
