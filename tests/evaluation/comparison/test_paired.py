@@ -143,6 +143,31 @@ def test_so_many_rows_have_the_power_that_is_promised() -> None:
     assert 0.75 < found < 0.83
 
 
+def test_a_difference_without_an_interval_is_still_a_difference() -> None:
+    """All groups differ by the same: the bootstrap has no spread, and three groups show nothing."""
+    groups = [f"patient {index // 5}" for index in range(15)]
+    one, other = make_label_entry("one", [True] * 15), make_label_entry("other", [False] * 15)
+    (pair,) = compare_pairs([(one, other)], groups)
+    assert (pair.verdict, pair.more_rows) == ("no clear difference", None)
+    assert pair.headline[1].value == 1
+    assert "no difference at all" not in describe_pair(pair)
+    assert "too few to estimate how many would show it" in describe_pair(pair)
+    assert "no difference at all" in describe_pair(compare_pairs([(one, one)], groups)[0])
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 3])
+def test_so_many_rows_can_be_significant_by_the_exact_test(alpha: float) -> None:
+    rows = compute_mcnemar_sample_size(1.0, 0.0, alpha=alpha)
+    assert rows is not None
+    assert binomtest(rows, rows).pvalue < alpha <= binomtest(rows - 1, rows - 1).pvalue
+    (pair,) = compare_pairs(
+        [(make_label_entry("one", [True] * 5), make_label_entry("other", [False] * 5))]
+    )
+    assert describe_rows_needed(pair) == (
+        "About 1 more row with gold would be needed to show a difference of this size."
+    )
+
+
 def test_rows_by_the_width_of_an_interval_are_statsmodels() -> None:
     spread, gap, n = 0.4, 0.03, 500
     error = spread / n**0.5

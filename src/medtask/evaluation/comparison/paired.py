@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, sqrt
+from math import ceil, floor, log2, sqrt
 from typing import Literal
 
 import numpy as np
 
-from medtask.display import format_row_count, shorten
+from medtask.display import format_count, format_row_count, shorten
 from medtask.evaluation.kinds.metrics import METRICS, get_metric_title
 from medtask.evaluation.presentation.formatting import format_difference, format_p_value
 from medtask.evaluation.statistics.intervals import Z_VALUE, Metric
@@ -80,6 +80,11 @@ class PairedComparison:
     @property
     def headline(self) -> tuple[str, Metric]:
         return next(iter(self.differences.items()))
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether the headline metric of both is equal."""
+        return abs(self.headline[1].value) < 1e-12
 
     @property
     def verdict(self) -> Literal["better", "worse", "no clear difference"]:
@@ -158,7 +163,9 @@ def compute_mcnemar_sample_size(
     if gap == 0:
         return None
     reach = norm.ppf(1 - alpha / 2) * sqrt(apart) + norm.ppf(POWER) * sqrt(max(0.0, apart - gap**2))
-    return ceil(float(reach / gap) ** 2)
+    # The exact test rejects from so many rows on of which only one system has all right.
+    fewest = floor(1 - log2(alpha)) + 1
+    return max(ceil(float(reach / gap) ** 2), ceil(fewest / apart - 1e-9))
 
 
 def compute_difference_sample_size(difference: Metric, *, alpha: float = ALPHA) -> int | None:
@@ -206,11 +213,13 @@ def describe_rows_needed(pair: PairedComparison) -> str:
     if pair.verdict != "no clear difference":
         return ""
     if pair.more_rows is None:
-        return "These rows show no difference at all, so no number of rows can be given."
-    return (
-        f"About {round_up_rows(pair.more_rows):,} more rows with gold would be needed to show "
-        "a difference of this size."
-    )
+        return (
+            "These rows show no difference at all, so no number of rows can be given."
+            if pair.shows_nothing
+            else "These rows are too few to estimate how many would show it."
+        )
+    rows = format_count(round_up_rows(pair.more_rows), "more row")
+    return f"About {rows} with gold would be needed to show a difference of this size."
 
 
 def round_up_rows(rows: int) -> int:

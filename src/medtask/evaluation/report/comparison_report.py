@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medtask.atomic_files import replace_text
-from medtask.display import capitalise_first, format_row_count, format_time, shorten
+from medtask.display import capitalise_first, format_count, format_row_count, format_time, shorten
 from medtask.evaluation.comparison.aligned_rows import ComparisonRows
 from medtask.evaluation.comparison.disagreements import (
     DirectedDisagreements,
@@ -295,11 +295,9 @@ def _describe_verdict(pair: PairedComparison) -> str:
     if pair.verdict != "no clear difference":
         return f"the {'first' if pair.verdict == 'better' else 'second'} is better"
     if pair.more_rows is None:
-        return "no difference at all"
-    return (
-        f"no clear difference; about {round_up_rows(pair.more_rows):,} more rows with gold "
-        "would show one"
-    )
+        return "no difference at all" if pair.shows_nothing else "no clear difference"
+    rows = format_count(round_up_rows(pair.more_rows), "more row")
+    return f"no clear difference; about {rows} with gold would show one"
 
 
 def _build_part_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
