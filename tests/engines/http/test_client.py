@@ -102,6 +102,10 @@ def group_by_row(log: Sequence[LoggedCall]) -> dict[str, list[LoggedCall]]:
     return rows
 
 
+# Until a response has been read, which takes long on a busy machine, calls cannot respect it.
+RESPONSE_S = 0.3
+
+
 def assert_retry_after_respected(log: Sequence[LoggedCall]) -> None:
     """By the server's own log: behind a 429 no call is begun before the time that it named."""
     output = [
@@ -109,9 +113,10 @@ def assert_retry_after_respected(log: Sequence[LoggedCall]) -> None:
     ]
     assert output
     for at, wait_s in output:
-        # Calls that were sent before the pause cannot respect it.
         assert not [
-            entry.started_at - at for entry in log if at + 0.08 < entry.started_at < at + wait_s
+            entry.started_at - at
+            for entry in log
+            if at + RESPONSE_S < entry.started_at < at + wait_s
         ]
     for entries in group_by_row(log).values():
         for earlier, later in pairwise(entries):
@@ -140,9 +145,9 @@ def test_429_is_waited_for_and_changes_nothing(
     assert any(entry.fault for entry in app.log)
 
 
-@pytest.mark.parametrize("retry_after", ["0.2", "date:1"])
+@pytest.mark.parametrize("retry_after", ["0.6", "date:1"])
 def test_no_call_is_made_before_the_time_that_the_server_names(retry_after: str) -> None:
-    few = [2] if "date" in retry_after else [2, 9, 10, 17]
+    few = [2] if "date" in retry_after else [2, 9, 10]
     app = FaultServer(
         script=FaultScript([FaultRule("status", calls=few, status=429, retry_after=retry_after)])
     )
@@ -170,15 +175,15 @@ def test_no_call_is_made_too_early_at_three_refusals_in_ten(
 def test_an_overloaded_server_is_asked_fewer_things_at_once() -> None:
     app = FaultServer(
         script=FaultScript(
-            [FaultRule("status", calls=range(8, 16), status=429, retry_after="0.1")]
+            [FaultRule("status", calls=range(8, 16), status=429, retry_after="0.6")]
         ),
-        delay_s=0.05,
+        delay_s=0.2,
     )
-    with open_client(app, concurrency=8) as client:
-        post_all(client, 40)
+    with open_client(app, fast=False, concurrency=8) as client:
+        post_all(client, 32)
     assert max(entry.calls_in_flight for entry in app.log[:8]) == 7
-    refused = [entry.started_at for entry in app.log if entry.fault]
-    after = [entry.calls_in_flight for entry in app.log if entry.started_at > max(refused) + 0.05]
+    refused = max(entry.started_at for entry in app.log if entry.fault)
+    after = [one.calls_in_flight for one in app.log if one.started_at > refused + RESPONSE_S]
     assert max(after[:4]) <= 3
     assert after
 
