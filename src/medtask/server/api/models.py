@@ -230,7 +230,7 @@ def train_model(
             f"model {model_id} has no data set to train on",
             fix="create a model with dataset_id: POST /api/models",
         )
-    if model.is_trained and not wanted.again:
+    if model.is_trained and not (wanted.again or was_stopped(model)):
         raise Conflict(
             f"model {model_id} is trained already",
             fix='create another model, or send {"again": true} to replace it',
@@ -243,7 +243,7 @@ def train_model(
         rows = FAST_VALIDATION_ROWS if wanted.fast_mode else MAX_PROMPTED_ROWS
         settings = {"limit": rows, "gold": wanted.gold}
     before = find_last_job(call.session, model)
-    starts_anew = model.is_trained or (
+    starts_anew = (model.is_trained and wanted.again) or (
         before is not None and before.parameters.get("settings") != settings
     )
     model.is_trained, model.result = False, None
@@ -251,6 +251,11 @@ def train_model(
     job = call.start_job("train", parameters, "model.train", model_id)
     model.job_id = job.id
     return describe_job(job)
+
+
+def was_stopped(model: StoredModel) -> bool:
+    """Whether the training was stopped: the model has the best state until then."""
+    return (model.result or {}).get("state") == "interrupted"
 
 
 def _check_settings(files: DataFolder, model: StoredModel, settings: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from medtask.errors import MedtaskError
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.exporting.targets import TARGETS, TargetName
 from medtask.server.api.calls import TrainerReads, UserCall, ViewerReads
-from medtask.server.api.models import describe_model, list_models
+from medtask.server.api.models import describe_model, list_models, was_stopped
 from medtask.server.api.resources import ResourceId
 from medtask.server.pages.job_views import find_job
 from medtask.server.pages.lookups import BASES, find_dataset, list_datasets, list_tasks
@@ -102,6 +102,7 @@ def show_model(call: ViewerReads, model_id: ResourceId) -> Response:
         "has_card": (folder / CARD_FILE).is_file(),
         "exports": _list_exports(folder) if view.state == "ready" else [],
         "results": [_describe_result(one) for one in (row.result or {}).get("tasks", ())],
+        "was_stopped": was_stopped(row),
         **_read_training(call, row),
     }
     return call.render("model.html", values)
