@@ -233,6 +233,27 @@ def test_where_people_graded_all_their_own_figures_stand() -> None:
     assert against.human_share and against.human_share.value == 0.6
 
 
+def test_a_corrected_mean_is_on_the_scale() -> None:
+    """The judge gives the rows that people graded less than the others: the correction adds to a
+    mean that is nearly the best grade.
+    """
+    random = np.random.default_rng(0)
+    truth = np.where(random.random(60) < 0.9, 4, 3)
+    rows = [GradedAnswer(int(grade), None, int(grade)) for grade in truth]
+    rows += [GradedAnswer(4)] * 500 + [GradedAnswer(3)] * 100
+    rows[:10] = [GradedAnswer(2, None, 3)] * 5 + [GradedAnswer(3, None, 4)] * 5
+    mean = get_agreement(compute_judge_metrics(SCALE, rows)).mean
+    assert isinstance(mean, Metric)
+    assert mean.low is not None
+    assert mean.high is not None
+    assert 1 <= mean.low <= mean.value <= mean.high <= 5
+    assert mean.high == 5
+    apart = [GradedAnswer(index % 2, None, 3 + index % 2) for index in range(60)]
+    found = get_agreement(compute_judge_metrics(SCALE, [*apart, *[GradedAnswer(4)] * 600])).mean
+    assert isinstance(found, Refusal)
+    assert "outside of the scale" in found.reason
+
+
 def test_rows_of_one_patient_are_drawn_together() -> None:
     alone = compute_judge_metrics(SCALE, [GradedAnswer(row % 5) for row in range(100)])
     together = compute_judge_metrics(

@@ -43,6 +43,11 @@ _NO_FIT_REASON = (
     "that people graded drawn at random?"
 )
 
+_OUTSIDE_REASON = (
+    "the corrected mean grade is outside of the scale: were the rows that people graded drawn at "
+    "random?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class GradeScale:
@@ -340,7 +345,13 @@ def _correct_mean(
         [_get_points(scale, row) for row in judge_only],
     )
     assert mean is not None  # there are rows
-    return mean
+    least, most = min(scale.points), max(scale.points)
+    low, high = mean.low, mean.high
+    if low is not None and high is not None:
+        if low > most or high < least:  # limited to the scale, it would look certain
+            return Refusal(_OUTSIDE_REASON, len(human_graded))
+        low, high = max(least, low), min(most, high)
+    return Metric(min(most, max(least, mean.value)), mean.n, low, high)
 
 
 def _get_points(scale: GradeScale, row: GradedAnswer) -> float:
