@@ -184,7 +184,7 @@ def test_an_overloaded_server_is_asked_fewer_things_at_once() -> None:
     assert max(entry.calls_in_flight for entry in app.log[:8]) == 7
     refused = max(entry.started_at for entry in app.log if entry.fault)
     after = [one.calls_in_flight for one in app.log if one.started_at > refused + RESPONSE_S]
-    assert max(after[:4]) <= 3
+    assert max(after[:8]) <= 5  # half as many, and one more at a time
     assert after
 
 
