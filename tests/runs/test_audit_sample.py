@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import medtask
 from medtask.engines.fake import FakeEngine
 from medtask.errors import InputError, RunMismatch, UsageError
 from medtask.runs.answer_table import AnswerTable
@@ -214,3 +215,20 @@ def test_runs_of_every_kind(kind: str, tmp_path: Path) -> None:
     assert found.accuracy.value == pytest.approx(np.mean(answered), abs=0.1)
     assert bool(found.prevalences) == (kind not in ("choice", "several"))
     assert (out / "audit" / SAMPLE_FILE).exists()
+
+
+def test_groups_are_no_reason_to_doubt_the_intervals_of_the_table(tmp_path: Path) -> None:
+    folder, table = write_task_and_table("labels", tmp_path, 60)
+    file = folder / "task.yaml"
+    file.write_text(file.read_text() + "group: text\n")
+    run(load_task(folder), FakeEngine(), table, out=tmp_path / "run")
+    found = medtask.audit(tmp_path / "run", budget=30)
+    assert found.sample is not None
+    rows = list(read_table(found.sample.table_path).rows())
+    with found.sample.table_path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {LABEL_COLUMN: "heart"} for row in rows)
+    found = medtask.audit(tmp_path / "run")
+    (note,) = [note for note in found.notes if "groups" in note]
+    assert note.startswith("the intervals are about this table; for rows of other groups (text)")

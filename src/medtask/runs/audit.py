@@ -123,7 +123,7 @@ def audit(
         notes.append(f"left out of the audit: {format_left_out(counts)}")
     if column and result:
         notes.append(
-            f"rows of the same {column} are treated as independent; if they are similar, the "
-            "intervals are too narrow"
+            f"the intervals are about this table; for rows of other groups ({column}) they are too "
+            "narrow if rows of a group are similar"
         )
     return Audit(folder, sample, result, tuple(notes))

@@ -241,3 +241,19 @@ def test_the_summary_lines_of_an_audit() -> None:
     (table,) = [block for block in build_audit_blocks(found) if isinstance(block, ReportTable)]
     assert len(table.lines) == 4
     assert json.loads(json.dumps(found.to_json()))["accuracy"]["n"] == 120
+
+
+def test_intervals_of_a_table_cover_whatever_rows_of_a_group_have_in_common() -> None:
+    """The rows that are labelled are drawn one by one, so that groups do not matter."""
+    random = np.random.default_rng(3)
+    confidence = np.repeat(random.beta(5, 1.5, 100), 10)
+    right = np.repeat(random.random(100), 10) < confidence
+    covers = 0
+    for seed in range(100):
+        plan = plan_audit(np.zeros(1000, dtype=np.int64), confidence, 120, seed=seed)
+        found = estimate_audit(plan, plan.sampled_rows, right[plan.sampled_rows], confidence)
+        assert isinstance(found, AuditResult)
+        assert found.accuracy.low is not None
+        assert found.accuracy.high is not None
+        covers += found.accuracy.low <= right.mean() <= found.accuracy.high
+    assert covers >= 90
