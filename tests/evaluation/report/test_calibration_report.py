@@ -135,6 +135,15 @@ def test_acceptance_states_threshold_coverage_bound_and_what_gold_must_be() -> N
     assert "about 5 at most give a threshold with more errors" in caution.body
 
 
+@pytest.mark.parametrize(
+    ("threshold", "shown"),
+    [(0.99996, "0.99996"), (0.99994, "0.9999"), (1 - 1e-9, "0.999999999"), (1.0, "1"), (0.0, "0")],
+)
+def test_a_threshold_below_1_is_not_shown_as_1(threshold: float, shown: str) -> None:
+    text = describe_result(replace(ACCEPTANCE, threshold=threshold))
+    assert f"with a confidence of {shown} or more" in text
+
+
 def test_acceptance_by_class_lists_the_classes_the_most_accepted_first() -> None:
     by_class = replace(
         ACCEPTANCE,

@@ -198,7 +198,7 @@ def _(acceptance: Acceptance) -> str:
     rule = (
         "that reach the threshold of their class"
         if acceptance.threshold is None
-        else f"with a confidence of {acceptance.threshold:.4g} or more"
+        else f"with a confidence of {_format_threshold(acceptance.threshold)} or more"
     )
     by_class = " of every class" if acceptance.class_thresholds else ""
     unit = " groups, one row of each" if acceptance.grouped else ""
@@ -247,6 +247,12 @@ def _(acceptance: Acceptance) -> list[ReportBlock]:
     return blocks
 
 
+def _format_threshold(threshold: float) -> str:
+    """A threshold with four significant digits; one below 1 has as many as keep it below 1."""
+    texts = (f"{threshold:.{digits}g}" for digits in range(4, 18))
+    return next(text for text in texts if threshold >= 1 or float(text) < 1)
+
+
 def _build_class_table(acceptance: Acceptance) -> ReportTable:
     ordered = sorted(
         acceptance.class_thresholds.values(),
@@ -255,7 +261,7 @@ def _build_class_table(acceptance: Acceptance) -> ReportTable:
     lines = [
         (
             rule.name,
-            MISSING if rule.threshold is None else f"{rule.threshold:.4g}",
+            MISSING if rule.threshold is None else _format_threshold(rule.threshold),
             f"{rule.accepted:,}",
             f"{rule.errors:,}",
             f"{rule.rows:,}",
