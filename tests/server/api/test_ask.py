@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +138,50 @@ def test_a_body_that_is_not_utf8_is_refused(server: ServerUnderTest) -> None:
     )
     assert response.status_code == 400
     assert response.json()["fix"]
+
+
+LETTER_TASK = """name: letters
+instruction: Answer from the letter.
+input: "{{ question }}"
+answer: {kind: answer, context: letter, max_tokens: 20}
+"""
+LABEL_TASK = """name: purpose
+instruction: Decide.
+input: "{{ note }}"
+answer: {kind: label, labels: [curative, palliative]}
+"""
+
+
+def test_the_context_of_a_question_to_a_stored_task_is_read(
+    server: ServerUnderTest, tmp_path: Path
+) -> None:
+    client = server.connect(Role.TRAINER)
+    task_id = client.post("/api/tasks", json={"text": LETTER_TASK}).json()["id"]
+
+    found = ask(server, task_id=task_id, question="Which drug?", context="She takes statins.")
+
+    file = tmp_path / "task.yaml"
+    file.write_text(LETTER_TASK)
+    row = {"question": "Which drug?", "letter": "She takes statins."}
+    (expected,) = medtask.predict(medtask.load_task(file), medtask.load_model("fake:"), [row])
+    assert found.json()["answer"] == expected.value
+    assert ask(server, task_id=task_id, question="Which drug?").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "body", "detail"),
+    [
+        (LABEL_TASK, {"context": "She takes statins."}, "no context"),
+        (LABEL_TASK, {"max_tokens": 5, "seed": 1}, "determines max_tokens, seed"),
+        (LETTER_TASK, {"options": OPTIONS}, "does not read options"),
+    ],
+)
+def test_what_a_stored_task_would_ignore_is_refused(
+    server: ServerUnderTest, text: str, body: dict[str, Any], detail: str
+) -> None:
+    client = server.connect(Role.TRAINER)
+    task_id = client.post("/api/tasks", json={"text": text}).json()["id"]
+
+    response = ask(server, task_id=task_id, question="Which drug?", **body)
+
+    assert (response.status_code, detail in response.json()["detail"]) == (422, True)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from medtask.display import format_list
 from medtask.server.access.requests import Labeller
 from medtask.server.access.roles import User
 from medtask.server.api.answers import AnswerView, describe_answer
@@ -36,6 +37,8 @@ router = APIRouter(tags=["answers"])
 MAX_ANSWER_TOKENS = 4096
 ANALYSIS_TOKENS = 256
 _CHOICE = MultipleChoice(columns=(OPTIONS_COLUMN,))
+# Parts of a request that only a question without a task of the server can set.
+_SETTINGS = frozenset({"analysis_tokens", "max_tokens", "temperature", "seed"})
 
 
 class AskRequest(BaseModel):
@@ -138,20 +141,36 @@ def _make_task(body: AskRequest) -> Task:
 
 def _make_row(task: Task, body: AskRequest, text: str) -> dict[str, Any]:
     """The columns of a task from the parts of a question."""
-    row: dict[str, Any] = {}
     if body.task_id is None and body.model_id is None:
         if body.options is not None and body.context:
             text = f"{body.context}\n\n{text}"
-        row = {QUESTION_COLUMN: text, CONTEXT_COLUMN: body.context or ""}
+        row: dict[str, Any] = {QUESTION_COLUMN: text, CONTEXT_COLUMN: body.context or ""}
     else:
-        row = {find_text_column(task): text}
-    columns = get_task_kind(task).columns
+        row = _make_row_of_stored_task(task, body, text)
     if body.options is not None:
-        if len(columns) != 1:
+        columns = get_task_kind(task).columns
+        if not task.kind_spec.has_options or len(columns) != 1:
             raise NotValid(
                 "the task does not read options from one column", fix="leave out the options"
             )
         row[columns[0]] = body.options
+    return row
+
+
+def _make_row_of_stored_task(task: Task, body: AskRequest, text: str) -> dict[str, Any]:
+    if given := sorted(_SETTINGS & body.model_fields_set):
+        raise NotValid(
+            f"the task determines {format_list(given)}",
+            fix="leave it out, or ask without task_id and model_id",
+        )
+    row: dict[str, Any] = {find_text_column(task): text}
+    contexts = () if task.kind_spec.has_options else get_task_kind(task).columns
+    if contexts:
+        row[contexts[0]] = body.context or ""
+    elif body.context:
+        raise NotValid(
+            "the task has no context before its question", fix="write it into the question"
+        )
     return row
 
 
