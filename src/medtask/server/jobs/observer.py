@@ -32,7 +32,7 @@ class JobObserver:
 
     def set_phase(self, phase: str) -> None:
         """Report what the job does next."""
-        self._channel.send_progress(at_once=True, phase=phase)
+        self._channel.send_progress(at_once=True, phase=phase, rows_per_s=None, point=None)
 
     def on_start(self, rows: int, done: int) -> None:
         """Report the number of rows or steps, and of those done in earlier sessions."""
@@ -82,4 +82,5 @@ class JobObserver:
 
     def on_rows(self, phase: str, done: int, rows: int) -> None:
         """Report how many rows a phase has done."""
-        self._channel.send_progress(phase=phase, done=done, total=rows)
+        # The speed of the phase before would give a wrong time until the last row.
+        self._channel.send_progress(phase=phase, done=done, total=rows, rows_per_s=None, point=None)

@@ -87,7 +87,7 @@ def describe_job(job: Job, user: User) -> JobProgress:
     """A job as the pages show it to a user."""
     progress = job.progress or {}
     done, total = int(progress.get("done", 0)), int(progress.get("total", 0))
-    point = progress.get("point", {})
+    point = progress.get("point") or {}
     rate = float(progress.get("rows_per_s") or 0.0)
     phase = "waiting for a worker" if job.started_at is None else progress.get("phase", "starting")
     epoch = point.get("epoch", 0.0)
@@ -137,7 +137,7 @@ def _estimate_seconds(job: Job, done: int, total: int, rate: float) -> float | N
     """The time until the last row or step, None if it cannot be estimated."""
     if rate:
         return (total - done) / rate
-    point = (job.progress or {}).get("point", {})
+    point = (job.progress or {}).get("point") or {}
     if done and total and (seconds := point.get("seconds")):
         return float(seconds) / done * (total - done)
     return None
