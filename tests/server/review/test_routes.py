@@ -254,6 +254,16 @@ def test_it_is_visible_who_waits_for_whom(server, trainer, reviewer, run_id):
     assert admin.post(f"/api/reviews/{queue}/assignments", json={}).status_code == 403
 
 
+def test_items_that_need_more_readers_than_are_named_wait_for_one(server, trainer, run_id):
+    names = [server.get_user(Role.TRAINER).id]
+    queue = create_queue(trainer, run_id, readers_per_item=2, readers=names)
+    decide(trainer, queue, make_submission(load_items(trainer, queue)[0], "other"))
+
+    waiting = trainer.get(f"/api/reviews/{queue}/progress").json()["waiting"]
+
+    assert waiting == {"a first reader": 51, "a further reader, whom the review must name": 1}
+
+
 def test_loaded_items_can_be_moved_to_another_reader(server, trainer, reviewer, run_id):
     queue = create_queue(trainer, run_id)
     loaded = {item["id"] for item in load_items(reviewer, queue)}

@@ -89,6 +89,8 @@ def _count_waiting(session: Session, queue: ReviewQueue) -> dict[str, int]:
         elif readers and len(left) <= count:
             for reader in left:
                 waiting[names.get(reader, "a reader who has not begun")] += 1
+            if len(left) < count:
+                waiting["a further reader, whom the review must name"] += 1
         else:
             waiting["a further reader"] += 1
     disputed = session.scalar(
