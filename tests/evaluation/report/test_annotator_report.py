@@ -106,3 +106,8 @@ def test_a_shortened_list_of_disagreements_says_so() -> None:
     blocks = build_annotator_blocks(replace(AGREEMENT, n_disagreements=250))
     texts = [block.body for block in blocks if isinstance(block, Paragraph)]
     assert any(text.startswith("250 rows; the first 100.") for text in texts)
+
+
+def test_few_groups_make_rough_intervals() -> None:
+    lines = list_annotator_lines(replace(AGREEMENT, n_groups=3))
+    assert lines[-1].startswith("The rows come from 3 groups only")

@@ -6,6 +6,7 @@ from medtask.display import format_bytes, format_row_count, shorten
 from medtask.evaluation.comparison.aligned_rows import OTHER_TOOL
 from medtask.evaluation.comparison.leaderboard import Leaderboard, LeaderboardEntry
 from medtask.evaluation.comparison.paired import describe_pair
+from medtask.evaluation.kinds.metric_report import warn_about_few_groups
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.presentation.formatting import format_p_value
 from medtask.evaluation.statistics.significance import ALPHA, describe_sampling
@@ -71,8 +72,9 @@ def _describe_tests(leaderboard: Leaderboard) -> list[str]:
     if not tests:
         return []
     return [
+        *warn_about_few_groups(pairs[0].groups),
         f"p: {' or '.join(tests)}, corrected for the number of pairs (Holm). The report of a run "
-        "shows p without this correction."
+        "shows p without this correction.",
     ]
 
 

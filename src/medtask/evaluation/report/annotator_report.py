@@ -9,6 +9,7 @@ from medtask.evaluation.comparison.annotators import (
     PairwiseAgreement,
 )
 from medtask.evaluation.kinds.label_blocks import MAX_LABELS_SHOWN
+from medtask.evaluation.kinds.metric_report import warn_about_few_groups
 from medtask.evaluation.presentation.blocks import (
     ColumnStyle,
     Heading,
@@ -56,7 +57,7 @@ def list_annotator_lines(agreement: AnnotatorAgreement) -> list[str]:
             f"{format_row_count(agreement.single_annotated)} with one annotator only {verb} left "
             "out."
         )
-    return lines
+    return [*lines, *warn_about_few_groups(agreement.n_groups)]
 
 
 def build_annotator_blocks(agreement: AnnotatorAgreement) -> list[ReportBlock]:

@@ -22,6 +22,7 @@ from medtask.evaluation.comparison.leaderboard_text import (
     get_model_name,
 )
 from medtask.evaluation.comparison.paired import PairedComparison, describe_pair, round_up_rows
+from medtask.evaluation.kinds.metric_report import warn_about_few_groups
 from medtask.evaluation.kinds.metrics import get_metric_title
 from medtask.evaluation.kinds.protocols import get_evaluation_kind
 from medtask.evaluation.presentation.blocks import (
@@ -358,6 +359,11 @@ def _build_system_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -
     return [Paragraph(sentence), ReportTable("Systems", head, lines)]
 
 
+def _warn_about_groups(leaderboard: Leaderboard) -> list[str]:
+    pairs = (*leaderboard.pairs, *leaderboard.baseline_pairs)
+    return warn_about_few_groups(pairs[0].groups) if pairs else []
+
+
 def _build_method_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -> list[ReportBlock]:
     tests = " or ".join(
         dict.fromkeys(pair.test for pair in (*leaderboard.pairs, *leaderboard.baseline_pairs))
@@ -370,6 +376,7 @@ def _build_method_blocks(comparison: ComparisonRows, leaderboard: Leaderboard) -
             "size arises if answers are exchanged at random (Noreen 1989). Intervals of "
             f"differences are a paired bootstrap of 1,000 resamples of {units}."
         ),
+        *(Paragraph(text) for text in _warn_about_groups(leaderboard)),
         Paragraph(
             "Δ is how far the first of a pair is ahead of the second. p (Holm) is corrected for "
             "the number of pairs in its family: of families without any difference at most 5 % "
