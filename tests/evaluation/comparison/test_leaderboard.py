@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from medtask.evaluation.comparison.leaderboard import rank_systems
 from medtask.evaluation.comparison.leaderboard_text import describe_leaderboard, format_leaderboard
+from medtask.evaluation.report.comparison_report import render_comparison
 from support.comparison_rows import LABELS, join_systems, make_comparison, make_manifest, make_rows
 
 DEFINITIONS = [(name, f"of the {name} kind") for name in LABELS]
@@ -177,10 +179,28 @@ def test_one_row_and_one_class_are_no_trouble() -> None:
             DEFINITIONS,
         )
         assert board.pairs[0].verdict == "no clear difference"
-        assert "has the highest accuracy" in describe_leaderboard(board, len(gold))
+        assert "the highest accuracy" in describe_leaderboard(board, len(gold))
 
 
 def test_no_record_text_is_in_the_numbers() -> None:
     assert "a text about" not in json.dumps(
         rank_systems(make_comparison(40), DEFINITIONS).to_json()
     )
+
+
+def test_systems_with_equal_figures_are_both_named() -> None:
+    gold = ["curative", "staging"] * 10
+    given = ["curative"] * 20
+    systems = {"x": make_rows(gold, given), "y": make_rows(gold, given)}
+    board = rank_systems(join_systems("label", systems), baselines=None)
+    assert describe_leaderboard(board, 20).startswith("x and y have the highest accuracy, 0.500")
+    assert "not clearly worse" not in describe_leaderboard(board, 20)
+
+
+def test_few_groups_make_rough_intervals() -> None:
+    board = rank_systems(make_comparison(groups=True), baselines=None)
+    few = replace(board, pairs=tuple(replace(pair, groups=4) for pair in board.pairs))
+    warning = "The rows come from 4 groups only"
+    assert any(line.startswith(warning) for line in format_leaderboard(few))
+    assert warning in render_comparison(make_comparison(groups=True), few)
+    assert not any("groups only" in line for line in format_leaderboard(board))

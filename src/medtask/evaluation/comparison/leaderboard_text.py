@@ -121,14 +121,18 @@ def describe_leaderboard(leaderboard: Leaderboard, rows: int) -> str:
     reached = leaderboard.headline(leaderboard.best)
     if reached is None:
         return "No metric could be computed."
+    first = [
+        shorten(line.name)
+        for line in leaderboard.entries
+        if (figure := leaderboard.headline(line)) and figure.value == reached.value
+    ]
     sentence = (
-        f"{shorten(leaderboard.best.name)} has the highest {get_metric_title(leaderboard.metric)}, "
-        f"{reached} on "
-        f"{format_row_count(rows)}"
+        f"{' and '.join(first)} {'has' if len(first) == 1 else 'have'} the highest "
+        f"{get_metric_title(leaderboard.metric)}, {reached} on {format_row_count(rows)}"
     )
     near = [
         shorten(line.name)
-        for line in leaderboard.entries[1:]
+        for line in leaderboard.entries[len(first) :]
         if line.p is not None and line.p >= ALPHA
     ]
     return f"{sentence}; not clearly worse: {', '.join(near)}." if near else f"{sentence}."
