@@ -159,7 +159,10 @@ class Supervisor:
 
     def _succeed(self, lease: Lease, result: Mapping[str, Any]) -> None:
         publish = self._make_publisher(lease, result)
-        _retry(lambda: self.queue.succeed(lease, result, publish))
+        try:
+            _retry(lambda: self.queue.succeed(lease, result, publish))
+        except MedtaskError as error:  # such as a full disk
+            self._fail(lease, describe_error(error))
 
     def _fail(
         self,
