@@ -121,3 +121,18 @@ def test_objects_are_scored_by_their_fields(tmp_path: Path) -> None:
     value, scores = score_answers(task, training_examples, make_answers(training_examples, values))
     assert scores == [1.0, 0.5]
     assert value == pytest.approx(0.75)
+
+
+def test_a_gain_in_every_row_is_significant(tmp_path: Path) -> None:
+    """The bootstrap has no spread, and so no interval."""
+    task = write_task(tmp_path)
+    training_examples = make_training_examples(task, make_gold_rows(["curative"] * 60))
+    gain = measure_gain(
+        task,
+        training_examples,
+        make_answers(training_examples, ["staging"] * 60),
+        make_answers(training_examples, ["curative"] * 60),
+    )
+    assert gain.value.low is None
+    assert gain.is_significant
+    assert "No significant gain" not in gain.summarize()
