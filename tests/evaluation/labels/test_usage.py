@@ -40,6 +40,7 @@ def test_a_label_that_is_never_answered_and_is_in_gold_is_worst() -> None:
     )
     assert (rest.weight, rest.labels) == ("note", ("d",))
     assert (not_in_gold.topic, not_in_gold.labels) == ("never_in_gold", ("d",))
+    assert not_in_gold.seen.endswith("of all rows, with 95 % confidence)")
 
 
 def test_without_gold_a_label_that_is_never_answered_is_worth_a_look() -> None:

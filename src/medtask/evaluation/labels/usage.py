@@ -54,7 +54,8 @@ def find_usage_problems(pair_counts: GoldAnswerCounts, cells: PairCells) -> list
                 "note",
                 tuple(missing),
                 f"{format_names(missing)} {'is' if len(missing) == 1 else 'are'} not in the gold "
-                f"of {format_row_count(cells.n)} (in at most {format_percent(bound)} of all rows)",
+                f"of {format_row_count(cells.n)} (in at most {format_percent(bound)} of all "
+                "rows, with 95 % confidence)",
                 "nothing can be measured for labels without gold: add gold rows for them, or "
                 "leave them out of the set",
                 {"gold_rows": cells.n, "bound": bound},
