@@ -14,8 +14,9 @@ import pytest
 import medtask
 from medtask.runs.calibration_store import CALIBRATION_FILE
 from medtask.tasks.task import Task
+from medtask.training.model_validation import evaluate_with_thresholds
 from medtask.training.trained_model import describe_better_baselines
-from medtask.training.training_data import RowSelection
+from medtask.training.training_data import RowSelection, build_training_data
 from support.small_trainings import make_task
 
 SIGNS = {"pain": "pain sore aching", "fever": "hot febrile shivering", "rash": "itching red spots"}
@@ -157,3 +158,29 @@ def test_a_better_baseline_is_named() -> None:
     )
     assert describe_better_baselines("micro_f1", other, {"TF-IDF": score}) == ""
     assert describe_better_baselines("micro_f1", None, {"TF-IDF": score}) == ""
+
+
+def test_texts_are_measured_on_a_sample_and_not_on_the_first_rows(tmp_path: Path) -> None:
+    file = tmp_path / "task.yaml"
+    file.write_text(
+        'name: t\ninstruction: Answer.\ninput: "{{ text }}"\ngold: gold\n'
+        "answer: {kind: answer, max_tokens: 5}\n"
+    )
+    validation = [
+        {"text": f"Question {number} of the hospital {'A' if number < 200 else 'B'}", "gold": "x"}
+        for number in range(400)
+    ]
+    train = [{"text": f"Other question {number}", "gold": "x"} for number in range(20)]
+    data = build_training_data(
+        medtask.load_task(file),
+        medtask.read_table(train),
+        validation=medtask.read_table(validation),
+    )
+
+    evaluation, _ = evaluate_with_thresholds(
+        medtask.load_model("fake:"), tmp_path / "run", data, {}
+    )
+
+    texts = [str(row.fields["text"]) for row in evaluation.answers.rows()]
+    assert len(texts) == 100
+    assert 30 < sum(text.endswith("B") for text in texts) < 70

@@ -41,7 +41,7 @@ from medtask.tasks.task import Task
 from medtask.training.targets import build_label_targets
 from medtask.training.trained_model import describe_better_baselines
 from medtask.training.training_context import DRAFT_FOLDER, WORK_FOLDER
-from medtask.training.training_data import TrainingData
+from medtask.training.training_data import TrainingData, sample_examples
 from medtask.training.training_manifest import TrainingRun
 
 if TYPE_CHECKING:
@@ -177,7 +177,9 @@ def _evaluate_engine(engine: Engine, folder: Path, data: TrainingData, task: Tas
     ``task`` is the task of the data, perhaps with other thresholds.
     """
     examples, generated = data.validation, task.kind_spec.generated
-    measured = examples[:MAX_GENERATED_ROWS] if generated else examples
+    # A sample: tables are often sorted, so that their first rows are alike.
+    seed = data.split.seed if data.split else 0
+    measured = sample_examples(examples, MAX_GENERATED_ROWS, seed) if generated else examples
     # The split has decided whether rows that were chosen by their answers are measured.
     rows = read_table([_drop_selection(example.record.fields) for example in measured])
     shutil.rmtree(folder, ignore_errors=True)

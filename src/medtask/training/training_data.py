@@ -170,12 +170,21 @@ def build_training_data(
     return _limit_validation(split_data, selection.max_validation, seed)
 
 
+def sample_examples(
+    examples: tuple[TrainingExample, ...], count: int, seed: int
+) -> tuple[TrainingExample, ...]:
+    """A random sample of at most ``count`` examples, in their order."""
+    if len(examples) <= count:
+        return examples
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:count]
+    return tuple(examples[place] for place in sorted(chosen.tolist()))
+
+
 def _limit_validation(data: TrainingData, max_validation: int | None, seed: int) -> TrainingData:
     """Keep a random sample of the validation rows, in their order; training rows are unchanged."""
     if max_validation is None or len(data.validation) <= max_validation:
         return data
-    chosen = np.random.default_rng(seed).permutation(len(data.validation))[:max_validation]
-    kept = tuple(data.validation[place] for place in sorted(chosen.tolist()))
+    kept = sample_examples(data.validation, max_validation, seed)
     note = f"validated on {max_validation:,} of {len(data.validation):,} validation rows"
     return replace(data, validation=kept, notes=(*data.notes, note))
 
