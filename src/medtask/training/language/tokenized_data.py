@@ -14,7 +14,12 @@ from medtask.training.language.base_model import resolve_base_reference
 from medtask.training.language.batching import order_batches
 from medtask.training.language.tokenized_example import TokenizedExample, tokenize_examples
 from medtask.training.recipe import Recipe
-from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
+from medtask.training.training_data import (
+    TrainingData,
+    TrainingExample,
+    determine_phi,
+    sample_examples,
+)
 from medtask.training.validation_metrics import (
     ValidationResult,
     combine_validation_results,
@@ -84,7 +89,7 @@ def tokenize_training_data(
         fitting = [example for example in tokenized if example.max_length <= max_tokens]
         train += fitting
         task_indices += [index] * len(fitting)
-        rows = data.validation[:validation_rows]
+        rows = sample_examples(data.validation, validation_rows, recipe.seed)
         pairs = [
             (row, example)
             for row, example in zip(
