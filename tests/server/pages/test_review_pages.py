@@ -346,3 +346,33 @@ def test_what_is_filled_in_is_found_on_another_machine(browser, create):
     pressed = elsewhere.locator(".choice[aria-pressed=true] .choice-name")
     assert pressed.all_inner_texts() == chosen
     assert read_decisions(elsewhere, queue) == []
+
+
+def test_a_reader_who_signs_in_again_in_another_tab_loses_nothing(browser, create):
+    queue = create(browser, "labels")
+    page = open_queue(browser, queue)
+    page.context.clear_cookies()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.locator("[data-place=state][data-state=signed-out]").wait_for()
+    page.locator("[data-place=comment]").fill("ask the ward")
+    page.context.add_cookies([browser.server.sign_in(Role.REVIEWER)])
+    with page.expect_response(lambda response: "/draft" in response.url and response.ok):
+        page.evaluate("window.dispatchEvent(new Event('online'))")
+    wait_until_saved(page)
+    assert len(read_decisions(page, queue)) == 1
+
+
+def test_what_a_reader_has_decided_is_not_saved_for_another_reader(browser, create):
+    queue = create(browser, "labels")
+    page = open_queue(browser, queue)
+    page.context.clear_cookies()
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.locator("[data-place=state][data-state=signed-out]").wait_for()
+    page.context.add_cookies([browser.server.sign_in(Role.REVIEWER, "Anna")])
+    page.evaluate("window.dispatchEvent(new Event('online'))")
+    page.locator(".refused-entry").wait_for()
+    assert read_decisions(page, queue) == []
+    kept = page.evaluate("Object.keys(localStorage).filter((name) => name.includes('outbox'))")
+    assert len(kept) == 1

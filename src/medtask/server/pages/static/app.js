@@ -6,7 +6,8 @@
    data-show="#secret"          template element that is filled with the answer instead
    data-confirm="Delete ...?"   question before the request                                      */
 
-const csrfToken = document.querySelector("meta[name=csrf-token]")?.content ?? "";
+const readMeta = (page, name) => page.querySelector(`meta[name=${name}]`)?.content ?? "";
+let csrfToken = readMeta(document, "csrf-token");
 
 document.addEventListener("htmx:config:request", (event) => {
   event.detail.ctx.request.headers["X-CSRF-Token"] = csrfToken;
@@ -24,10 +25,25 @@ document.addEventListener("htmx:after:swap", (event) => {
 });
 
 /** Sends JSON to the API; rejects without a connection. */
-function sendRequest(method, path, body, accept = "application/json") {
-  const headers = { Accept: accept, "X-CSRF-Token": csrfToken };
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  return fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+async function sendRequest(method, path, body, accept = "application/json") {
+  const send = () => {
+    const headers = { Accept: accept, "X-CSRF-Token": csrfToken };
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    return fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  };
+  const token = csrfToken;
+  const response = await send();
+  if (response.status !== 403) return response;
+  if (csrfToken === token) await renewToken();
+  return csrfToken === token ? response : send();
+}
+
+/** Reads the CSRF token again: it is another one after a sign-in in another tab. That of another user is
+    not used, because what is filled in here is not theirs. */
+async function renewToken() {
+  const response = await fetch("/account");
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (readMeta(page, "user-id") === readMeta(document, "user-id")) csrfToken = readMeta(page, "csrf-token");
 }
 
 /** Calls the API; returns the answer's JSON, or throws a problem with `detail` and `fix`. */

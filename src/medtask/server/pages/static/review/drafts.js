@@ -40,7 +40,7 @@ export class Drafts {
       } catch {
         return;
       }
-      const isTemporary = status === 401 || status === 408 || status === 429 || status >= 500;
+      const isTemporary = status === 401 || status === 403 || status === 408 || status === 429 || status >= 500;
       if (!isTemporary && localStorage.getItem(name) === text) localStorage.removeItem(name);
     }
   }
