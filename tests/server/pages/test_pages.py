@@ -292,3 +292,12 @@ def test_a_question_that_cannot_be_answered_says_why(browser: Browser) -> None:
     page.locator("#question .problem .fix").wait_for(timeout=30_000)
     assert page.locator("#answer").inner_text() == ""
     browser.faults[:] = [one for one in browser.faults if "status 503" not in one]
+
+
+def test_a_question_without_a_connection_says_so(browser: Browser) -> None:
+    page = browser.open("/ask")
+    page.get_by_label("Question or case").fill("Why?")
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#question .problem", has_text="The server does not answer.").wait_for()
+    assert page.locator("#answer").inner_text() == ""

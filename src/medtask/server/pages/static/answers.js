@@ -92,12 +92,16 @@ function readOptions(text) {
   );
 }
 
-/** Reads server-sent events of a response; calls `onEvent(name, data)` for each. */
+/** Reads server-sent events of a response; calls `onEvent(name, data)` for each. They end if the connection
+    does. */
 async function readEvents(response, onEvent) {
   const decoder = new TextDecoder();
+  const reader = response.body.getReader(); // Safari cannot iterate over a body
   let rest = "";
-  for await (const chunk of response.body) {
-    rest += decoder.decode(chunk, { stream: true });
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => ({ done: true }));
+    if (done) return;
+    rest += decoder.decode(value, { stream: true });
     const blocks = rest.split(/\r?\n\r?\n/);
     rest = blocks.pop();
     for (const block of blocks) {
@@ -110,8 +114,7 @@ async function readEvents(response, onEvent) {
 }
 
 async function streamAnswer(body, names) {
-  const response = await sendRequest("POST", "/ask", { ...body, stream: true }, "text/event-stream");
-  if (!response.ok) throw parseProblem(response.status, await response.text());
+  const response = await requestApi("POST", "/ask", { ...body, stream: true }, "text/event-stream");
   const thought = make("p", { class: "answer-text quiet", dir: "auto" });
   const text = make("p", { class: "answer-text", dir: "auto" });
   answerPlace.replaceChildren(thought, text);

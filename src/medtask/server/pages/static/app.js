@@ -46,16 +46,22 @@ async function renewToken() {
   if (readMeta(page, "user-id") === readMeta(document, "user-id")) csrfToken = readMeta(page, "csrf-token");
 }
 
-/** Calls the API; returns the answer's JSON, or throws a problem with `detail` and `fix`. */
-async function callApi(method, path, body) {
+/** Calls the API; returns the response, or throws a problem with `detail` and `fix`. */
+async function requestApi(method, path, body, accept) {
   let response;
   try {
-    response = await sendRequest(method, path, body);
+    response = await sendRequest(method, path, body, accept);
   } catch {
     throw { detail: "The server does not answer", fix: "check that it is running, then try again" };
   }
+  if (response.ok) return response;
+  throw parseProblem(response.status, await response.text());
+}
+
+/** Calls the API; returns the JSON of the response, or throws a problem. */
+async function callApi(method, path, body) {
+  const response = await requestApi(method, path, body);
   const text = await response.text();
-  if (!response.ok) throw parseProblem(response.status, text);
   return text ? JSON.parse(text) : {};
 }
 
