@@ -301,3 +301,23 @@ def test_a_question_without_a_connection_says_so(browser: Browser) -> None:
     page.get_by_role("button", name="Ask").click()
     page.locator("#question .problem", has_text="The server does not answer.").wait_for()
     assert page.locator("#answer").inner_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        ("E. coli\nS. aureus", {"A": "E. coli", "B": "S. aureus"}),
+        ("A) E. coli\nB) S. aureus", {"A": "E. coli", "B": "S. aureus"}),
+        ("1. E. coli\n2. S. aureus", {"A": "E. coli", "B": "S. aureus"}),
+    ],
+)
+def test_options_keep_the_names_that_begin_with_a_letter(
+    browser: Browser, lines: str, options: dict[str, str]
+) -> None:
+    page = browser.open("/ask")
+    page.route("**/ask", lambda route: route.abort() if route.request.method == "POST" else None)
+    page.get_by_label("Question or case").fill("Which is Gram-positive?")
+    page.get_by_label("Options, one per line").fill(lines)
+    with page.expect_request("**/ask") as asked:
+        page.get_by_role("button", name="Ask").click()
+    assert asked.value.post_data_json["options"] == options

@@ -83,13 +83,15 @@ function showAnswer(answer, names) {
   answerPlace.replaceChildren(...parts);
 }
 
-/** The options of a question by letter: one per line, with or without "A)" before them. */
+/** The options of a question by letter: one per line. Letters or numbers before them, as in "A) ", are left out
+    if each line has that of its place: "E. coli" is a name. */
 function readOptions(text) {
   const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
   const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  return Object.fromEntries(
-    lines.map((line, place) => [letters[place] ?? String(place + 1), line.replace(/^[(]?[A-Za-z][).:]\s+/, "")]),
-  );
+  const marks = lines.map((line) => /^[(]?([A-Za-z]|\d+)[).:]\s+/.exec(line));
+  const areMarked = marks.every((mark, place) => mark && [letters[place], `${place + 1}`].includes(mark[1].toUpperCase()));
+  const options = areMarked ? lines.map((line, place) => line.slice(marks[place][0].length)) : lines;
+  return Object.fromEntries(options.map((option, place) => [letters[place] ?? `${place + 1}`, option]));
 }
 
 /** Reads server-sent events of a response; calls `onEvent(name, data)` for each. They end if the connection
