@@ -321,3 +321,17 @@ def test_options_keep_the_names_that_begin_with_a_letter(
     with page.expect_request("**/ask") as asked:
         page.get_by_role("button", name="Ask").click()
     assert asked.value.post_data_json["options"] == options
+
+
+def test_columns_of_any_name_are_sent_as_they_are(browser: Browser, live_server: LiveServer) -> None:
+    text = TASK.replace("Untersuchung", "Spalten", 1)
+    text = text.replace("{{ text }}", "{{ row['Report.Text'] }} {{ model }}")
+    with ApiClient(live_server) as api:
+        task = api.call("POST", "/api/tasks", json={"text": text})["id"]
+    page = browser.open(f"/?choice=task-{task}-minilm")
+    page.get_by_label("Report.Text", exact=True).fill("Pneumonie links?")
+    page.get_by_label("model", exact=True).fill("CT 7")
+    with page.expect_request("**/classify") as asked:
+        page.keyboard.press("Control+Enter")
+    assert asked.value.post_data_json["rows"] == [{"Report.Text": "Pneumonie links?", "model": "CT 7"}]
+    page.locator("#answer .bars tr").first.wait_for(timeout=60_000)

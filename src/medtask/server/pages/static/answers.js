@@ -133,6 +133,12 @@ async function streamAnswer(body, names) {
   showAnswer(last, names);
 }
 
+/** As a list of one row, because a column can have the name of a field of the request. */
+async function classifyRow(body, row) {
+  const { answers, model } = await callApi("POST", "/classify", { ...body, rows: [row] });
+  showAnswer({ ...answers[0], model }, {});
+}
+
 document.querySelector("#question")?.addEventListener("submit", (event) => {
   event.preventDefault();
   const form = event.target;
@@ -146,7 +152,7 @@ document.querySelector("#question")?.addEventListener("submit", (event) => {
     answerPlace.replaceChildren(make("p", { class: "quiet" }, "The model reads the text."));
     try {
       if (form.dataset.question === "ask") await streamAnswer(body, names);
-      else showAnswer(await callApi("POST", "/classify", { ...body, rows: undefined, ...columns }), names);
+      else await classifyRow(body, columns);
     } catch (problem) {
       answerPlace.replaceChildren();
       throw problem;

@@ -96,7 +96,7 @@ function readForm(form) {
     if ((field.type === "radio" || field.dataset.as === "list") && field.type !== "text" && !field.checked) continue;
     const value = readField(field);
     if (value === undefined) continue;
-    const path = field.name.split(".");
+    const path = field.dataset.key === undefined ? field.name.split(".") : [field.name, field.dataset.key];
     const last = path.pop();
     const place = path.reduce((object, key) => (object[key] ??= {}), body);
     if (field.dataset.as === "list") (place[last] ??= []).push(value);
