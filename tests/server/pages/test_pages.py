@@ -335,3 +335,35 @@ def test_columns_of_any_name_are_sent_as_they_are(browser: Browser, live_server:
         page.keyboard.press("Control+Enter")
     assert asked.value.post_data_json["rows"] == [{"Report.Text": "Pneumonie links?", "model": "CT 7"}]
     page.locator("#answer .bars tr").first.wait_for(timeout=60_000)
+
+
+_WOULD_ASK = """() => {
+  const leaving = new Event("beforeunload", {cancelable: true});
+  window.dispatchEvent(leaving);
+  return leaving.defaultPrevented;
+}"""
+
+
+def test_a_page_with_a_task_that_was_not_saved_is_left_after_a_question(browser: Browser) -> None:
+    page = browser.open("/tasks/1")
+    page.locator("#text").fill(f"{TASK}# a remark\n")
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Save").click()
+    page.locator("#task-form .problem", has_text="The server does not answer.").wait_for()
+    assert page.evaluate(_WOULD_ASK)
+    page.locator("#text").fill(TASK)
+    page.context.set_offline(False)
+    with page.expect_navigation():
+        page.keyboard.press("Control+S")
+    assert not page.evaluate(_WOULD_ASK)
+
+
+def test_keys_that_are_pressed_twice_save_once(browser: Browser) -> None:
+    page = browser.open("/tasks/new")
+    page.locator("#checks .good, #checks .faults").first.wait_for()
+    sent = []
+    page.route("**/api/tasks", lambda route: sent.append(route))
+    page.locator("#text").press("Control+S")
+    page.locator("#text").press("Control+S")
+    page.wait_for_timeout(300)
+    assert len(sent) == 1

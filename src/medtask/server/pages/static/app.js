@@ -152,6 +152,7 @@ function fillValues(element, answer) {
 async function sendToApi(element, body) {
   const path = element.dataset.api;
   const answer = await callApi(element.dataset.method ?? "POST", path, body);
+  element.dispatchEvent(new Event("sent")); // and accepted
   if (element.dataset.show) fillValues(document.querySelector(element.dataset.show), answer);
   goOn(element, answer);
 }
@@ -170,12 +171,14 @@ function confirmAction(question, verb) {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
+  // A form that keys send has no submitter.
+  const control = event.submitter ?? form.querySelector("button:not([type=button])");
   if (form.dataset.upload !== undefined) {
     event.preventDefault();
-    whileBusy(event.submitter, form.querySelector(".problem"), () => uploadFile(form));
+    whileBusy(control, form.querySelector(".problem"), () => uploadFile(form));
   } else if (form.dataset.api) {
     event.preventDefault();
-    whileBusy(event.submitter, form.querySelector(".problem"), () => sendToApi(form, readForm(form)));
+    whileBusy(control, form.querySelector(".problem"), () => sendToApi(form, readForm(form)));
   }
 });
 

@@ -57,8 +57,12 @@ checks.addEventListener("click", (event) => {
 });
 
 let saved = editor.value;
+let sent = saved;
 editor.form.addEventListener("submit", () => {
-  saved = editor.value;
+  if (!editor.form.querySelector("[aria-busy=true]")) sent = editor.value;
+});
+editor.form.addEventListener("sent", () => {
+  saved = sent;
 });
 addEventListener("beforeunload", (event) => {
   if (editor.value !== saved) event.preventDefault();
