@@ -32,7 +32,7 @@ editor.addEventListener("scroll", () => {
 });
 // A new line is indented as the line before, and one step more after a colon. Tab leaves the editor.
 editor.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) {
+  if (event.key === "Enter" && !event.ctrlKey && !event.metaKey && !event.isComposing) {
     const before = editor.value.slice(0, editor.selectionStart).split("\n").pop();
     const indent = /^ */.exec(before)[0] + (/:\s*$/.test(before) ? "  " : "");
     if (!indent) return;

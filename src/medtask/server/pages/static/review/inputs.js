@@ -80,7 +80,7 @@ function buildChoices(place, item, form, submit) {
       autocomplete: "off",
       oninput: () => show(filterChoices(ordered, filter.value)),
       onkeydown: (event) => {
-        if (event.key === "Enter" && state.shown.length) {
+        if (event.key === "Enter" && !event.isComposing && state.shown.length) {
           event.preventDefault();
           event.stopPropagation();
           choose(state.shown[0].value);

@@ -405,6 +405,7 @@ const commands = {
 };
 
 document.addEventListener("keydown", (event) => {
+  if (event.isComposing) return; // Enter chooses a character of an input method
   const { target } = event;
   const typing = target.matches("input:not([type=checkbox], [type=radio]), textarea, select");
   if (place.help.open || document.querySelector("dialog[open]")) return;
