@@ -323,7 +323,9 @@ def test_options_keep_the_names_that_begin_with_a_letter(
     assert asked.value.post_data_json["options"] == options
 
 
-def test_columns_of_any_name_are_sent_as_they_are(browser: Browser, live_server: LiveServer) -> None:
+def test_columns_of_any_name_are_sent_as_they_are(
+    browser: Browser, live_server: LiveServer
+) -> None:
     text = TASK.replace("Untersuchung", "Spalten", 1)
     text = text.replace("{{ text }}", "{{ row['Report.Text'] }} {{ model }}")
     with ApiClient(live_server) as api:
@@ -333,7 +335,9 @@ def test_columns_of_any_name_are_sent_as_they_are(browser: Browser, live_server:
     page.get_by_label("model", exact=True).fill("CT 7")
     with page.expect_request("**/classify") as asked:
         page.keyboard.press("Control+Enter")
-    assert asked.value.post_data_json["rows"] == [{"Report.Text": "Pneumonie links?", "model": "CT 7"}]
+    assert asked.value.post_data_json["rows"] == [
+        {"Report.Text": "Pneumonie links?", "model": "CT 7"}
+    ]
     page.locator("#answer .bars tr").first.wait_for(timeout=60_000)
 
 
@@ -361,9 +365,30 @@ def test_a_page_with_a_task_that_was_not_saved_is_left_after_a_question(browser:
 def test_keys_that_are_pressed_twice_save_once(browser: Browser) -> None:
     page = browser.open("/tasks/new")
     page.locator("#checks .good, #checks .faults").first.wait_for()
-    sent = []
-    page.route("**/api/tasks", lambda route: sent.append(route))
+    sent: list[Any] = []
+    page.route("**/api/tasks", sent.append)
     page.locator("#text").press("Control+S")
     page.locator("#text").press("Control+S")
     page.wait_for_timeout(300)
     assert len(sent) == 1
+
+
+def test_a_part_of_a_page_without_a_connection_says_so_once(browser: Browser) -> None:
+    page = browser.open("/tasks/1")
+    page.locator("#checks .good").wait_for()
+    page.evaluate("""() => {
+      window.changes = 0;
+      const count = () => { window.changes += 1; };
+      const place = document.querySelector("#page-problem");
+      new MutationObserver(count).observe(place, {childList: true});
+    }""")
+    page.context.set_offline(True)
+    for _ in range(3):
+        with page.expect_event("requestfailed"):
+            page.locator("#text").press("Space")
+    page.locator("#page-problem", has_text="The server does not answer.").wait_for()
+    assert page.evaluate("window.changes") == 1
+    page.context.set_offline(False)
+    page.locator("#text").press("Space")
+    page.locator("#page-problem p").first.wait_for(state="detached")
+    browser.faults[:] = [one for one in browser.faults if "htmx:error" not in one]

@@ -6,6 +6,7 @@
    data-show="#secret"          template element that is filled with the answer instead
    data-confirm="Delete ...?"   question before the request                                      */
 
+const noConnection = { detail: "The server does not answer", fix: "check that it is running, then try again" };
 const readMeta = (page, name) => page.querySelector(`meta[name=${name}]`)?.content ?? "";
 let csrfToken = readMeta(document, "csrf-token");
 
@@ -18,6 +19,9 @@ document.addEventListener("htmx:before:swap", (event) => {
   if (!response || response.status < 400) return;
   event.preventDefault();
   showProblem(document.querySelector("#page-problem"), parseProblem(response.status, text));
+});
+document.addEventListener("htmx:error", (event) => {
+  if (event.detail.ctx) showProblem(document.querySelector("#page-problem"), noConnection);
 });
 document.addEventListener("htmx:after:swap", (event) => {
   const { response } = event.detail.ctx;
@@ -52,7 +56,7 @@ async function requestApi(method, path, body, accept) {
   try {
     response = await sendRequest(method, path, body, accept);
   } catch {
-    throw { detail: "The server does not answer", fix: "check that it is running, then try again" };
+    throw noConnection;
   }
   if (response.ok) return response;
   throw parseProblem(response.status, await response.text());
@@ -84,6 +88,9 @@ function showProblem(element, problem) {
     if (place) paragraph.className = "fix";
     return paragraph;
   });
+  const shown = Array.from(element.children, (paragraph) => paragraph.textContent);
+  // A part of the page that fails every second moves it once.
+  if (String(shown) === String(paragraphs.map((paragraph) => paragraph.textContent))) return;
   element.replaceChildren(...paragraphs);
   element.scrollIntoView({ block: "nearest" });
 }
