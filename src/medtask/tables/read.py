@@ -40,6 +40,9 @@ _READERS = {
     **{f"{suffix}.gz": reader for suffix, reader in _TEXT_READERS.items()},
     ".parquet": read_parquet,
 }
+FILE_SUFFIXES = (*_TEXT_READERS, ".gz", ".parquet", *WORKBOOK_SUFFIXES)
+"""The last suffixes of files that can be read."""
+
 _READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet, XLSX, ODS or XLS"
 
 

@@ -150,6 +150,9 @@ def _press_tab_until(page: Any, identifier: str) -> None:
 
 def test_a_table_is_uploaded_inspected_and_deleted(browser: Browser, tmp_path: Path) -> None:
     page = browser.open("/datasets")
+    accepted = page.locator("#file").get_attribute("accept").split(",")
+    assert ".xlsm" in accepted
+    assert ".txt" not in accepted  # it is refused
     page.locator("#file").set_input_files(write_table(tmp_path))
     page.get_by_role("button", name="Upload").click()
     page.wait_for_url("**/datasets/*")

@@ -140,8 +140,8 @@ async def upload_dataset(
 ) -> AddedDataset:
     """Upload a table: as the field `file` of a form, or as the body, with ``file_name``.
 
-    CSV, TSV, JSON, JSON Lines (each also as .gz), Parquet and XLSX are read. The body is written to
-    the disk while it arrives.
+    CSV, TSV, JSON, JSON Lines (each also as .gz), Parquet, XLSX, ODS and XLS are read. The body is
+    written to the disk while it arrives.
     """
     received = await _receive(request, file_name)
     fields = {"name": name, **received.fields}

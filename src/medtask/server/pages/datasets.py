@@ -12,6 +12,7 @@ from medtask.server.pages.lookups import list_datasets
 from medtask.server.rendering import render_page
 from medtask.server.storage.datasets import read_rows
 from medtask.server.storage.tables import StoredDataset
+from medtask.tables.read import FILE_SUFFIXES
 
 router = APIRouter(include_in_schema=False)
 
@@ -21,7 +22,8 @@ PREVIEW_ROWS = 25
 @router.get("/datasets")
 def show_datasets(call: ViewerReads) -> Response:
     """The list of data sets, with the form to upload one."""
-    return call.render("datasets.html", {"datasets": list_datasets(call.session)})
+    values = {"datasets": list_datasets(call.session), "suffixes": ",".join(FILE_SUFFIXES)}
+    return call.render("datasets.html", values)
 
 
 @router.get("/datasets/{dataset_id}")
