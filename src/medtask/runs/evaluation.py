@@ -90,6 +90,7 @@ def evaluate(
     )
     _check_fractions(options)
     check_formats(formats or ())
+    _refuse_unused(options, formats)
     with block_network():
         answers = (
             source
@@ -137,6 +138,26 @@ def _check_fractions(options: EvaluationOptions) -> None:
                 f"{flag} {fraction:g} is not a share",
                 fix="use a number between 0 and 1, such as 0.05",
             )
+
+
+def _refuse_unused(options: EvaluationOptions, formats: Sequence[str] | None) -> None:
+    """Raise UsageError for options of a part that is not computed."""
+    if options.max_error is not None:
+        return
+    for flag, is_given in (
+        ("--by-class", options.by_class),
+        ("--level", options.level != EvaluationOptions().level),
+    ):
+        if is_given:
+            raise UsageError(
+                f"{flag} is for the answers that --max-error accepts, which is not given",
+                fix="add --max-error, such as 0.05",
+            )
+    if formats is not None and options.sets is None:
+        raise UsageError(
+            "--to is for the tables of --max-error and --sets, which are not given",
+            fix="add one of them, or leave out --to",
+        )
 
 
 def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -> Evaluation:

@@ -26,7 +26,7 @@ from medtask.cli.table_options import add_read_options
 from medtask.cli.waiting import name_activity, set_activity
 from medtask.display import format_count, format_estimated_duration, join_alternatives, quote
 from medtask.engines.load_options import LoadOptions
-from medtask.errors import TableError, TaskFaults
+from medtask.errors import TableError, TaskFaults, UsageError
 from medtask.tables.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def check(
     from medtask.tasks.load import load_task
     from medtask.tasks.rows import require_columns
 
+    if row is not None and record_id is not None:
+        raise UsageError("--row and --id name two rows", fix="give one of them")
     try:
         loaded_task = load_task(task)
         options = replace(read_options, on_duplicate=on_duplicate)

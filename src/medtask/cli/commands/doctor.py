@@ -71,6 +71,11 @@ def doctor(
             raise UsageError(
                 "--gold and --prior need a task", fix="medtask doctor TASK --run RUN --gold GOLD"
             )
+        if run and model:
+            raise UsageError(
+                "--run without a task checks the ledger, for which no model is loaded",
+                fix="leave out --model, or name the task before --run",
+            )
         if run:
             _check_run(run, as_json)
             return

@@ -105,6 +105,7 @@ def export(
     tokens must be equal, and their answers and probabilities alike within the bounds of the target.
     """
     disable_downloads(offline)
+    _refuse_two_actions(verify, check, (model, out))
     if verify is not None:
         _verify(verify, as_json=as_json)
         return
@@ -133,6 +134,20 @@ def export(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _refuse_two_actions(
+    verify: Path | None, check: tuple[str, str] | None, export: tuple[object, object]
+) -> None:
+    """Raise UsageError if a command names more than one of an export and the two comparisons."""
+    names = [
+        flag for flag, given in (("--verify", verify), ("--check", check)) if given is not None
+    ]
+    if names and (len(names) > 1 or export != (None, None)):
+        raise UsageError(
+            f"{' and '.join(names)} only compares, and the command names more",
+            fix="give --verify PATH or --check A B without MODEL and --out",
+        )
 
 
 @dataclass(frozen=True, slots=True)

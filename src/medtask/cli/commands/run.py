@@ -124,7 +124,7 @@ def run(
     disable_downloads(offline)
     gpus = tuple(filter(None, (name.strip() for name in (devices or "").split(","))))
     workers = workers or len(gpus) or None
-    if data == "-" and (shards or workers):
+    if data == "-" and (shards or workers or ray_options):
         raise UsageError(
             "a run in shards cannot read standard input",
             fix="write the table to a file, and name it",

@@ -105,7 +105,7 @@ def train(
             lines = preview_training(tasks, recipe, out=folder, selection=selection)
             if folds is not None:
                 lines.append(f"{folds} further models would answer the rows, into {folder}-folds")
-            show.print_line("\n".join(lines))
+            show.print_json({"dry_run": lines}) if as_json else show.print_line("\n".join(lines))
             return
         tracker = open_tracking(track, loaded_task, folder)
         with TrainingProgressDisplay(quiet=quiet) as display, redirect_stdout(sys.stderr):
