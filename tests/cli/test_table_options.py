@@ -114,3 +114,35 @@ def test_a_text_that_is_too_long_for_xlsx_is_reported_before_and_after_a_run(
     assert note.startswith("answers.xlsx: 1 cell cut to 32,767 characters")
     assert "answers.xlsx: 1 cell cut" in Path("out/report.html").read_text("utf-8")
     assert len(next(iter(read_table("out/answers.csv")))["more"]) == 40_000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", ".", "twice.csv", "--model", "fake:", "--out", "out"),
+        ("check", ".", "twice.csv", "--model", "fake:"),
+        ("bench", ".", "twice.csv", "--model", "fake:"),
+        ("data", "prepare", ".", "--out", "out", "twice.csv"),
+        ("train", ".", "twice.csv", "--method", "linear", "--out", "out"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_remedy_for_repeated_ids_works_with_the_command_that_names_it(
+    notes: Path, medtask: RunCommand, words: tuple[str, ...]
+) -> None:
+    lines = [
+        f"{number % 20},note {number},{'palliative' if number % 3 else 'curative'}"
+        for number in range(40)
+    ]
+    Path("twice.csv").write_text("\n".join(["id,note,gold", *lines]))
+    refused = medtask(*words)
+    assert refused.code == 4
+    assert "--on-duplicate suffix" in refused.err
+    assert medtask(*words, "--on-duplicate", "suffix").code == 0
+
+
+def test_repeated_ids_of_answers_have_no_remedy_of_runs(notes: Path, medtask: RunCommand) -> None:
+    Path("answers.csv").write_text("id,answer,gold\n1,curative,curative\n1,palliative,curative\n")
+    refused = medtask("evaluate", "answers.csv")
+    assert refused.code == 4 and "repeats the id" in refused.err
+    assert "--on-duplicate" not in refused.err

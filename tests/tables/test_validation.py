@@ -41,7 +41,7 @@ def test_repeated_and_missing_ids_are_reported_together():
 @pytest.mark.parametrize(("second", "offered"), [("1", True), ("", False)])
 def test_the_option_for_repeated_ids_is_offered_for_these_only(second, offered):
     with pytest.raises(TableError) as raised:
-        validate_table(read_table([{"id": "1"}, {"id": second}]), "id")
+        validate_table(read_table([{"id": "1"}, {"id": second}]), "id", can_resolve=True)
     assert ("--on-duplicate" in raised.value.fix) is offered
 
 

@@ -207,7 +207,7 @@ def benchmark(
 def _collect_statistics(task: Task, table: Table) -> DatasetStatistics:
     require_columns(task, table)
     table = resolve_repeated_ids(table, task.id_column)
-    survey = validate_table(table, task.id_column)
+    survey = validate_table(table, task.id_column, can_resolve=True)
     require_extras(task, table)
     statistics = DatasetStatistics(survey.rows, selects_examples=task.pool is not None)
     for _ in collect_statistics(task, read_records(task, table), statistics):

@@ -175,7 +175,7 @@ def prepare_run(task: Task, table: Table, options: RunOptions) -> RunSetup:
     refuse_remote_phi(task, allow_remote=options.allow_remote)
     require_columns(task, table, gold_column=options.gold_column)
     table = resolve_repeated_ids(table, task.id_column)
-    table_survey = validate_table(table, task.id_column)
+    table_survey = validate_table(table, task.id_column, can_resolve=True)
     if not table_survey.rows:
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"

@@ -134,10 +134,13 @@ def _count_plain_blanks(row: Mapping[str, object]) -> int | None:
     return [*map(str.strip, cells)].count("")  # type: ignore[arg-type]
 
 
-def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
+def validate_table(
+    table: Table, id_column: str | None = None, *, can_resolve: bool = False
+) -> TableCounts:
     """Count the rows and check that ids are present and unique, compared as stripped text.
 
-    Needs at most 20 bytes of memory per row.
+    Needs at most 20 bytes of memory per row. ``can_resolve``: whether the table has gone through
+    `resolve_repeated_ids`, so that the remedy is one of its rules.
 
     Raises:
         TableError: Ids are missing or repeated; the message names the first 20.
@@ -177,7 +180,7 @@ def validate_table(table: Table, id_column: str | None = None) -> TableCounts:
         problem = f"{format_name(table.source)}, id column {quote(id_column)}: {'; '.join(faults)}"
         raise TableError(
             problem,
-            fix=_ID_REMEDY + (_REPEATED_REMEDY if repeated else ""),
+            fix=_ID_REMEDY + (_REPEATED_REMEDY if repeated and can_resolve else ""),
         )
     return counts
 

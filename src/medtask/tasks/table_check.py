@@ -103,7 +103,7 @@ def check_table(task: Task, table: Table) -> TableCheck:
     from medtask.tables.read import validate_table
 
     require_columns(task, table)
-    survey = validate_table(table, task.id_column)
+    survey = validate_table(table, task.id_column, can_resolve=True)
     require_extras(task, table)
     gold = task.gold_column or ""
     gold_task, form_notes = read_gold_column(task, ((row, row.get(gold)) for row in table))

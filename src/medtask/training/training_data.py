@@ -257,7 +257,7 @@ def _read_examples(
     gold = task.gold_column
     require_columns(task, table, gold_column=gold)
     table = resolve_repeated_ids(table, task.id_column)
-    if not validate_table(table, task.id_column).rows:
+    if not validate_table(table, task.id_column, can_resolve=True).rows:
         raise TableError(
             f"{table.source} has no rows", fix="give a table with at least one row below its header"
         )

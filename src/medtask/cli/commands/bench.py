@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from medtask.cli.inputs import (
     AsJson,
     DataSource,
     Offline,
+    OnDuplicate,
     Quiet,
     TaskPath,
     choose_model,
@@ -58,6 +60,7 @@ def bench(
     ] = None,
     *,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     load_options: LoadOptions,
     offline: Offline = False,
     quiet: Quiet = False,
@@ -77,7 +80,8 @@ def bench(
     if models is not None and not names:
         raise UsageError("--models names no model", fix="name models separated by commas")
 
-    with open_table(loaded_task, data, read_options) as table:
+    options = replace(read_options, on_duplicate=on_duplicate)
+    with open_table(loaded_task, data, options) as table:
         result = benchmark(
             loaded_task,
             table,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medtask.cli import console as show
-from medtask.cli.inputs import AsJson, DataSource, GoldColumn, Quiet, TaskPath, open_table
+from medtask.cli.inputs import (
+    AsJson,
+    DataSource,
+    GoldColumn,
+    OnDuplicate,
+    Quiet,
+    TaskPath,
+    open_table,
+)
 from medtask.cli.table_options import add_read_options
 from medtask.cli.training_options import (
     MaxLabelRows,
@@ -66,6 +74,7 @@ def prepare(
     ] = "messages",
     *,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the validation split.")] = 0,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -82,7 +91,8 @@ def prepare(
     from medtask.training.training_data import RowSelection, build_training_data
 
     loaded_task = load_task(task)
-    with block_network(), open_table(loaded_task, data, read_options) as table:
+    options = replace(read_options, on_duplicate=on_duplicate)
+    with block_network(), open_table(loaded_task, data, options) as table:
         check_data_folder(out)
         validation_table = (
             read_table(validation, read_options.for_further_tables())

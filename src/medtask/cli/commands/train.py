@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from medtask.cli.inputs import (
     DataSource,
     GoldColumn,
     Offline,
+    OnDuplicate,
     Quiet,
     TaskPath,
     disable_downloads,
@@ -50,6 +52,7 @@ def train(
     folds: options.FoldCount = None,
     *,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     epochs: options.EpochCount = DEFAULT_RECIPE.epochs,
     rate: options.LearningRate = DEFAULT_RECIPE.rate,
     batch: options.BatchRows = DEFAULT_RECIPE.batch,
@@ -93,7 +96,8 @@ def train(
     loaded_task = load_task(task)
     method = method or ("rslora" if also else choose_method(loaded_task, base))
     folder = out or _default_folder(loaded_task, method)
-    with open_table(loaded_task, data, read_options) as table:
+    table_options = replace(read_options, on_duplicate=on_duplicate)
+    with open_table(loaded_task, data, table_options) as table:
         further = read_options.for_further_tables()
         validation_table = read_table(validation, further) if validation is not None else None
         selection = RowSelection(share, min_count, cap)

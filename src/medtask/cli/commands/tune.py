@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from medtask.cli.inputs import (
     GoldColumn,
     ModelName,
     Offline,
+    OnDuplicate,
     Quiet,
     TaskPath,
     disable_downloads,
@@ -80,6 +82,7 @@ def tune(
     ] = False,
     *,
     read_options: ReadOptions,
+    on_duplicate: OnDuplicate = None,
     load_options: LoadOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     offline: Offline = False,
@@ -99,7 +102,8 @@ def tune(
     disable_downloads(offline)
     loaded_task = load_task(task)
     display = SearchProgressDisplay(quiet=quiet)
-    with open_table(loaded_task, data, read_options) as table, redirect_stdout(sys.stderr):
+    options = replace(read_options, on_duplicate=on_duplicate)
+    with open_table(loaded_task, data, options) as table, redirect_stdout(sys.stderr):
         result = medtask.tune(
             loaded_task,
             table,
