@@ -18,6 +18,7 @@ Messages contain no record text, because they end up in terminals, logs and tick
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -68,13 +69,14 @@ class TaskFaults(InputError):
         self.source = source
         self.faults = tuple(sorted(faults, key=lambda fault: fault.line or 0))
         count = len(self.faults)
+        them, command = "it" if count == 1 else "them", f"medtask check {shlex.quote(source)}{hint}"
         listed = "".join(
             f"\n  {f'line {fault.line:>3}' if fault.line else 'file    '}  {fault.message}"
             for fault in self.faults
         )
         super().__init__(
             f"{source} has {count} fault{'s' if count != 1 else ''}{listed}",
-            fix=f"correct {'it' if count == 1 else 'them'}, then: medtask check {source}{hint}",
+            fix=f"correct {them}, then: {command}",
         )
 
 

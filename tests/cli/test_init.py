@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from pathlib import Path
 
@@ -82,3 +83,14 @@ def test_the_first_line_names_a_schema_beside_the_task_file(
     schema = json.loads(Path("purpose/task.schema.json").read_text())
     assert json.loads(medtask("data", "schema").out) == schema
     assert "instruction" in schema["required"]
+
+
+def test_the_next_step_can_be_pasted_into_a_shell(
+    medtask: RunCommand, project_folder: Path
+) -> None:
+    wrote = medtask("init", "my purpose", "--from", "procedures.csv").out.splitlines()[-1]
+    assert shlex.split(wrote.partition("then: ")[2]) == ["medtask", "check", "my purpose"]
+    task = Path("my purpose/task.yaml")
+    task.write_text("name: [")
+    refused = medtask("check", "my purpose")
+    assert shlex.split(refused.err.partition("then: ")[2]) == ["medtask", "check", str(task)]

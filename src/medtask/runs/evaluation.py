@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -168,7 +169,7 @@ def _write_files(evaluation: Evaluation, folder: Path, formats: Sequence[str]) -
     if acceptance or "acceptance" in evaluation.refusals:
         notes = [
             f"the corrections in review.{suffix} are kept in {copy.name}: `medtask gold "
-            f"{format_path(folder)}` reads them"
+            f"{shlex.quote(format_path(folder))}` reads them"
             for suffix in formats
             if (copy := keep_written_table(folder / f"review.{suffix}"))
         ]

@@ -7,6 +7,7 @@ are those of any run. The model is loaded only to ask rows again (``flip_check``
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -113,7 +114,7 @@ def _collect_marks(plan: RunPlan) -> dict[ShardFolder, Mapping[str, Any]]:
             f"{missing:,} of {format_count(len(plan.shards), 'shard')} of {plan.folder} "
             f"{'is' if missing == 1 else 'are'} missing: {describe_missing(plan)}",
             fix="submit the run again with --out, which submits these only, or answer them here: "
-            f"medtask shard {plan.folder}",
+            f"medtask shard {shlex.quote(str(plan.folder))}",
         )
     return marks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def submit(
     if active:
         notes.append(f"{format_count(len(active), 'shard')} of this run are in the queue")
     elif not numbers:
-        notes.append(f"no shard is missing: medtask merge {plan.folder}")
+        notes.append(f"no shard is missing: medtask merge {shlex.quote(str(plan.folder))}")
     submission = SubmittedRun(
         plan.folder, numbers, plan.rows, format_array_script(job), notes=tuple(notes)
     )

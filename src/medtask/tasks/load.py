@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -275,7 +276,7 @@ def _find_file(path: Path) -> Path:
                 fix="name the task's file or its folder",
             )
         return path
-    start = f"write one with: medtask init {path.stem} --from TABLE"
+    start = f"write one with: medtask init {shlex.quote(path.stem)} --from TABLE"
     if not path.is_dir():
         raise InputError(f"there is no task {path}", fix=f"check the path, or {start}")
     found = [path / name for name in FILE_NAMES if (path / name).is_file()]

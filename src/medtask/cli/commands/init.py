@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +63,8 @@ def init(
     )
     _write_schema(folder / SCHEMA_FILE)
     show.print_line(
-        f"Wrote {file} - {to_do}, then: medtask check {folder}{format_read_options(read_options)}"
+        f"Wrote {file} - {to_do}, then: medtask check {shlex.quote(str(folder))}"
+        + format_read_options(read_options)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from medtask.cli import console as show
@@ -39,11 +40,11 @@ def _print_status(found: RunStatus) -> None:
     if found.merged:
         show.print_line(f"The shards are merged: {found.folder}/report.html")
     elif not listed:
-        show.print_line(f"All shards are complete: medtask merge {found.folder}")
+        show.print_line(f"All shards are complete: medtask merge {shlex.quote(str(found.folder))}")
     elif found.count("interrupted", "killed", "failed"):
         show.print_line(
             "Submit the run again with --out to continue these shards, or answer them here: "
-            f"medtask shard {found.folder}"
+            f"medtask shard {shlex.quote(str(found.folder))}"
         )
 
 

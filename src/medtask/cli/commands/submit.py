@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,4 +163,4 @@ def _print_submission(result: SubmittedRun) -> None:
     )
     if result.merge_job:
         show.print_line(f"Submitted job {result.merge_job}, which merges them when they have ended")
-    show.print_line(f"Progress:  medtask status {result.folder}")
+    show.print_line(f"Progress:  medtask status {shlex.quote(str(result.folder))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -210,4 +211,4 @@ def _print_result(model: TrainedModel) -> None:
         "   "
         + "  ".join(sorted(path.name for path in model.path.iterdir() if path.name[0] != ".")),
     )
-    show.print_line(f"medtask run TASK TABLE --model {model.path}")
+    show.print_line(f"medtask run TASK TABLE --model {shlex.quote(str(model.path))}")

@@ -59,7 +59,7 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE|DIR",
-            help="The new task file, beside the old one; or the search’s folder.",
+            help="The new task file, beside the old one; or the folder of the search.",
         ),
     ] = None,
     gold: GoldColumn = None,
