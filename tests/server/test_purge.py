@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,12 @@ def test_nothing_is_left_of_a_run_and_its_data_set(
 def test_an_object_that_does_not_exist_is_reported(server: ServerUnderTest) -> None:
     with pytest.raises(InputError, match="no model 7"):
         purge(server.settings, "model", 7)
+
+
+def test_without_an_answer_nothing_is_removed(
+    medtask: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    outcome = medtask("purge", "run", "1", "--data", tmp_path)
+    assert outcome.code == 2
+    assert "nothing was removed" in outcome.err

@@ -38,7 +38,17 @@ def purge(
             fix=f"name one of {join_alternatives(tuple(PURGEABLE))}",
         )
     settings = ServerSettings(data_folder=data, database_url=db)
-    if not yes and not typer.confirm(f"Remove {what} {number} for ever?", err=True):
+    if not yes and not _confirm(f"Remove {what} {number} for ever?"):
         raise UsageError("nothing was removed", fix="answer y, or give --yes")
     for removed in purge(settings, what, number):
         show.print_line(f"Removed {removed}.")
+
+
+def _confirm(question: str) -> bool:
+    """Whether the user agrees; not at the end of standard input, as in a job of cron."""
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            return False
+        raise KeyboardInterrupt from None
