@@ -21,6 +21,7 @@ def set_stdin(monkeypatch, content: bytes) -> None:
 
 CSV = b"id,text\n1,a\n"
 JSONL = b'{"id": "1", "text": "a"}\n' * 1
+INDENTED = json.dumps({"id": ["1"], "text": ["a"]}, indent=2).encode()
 
 
 @pytest.mark.parametrize(
@@ -31,9 +32,13 @@ JSONL = b'{"id": "1", "text": "a"}\n' * 1
         (JSONL, "stdin.jsonl"),
         (JSONL.strip(), "stdin.jsonl"),
         (b'\xef\xbb\xbf \n[{"id": "1", "text": "a"}]', "stdin.json"),
-        (json.dumps({"id": ["1"], "text": ["a"]}, indent=2).encode(), "stdin.json"),
+        (INDENTED, "stdin.json"),
         (gzip.compress(CSV, mtime=0), "stdin.csv.gz"),
         (gzip.compress(JSONL, mtime=0), "stdin.jsonl.gz"),
+        (gzip.compress(INDENTED, mtime=0), "stdin.json.gz"),
+        (JSONL.decode().encode("utf-16"), "stdin.jsonl"),
+        (INDENTED.decode().encode("utf-16-le"), "stdin.json"),
+        (b'{"data": [{"id": "1", "text": "a"}]}\n', "stdin.json"),
     ],
 )
 def test_text_is_recognised_by_its_first_bytes(monkeypatch, tmp_path, content, name):

@@ -147,11 +147,8 @@ def detect_encoding(path: Path, named: str | None = None) -> TextEncoding:
             f"not a text file but a {suffix} file",
             fix=f"rename the file so that its name ends in {suffix}",
         )
-    marked = next(
-        (encoding for mark, encoding in _MARKED_ENCODINGS.items() if head.startswith(mark)), None
-    )
     found = (
-        marked
+        _find_marked(head)
         or (TextEncoding(named, named) if named else None)
         or _detect_utf16(head)
         or TextEncoding("utf-8", "UTF-8")
@@ -178,6 +175,18 @@ _MARKED_ENCODINGS = {
     codecs.BOM_UTF16_LE: TextEncoding("utf-16", "UTF-16"),
     codecs.BOM_UTF16_BE: TextEncoding("utf-16", "UTF-16"),
 }
+
+
+def _find_marked(head: bytes) -> TextEncoding | None:
+    """The encoding of a byte order mark."""
+    found = (encoding for mark, encoding in _MARKED_ENCODINGS.items() if head.startswith(mark))
+    return next(found, None)
+
+
+def decode_head(head: bytes) -> str:
+    """The first bytes of a file as text, to look at its format; invalid bytes are U+FFFD."""
+    found = _find_marked(head) or _detect_utf16(head)
+    return head.decode(found.name if found else "utf-8", "replace")
 
 
 def _detect_utf16(head: bytes) -> TextEncoding | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import shutil
 import sys
@@ -12,9 +10,10 @@ from pathlib import Path
 
 from medtask.atomic_files import replace_file
 from medtask.errors import TableError
-from medtask.tables.encoding import sniff_binary_suffix
+from medtask.tables.encoding import decode_head, sniff_binary_suffix
 
 _HEAD_BYTES = 2**16
+_GZIP_BITS = 31  # of zlib: the largest window, and a header of gzip
 
 
 def spool_stdin(folder: Path) -> Path:
@@ -42,29 +41,33 @@ def spool_stdin(folder: Path) -> Path:
 
 
 def _sniff_suffix(head: bytes) -> str:
-    suffix = sniff_binary_suffix(head)
-    if suffix == ".gz":
-        return _sniff_suffix(_unpack_head(head)) + ".gz"
-    return suffix or _sniff_text(head)
+    suffix = _sniff_format(head)
+    return _sniff_format(_unpack_head(head)) + ".gz" if suffix == ".gz" else suffix
+
+
+def _sniff_format(head: bytes) -> str:
+    return sniff_binary_suffix(head) or _sniff_text(head)
 
 
 def _unpack_head(head: bytes) -> bytes:
     try:
-        return gzip.GzipFile(fileobj=io.BytesIO(head)).read(1)
-    except (EOFError, OSError, zlib.error):
+        return zlib.decompressobj(_GZIP_BITS).decompress(head, _HEAD_BYTES)
+    except zlib.error:
         return b""
 
 
 def _sniff_text(head: bytes) -> str:
-    text = head.decode("utf-8-sig", "replace").lstrip()
+    text = decode_head(head).lstrip()
     if text.startswith("["):
         return ".json"
     if not text.startswith("{"):
         return ".csv"
-    first_line, newline, _ = text.partition("\n")
+    first_line, newline, further = text.partition("\n")
     try:
-        json.loads(first_line)
-    except ValueError:
+        row = json.loads(first_line)
+    except (ValueError, RecursionError):
         # No line end in the first bytes: probably one long object per line.
         return ".json" if newline else ".jsonl"
-    return ".jsonl"
+    # A single object of lists is a table: {"data": [...]}.
+    is_table = row and not further.strip() and all(isinstance(cell, list) for cell in row.values())
+    return ".json" if is_table else ".jsonl"
