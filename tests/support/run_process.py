@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from medtask.runs.local_run import run
 from medtask.runs.progress import NullRunObserver
 from medtask.runs.signals import Interrupted, limit_shutdown
 from medtask.tasks.load import load_task
+from support.file_size_limit import set_file_size_limit
 
 FAULTY_RECORDS = {"nan": {"c-77"}, "too_long": {"c-99"}}
 
@@ -49,7 +49,7 @@ class PipeProgress(NullRunObserver):
 
     def on_start(self, rows: int, done: int) -> None:
         if self.file_limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_limit, self.file_limit))
+            set_file_size_limit(self.file_limit)
         self.pipe.send(done)
         if self.blocks_commits:
             ledger.Ledger.flush = self.block_commit  # type: ignore[method-assign, assignment]
