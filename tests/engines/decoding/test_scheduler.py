@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medtask.engines.decoding.scheduler import OutOfKvMemoryError, Scheduler, StepOutput
@@ -61,11 +61,11 @@ class CountingBackend:
         self.steps.append([seq.record_id for seq in admitted])
         if index == self.failing_step:
             raise RuntimeError("the device is lost")
-        before = dict(self.read)
         for seq in admitted:
             assert seq.record_id not in self.read, "admitted twice"
             self.sequences[seq.record_id] = seq
             self.read[seq.record_id] = 0
+        before = dict(self.read)
         rows = [self.sequences[record_id] for record_id in self.read]
         counts = [len(seq.tokens) - self.read[seq.record_id] for seq in rows]
         for seq in rows:
@@ -209,6 +209,7 @@ def test_the_tokens_read_are_those_of_all_steps() -> None:
     st.integers(1, 20),
     st.booleans(),
 )
+@example([(1, 6), (1, 6), (1, 6)], 3, 0.0, 15, 20, True)  # admitted rows do not fit
 def test_texts_do_not_depend_on_the_schedule(
     rows: list[tuple[int, int]],
     max_running: int,

@@ -34,7 +34,8 @@ class DecodingBackend(Protocol):
     Attributes:
         max_running: Maximum number of rows that run at once; lowered after an out-of-memory error.
         refill_fraction: Rows are admitted once this fraction of ``max_running`` is free.
-        keeps_rows_after_failure: Whether the rows' keys and values survive a failed step.
+        keeps_rows_after_failure: Whether the rows' keys and values survive a failed step; rows that
+            it admitted are then read by the next one.
     """
 
     max_running: int
