@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from medtask.errors import StorageError
@@ -18,16 +19,29 @@ from medtask.server.jobs.tables import Job
 from support.server import ServerUnderTest
 
 
-def fail_to_publish(
-    session: Session, context: JobContext, parameters: Parameters, result: Mapping[str, Any]
-) -> None:
+def full_disk(session: Session) -> None:
     raise StorageError("the disk is full", fix="free some space")
 
 
+def missing_values(session: Session) -> None:
+    session.execute(text("INSERT INTO models (id) VALUES (1)"))  # columns that must have a value
+
+
+@pytest.mark.parametrize(
+    ("write", "detail"), [(full_disk, "the disk is full"), (missing_values, "does not know")]
+)
 def test_a_result_that_cannot_be_written_ends_the_job_and_not_the_worker(
-    server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
+    server: ServerUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Session], None],
+    detail: str,
 ) -> None:
-    kind = JobKind("run", "unused:work", lambda *_: {}, fail_to_publish)
+    def publish(
+        session: Session, context: JobContext, parameters: Parameters, result: Mapping[str, Any]
+    ) -> None:
+        write(session)
+
+    kind = JobKind("run", "unused:work", lambda *_: {}, publish)
     monkeypatch.setattr("medtask.server.jobs.supervisor.JOB_KINDS", {"run": kind})
     with server.database.write() as session:
         number = add_job(session, "run", {"run_id": 1}).id
@@ -41,4 +55,5 @@ def test_a_result_that_cannot_be_written_ends_the_job_and_not_the_worker(
 
     with server.database.read() as session:
         job = session.get_one(Job, number)
-    assert (job.state, job.problem["detail"]) == ("failed", "the disk is full")
+    assert job.state == "failed"
+    assert job.problem is not None and detail in job.problem["detail"]

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from medtask.errors import MedtaskError
@@ -28,6 +28,7 @@ from medtask.server.jobs.messages import (
     make_problem,
 )
 from medtask.server.jobs.queue import JobQueue, Lease, LeaseLost
+from medtask.server.problems import log_unexpected_error, make_unexpected_error
 
 _TICK_S = 0.2  # between two looks at the process and at requests to cancel
 _STORE_INTERVAL_S = 1.0
@@ -36,6 +37,8 @@ _MAX_CRASHES = 3
 _LOCKED_DELAY_S = 2.0
 _RETRY_SECONDS = 60.0  # of the last write, while the database does not answer
 _DATABASE_ERRORS = (DBAPIError,)
+# The database answers that a value or a statement is not valid: a later try fails too.
+_PERMANENT_ERRORS = (DataError, IntegrityError, ProgrammingError)
 
 T = TypeVar("T")
 
@@ -163,6 +166,9 @@ class Supervisor:
             _retry(lambda: self.queue.succeed(lease, result, publish))
         except MedtaskError as error:  # such as a full disk
             self._fail(lease, describe_error(error))
+        except _PERMANENT_ERRORS as error:
+            log_unexpected_error(f"job {lease.job_id}", error)
+            self._fail(lease, describe_error(make_unexpected_error()))
 
     def _fail(
         self,
@@ -203,6 +209,8 @@ def _retry(write: Callable[[], T]) -> T:
     while True:
         try:
             return write()
+        except _PERMANENT_ERRORS:
+            raise
         except _DATABASE_ERRORS:
             if time.monotonic() > deadline:
                 raise LeaseLost from None
