@@ -15,7 +15,10 @@ from sqlalchemy import text
 from medtask.errors import InputError
 from medtask.server.access.roles import Role
 from medtask.server.database.base import Base
+from medtask.server.jobs.queue import add_job
+from medtask.server.jobs.tables import FAILED
 from medtask.server.purge import purge
+from medtask.server.storage.files import DataFolder
 from support.command_line import RunCommand
 from support.server import ServerUnderTest
 from support.worker_process import run_worker_thread
@@ -107,3 +110,25 @@ def test_without_an_answer_nothing_is_removed(
     outcome = medtask("purge", "run", "1", "--data", tmp_path)
     assert outcome.code == 2
     assert "nothing was removed" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["dataset", "task"])
+def test_what_a_killed_search_has_left_is_purged_with_its_data(
+    server: ServerUnderTest, name: str
+) -> None:
+    client = server.connect(Role.ADMIN)
+    rows = [{"note": f"{CANARY} {number}"} for number in range(3)]
+    ids = {
+        "dataset": client.post("/api/datasets/rows", json={"name": "notes", "rows": rows}),
+        "task": client.post("/api/tasks", json={"text": TASK}),
+    }
+    asked = {f"{kind}_id": answer.json()["id"] for kind, answer in ids.items()}
+    with server.database.write() as session:
+        job = add_job(session, "tune", {**asked, "settings": {"model": None}})
+        job.state = FAILED
+    left = DataFolder(server.settings.data_folder).create_folder("tunings", job.id)
+    (left / "copy.csv").write_text(CANARY)
+
+    purge(server.settings, name, asked[f"{name}_id"])
+
+    assert not left.exists()

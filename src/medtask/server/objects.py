@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from medtask.server.database.base import Base
 from medtask.server.jobs.tables import ENDED_STATES, Job
 from medtask.server.review.tables import ReviewQueue
-from medtask.server.storage.files import Resource
+from medtask.server.storage.files import DataFolder, Resource
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
 
 
@@ -49,12 +49,26 @@ OBJECT_KINDS: Mapping[type[Base], ObjectKind] = MappingProxyType(
 )
 
 
-def list_folders(session: Session, row: Any) -> list[tuple[Resource, int]]:
-    """The folders that have texts of an object: its own ones, and the comparisons of a run."""
-    folders = [(folder, row.id) for folder in OBJECT_KINDS[type(row)].folders]
-    if isinstance(row, StoredRun):
-        jobs = session.execute(select(Job.id, Job.parameters).where(Job.kind == "compare"))
-        folders += [("comparisons", number) for number, asked in jobs if row.id in asked["run_ids"]]
+def delete_object(session: Session, files: DataFolder, row: Any) -> None:
+    """Delete an object, and its files once the transaction is committed."""
+    for folder, number in _list_folders(session, row):
+        files.delete_after_commit(session, folder, number)
+    session.delete(row)
+    session.flush()
+
+
+def _list_folders(session: Session, row: Any) -> list[tuple[Resource, int]]:
+    """The folders with an object's texts: its own, and those of jobs that compared or tuned it."""
+    kind = OBJECT_KINDS[type(row)]
+    folders: list[tuple[Resource, int]] = [(folder, row.id) for folder in kind.folders]
+    jobs = session.execute(
+        select(Job.id, Job.kind, Job.parameters).where(Job.kind.in_(("compare", "tune")))
+    )
+    for number, job_kind, asked in jobs:
+        if job_kind == "compare" and isinstance(row, StoredRun) and row.id in asked["run_ids"]:
+            folders.append(("comparisons", number))
+        elif job_kind == "tune" and asked.get(f"{kind.name}_id") == row.id:
+            folders.append(("tunings", number))  # a search that was killed has left its copy
     return folders
 
 

@@ -14,11 +14,11 @@ from medtask.errors import InputError
 from medtask.server.access.audit_log import AuditEvent, AuditLog
 from medtask.server.database.base import Base
 from medtask.server.database.connect import Database
-from medtask.server.objects import OBJECT_KINDS, find_working_job, list_folders
+from medtask.server.objects import OBJECT_KINDS, delete_object, find_working_job
 from medtask.server.review.tables import ReviewQueue
 from medtask.server.schema import open_database
 from medtask.server.settings import ServerSettings
-from medtask.server.storage.files import DataFolder, Resource
+from medtask.server.storage.files import DataFolder
 from medtask.server.storage.tables import StoredDataset, StoredModel, StoredRun, StoredTask
 
 PURGEABLE: Mapping[str, type[Base]] = {
@@ -38,27 +38,23 @@ def purge(settings: ServerSettings, name: str, number: int) -> list[str]:
     table = PURGEABLE[name]
     with closing(open_database(settings)) as database:
         with database.write() as session:
-            removed, folders = _delete_rows(session, table, number)
+            files = DataFolder(settings.data_folder)
+            removed = _delete_rows(session, files, table, number)
             event = AuditEvent("", "", f"{name}.purge", str(number))
             AuditLog(settings.data_folder).record(session, event)
-        files = DataFolder(settings.data_folder)
-        for folder, one in folders:
-            files.delete_folder(folder, one)
         removed += _delete_copies(database)
         _clean_database(database)
     return removed
 
 
-def _delete_rows(
-    session: Session, table: type[Base], number: int
-) -> tuple[list[str], list[tuple[Resource, int]]]:
-    """Delete an object and its reviews; returns what was removed, and where their files are."""
+def _delete_rows(session: Session, files: DataFolder, table: type[Base], number: int) -> list[str]:
+    """Delete an object and its reviews with their files; returns what was removed."""
     kind, row = OBJECT_KINDS[table], session.get(table, number)
     name, column = f"{kind.noun} {number}", f"{kind.name}_id"
     if row is None:
         raise InputError(f"there is no {name}", fix="see the ids on the server's pages")
     _refuse_running_job(session, row, name)
-    removed, folders = [name], list_folders(session, row)
+    removed = [name]
     if hasattr(StoredRun, column):
         runs = session.scalars(select(StoredRun.id).filter_by(**{column: number})).all()
         if runs:
@@ -68,10 +64,9 @@ def _delete_rows(
         for queue in session.scalars(select(ReviewQueue).filter_by(**{column: number})).all():
             _refuse_running_job(session, queue, f"review {queue.id}")
             removed.append(f"review queue {queue.id}")
-            folders += list_folders(session, queue)  # what a failed job has left of its items
-            session.delete(queue)
-    session.delete(row)
-    return removed, folders
+            delete_object(session, files, queue)
+    delete_object(session, files, row)
+    return removed
 
 
 def _refuse_running_job(session: Session, row: Base, name: str) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
 
 from medtask.errors import InputError
 from medtask.server.access.roles import Role
 from medtask.server.jobs.queue import add_job
 from medtask.server.purge import purge
+from medtask.server.storage.files import DataFolder
 from support.server import ServerUnderTest, run_server
 
 TASK = """name: purpose
@@ -143,3 +146,19 @@ def test_a_run_is_not_resumed_with_a_model_that_has_the_name_of_its_own(
         "the model of this run was deleted",
     )
     assert client.post(f"/api/runs/{ids['runs']}/resume").status_code == 202
+
+
+def test_the_files_stay_when_the_deletion_is_not_committed(
+    client: TestClient, server: ServerUnderTest, ids: dict[str, int]
+) -> None:
+    folder = DataFolder(server.settings.data_folder).get_folder("datasets", ids["datasets"])
+
+    def fail(connection: Connection) -> None:
+        raise OperationalError("COMMIT", None, Exception("the disk is full"))
+
+    event.listen(server.database.engine, "commit", fail)
+    assert client.delete(f"/api/datasets/{ids['datasets']}").status_code == 500
+    event.remove(server.database.engine, "commit", fail)
+
+    assert any(folder.iterdir())
+    assert client.get(f"/api/datasets/{ids['datasets']}").status_code == 200

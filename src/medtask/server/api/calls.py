@@ -18,7 +18,7 @@ from medtask.server.database.connect import open_reading_session, open_writing_s
 from medtask.server.jobs.kind import find_model_reference
 from medtask.server.jobs.queue import add_job
 from medtask.server.jobs.tables import QUEUED, Job
-from medtask.server.objects import OBJECT_KINDS, find_active_job, find_working_job, list_folders
+from medtask.server.objects import OBJECT_KINDS, delete_object, find_active_job, find_working_job
 from medtask.server.problems import Conflict, TooManyRequests
 from medtask.server.rendering import render_page
 from medtask.server.storage.files import DataFolder
@@ -71,11 +71,7 @@ class UserCall:
             Conflict: A job works on it.
         """
         self.refuse_working_job(row)
-        folders = list_folders(self.session, row)
-        self.session.delete(row)
-        self.session.flush()
-        for folder, number in folders:
-            self.files.delete_folder(folder, number)
+        delete_object(self.session, self.files, row)
         self.record(f"{OBJECT_KINDS[type(row)].name}.delete", row.id)
 
     def check_model(self, model: int | str) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from medtask.errors import InputError
@@ -24,7 +23,7 @@ from medtask.server.jobs.kind import (
 from medtask.server.jobs.review_job import ITEMS_FILE
 from medtask.server.jobs.tune_job import COPY_FOLDER, TUNED_FILE
 from medtask.server.review.tables import ReviewQueue
-from medtask.server.storage.files import PAGE_FILE, DataFolder, Resource
+from medtask.server.storage.files import PAGE_FILE, DataFolder
 from medtask.server.storage.tables import StoredModel, StoredRun, StoredTask
 from medtask.server.storage.task_files import copy_task
 
@@ -188,7 +187,7 @@ def _publish_review(
     with (folder / ITEMS_FILE).open("rb") as file:
         add_items(session, queue.id, map(json.loads, file))
     queue.notes, queue.job_id = result["notes"], None
-    _delete_after_commit(session, context.files, "reviews", queue.id)
+    context.files.delete_after_commit(session, "reviews", queue.id)
 
 
 def _resolve_tuning(session: Session, context: JobContext, parameters: Parameters) -> Arguments:
@@ -210,7 +209,7 @@ def _publish_tuning(
 ) -> Mapping[str, Any]:
     """Store the new task file as a task; the result gets its id."""
     folder = context.files.get_folder("tunings", parameters["job_id"])
-    _delete_after_commit(session, context.files, "tunings", parameters["job_id"])
+    context.files.delete_after_commit(session, "tunings", parameters["job_id"])
     tuned = folder / COPY_FOLDER / TUNED_FILE
     if result["what"] == "training" or not tuned.exists():
         return {}
@@ -218,15 +217,6 @@ def _publish_tuning(
     if task is None:
         raise InputError("the task was deleted", fix="create it again, then start the search again")
     return {"task_id": copy_task(session, context.files, tuned, f"{task.name}, tuned").id}
-
-
-def _delete_after_commit(
-    session: Session, files: DataFolder, resource: Resource, number: int
-) -> None:
-    """Delete what a job has left; it is needed again if the database does not commit."""
-    event.listen(
-        session, "after_commit", lambda _: files.delete_folder(resource, number), once=True
-    )
 
 
 _PACKAGE = "medtask.server.jobs"

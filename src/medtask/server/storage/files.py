@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
 from medtask.atomic_files import make_storage_error
 from medtask.errors import InputError, UsageError
 from medtask.tasks.load import load_task
@@ -57,6 +60,15 @@ class DataFolder:
     def delete_folder(self, resource: Resource, number: int) -> None:
         """Delete the folder of a resource with all its files."""
         shutil.rmtree(self.get_folder(resource, number), ignore_errors=True)
+
+    def delete_after_commit(self, session: Session, resource: Resource, number: int) -> None:
+        """Delete the folder of a resource once a transaction is committed.
+
+        The files are needed again if the database does not commit.
+        """
+        event.listen(
+            session, "after_commit", lambda _: self.delete_folder(resource, number), once=True
+        )
 
     def get_task_file(self, task_id: int) -> Path:
         """The task file of a stored task."""
