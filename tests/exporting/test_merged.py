@@ -13,7 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medtask.engines.files.model_files import ADAPTER_CONFIG
+from medtask.exporting.export import export
 from medtask.exporting.weight_files import WeightFiles, write_weights
+from support.tiny_adapters import LORA_SETTINGS, save_adapter
+from support.tiny_models import save_model
 
 MEASURE = """
 import sys
@@ -94,7 +97,7 @@ def test_files_are_those_of_the_library(tmp_path: Path, dtype: torch.dtype) -> N
         "a": torch.ones(7).to(dtype),
         "scalar": torch.tensor(2.0).to(dtype),
     }
-    save_file(weights, tmp_path / "library.safetensors")
+    save_file(weights, tmp_path / "model.safetensors")
     files = WeightFiles(tmp_path)
     names = files.list_names()
     size = write_weights(
@@ -110,3 +113,15 @@ def test_files_are_those_of_the_library(tmp_path: Path, dtype: torch.dtype) -> N
         assert torch.equal(
             found[name].reshape(-1).view(torch.uint8), weight.reshape(-1).view(torch.uint8)
         )
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_only_the_weights_that_transformers_loads_are_exported(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    adapter = save_adapter(tmp_path / "adapter", base, **LORA_SETTINGS["lora"])
+    # As in repositories of Mistral: the weights again, with the names of its own library.
+    save_file({"layers.0.attention.wq.weight": torch.ones(8, 8)}, base / "consolidated.safetensors")
+    earlier = {name: one + 1 for name, one in load_file(base / "model.safetensors").items()}
+    save_file(earlier, base / "model_earlier.safetensors")
+    done = export(adapter, to="merged", out=tmp_path / "merged", rows=4)
+    assert [path.name for path in done.path.glob("*.safetensors*")] == ["model.safetensors"]

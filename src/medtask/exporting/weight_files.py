@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medtask.engines.files.weights import read_safetensors_header
 from medtask.errors import InputError
+from medtask.stored_weights import list_weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ _ALIGNMENT = 8
 
 
 class WeightFiles:
-    """The weights of a folder.
+    """The weights of a model's folder: those that transformers loads.
 
     One file is open at a time: the pages of an open file count as memory of the process, so that
     a model of many files would fill it.
@@ -31,12 +32,12 @@ class WeightFiles:
         """Read the headers of the files.
 
         Raises:
-            InputError: A file is damaged.
+            InputError: A file or the index is damaged.
         """
         self._path_by_name: dict[str, Path] = {}
         self._headers: dict[str, Mapping[str, Any]] = {}
         self.names: dict[str, list[str]] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in list_weight_files(folder):
             header = read_safetensors_header(path)
             self._headers |= header
             self._path_by_name |= dict.fromkeys(header, path)
