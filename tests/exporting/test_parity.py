@@ -201,6 +201,22 @@ def test_other_prompts_are_a_problem(change: dict[str, object], cause: str) -> N
     assert cause in problem
 
 
+def make_text_outputs(*lengths: float) -> ModelOutputs:
+    """Outputs of a model for two long texts with these log-likelihoods."""
+    scores = {"0": Scores("0", (BranchScores(lengths),))}
+    return ModelOutputs((RENDERING,), scores)
+
+
+def test_likelihoods_of_long_texts_are_compared_among_each_other() -> None:
+    first, second = make_text_outputs(-900.0, -903.0), make_text_outputs(-900.0, -900.5)
+    parity = compare_outputs(first, second, BOUNDS)
+    shares = [1 / (1 + math.exp(-3)), 1 / (1 + math.exp(-0.5))]
+    assert parity.max_kl == pytest.approx(sum(rel_entr(*([one, 1 - one] for one in shares))))
+    assert parity.clear_questions == 1
+    assert not parity.passed
+    assert compare_outputs(first, make_text_outputs(-950.0, -953.0), BOUNDS).passed
+
+
 def test_unknown_prompts_are_no_problem() -> None:
     assert compare_outputs(make_outputs(0.9), make_outputs(0.9, rendering=None), BOUNDS).passed
 

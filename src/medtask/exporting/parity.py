@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from medtask.engines.base import Engine, Rendering
+from medtask.engines.tokens.trie import log_softmax
 from medtask.errors import EngineError
-from medtask.records import Fault, Prompt, Scores
+from medtask.records import BranchScores, Fault, Prompt, Scores
 
 _MIN_PROBABILITY = 1e-12  # log-probabilities of candidates that an engine did not expand
 # A failed comparison may continue on so many times the prompts: among 64 of them a bound of 0.99
@@ -191,7 +192,7 @@ def compare_outputs(
     problems = _compare_renderings(reference.renderings, exported.renderings)
     common = [name for name in reference.scores if name in exported.scores]
     questions = [
-        (name, np.array(expected.logprobs), np.array(found.logprobs))
+        (name, _normalize(expected), _normalize(found))
         for name in common
         for expected, found in zip(
             reference.scores[name].branches, exported.scores[name].branches, strict=True
@@ -268,6 +269,14 @@ def _compare_renderings(
     return problems
 
 
+def _normalize(scores: BranchScores) -> np.ndarray:
+    """The log-probabilities of the candidates among each other.
+
+    Those of texts are likelihoods, whose exponentials can all be too small for a number.
+    """
+    return log_softmax(np.array(scores.logprobs, np.float64))
+
+
 def _compute_lead(logprobs: np.ndarray) -> float:
     """The difference between the two largest probabilities; 1 for a single candidate."""
     highest = np.sort(np.exp(logprobs))[-2:]
@@ -275,7 +284,7 @@ def _compute_lead(logprobs: np.ndarray) -> float:
 
 
 def _compute_kl(expected: np.ndarray, found: np.ndarray) -> float:
-    """KL(expected || found) of two distributions over the same candidates, renormalised."""
+    """KL(expected || found) of two distributions over the same candidates."""
     first = np.maximum(np.exp(expected), _MIN_PROBABILITY)
     second = np.maximum(np.exp(found), _MIN_PROBABILITY)
     first, second = first / first.sum(), second / second.sum()
