@@ -53,7 +53,11 @@ class TorchLogits:
 
 
 class HfDecodingBackend:
-    """Implements scheduler.DecodingBackend; ``budget_tokens`` limits the tokens of one pass."""
+    """Implements scheduler.DecodingBackend.
+
+    ``budget_tokens`` limits the tokens of one pass, ``longest_tokens`` those of a row with its
+    text.
+    """
 
     # A pass for a single row costs almost as much as a pass for many.
     refill_fraction = 1 / 8
@@ -66,10 +70,12 @@ class HfDecodingBackend:
         seqs: Sequence[DecodingSequence],
         max_running: int,
         budget_tokens: int,
+        longest_tokens: int,
     ) -> None:
         self.max_running = max_running
         self._runner = runner
         self._budget_tokens = budget_tokens
+        self._longest_tokens = longest_tokens
         self._prefix_length = runner.choose_prefix_length(find_common_prefix(seqs), len(seqs))
         self._prefix_cache = KvCache()
         self._rows: list[DecodingSequence] = []  # by slot
@@ -82,6 +88,14 @@ class HfDecodingBackend:
     @torch.inference_mode()
     def step(self, admitted: Sequence[DecodingSequence]) -> StepOutput:
         """Read the admitted rows; without any, one token of each running row."""
+        with self._runner.use_frequencies(self._longest_tokens):
+            seqs, hidden, tokens_read = self._read(admitted)
+        return StepOutput(seqs, tokens_read, TorchLogits(self._runner.head.compute_logits(hidden)))
+
+    def _read(
+        self, admitted: Sequence[DecodingSequence]
+    ) -> tuple[list[DecodingSequence], Tensor, list[int]]:
+        """The rows of a step, their last hidden states, and the number of tokens read for each."""
         if admitted:
             seqs = list(admitted)
             hidden, tokens_read = self._prefill(seqs)
@@ -95,7 +109,7 @@ class HfDecodingBackend:
                 self._runner.device,
             )
             hidden = run_forward_pass(self._runner.decoder, forward_pass)
-        return StepOutput(seqs, tokens_read, TorchLogits(self._runner.head.compute_logits(hidden)))
+        return seqs, hidden, tokens_read
 
     @torch.inference_mode()
     def release(self, seqs: Sequence[DecodingSequence]) -> None:

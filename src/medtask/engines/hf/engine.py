@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from medtask.engines.hf.decoding import HfDecodingBackend, measure_token_bytes, 
 from medtask.engines.hf.kv_slots import measure_kv_budget_bytes
 from medtask.engines.hf.linear_layers import install_onednn_linear
 from medtask.engines.hf.lm_head import get_lm_head
+from medtask.engines.hf.long_rope import LongRope
 from medtask.engines.hf.model_runner import HfModelRunner
 from medtask.engines.hf.network_model import find_decoder
 from medtask.engines.hf.reference import generate_reference, score_branch_reference
@@ -62,7 +64,9 @@ class HfEngine(PackedEngine):
             thinking_markers=self.chat.thinking.is_native,
             batch_invariant=model.dtype == torch.float32,
         )
-        self.runner = HfModelRunner(find_decoder(model), get_lm_head(model), model.device)
+        self.runner = HfModelRunner(
+            find_decoder(model), get_lm_head(model), model.device, LongRope(model)
+        )
         self.max_running = MAX_RUNNING
         self.kv_budget_bytes: int | None = None
         self._token_bytes = 0
@@ -72,8 +76,11 @@ class HfEngine(PackedEngine):
     def score_pack(
         self, pack: Sequence[PromptRequest], shared_tokens: int
     ) -> Iterator[Scores | Fault]:
-        return (
-            self._score_packed(pack, shared_tokens) if self.packed else self._score_unpacked(pack)
+        if not self.packed:
+            return self._score_unpacked(pack)
+        return itertools.chain.from_iterable(
+            self._score_packed(part, shared_tokens)
+            for part in self.runner.long_rope.split(pack, count_read_tokens)
         )
 
     def decode(
@@ -84,13 +91,22 @@ class HfEngine(PackedEngine):
                 generate_reference(self.model, seq, limits.max_tokens, on_update)
                 yield seq
             return
-        row_bytes = self._measure_row_bytes(
-            max(len(seq.tokens) for seq in seqs) + limits.max_tokens
-        )
+        for part in self.runner.long_rope.split(
+            seqs, lambda seq: len(seq.tokens) + limits.max_tokens
+        ):
+            yield from self._decode_packed(part, limits, on_update)
+
+    def _decode_packed(
+        self, seqs: Sequence[DecodingSequence], limits: Limits, on_update: SequenceCallback
+    ) -> Iterator[DecodingSequence]:
+        longest_tokens = max(len(seq.tokens) for seq in seqs) + limits.max_tokens
+        row_bytes = self._measure_row_bytes(longest_tokens)
         max_running = max(
             1, min(self.max_running, (self.kv_budget_bytes or 0) // row_bytes, len(seqs))
         )
-        backend = HfDecodingBackend(self.runner, seqs, max_running, self.budget_tokens)
+        backend = HfDecodingBackend(
+            self.runner, seqs, max_running, self.budget_tokens, longest_tokens
+        )
         try:
             yield from Scheduler(backend, order_by_group(seqs)).run(on_update)
         finally:
@@ -158,11 +174,12 @@ class HfEngine(PackedEngine):
     def _forward_pack(self, pack: Sequence[PromptRequest], shared_tokens: int) -> list[Scores]:
         start = time.perf_counter()
         prefix = pack[0].paths[0][:shared_tokens]
-        shared_tokens = self.runner.choose_prefix_length(prefix, len(pack))
-        prefix_tokens_read = self.runner.cache_prefix(prefix[:shared_tokens])
-        read = self.runner.score_requests(
-            [request.tokenized_branches for request in pack], self.budget_tokens
-        )
+        with self.runner.use_frequencies(max(map(count_read_tokens, pack))):
+            shared_tokens = self.runner.choose_prefix_length(prefix, len(pack))
+            prefix_tokens_read = self.runner.cache_prefix(prefix[:shared_tokens])
+            read = self.runner.score_requests(
+                [request.tokenized_branches for request in pack], self.budget_tokens
+            )
         total_tokens = sum(tokens for _, tokens in read) + prefix_tokens_read
         ms_per_token = (time.perf_counter() - start) * 1000 / total_tokens
         results: list[Scores] = []
@@ -204,6 +221,11 @@ class HfEngine(PackedEngine):
     def disable_packing(self, reason: str) -> None:
         super().disable_packing(reason)
         self.model.set_attn_implementation("eager")
+
+
+def count_read_tokens(request: PromptRequest) -> int:
+    """The tokens of a request's longest sequence without the last one, which is not read."""
+    return request.max_sequence_tokens - 1
 
 
 def _install_packed_attention(model: Any) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from medtask.engines.hf.attention import run_forward_pass
 from medtask.engines.hf.lm_head import LmHead
+from medtask.engines.hf.long_rope import LongRope
 from medtask.engines.hf.packed_attention import KvCache, Segment, build_pass
 from medtask.engines.tokens.chat import TokenizedBranch, count_common_prefix
 from medtask.engines.tokens.token_tree import TokenTree, build_token_tree
@@ -37,17 +39,32 @@ class HfModelRunner:
     prefix.
 
     Attributes:
+        long_rope: The decoder's rotary embeddings.
         prefix_cache: Keys and values of the prefix that passes attend to.
     """
 
-    def __init__(self, decoder: Any, head: LmHead, device: torch.device) -> None:
+    def __init__(
+        self, decoder: Any, head: LmHead, device: torch.device, long_rope: LongRope
+    ) -> None:
         self.decoder = decoder
         self.head = head
         self.device = device
+        self.long_rope = long_rope
+        self._reads_long_texts = False
         self.prefix_cache = KvCache()
         self._cached_tokens: TokenIds = ()
         self._cached = KvCache()
         self._last_shared_tokens: TokenIds = ()
+
+    @contextmanager
+    def use_frequencies(self, tokens: int) -> Iterator[None]:
+        """Read with the rotary frequencies for texts of this length."""
+        is_long = tokens > self.long_rope.limit
+        if is_long != self._reads_long_texts:
+            self.clear_prefix()
+            self._reads_long_texts = is_long
+        with self.long_rope.use_long_frequencies() if is_long else nullcontext():
+            yield
 
     def choose_prefix_length(self, tokens: TokenIds, rows: int) -> int:
         """The number of ``tokens``, which all rows of a pack share, to read as its prefix.
