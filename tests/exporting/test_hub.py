@@ -13,9 +13,12 @@ pytest.importorskip("huggingface_hub", reason="huggingface_hub sends models")
 import medtask
 from medtask.errors import EngineError, UsageError
 from medtask.exporting.export import export, verify_export
+from medtask.exporting.export_manifest import locate_manifest
 from medtask.training.trained_model import TrainedModel
 from support.hub_server import Hub, run_hub
 from support.small_trainings import make_rows, make_task
+from support.tiny_adapters import LORA_SETTINGS, save_adapter
+from support.tiny_models import save_model
 
 NAME = "clinic/parts"
 
@@ -113,4 +116,25 @@ def test_an_offline_machine_and_a_missing_name_are_refused(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UsageError, match="offline"):
         export(model, to="hub", register=NAME, out=tmp_path / "copy", rows=8)
+    assert hub.calls == []
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("kind", ["folder", "file", "part of a folder", "base of an adapter"])
+def test_an_export_of_a_model_of_patients_texts_is_not_sent_either(
+    hub: Hub, tmp_path: Path, kind: str
+) -> None:
+    model = save_model(tmp_path / "base", "llama")
+    target = {"file": "gguf", "part of a folder": "ollama"}.get(kind, "merged")
+    suffix = ".gguf" if target == "gguf" else ""
+    out = tmp_path / f"export{suffix}"
+    quant = None if target == "merged" else "f16"
+    done = export(model, to=target, quant=quant, out=out, check=False)
+    manifest = locate_manifest(done.path)
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"phi": "yes"}))
+    source = done.path / "model.gguf" if target == "ollama" else done.path
+    if kind == "base of an adapter":
+        source = save_adapter(tmp_path / "adapter", source, **LORA_SETTINGS["lora"])
+    with pytest.raises(UsageError, match="learnt from texts of patients"):
+        export(source, to="hub", register=NAME, out=tmp_path / "copy", check=False)
     assert hub.calls == []

@@ -67,10 +67,11 @@ class _ExportedQuestion(JsonContent):
     prompt_version: int = 1
 
 
-class ExportedQuestions(JsonContent):
-    """The tasks that an exported model was trained for."""
+class ExportedFacts(JsonContent):
+    """The tasks that an exported model was trained for, and whether on texts of patients."""
 
     questions: list[_ExportedQuestion]
+    phi: PhiStatus = "unknown"
     files: dict[str, str] = Field(default_factory=dict)
 
 

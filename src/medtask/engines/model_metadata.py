@@ -27,7 +27,7 @@ from medtask.atomic_files import replace_file
 from medtask.display import format_name, format_path, quote_names
 from medtask.engines.files.model_files import ModelFiles
 from medtask.engines.files.weights import hash_file
-from medtask.engines.metadata_schema import EngineName, ExportedQuestions, MetadataFile, PhiStatus
+from medtask.engines.metadata_schema import EngineName, ExportedFacts, MetadataFile, PhiStatus
 from medtask.errors import InputError
 from medtask.json_content import check_content, load_checked
 from medtask.json_files import InvalidJsonFile, load_json_object
@@ -41,6 +41,7 @@ TRAINING_FILE = "training.json"  # exists from the first step of a training on
 CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed and removed later
 EXPORT_FILE = "export.json"  # the manifest of an export, with hashes of its files
 
+_MAX_DEPTH = 2  # folders between an export and the model in it, such as artifacts/model
 _RETRAIN_FIX = "train the model again, or copy its whole folder again"
 # Loaders read files with _MODEL_SUFFIXES automatically: none may be added to the folder.
 _EDITABLE_SUFFIXES = frozenset({".md", ".csv", ".svg"})
@@ -173,13 +174,33 @@ def read_prompt_version(model: Path) -> int | None:
     return min((question.prompt_version for question in questions), default=None)
 
 
-def _read_export(model: Path) -> ExportedQuestions:
-    """The manifest of an exported folder or file; the file may be in an exported folder."""
+def read_phi(model: Path) -> PhiStatus:
+    """Whether a trained folder, or the model of an export, learnt from texts of patients.
+
+    "no" for other models; "unknown" if the manifest of the export is not valid.
+    """
+    if (model / METADATA_FILE).is_file():
+        return _parse_metadata(model).phi
+    try:
+        return _read_export(model).phi
+    except FileNotFoundError:
+        return "no"
+    except InvalidJsonFile:
+        return "unknown"
+
+
+def _read_export(model: Path) -> ExportedFacts:
+    """The manifest of an exported folder or file, which may be a part of an exported folder."""
     file = locate_beside(model, EXPORT_FILE)
-    if file.is_file() or model.is_dir():
-        return load_checked(file, ExportedQuestions)
-    found = load_checked(model.parent / EXPORT_FILE, ExportedQuestions)
-    return found if model.name in found.files else ExportedQuestions(questions=[])
+    if file.is_file():
+        return load_checked(file, ExportedFacts)
+    for folder in model.absolute().parents[:_MAX_DEPTH]:
+        if (folder / EXPORT_FILE).is_file():
+            found = load_checked(folder / EXPORT_FILE, ExportedFacts)
+            part = PurePosixPath(model.absolute().relative_to(folder))
+            if any(part in (name, *name.parents) for name in map(PurePosixPath, found.files)):
+                return found
+    raise FileNotFoundError(file)
 
 
 def locate_beside(model: Path, name: str) -> Path:

@@ -109,6 +109,11 @@ def choose_engine(reference: str) -> EngineChoice:
     return EngineChoice(_detect_folder_engine(path) if reference and path.is_dir() else "hf")
 
 
+def strip_prefix(reference: str) -> str:
+    """A reference without the prefix that chooses its engine."""
+    return reference.partition(":")[2] if find_engine_by_prefix(reference) else reference
+
+
 def find_trained_folders(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> tuple[str, ...]:
     """The folders written by `medtask.train` among a reference and its adapter."""
     from medtask.engines.model_metadata import METADATA_FILE
@@ -129,8 +134,8 @@ def find_prompt_version(reference: str, options: LoadOptions = DEFAULT_OPTIONS) 
 
 def _list_paths(reference: str, options: LoadOptions) -> list[Path]:
     """The paths that a reference and its adapter are, if they are local files or folders."""
-    location = reference.partition(":")[2] if find_engine_by_prefix(reference) else reference
-    return [Path(name).expanduser() for name in (location, options.adapter) if name]
+    names = (strip_prefix(reference), options.adapter)
+    return [Path(name).expanduser() for name in names if name]
 
 
 def is_installed(engine: str) -> bool:

@@ -18,7 +18,7 @@ from medtask.engines.files.model_files import (
     locate_model,
 )
 from medtask.engines.model_metadata import METADATA_FILE
-from medtask.engines.registry import choose_engine
+from medtask.engines.registry import choose_engine, strip_prefix
 from medtask.errors import UsageError
 from medtask.exporting import bundle_installer
 from medtask.exporting.bundle_wheels import collect_wheels, write_requirements
@@ -26,7 +26,6 @@ from medtask.exporting.drafts import ignore_step, open_draft
 
 _EXTRA = re.compile(r"medtask\[(\w+)\]")
 _INSTALLER = "install.py"
-_PREFIX = re.compile(r"^(?:hf|encoder|mlx|llamacpp|vllm):")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,8 @@ def _find_model_files(reference: str) -> Path | None:
             f"{reference} is a model of a server, and has no files here",
             fix="name a model of the Hub, a folder or a .gguf file",
         )
-    plain = Path(_PREFIX.sub("", reference)).expanduser()
+    location = strip_prefix(reference)
+    plain = Path(location).expanduser()
     if (plain / METADATA_FILE).is_file() and not (plain / "adapter_config.json").is_file():
         if (plain / "hybrid.json").is_file():
             raise UsageError(
@@ -145,7 +145,7 @@ def _find_model_files(reference: str) -> Path | None:
                 fix="bundle one of its models",
             )
         return plain
-    located = locate_model(_PREFIX.sub("", reference))
+    located = locate_model(location)
     if located.adapter and located.path != find_built_in_model():
         raise UsageError(
             f"{reference} is an adapter, which needs its base model",

@@ -30,8 +30,9 @@ from medtask.engines.model_metadata import (
     TRAINING_FILE,
     ModelMetadata,
     read_model_metadata,
+    read_phi,
 )
-from medtask.engines.registry import choose_engine
+from medtask.engines.registry import choose_engine, strip_prefix
 from medtask.errors import InputError, UsageError
 from medtask.exporting.lora import LoraAdapter
 from medtask.exporting.weight_files import WeightFiles
@@ -49,6 +50,7 @@ _ENGINES = {
     "linear": "linear",
     "hybrid": "hybrid",
 }
+_BY_SEVERITY: tuple[PhiStatus, ...] = ("yes", "unknown", "no")
 _EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
@@ -72,13 +74,20 @@ class ExportSource:
     training: Mapping[str, Any]
 
     @property
+    def location(self) -> str:
+        """The reference without the prefix that chooses its engine."""
+        return strip_prefix(self.reference)
+
+    @property
     def name(self) -> str:
         return (self.folder.resolve() if self.folder else Path(self.reference)).name
 
     @property
     def phi(self) -> PhiStatus:
-        """Whether it learnt from texts of patients; "no" for a model that was not trained here."""
-        return self.metadata.phi if self.metadata else "no"
+        """Whether it or its base learnt from texts of patients; "no" for models of others."""
+        places = filter(None, (self.location, strip_prefix(self.base)))
+        found = {read_phi(Path(place).expanduser()) for place in places}
+        return next(status for status in _BY_SEVERITY if status in found)
 
     @property
     def is_demonstration(self) -> bool:
@@ -120,7 +129,7 @@ def open_source(reference: str) -> ExportSource:
             f"{reference} cannot be exported: its weights are not on this machine",
             fix="name a folder, a model of the Hub, or a .gguf file",
         )
-    path = Path(reference.removeprefix("hf:").removeprefix("mlx:")).expanduser()
+    path = Path(strip_prefix(reference)).expanduser()
     folder = path if path.is_dir() else None
     trained = folder is not None and (folder / METADATA_FILE).is_file()
     return ExportSource(
@@ -158,8 +167,7 @@ class CausalModel:
                 f"{source.reference} is no causal language model",
                 fix="export it --to mlflow, or an encoder --to onnx",
             )
-        location = source.reference.removeprefix("hf:").removeprefix("mlx:")
-        self.files: ModelFiles = with_full_weights(locate_model(location))
+        self.files: ModelFiles = with_full_weights(locate_model(source.location))
         self.folder = dequantize_gguf(self.files.path)[0] if self.files.is_gguf else self.files.path
         self.config = read_model_json(self.folder / "config.json")
         self._weights = WeightFiles(self.folder)
