@@ -204,3 +204,23 @@ def test_classifiers_of_other_architectures_give_the_same_probabilities(
     )
     assert done.parity is not None
     assert done.parity.mean_kl < 1e-8
+
+
+def test_the_weights_of_a_large_encoder_are_in_a_file_of_their_own(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.onnx._internal.exporter._onnx_program._LARGE_MODEL_THRESHOLD", 1000)
+    done = export(base, to="onnx", quant="f32", out=tmp_path / "f32", rows=8)
+    identity = medtask.load_model(str(done.path)).info.identity
+    assert identity[f"{ONNX_FILE}.data"] == done.manifest.files[f"{ONNX_FILE}.data"]
+    small = export(base, to="onnx", quant="q8", out=tmp_path / "q8", check=False)
+    assert [name for name in small.manifest.files if "onnx" in name] == [ONNX_FILE, "onnx.json"]
+
+
+def test_a_reference_with_the_name_of_its_engine_is_the_same_model(
+    exported: tuple[Task, TrainedModel, ExportedModel], tmp_path: Path
+) -> None:
+    _, model, done = exported
+    again = export(f"encoder:{model.path}", to="onnx", out=tmp_path / "onnx", check=False)
+    assert again.manifest.files == done.manifest.files
+    assert again.manifest.phi == done.manifest.phi

@@ -11,7 +11,12 @@ from typing import Any, cast
 from medtask.engines.base import Engine
 from medtask.engines.encoder.classifier import EncoderClassifier
 from medtask.engines.encoder.load import load_scorer, locate_encoder
-from medtask.engines.encoder.onnx_model import ONNX_FILE, OnnxSettings, Quantization
+from medtask.engines.encoder.onnx_model import (
+    ONNX_FILE,
+    OnnxSettings,
+    Quantization,
+    locate_weights,
+)
 from medtask.engines.encoder.zero_shot import ZeroShotScorer
 from medtask.engines.files.model_files import require_torch
 from medtask.engines.files.weights import list_model_files
@@ -97,7 +102,8 @@ def _quantize(full: Path, path: Path) -> None:
         quantize_dynamic(full, path, weight_type=QuantType.QUInt8, per_channel=True)
     finally:
         logger.setLevel(before)
-        full.unlink()
+        for path in (full, locate_weights(full)):
+            path.unlink(missing_ok=True)
 
 
 def _find_pad_id(tokenizer: Any) -> int:

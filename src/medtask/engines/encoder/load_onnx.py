@@ -12,6 +12,7 @@ from medtask.engines.encoder.onnx_model import (
     OnnxClassifier,
     OnnxModel,
     OnnxSentenceEncoder,
+    locate_weights,
     read_onnx_settings,
     read_tokenizer,
 )
@@ -96,6 +97,7 @@ def _build_identity(files: ModelFiles, metadata: ModelMetadata | None) -> dict[s
     identity = {"model": files.reference, "engine": "onnx"}
     if metadata is not None:
         return identity | {"contract": hash_model_metadata(files.path)}
-    names = (ONNX_FILE, ONNX_SETTINGS_FILE)
-    identity |= {name: hash_weight_file(files.path / name) for name in names}
+    model = files.path / ONNX_FILE
+    paths = (model, locate_weights(model), files.path / ONNX_SETTINGS_FILE)
+    identity |= {path.name: hash_weight_file(path) for path in paths if path.is_file()}
     return identity | hash_model_files(files.path) | {"spread": SPREAD_FACT}

@@ -28,6 +28,11 @@ OutputKind = Literal["logits", "vectors"]
 Quantization = Literal["f32", "q8"]
 
 
+def locate_weights(model: Path) -> Path:
+    """Where torch writes the weights of a large model, beside its file."""
+    return model.with_name(f"{model.name}.data")
+
+
 class OnnxSettings(JsonContent):
     """The content of ``onnx.json``.
 
