@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medtask.engines.files.model_files import locate_model, read_model_json
+from medtask.engines.files.weights import read_safetensors_header
 from medtask.errors import InputError, ModelNotFound
 from medtask.privacy import EgressError, block_network
 
@@ -116,3 +117,21 @@ def test_an_attention_of_transformers_is_accepted(tmp_path: Path, name: str | No
         json.dumps({"model_type": "llama", "attn_implementation": name})
     )
     assert locate_model(str(tmp_path)).path == tmp_path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b'{"a": 1}',
+        b'{"a": {"dtype": "F32", "shape": [4]}}',
+        b'{"a": {"dtype": "F32", "shape": [-4], "data_offsets": [0, 16]}}',
+        b'{"a": {"dtype": "F32", "shape": "4", "data_offsets": [0, 16]}}',
+        b"[" * 5000,
+    ],
+)
+def test_weights_with_an_invalid_header_are_refused(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="not a complete safetensors file"):
+        read_safetensors_header(path)

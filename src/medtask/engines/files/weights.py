@@ -60,7 +60,7 @@ def count_parameters(files: ModelFiles) -> int:
     total = 0
     for path in list_weight_files(files.path):
         for tensor in read_safetensors_header(path).values():
-            total += math.prod(tensor.get("shape", [0]))
+            total += math.prod(tensor["shape"])
     return total
 
 
@@ -72,12 +72,27 @@ def read_safetensors_header(path: Path) -> dict[str, Any]:
             if length > min(100_000_000, path.stat().st_size):
                 raise ValueError
             header: dict[str, Any] = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error):
+        header.pop("__metadata__", None)
+        if not all(map(_is_entry, header.values())):
+            raise ValueError
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, struct.error):
         raise InputError(
             f"{path} is not a complete safetensors file", fix="fetch the model again"
         ) from None
-    header.pop("__metadata__", None)
     return header
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether an entry of a header has a dtype, a shape and a place."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    return (
+        isinstance(shape, list)
+        and isinstance(offsets, list)
+        and len(offsets) == 2
+        and all(type(number) is int and number >= 0 for number in (*shape, *offsets))
+    )
 
 
 def dequantize_gguf(path: Path) -> tuple[Path, str]:
