@@ -14,6 +14,7 @@ LORA_SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"target_modules": "all-linear"},
     "rslora": {"target_modules": "all-linear", "use_rslora": True, "lora_alpha": 6},
     "dora": {"target_modules": ["q_proj", "down_proj"], "use_dora": True},
+    "dora of embeddings": {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True},
     "patterns": {
         "target_modules": "all-linear",
         "rank_pattern": {"q_proj": 2},

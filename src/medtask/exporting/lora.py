@@ -18,6 +18,7 @@ from medtask.engines.files.mlx_adapter import open_as_peft
 from medtask.engines.files.model_files import ADAPTER_CONFIG, read_model_json
 from medtask.errors import InputError
 from medtask.model_weights import refuse_weights
+from medtask.stored_weights import ADAPTER_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,9 +68,9 @@ class LoraAdapter:
         config = read_model_json(peft_folder / ADAPTER_CONFIG)
         _check_config(folder, config)
         self._transposed = bool(config.get("fan_in_fan_out"))
-        self._readers = self._open_files(peft_folder)
+        self._file = self._open_file(peft_folder)
         find_weight = _make_weight_finder(weight_names)
-        updates, stored = _group_tensors(self._readers)
+        updates, stored = _group_tensors(self._file.keys())
         self.replaced: dict[str, str] = {}
         self._updates: dict[str, _LowRankUpdate] = {}
         self._token_rows: dict[str, tuple[str, list[int]]] = {}
@@ -97,24 +98,20 @@ class LoraAdapter:
         if config.get("trainable_token_indices") and not self._token_rows:
             _read_token_rows(folder, {}, "")
 
-    def _open_files(self, folder: Path) -> dict[str, Any]:
+    def _open_file(self, folder: Path) -> Any:
         from safetensors import SafetensorError, safe_open
 
-        readers: dict[str, Any] = {}
-        for path in sorted(folder.glob("adapter_model*.safetensors")):
-            try:
-                file = self._files.enter_context(safe_open(path, framework="pt"))
-            except SafetensorError as error:
-                raise InputError(
-                    f"{path} is damaged: {error}", fix="copy the adapter again"
-                ) from None
-            readers |= dict.fromkeys(file.keys(), file)
-        if not readers:
+        path = folder / ADAPTER_FILE
+        if not path.is_file():
             raise InputError(
-                f"{self.folder} holds no weights in safetensors; pickled ones are not loaded",
+                f"{self.folder} has no {ADAPTER_FILE}; pickled weights are not loaded",
                 fix="save the adapter again with PEFT",
             )
-        return readers
+        try:
+            file = self._files.enter_context(safe_open(path, framework="pt"))
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged: {error}", fix="copy the adapter again") from None
+        return file
 
     def _refuse(self, names: Collection[str], problem: str) -> None:
         refuse_weights(
@@ -128,7 +125,7 @@ class LoraAdapter:
         self._files.close()
 
     def read_tensor(self, name: str) -> Tensor:
-        tensor: Tensor = self._readers[name].get_tensor(name)
+        tensor: Tensor = self._file.get_tensor(name)
         return tensor
 
     def has_equal_weights(self, first: str, second: str) -> bool:
@@ -164,7 +161,10 @@ class LoraAdapter:
         merged = weight.float() + change
         if update.magnitude is not None:
             magnitude = self.read_tensor(update.magnitude).float()
-            merged *= (magnitude / merged.norm(dim=1)).unsqueeze(1)
+            # For embeddings PEFT stores one of each dimension, and mlx-lm one of each token.
+            is_for_columns = update.is_embedding and len(magnitude) == merged.shape[1]
+            norm = merged.norm(dim=0 if is_for_columns else 1, keepdim=True)
+            merged *= magnitude.view_as(norm) / norm
         return merged.to(weight.dtype)
 
 
