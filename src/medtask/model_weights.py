@@ -131,6 +131,11 @@ def is_weight_matrix(name: str, shape: Collection[int]) -> bool:
     return sum(size > 1 for size in shape) > 1 and "bias" not in name.rpartition(".")[2]
 
 
+def is_stored_buffer(name: str) -> bool:
+    """Whether a stored tensor is a buffer that a model computes itself."""
+    return _STORED_BUFFERS.search(name) is not None
+
+
 def refuse_weights(source: object, problem: str, names: Collection[str], fix: str = _FIX) -> None:
     """Raise EngineError if there are ``names`` of tensors with a problem."""
     if not names:
@@ -159,8 +164,7 @@ def _list_unexpected(model: Any, names: Iterable[str]) -> list[str]:
     return [
         name
         for name in names
-        if name.removeprefix(f"{prefix}.").partition(".")[0] in parts
-        and not _STORED_BUFFERS.search(name)
+        if name.removeprefix(f"{prefix}.").partition(".")[0] in parts and not is_stored_buffer(name)
     ]
 
 

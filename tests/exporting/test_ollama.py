@@ -25,6 +25,8 @@ DEFAULT_SYSTEM = (
 ALL_TEMPLATES = {
     **TEMPLATES,
     "default system": DEFAULT_SYSTEM + TEMPLATES["chatml"],
+    "bos": "{{ bos_token }}" + TEMPLATES["chatml"],
+    "bos before each question": TEMPLATES["inst"].replace("[INST]", "{{ bos_token }}[INST]"),
     "braces": TEMPLATES["chatml"].replace("<|im_end|>", "{{ '{{end}}' }}<|im_end|>"),
 }
 
@@ -34,7 +36,8 @@ def render_go(template: str, turns: list[tuple[str, str]]) -> str:
     system = turns[0][1] if turns[0][0] == "system" else ""
     translations = {
         r"if not \.System": "{% if not system %}",
-        r"range \.Messages": "{% for turn in turns %}",
+        r"range \$i, \$_ := \.Messages": "{% for turn in turns %}",
+        r"if \$i": "{% if loop.index0 %}",
         r'if eq \.Role "(\w+)"': r"{% if turn[0] == '\1' %}",
         r'else if eq \.Role "(\w+)"': r"{% elif turn[0] == '\1' %}",
         r"\.Content": "{{ turn[1] }}",
@@ -66,7 +69,7 @@ def test_the_template_renders_what_the_models_own_template_renders(name: str) ->
     assert parts is not None
     template = write_template(parts)
     chats = [[USER], [USER, ANSWER, USER], [USER, ANSWER, USER, ANSWER, USER]]
-    if name in ("chatml", "default system", "braces"):
+    if name in ("chatml", "default system", "bos", "braces"):
         chats += [[SYSTEM, *chat] for chat in chats]
     for chat in chats:
         messages = [{"role": role, "content": content} for role, content in chat]
@@ -74,6 +77,9 @@ def test_the_template_renders_what_the_models_own_template_renders(name: str) ->
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         assert render_go(template, chat) == expected
+        # Ollama adds the token by itself, and would read it twice.
+        without_bos = render_go(write_template(parts, "<bos>"), chat)
+        assert without_bos == expected.removeprefix("<bos>")
 
 
 def test_a_template_that_counts_its_messages_has_no_parts() -> None:

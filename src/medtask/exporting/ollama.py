@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from medtask.display import shorten
@@ -18,7 +17,7 @@ from medtask.engines.tokens.tokenizer import HfTokenizer
 from medtask.errors import EngineError
 from medtask.exporting.chat_parts import ChatParts, find_chat_parts
 from medtask.exporting.gguf import writer
-from medtask.exporting.gguf.architectures import complete_config
+from medtask.exporting.gguf.architectures import count_context_tokens
 from medtask.exporting.merged import LICENCE_PATTERNS
 from medtask.exporting.parity_prompts import make_default_prompts
 from medtask.exporting.source import CausalModel
@@ -38,7 +37,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
         from transformers import AutoTokenizer
 
         tokenizer = HfTokenizer(AutoTokenizer.from_pretrained(model.tokenizer_folder))
-        context = min(complete_config(model.config)["max_position_embeddings"], MAX_CONTEXT_TOKENS)
+        context = min(count_context_tokens(model.config), MAX_CONTEXT_TOKENS)
         licences = [path for one in LICENCE_PATTERNS for path in model.folder.glob(one)]
         texts = [path.read_text("utf-8", "replace") for path in sorted(licences)]
     parts = find_chat_parts(tokenizer)
@@ -80,37 +79,42 @@ def write_modelfile(
 
     Args:
         parts: The parts of the chat template; None to leave it to Ollama.
-        bos_text: The token that Ollama adds at the start by itself, left out of the template.
+        bos_text: The token that Ollama adds at the start by itself, left out there.
         stops: Texts that end an answer.
         context_tokens: Tokens of a prompt and its answer together.
         licences: The texts of the model's licences.
     """
     lines = [f"FROM ./{OLLAMA_WEIGHTS}"]
     if parts is not None:
-        template = write_template(
-            replace(parts, default_system=parts.default_system.removeprefix(bos_text))
-        )
-        lines.append(f'TEMPLATE """{template}"""')
+        lines.append(f'TEMPLATE """{write_template(parts, bos_text)}"""')
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops]
     lines += [f"PARAMETER num_ctx {context_tokens}", "PARAMETER temperature 0"]
     lines += [f'LICENSE """{text.replace(chr(34) * 3, chr(39) * 3)}"""' for text in licences]
     return "\n".join(lines) + "\n"
 
 
-def write_template(parts: ChatParts) -> str:
-    """A chat template in the language of Go's package text/template."""
+def write_template(parts: ChatParts, bos_text: str = "") -> str:
+    """A chat template in the language of Go's text/template, without ``bos_text`` at its start."""
     # Without "{{-", which would remove the blanks and line ends that belong to the template.
     branches = "".join(
         f'{{{{ {"else if" if number else "if"} eq .Role "{role}" }}}}'
-        f"{_escape(before)}{{{{ .Content }}}}{_escape(after)}"
+        f"{_write_start(before, bos_text)}{{{{ .Content }}}}{_escape(after)}"
         for number, (role, (before, after)) in enumerate(sorted(parts.around.items()))
     )
-    default = f"{{{{ if not .System }}}}{_escape(parts.default_system)}{{{{ end }}}}"
+    default = parts.default_system.removeprefix(bos_text)
     return (
-        (default if parts.default_system else "")
-        + f"{{{{ range .Messages }}}}{branches}{{{{ end }}}}{{{{ end }}}}"
+        (f"{{{{ if not .System }}}}{_escape(default)}{{{{ end }}}}" if default else "")
+        + f"{{{{ range $i, $_ := .Messages }}}}{branches}{{{{ end }}}}{{{{ end }}}}"
         + _escape(parts.prompt_end)
     )
+
+
+def _write_start(before: str, bos_text: str) -> str:
+    """The text before a message; the token that Ollama adds itself is not before the first one."""
+    if not bos_text or not before.startswith(bos_text):
+        return _escape(before)
+    rest = _escape(before.removeprefix(bos_text))
+    return f"{{{{ if $i }}}}{_escape(bos_text)}{{{{ end }}}}{rest}"
 
 
 def _escape(text: str) -> str:

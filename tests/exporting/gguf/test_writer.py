@@ -15,7 +15,9 @@ import torch
 pytest.importorskip("llama_cpp", reason="llama.cpp reads the written files")
 
 import llama_cpp
+from safetensors.torch import load_file, save_file
 
+from medtask.engines.registry import load_model
 from medtask.errors import EngineError, UsageError
 from medtask.exporting.export import export
 from medtask.exporting.gguf import architectures, writer
@@ -135,6 +137,89 @@ def test_what_is_not_written_of_gemma_4_is_refused(
     (folder / "config.json").write_text(json.dumps(config | changes))
     with pytest.raises(UsageError, match=message):
         write_file(folder, "f16")
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_buffers(weights: dict[str, torch.Tensor]) -> None:
+    for layer in range(4):
+        weights[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+
+
+def remove_prefix(weights: dict[str, torch.Tensor]) -> None:
+    for name in list(weights):
+        weights[name.removeprefix("model.")] = weights.pop(name)
+
+
+def add_other_parts(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.vision_tower.layer.weight"] = torch.ones(2, 2)
+    weights["model.multi_modal_projector.mm_soft_emb_norm.weight"] = torch.ones(2)
+
+
+@pytest.mark.parametrize("change", [add_buffers, remove_prefix, add_other_parts])
+def test_names_of_other_versions_and_other_parts_are_understood(
+    tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object]
+) -> None:
+    folder = save_model(tmp_path, "llama")
+    expected = compute_logits(write_file(folder, "f32"), list(range(5, 30)))
+    change_weights(folder, change)
+    found = compute_logits(write_file(folder, "f32"), list(range(5, 30)))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_that_have_no_place_are_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path, "llama")
+    change_weights(folder, lambda weights: weights.update({"extra.weight": torch.ones(2, 2)}))
+    with pytest.raises(UsageError, match=r"no place for the weights extra\.weight"):
+        write_file(folder, "f32")
+
+
+@pytest.mark.parametrize("family", ["gemma", "gemma2"])
+def test_an_output_layer_that_llama_cpp_does_not_have_is_refused(
+    tmp_path: Path, family: str
+) -> None:
+    folder = save_model(tmp_path, family)
+
+    def add_head(weights: dict[str, torch.Tensor]) -> None:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+
+    change_weights(folder, add_head)
+    write_file(folder, "f32")
+    change_weights(folder, lambda weights: weights["lm_head.weight"].mul_(1.01))
+    with pytest.raises(UsageError, match="no output layer beside the embeddings"):
+        write_file(folder, "f32")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("mistral", {"sliding_window": 24}),
+        (
+            "qwen2",
+            {
+                "sliding_window": 24,
+                "use_sliding_window": True,
+                "layer_types": ["full_attention", "sliding_attention"] * 2,
+            },
+        ),
+        ("qwen3", {"sliding_window": None, "use_sliding_window": False}),
+    ],
+)
+def test_a_window_that_llama_cpp_does_not_have_is_the_longest_context(
+    tmp_path: Path, family: str, changes: dict[str, object]
+) -> None:
+    folder = save_model(tmp_path, family)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    engine = load_model(str(write_file(folder, "f32")))
+    expected = changes["sliding_window"] or config["max_position_embeddings"]
+    assert engine.context_tokens == expected
+    request = ExportRequest(open_source(str(folder)), "f32", "tiny")
+    assert writer.check(request, folder / "model.gguf") == []
 
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -99,13 +99,24 @@ def _check_attention_scale(config: Mapping[str, Any], wide_layers: int) -> None:
         )
 
 
-_LLAMA = Architecture("LLAMA", interleaves_rotary=True)
+def with_window_as_context(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the window of its attention as the longest context.
+
+    llama.cpp gives such a model no window: beyond it, it would compute another model.
+    """
+    window, kinds = config.get("sliding_window"), config.get("layer_types")
+    if not window or (kinds and "sliding_attention" not in kinds):
+        return dict(config)
+    return {**config, "max_position_embeddings": min(config["max_position_embeddings"], window)}
+
+
+_LLAMA = Architecture("LLAMA", interleaves_rotary=True, choose_common=with_window_as_context)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
-    "qwen2": Architecture("QWEN2"),
-    "qwen3": Architecture("QWEN3"),
+    "qwen2": Architecture("QWEN2", choose_common=with_window_as_context),
+    "qwen3": Architecture("QWEN3", choose_common=with_window_as_context),
     "gemma": Architecture("GEMMA", shifts_norms=True, is_tied=True),
     "gemma2": Architecture("GEMMA2", _add_gemma2, shifts_norms=True, is_tied=True),
     "gemma3_text": Architecture("GEMMA3", _add_gemma3, shifts_norms=True),
@@ -142,6 +153,13 @@ def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if complete.get("head_dim") is None:
         complete["head_dim"] = complete["hidden_size"] // complete["num_attention_heads"]
     return complete
+
+
+def count_context_tokens(config: Mapping[str, Any]) -> int:
+    """The longest context of a model in llama.cpp, from its config."""
+    complete = complete_config(config)
+    common = find_architecture(complete).choose_common(complete)
+    return int(common["max_position_embeddings"])
 
 
 def add_common_metadata(writer: GGUFWriter, config: Mapping[str, Any]) -> None:

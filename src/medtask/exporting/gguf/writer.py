@@ -26,12 +26,16 @@ from medtask.exporting.gguf.quantization import FLOAT_TYPES, quantize_file
 from medtask.exporting.gguf.vocabulary import Vocabulary, read_vocabulary
 from medtask.exporting.source import CausalModel
 from medtask.exporting.targets import ExportRequest
+from medtask.model_weights import is_stored_buffer
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter, TensorNameMap
     from torch import Tensor
 
 _ROTARY_FACTORS = "rope_freqs.weight"
+_EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
+# Parts of the names of weights that do not belong to the language model.
+_OTHER_PARTS = ("vision", "audio", "multi_modal_projector")
 _LARGEST_FLOAT16 = 65504.0
 
 
@@ -77,8 +81,8 @@ def check(request: ExportRequest, draft: Path) -> list[str]:
         for key, value in expected.items()
         if not _is_equal(found := _read_value(reader, key), value)
     ]
-    embeddings = next(one for one in reader.tensors if one.name == "token_embd.weight")
-    if (rows := int(embeddings.shape[1])) != config["vocab_size"]:
+    rows = sum(int(one.shape[1]) for one in reader.tensors if one.name == "token_embd.weight")
+    if rows != config["vocab_size"]:
         problems.append(f"the embeddings have {rows:,} tokens instead of {config['vocab_size']:,}")
     return problems
 
@@ -144,9 +148,10 @@ def _list_stored(
     found: dict[str, str] = {}
     unknown = []
     for name in model.weight_names:
-        if not name.startswith(("model.", "language_model.", "lm_head.")) or ".vision" in name:
+        if any(part in name for part in _OTHER_PARTS) or is_stored_buffer(name):
             continue
-        if architecture.is_tied and name.endswith("lm_head.weight"):
+        if architecture.is_tied and name.endswith(_HEAD):
+            _check_tied_head(model, name)
             continue
         bare = name.replace("language_model.", "").removeprefix("model.model.")
         bare = bare if bare.startswith(("model.", "lm_head.")) else f"model.{bare}"
@@ -162,6 +167,19 @@ def _list_stored(
             fix=UPSTREAM,
         )
     return found
+
+
+def _check_tied_head(model: CausalModel, name: str) -> None:
+    """Raise UsageError if the output layer of a model without a place for it is a separate one."""
+    import torch
+
+    embeddings = next(one for one in model.weight_names if one.endswith(_EMBEDDINGS))
+    if not torch.equal(model.read_weight(name), model.read_weight(embeddings)):
+        raise UsageError(
+            "llama.cpp has no output layer beside the embeddings in such a model, and that of this "
+            "model differs from them",
+            fix="export it --to merged, and run it with transformers",
+        )
 
 
 def _add_tensor_info(
@@ -206,13 +224,14 @@ def _list_facts(
 
     prefix = MODEL_ARCH_NAMES[MODEL_ARCH[architecture.name]]
     window = config.get("sliding_window") if "layer_types" in config else None
+    common = architecture.choose_common(config)
     facts = {
         f"{prefix}.rope.freq_base": read_rope(config)["rope_theta"],
         f"{prefix}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
         f"{prefix}.block_count": config["num_hidden_layers"],
         f"{prefix}.attention.head_count": config["num_attention_heads"],
         f"{prefix}.attention.head_count_kv": config["num_key_value_heads"],
-        f"{prefix}.context_length": config["max_position_embeddings"],
+        f"{prefix}.context_length": common["max_position_embeddings"],
         f"{prefix}.vocab_size": config["vocab_size"],
         "tokenizer.ggml.add_bos_token": vocabulary.adds_bos,
         "tokenizer.chat_template": vocabulary.chat_template,
