@@ -47,6 +47,9 @@ def change_config(adapter: Path, **changes: object) -> None:
     [
         ({"peft_type": "IA3"}, "type IA3"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes the weights of its base"),
+        ({"init_lora_weights": "olora"}, "changes the weights of its base"),
         ({"alpha_pattern": {"(": 3}}, "incomplete"),
         ({"lora_alpha": "many"}, "incomplete"),
     ],

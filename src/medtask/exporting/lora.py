@@ -30,7 +30,16 @@ _PART = re.compile(
 )
 _TOKENS = ".token_adapter.trainable_tokens_delta"
 # Settings that change how the adapter's tensors enter the model; they are not merged.
-_UNSUPPORTED = ("lora_bias", "alora_invocation_tokens", "use_qalora")
+_UNSUPPORTED = (
+    "lora_bias",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "layer_replication",
+)
+# Initialisations that subtract the first update from the base's weights, which PEFT repeats when
+# it loads such an adapter.
+_CHANGE_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 _PATTERN_SECONDS = 1.0
 _FIX = "merge it with the library that trained it, and export the merged model"
 
@@ -52,6 +61,7 @@ class LoraAdapter:
 
     Attributes:
         folder: The adapter's folder.
+        trained_modules: Names of modules of which the adapter stores a trained copy.
         replaced: Names of weights that the adapter stores whole, such as trained embeddings.
     """
 
@@ -67,6 +77,7 @@ class LoraAdapter:
         peft_folder = self._files.enter_context(open_as_peft(folder))
         config = read_model_json(peft_folder / ADAPTER_CONFIG)
         _check_config(folder, config)
+        self.trained_modules = tuple(config.get("modules_to_save") or ())
         self._transposed = bool(config.get("fan_in_fan_out"))
         self._file = self._open_file(peft_folder)
         find_weight = _make_weight_finder(weight_names)
@@ -76,8 +87,7 @@ class LoraAdapter:
         self._token_rows: dict[str, tuple[str, list[int]]] = {}
         # A base with tied embeddings has no output layer, and an adapter may store one.
         places = {
-            module: find_weight(module.removesuffix(_TOKENS))
-            or (module if module.endswith(_HEAD) else None)
+            module: find_weight(module.removesuffix(_TOKENS)) or _find_head(module)
             for module in (*updates, *stored)
         }
         self._base = config.get("base_model_name_or_path")
@@ -127,6 +137,11 @@ class LoraAdapter:
     def read_tensor(self, name: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
+
+    @property
+    def updated(self) -> Collection[str]:
+        """Names of weights with a low-rank update."""
+        return self._updates.keys()
 
     def has_equal_weights(self, first: str, second: str) -> bool:
         """Whether two weights that the adapter stores whole are equal."""
@@ -178,6 +193,12 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
         raise InputError(
             f"{folder / ADAPTER_CONFIG} sets {quote_names(unsupported)}, which is not merged",
             fix=_FIX,
+        )
+    if str(config.get("init_lora_weights")).lower().startswith(_CHANGE_BASE):
+        raise InputError(
+            f"{folder} was initialised with {config['init_lora_weights']}, which changes the "
+            "weights of its base",
+            fix="save it with path_initial_model_for_weight_conversion, or export the merged model",
         )
     if config.get("use_dora") and config.get("fan_in_fan_out"):
         raise InputError(f"{folder} combines DoRA with transposed weights", fix=_FIX)
@@ -264,6 +285,12 @@ def _make_weight_finder(weight_names: Collection[str]) -> Callable[[str], str | 
         return None
 
     return find
+
+
+def _find_head(module: str) -> str | None:
+    """The name of an output layer's weight; None for another module."""
+    name = module if module.endswith(".weight") else f"{module}.weight"
+    return name if name.endswith(_HEAD) else None
 
 
 def _get_tail(name: str) -> str:

@@ -196,13 +196,13 @@ class CausalModel:
     @property
     def has_tied_embeddings(self) -> bool:
         """Whether the output layer is the embeddings: then no weight of it is stored."""
-        return not any(name.endswith(_HEAD) for name in self.weight_names)
+        return not any(map(_is_head, self.weight_names))
 
     def get_shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight, without reading it."""
         if self.adapter and name in self.adapter.replaced:
             return tuple(self.adapter.read_tensor(self.adapter.replaced[name]).shape)
-        return self._weights.get_shape(name)
+        return self._weights.get_shape(name if name in self._weights else self._embeddings)
 
     def get_dtype(self, name: str) -> str:
         """The number format of a weight, as safetensors names it."""
@@ -230,8 +230,9 @@ class CausalModel:
             return
         before = self._weights.get_shape(embeddings)[0]
         rows = check_vocabulary(adapter.folder, self.folder, before)
-        head = next((name for name in adapter.replaced if name.endswith(_HEAD)), None)
-        if rows != before and not self.has_tied_embeddings and head is None:
+        head = _find_separate_head(adapter, embeddings)
+        has_own_head = not self.has_tied_embeddings or head is not None
+        if rows != before and has_own_head and not any(map(_is_head, adapter.replaced)):
             raise InputError(
                 f"{adapter.folder} has embeddings for {rows:,} tokens, but no output layer",
                 fix="save the adapter with both, or export the merged model",
@@ -243,7 +244,22 @@ class CausalModel:
         if adapter.has_equal_weights(embeddings, head):
             del adapter.replaced[head]
             return
-        # The training has changed the copies of a shared matrix in different ways.
+        # The training has changed the copies of a shared matrix in different ways, or one of them.
         last = next(file for file, names in self.weight_files.items() if embeddings in names)
         self.weight_files[last].append(head)
         self.config["tie_word_embeddings"] = text_config["tie_word_embeddings"] = False
+
+
+def _find_separate_head(adapter: LoraAdapter, embeddings: str) -> str | None:
+    """The name of the output layer if an adapter trains it, or the embeddings without it."""
+    for name in (*adapter.replaced, *adapter.updated):
+        if _is_head(name):
+            return name
+    module = embeddings.removesuffix(".weight")
+    if embeddings in adapter.updated or module.endswith(adapter.trained_modules):
+        return ("language_model." if module.startswith("language_model.") else "") + _HEAD
+    return None
+
+
+def _is_head(name: str) -> bool:
+    return name.endswith(_HEAD)

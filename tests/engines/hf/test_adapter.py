@@ -17,6 +17,7 @@ import transformers as t
 import medtask
 from medtask.engines.base import Engine
 from medtask.engines.files.model_files import check_model_folder
+from medtask.engines.hf.engine import HfEngine
 from medtask.engines.registry import load_model
 from medtask.errors import EngineError, InputError
 from medtask.exporting.export import export
@@ -45,7 +46,9 @@ def save_tied_base(folder: Path) -> Path:
 def save_foreign_adapter(
     folder: Path, base: Path, *, added: bool = False, with_embeddings: bool = True, **settings: Any
 ) -> tuple[Path, Any]:
-    """An adapter with its tokenizer beside it; returns it with PEFT's merged model."""
+    """An adapter with its tokenizer beside it; returns it with PEFT's model, which is not merged:
+    PEFT merges the change of a tied layer into both.
+    """
     tokenizer = t.AutoTokenizer.from_pretrained(base)
     tokenizer.chat_template = TEMPLATES["inst"]
     model = t.AutoModelForCausalLM.from_pretrained(base)
@@ -63,7 +66,7 @@ def save_foreign_adapter(
     adapted.peft_config["default"].base_model_name_or_path = str(base)
     adapted.save_pretrained(folder, save_embedding_layers="auto" if with_embeddings else False)
     tokenizer.save_pretrained(folder)
-    return folder, adapted.merge_and_unload()
+    return folder, adapted.eval()
 
 
 def score(engine: Engine) -> tuple[float, ...]:
@@ -77,6 +80,15 @@ CASES: dict[str, dict[str, Any]] = {
     "tokens added and trained": {"added": True, "modules_to_save": ["embed_tokens", "lm_head"]},
     "embeddings and output layer apart": {"modules_to_save": ["embed_tokens", "lm_head"]},
     "single tokens trained": {"trainable_token_indices": [3, 40, 41]},
+    "embeddings trained alone": {"modules_to_save": ["embed_tokens"]},
+    "output layer trained alone": {"modules_to_save": ["lm_head"]},
+    "embeddings updated": {"target_modules": ["embed_tokens", "v_proj"]},
+    "output layer updated": {"target_modules": ["lm_head", "v_proj"]},
+    "both updated": {"target_modules": ["embed_tokens", "lm_head"]},
+    "both updated and tied": {
+        "target_modules": ["embed_tokens", "v_proj"],
+        "ensure_weight_tying": True,
+    },
 }
 
 
@@ -93,7 +105,7 @@ def test_it_answers_as_peft_does_and_its_merged_export_too(
     assert rendering.prompt.startswith("[INST]")  # the adapter's template, not that of the base
     tokens = torch.tensor([rendering.prompt_tokens])
     with torch.inference_mode():
-        logits = expected(tokens).logits[0, -1]
+        logits = expected(input_ids=tokens).logits[0, -1]
         found = t.AutoModelForCausalLM.from_pretrained(
             export(adapter, to="merged", out=tmp_path / "merged", rows=4).path
         )(tokens).logits[0, -1]
@@ -101,6 +113,23 @@ def test_it_answers_as_peft_does_and_its_merged_export_too(
     assert score(load_model(str(tmp_path / "merged"), dtype="float32")) == pytest.approx(
         score(engine), abs=1e-4
     )
+    assert isinstance(engine, HfEngine)
+    engine.model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        own = engine.model(input_ids=tokens).logits[0, -1]
+    torch.testing.assert_close(own, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_an_updated_output_layer_is_read_in_16_bits_too(tmp_path: Path) -> None:
+    base = save_tied_base(tmp_path / "base")
+    adapter, expected = save_foreign_adapter(
+        tmp_path / "adapter", base, target_modules=["lm_head", "v_proj"]
+    )
+    engine = load_model(str(adapter), dtype="bfloat16")
+    assert isinstance(engine, HfEngine)
+    layer = expected.get_output_embeddings()
+    weights = layer.weight + layer.get_delta_weight("default")
+    torch.testing.assert_close(engine.runner.head.weight.float(), weights, atol=0.02, rtol=0.02)
 
 
 def test_added_tokens_without_embeddings_are_refused(tmp_path: Path) -> None:
@@ -113,6 +142,15 @@ def test_added_tokens_without_embeddings_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="422 tokens, and the embeddings 420") as refusal:
             attempt()
         assert "save_embedding_layers" in refusal.value.fix
+
+
+def test_an_adapter_that_repeats_layers_is_refused(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    adapter, _ = save_foreign_adapter(
+        tmp_path / "adapter", base, layer_replication=[[0, 3], [1, 4]]
+    )
+    with pytest.raises(InputError, match="repeats layers of its base"):
+        load_model(str(adapter))
 
 
 def test_a_quantised_base_is_refused_with_the_name_of_the_full_one(tmp_path: Path) -> None:

@@ -9,7 +9,12 @@ from typing import Any
 from medtask.display import shorten
 from medtask.engines.files.adapter_files import check_vocabulary, normalize_stored_name
 from medtask.engines.files.mlx_adapter import check_base_sizes, open_as_peft
-from medtask.engines.files.model_files import ModelFiles, read_adapter_base
+from medtask.engines.files.model_files import (
+    ADAPTER_CONFIG,
+    ModelFiles,
+    read_adapter_base,
+    read_model_json,
+)
 from medtask.engines.hf.load_plan import HfLoadPlan
 from medtask.errors import EngineError, InputError, require_packages
 from medtask.model_weights import check_weight_values, refuse_weights
@@ -41,6 +46,12 @@ def apply_adapter(model: Any, base: Path, files: ModelFiles, plan: HfLoadPlan) -
                 f"{adapter} has no {ADAPTER_FILE}; pickled weights are not loaded",
                 fix="save the adapter again with PEFT",
             )
+        if read_model_json(folder / ADAPTER_CONFIG).get("layer_replication"):
+            raise InputError(
+                f"the adapter {adapter} repeats layers of its base (layer_replication), which is "
+                "not supported",
+                fix="take an adapter without it",
+            )
         warnings.simplefilter(
             "ignore", UserWarning
         )  # about keys missing in an adapter, which are checked below
@@ -59,13 +70,40 @@ def apply_adapter(model: Any, base: Path, files: ModelFiles, plan: HfLoadPlan) -
         (name, value) for name, value in adapted_model.named_parameters() if _LORA in name
     )
     check_weight_values(adapter_weights, f"the adapter {adapter}", allow_blank=True)
+    _separate_tied_layers(adapted_model)
     # In float32 merging loses no precision and saves two products per layer; in shorter formats it
     # would round the adapter's changes away.
     return (
         adapted_model.merge_and_unload()
         if plan.dtype == "float32" and not plan.quantize
-        else adapted_model.base_model.model
+        else _merge_output_layer(adapted_model.base_model.model)
     )
+
+
+def _separate_tied_layers(model: Any) -> None:
+    """Give the embeddings and the output layer weights of their own if one of them is adapted.
+
+    Merged into weights that they share, the change of one would be in both.
+    """
+    from peft.tuners.lora import LoraLayer
+    from torch.nn import Parameter
+
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    bases = [one.get_base_layer() if isinstance(one, LoraLayer) else one for one in layers]
+    is_adapted = any(isinstance(one, LoraLayer) for one in layers)
+    if is_adapted and bases[0].weight is bases[1].weight:
+        bases[1].weight = Parameter(bases[0].weight.detach().clone(), requires_grad=False)
+
+
+def _merge_output_layer(model: Any) -> Any:
+    """The model with an adapted output layer merged: its weights alone are read."""
+    from peft.tuners.lora import LoraLayer
+
+    layer = model.get_output_embeddings()
+    if isinstance(layer, LoraLayer):
+        layer.merge()
+        model.set_output_embeddings(layer.get_base_layer())
+    return model
 
 
 def _check_adapter_weights(adapted_model: Any, adapter: Path, folder: Path) -> None:
@@ -81,7 +119,7 @@ def _check_adapter_weights(adapted_model: Any, adapter: Path, folder: Path) -> N
     # Not "auto": to find out whether embeddings were trained too, PEFT would query the Hub for the
     # base model. Stored embeddings replace those of the model, which has them by the same name.
     expected_names = set(get_peft_model_state_dict(adapted_model, save_embedding_layers=False))
-    known_names = expected_names | set(adapted_model.state_dict())
+    known_names = expected_names | set(map(normalize_stored_name, adapted_model.state_dict()))
     for problem, names in (
         ("missing", expected_names - stored_names),
         ("without a place in this model", stored_names - known_names),
