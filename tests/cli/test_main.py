@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -226,3 +227,22 @@ def test_a_folder_that_may_not_be_searched_is_named(
                 assert result.code == 7
                 assert "Permission denied" in result.err
                 assert "fix: change its permissions" in result.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+@pytest.mark.parametrize(
+    ("words", "closed", "code"),
+    [
+        ("check surgery --model fake: --no-measure", ">&-", 0),
+        ("check surgery --model fake: --no-measure", ">&- 2>&-", 0),
+        ("check surgery -", "<&-", 4),
+        ("ask", "<&-", 2),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(
+    project_folder: Path, words: str, closed: str, code: int
+) -> None:
+    command = f"{shlex.quote(sys.executable)} -m medtask {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr and "bug" not in done.stderr

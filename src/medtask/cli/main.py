@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -132,6 +133,7 @@ def _main_callback(
 
 def main() -> None:
     """Run the command line and exit with its code; user errors do not print a traceback."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(
             stream, "reconfigure"
@@ -143,6 +145,13 @@ def main() -> None:
         if signals.exit_code or received.exit_code:
             os._exit(code)  # the interpreter's own shutdown can take seconds
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Replace streams that the caller has closed, as some schedulers do, by empty ones."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _run_command(get_signal_code: Callable[[], int]) -> int:
