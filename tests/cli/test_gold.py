@@ -68,3 +68,24 @@ def test_a_column_of_another_kind_is_no_gold(medtask: RunCommand, run_folder: Pa
     assert output.code == 4
     assert 'no value of gold in table.csv, column "note" is a label of the task' in output.err
     assert "note 3" not in output.err  # no text of a record
+
+
+def test_the_next_commands_fit_a_table_without_texts(medtask: RunCommand, run_folder: Path) -> None:
+    Path("answers.csv").write_text("id,answer,gold\n1,curative,curative\n2,palliative,curative\n")
+    Path("written.csv").write_text("id,answer,corrected\n2,palliative,ok\n")
+    lines = medtask("gold", "answers.csv", "written.csv", "--task", "task.yaml").out.splitlines()
+    commands = [shlex.split(line.partition(":")[2]) for line in lines if " medtask " in line]
+    assert [words[1:5] for words in commands] == [
+        ["evaluate", "answers.csv", "--task", "task.yaml"]
+    ] * 2
+
+
+def test_a_calibration_is_refused_for_the_right_reason(
+    medtask: RunCommand, run_folder: Path
+) -> None:
+    Path("answers.csv").write_text("id,answer,gold\n1,curative,curative\n2,palliative,curative\n")
+    Path("written.csv").write_text("id,answer,corrected\n2,palliative,ok\n")
+    assert medtask("gold", "answers.csv", "written.csv", "--selection", "review").code == 0
+    gold = ("--gold", "answers-gold/gold.csv", "--no-baselines")
+    shown = medtask("evaluate", "answers.csv", *gold, "--calibrate", "auto", "--sets", "0.1")
+    assert shown.out.count("no row with gold has probabilities") == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +18,7 @@ from medtask.evaluation.report.run_summary import RunSummary
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.evaluation.statistics.refusal import Refusal
 from medtask.kinds import KINDS
-from medtask.records import Status
+from medtask.records import AnsweredRow, Status
 from medtask.runs.annotator_columns import compare_annotator_columns
 from medtask.runs.answer_table import AnswerTable
 from medtask.runs.baselines import evaluate_baselines
@@ -55,6 +55,7 @@ class EvaluationOptions:
 
 
 _METRICS_ONLY = EvaluationOptions()
+_NO_PROBABILITIES = "no row with gold has probabilities"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,9 +262,11 @@ def _check_gold(answers: AnswerTable, summary: RunSummary) -> None:
     )
 
 
-def _refuse_without_rows(answers: AnswerTable, reason: str) -> Refusal:
-    """The refusal if no row can be used; ``reason`` is for answers without left out rows."""
-    if not answers.left_out:
+def _refuse_without_rows(
+    answers: AnswerTable, reason: str, measured: Iterable[AnsweredRow] = ()
+) -> Refusal:
+    """The refusal if no row can be used: ``reason``, or that all rows with gold are left out."""
+    if not answers.left_out or next(iter(measured), None):
         return Refusal(reason, 0)
     known = "no row with gold is new to the model and its calibration"
     return Refusal(explain_no_rows(answers.count_left_out(), known), 0)
@@ -313,20 +316,19 @@ def _fit_calibration(
     if options.calibrate == "batch" and not exclusive:
         reason = "batch calibration assumes one answer per row, and this task has several"
         return Refusal(f"{reason} (with gold, use --calibrate auto)", 0), None
-    rows = (
-        answers.rows()
-        if options.calibrate == "batch"
-        else select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
-    )
+    is_batch = options.calibrate == "batch"
+    measured = select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
     probabilities, gold, groups = collect_probabilities(
-        answers, rows, names, with_gold=options.calibrate != "batch"
+        answers, answers.rows() if is_batch else measured, names, with_gold=not is_batch
     )
     if not len(probabilities):
-        return _refuse_without_rows(answers, "no row with gold has probabilities"), None
-    if options.calibrate == "batch":
+        if is_batch:
+            return Refusal("no row has probabilities", 0), None
+        rows = select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
+        return _refuse_without_rows(answers, _NO_PROBABILITIES, rows), None
+    if is_batch:
         calibration = fit_batch_calibration(probabilities, names)
         if answers.has_gold and not isinstance(calibration, Refusal):
-            measured = select_measured(answers.rows(), accepted=CALIBRATION_ROWS)
             known, gold, _ = collect_probabilities(answers, measured, names, with_gold=True)
             if len(known):
                 calibration = drop_if_decisions_worse(
@@ -345,7 +347,7 @@ def _fit_calibration(
     if isinstance(calibration, Refusal) or not calibration.calibrated:
         return calibration, None
     saved = describe_calibration_source(answers, calibration)
-    return calibration, replace(saved, rows=None) if options.calibrate == "batch" else saved
+    return calibration, replace(saved, rows=None) if is_batch else saved
 
 
 def describe_calibration_source(answers: AnswerTable, calibration: Calibration) -> SavedCalibration:
@@ -384,7 +386,8 @@ def _fit_prediction_sets(
         answers, rows, names, with_gold=True, uncalibrated=False
     )
     if not len(probabilities):
-        return _refuse_without_rows(answers, "no row with gold has probabilities")
+        rows = select_measured(answers.rows())
+        return _refuse_without_rows(answers, _NO_PROBABILITIES, rows)
     assert options.sets is not None
     return fit_prediction_sets(
         probabilities, gold, miss=options.sets, groups=groups, seed=options.seed

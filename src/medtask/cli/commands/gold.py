@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -70,10 +71,14 @@ def gold(
         formats=split_formats(to),
         **read_options.to_values(),
     )
-    show.print_json(collected.to_json()) if as_json else _print_gold(collected, source)
+    if as_json:
+        show.print_json(collected.to_json())
+        return
+    _print_gold(collected)
+    _print_steps(collected, ["evaluate", str(source), *(["--task", str(task)] if task else [])])
 
 
-def _print_gold(collected: GoldCollection, source: Path) -> None:
+def _print_gold(collected: GoldCollection) -> None:
     for note in collected.notes:
         show.print_fact("note", note)
     show.print_line(
@@ -90,14 +95,24 @@ def _print_gold(collected: GoldCollection, source: Path) -> None:
     for name, meaning in _SELECTIONS.items():
         if rows := collected.selections.get(name):
             show.print_line(f"  {format_count(rows, 'row')} {meaning}")
+
+
+def _print_steps(collected: GoldCollection, evaluate: list[str]) -> None:
+    """Print the next commands; no training if the table of answers has no texts."""
+    from medtask.tables.read import read_table
+    from medtask.tasks.rows import check_columns
+
     named = str(collected.task.source or "TASK")
     # The task file need not name the column: the run's --gold may have.
     gold = ["--gold", collected.task.gold_column or "gold"]
     file = str(collected.file)
     steps = {
-        "measure again": ["medtask", "evaluate", str(source), "--gold", file],
-        "calibrate": ["medtask", "evaluate", str(source), "--gold", file, "--calibrate", "auto"],
-        "train": ["medtask", "train", named, file, *gold, "--out", "MODEL"],
+        "measure again": [*evaluate, "--gold", file],
+        "calibrate": [*evaluate, "--gold", file, "--calibrate", "auto"],
     }
+    # The task of a table without the texts has no input.
+    task = replace(collected.task, gold_column=None)
+    if task.input and not check_columns(task, read_table(file).columns):
+        steps["train"] = ["train", named, file, *gold, "--out", "MODEL"]
     for name, words in steps.items():
-        show.print_line(f"  {name + ':':<15}{shlex.join(words)}")
+        show.print_line(f"  {name + ':':<15}{shlex.join(['medtask', *words])}")
