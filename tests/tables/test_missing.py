@@ -11,7 +11,7 @@ import pytest
 
 from medtask.tables.cell_values import is_missing, read_cell, read_present_cell
 from medtask.tables.missing import MISSING_WORDS, MissingText, mark_missing
-from medtask.tables.read import read_table
+from medtask.tables.read import read_table, validate_table
 from medtask.tables.table import Table
 
 TEXTS = ["stent", "NA", "none", None, "", "n/a", "0", " - "]
@@ -60,7 +60,9 @@ def test_other_words_replace_the_default(tmp_path: Path) -> None:
     assert read_notes(read_table(path, missing=("none", "0"))) == [
         *("stent", "NA", None, None, None, "n/a", None, "-")
     ]
-    assert read_notes(read_table(path, missing=("",)))[1:3] == ["NA", "none"]
+    without = read_table(path, missing=("",))
+    assert read_notes(without)[1:3] == ["NA", "none"]
+    assert validate_table(without).missing_words == {}
 
 
 def test_a_number_can_stand_for_a_missing_value(tmp_path: Path) -> None:

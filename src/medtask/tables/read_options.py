@@ -66,7 +66,7 @@ class ReadOptions:
         """The words that stand for a missing value."""
         if self.missing is None:
             return MISSING_WORDS
-        return frozenset(word.strip() for word in self.missing)
+        return frozenset(word.strip() for word in self.missing) - {""}  # blank cells are no words
 
     def to_values(self) -> ReadOptionValues:
         """The options that differ from their default, by name."""
