@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +77,28 @@ def test_predict_reads_rows_as_answers_are_taken(server: ApiServer, client: Medt
     assert next(answers).record_id == "1"
     assert len(read) < 1000
     answers.close()  # type: ignore[attr-defined]
+
+
+def test_answers_that_nobody_takes_are_not_waited_for(
+    server: ApiServer, client: MedtaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = store_task(server, PURPOSE_TASK)
+    post, closed = client.post, threading.Event()
+
+    def answer_first_rows_only(path: str, body: Any) -> Any:
+        if "text 0" not in body["texts"]:
+            assert closed.wait(30)
+        return post(path, body)
+
+    monkeypatch.setattr(client, "post", answer_first_rows_only)
+    answers = client.predict(task, "fake:", (f"text {number}" for number in range(200)))
+    assert next(answers).record_id == "1"
+    thread = threading.Thread(target=answers.close)  # type: ignore[attr-defined]
+    thread.start()
+    thread.join(10)
+    is_waiting = thread.is_alive()
+    closed.set()
+    assert not is_waiting
 
 
 def test_a_question_is_answered(client: MedtaskClient) -> None:

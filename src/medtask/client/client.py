@@ -95,7 +95,8 @@ class MedtaskClient(JobVerbs):
         pending = iter(rows)
         running: deque[Future[Any]] = deque()
         number = 0
-        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as threads:
+        threads = ThreadPoolExecutor(CONCURRENT_REQUESTS)
+        try:
             while True:
                 part = list(islice(pending, ROWS_PER_REQUEST))
                 if part:
@@ -106,6 +107,8 @@ class MedtaskClient(JobVerbs):
                         yield read_answer(str(number), found)
                 if not part and not running:
                     return
+        finally:  # after an error, or when the caller needs no more answers, none is waited for
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _classify(
         self, source: Mapping[str, Any], part: Sequence[str | Mapping[str, Any]]
