@@ -65,6 +65,7 @@ def test_a_handful_of_rows_is_too_few(tmp_path: Path) -> None:
         build_search_data(write_task(tmp_path), make_table(24))
 
 
-def test_a_share_is_a_share(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        build_search_data(write_task(tmp_path), make_table(60), test_share=1.5)
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.5])
+def test_a_share_is_at_most_a_half(tmp_path: Path, share: float) -> None:
+    with pytest.raises(UsageError, match="not a valid share of test rows"):
+        build_search_data(write_task(tmp_path), make_table(60), test_share=share)

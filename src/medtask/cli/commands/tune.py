@@ -66,7 +66,8 @@ def tune(
     test_share: Annotated[
         float,
         typer.Option(
-            metavar="SHARE", help="The share of rows that no search sees, to measure the gain."
+            metavar="SHARE",
+            help="The share of rows that no search sees, to measure the gain: up to 0.5.",
         ),
     ] = 0.25,
     seed: Annotated[int, typer.Option(help="The seed of all random choices.")] = 0,

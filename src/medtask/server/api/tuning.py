@@ -34,7 +34,7 @@ class TuningRequest(BaseModel):
     method: Method | None = None
     base: ModelName | None = None
     gold: PrintableText | None = None
-    test_share: float = Field(default=0.25, gt=0, lt=1)
+    test_share: float = Field(default=0.25, gt=0, le=0.5)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     keep_anyway: bool = False
     acknowledge_phi: bool = False

@@ -64,14 +64,14 @@ def build_search_data(
         seed: Seed of the splits and of the order of rows.
 
     Raises:
-        UsageError: A share is not between 0 and 1.
+        UsageError: A share is not between 0 and 0.5.
         InputError: A part has too few rows.
     """
     for name, share in (("test", test_share), ("validation", validation_share)):
-        if not 0 < share < 1:
+        if not 0 < share <= 0.5:
             raise UsageError(
                 f"{share:g} is not a valid share of {name} rows",
-                fix="give a share between 0 and 1, such as 0.25",
+                fix="give a share above 0 and up to 0.5, such as 0.25",
             )
     whole = build_training_data(task, table, selection=RowSelection(test_share), seed=seed)
     rest = read_table([example.record.fields for example in whole.train]) if whole.train else table

@@ -74,7 +74,7 @@ def tune(
         base: The base of these trainings; by default ``model``.
         out: The new task file, in the folder of the old one, or the folder of a settings search.
         gold: The gold column; by default the task's.
-        test_share: The share of rows that no search sees.
+        test_share: The share of rows that no search sees, up to 0.5.
         seed: The seed of all random choices.
         keep_anyway: Write the new task file even without a significant gain.
         allow_phi: Allow texts of rows in the new file of a task with ``phi: true``.
