@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from medtask.engines.base import Engine
+from medtask.engines.load_options import LoadOptions
 from medtask.errors import InputError, MissingExtra, UsageError
 from medtask.tables.read import read_table
 from medtask.training.recipe import Recipe
@@ -48,6 +49,7 @@ class FakeTrainings:
     def __init__(self) -> None:
         self.recipes: list[Recipe] = []
         self.ids: set[str] = set()
+        self.load_options: list[LoadOptions] = []
         self.seconds = 0.0
         self.clock = ManualClock()
         self.on_train: Callable[[Recipe], None] = lambda recipe: None
@@ -74,7 +76,8 @@ class FakeTrainings:
         (out / "model").write_text(str(loss))
         return make_result(out, loss)
 
-    def load(self, reference: str) -> Engine:
+    def load(self, reference: str, options: LoadOptions) -> Engine:
+        self.load_options.append(options)
         loss = float((Path(reference) / "model").read_text())
         return PromptSensitiveEngine(lambda prompt: True, accuracy=1.7 - 1.5 * loss)
 
@@ -141,6 +144,14 @@ def test_trainings_never_see_a_row_of_the_test(
     tune_planted_training(parts, tmp_path / "search")
     assert len(fake_trainings.ids) == len(parts.train) + len(parts.validation)
     assert not fake_trainings.ids & {example.record.id for example in parts.test}
+
+
+def test_both_models_are_loaded_as_the_recipe_says(
+    fake_trainings: FakeTrainings, parts: SearchData, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, device="cpu", memory=2**30)
+    tune_planted_training(parts, tmp_path / "search", recipe=recipe)
+    assert fake_trainings.load_options == [LoadOptions(device="cpu", memory=2**30)] * 2
 
 
 def test_where_the_default_recipe_is_the_best_the_test_stays_unused(

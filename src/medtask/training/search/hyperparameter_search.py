@@ -150,7 +150,7 @@ def _build_result(
         )
         task, answers = narrow_task(search_data.task), []
         for trial in (default, best):
-            with closing(load_model(str(trial.folder))) as engine:
+            with closing(load_model(str(trial.folder), recipe.load_options)) as engine:
                 answers.append(answer_rows(task, engine, search_data.test))
         gain = measure_gain(task, search_data.test, *answers, seed=recipe.seed)
     return HyperparameterSearchResult(
