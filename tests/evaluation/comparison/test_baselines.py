@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -206,6 +207,25 @@ def test_guessing_is_right_as_often_as_one_of_the_options() -> None:
     assert found["guessing"].comparison.p == pytest.approx(binomtest(40, 40, 3 / 8).pvalue)
     assert found["guessing"].comparison.verdict == "worse"
     assert get_figure(found["most frequent letter"], "accuracy") == 1
+
+
+@pytest.mark.usefixtures("no_minilm")
+def test_of_few_groups_few_tell_a_model_from_guessing() -> None:
+    four = tuple(Option(letter, letter) for letter in "ABCD")
+    answers = tuple("A" if row % 8 < 4 else "B" for row in range(400))
+    rows = (("x",) * 400, ("A",) * 400, answers, (four,) * 400)
+    found = {
+        groups: index_by_name(run_baselines("choice", GoldSample(*rows, groups=groups)))["guessing"]
+        for groups in ((), tuple(f"patient {row % 8}" for row in range(400)))
+    }
+    alone, grouped = (baseline.comparison for baseline in found.values())
+    assert alone is not None and grouped is not None
+    assert (alone.verdict, grouped.verdict) == ("worse", "no clear difference")
+    assert alone.model == grouped.model == 0.5
+    # All 256 exchanges between the model and the guess, of 4 groups each that gain and lose.
+    values = np.array([0.75] * 4 + [-0.25] * 4)
+    sums = np.array(list(product((-1, 1), repeat=8))) @ values
+    assert grouped.p == pytest.approx((abs(sums) >= 2 - 1e-9).mean(), abs=0.02)
 
 
 @pytest.mark.usefixtures("no_minilm")

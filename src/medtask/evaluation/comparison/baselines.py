@@ -28,6 +28,7 @@ from medtask.evaluation.statistics.resampling import build_resampling_units
 from medtask.evaluation.statistics.significance import (
     Baseline,
     BaselineComparison,
+    RatioTerms,
     compare_by_mcnemar,
     compare_by_randomisation,
     compare_to_guessing,
@@ -117,13 +118,46 @@ def _score_answers(
 ) -> tuple[Mapping[str, Metric | None], BaselineComparison | None]:
     """The metrics of answers to all rows of a sample, and their comparison with the model.
 
-    Of rows with groups, the answers of whole groups are exchanged; a guess is compared row by row.
+    Of rows with groups, the answers of whole groups are exchanged.
     """
-    names = kind.baselines.metrics
+    names, rows = kind.baselines.metrics, len(sample.gold)
+    gold, model = (
+        [kind.normalize(value) for value in one] for one in (sample.gold, sample.answers)
+    )
+    headline, units = METRICS[names[0]], build_resampling_units(sample.groups, rows)
+    is_by_row = headline.is_proportion and units.n_groups is None
+
+    def sum_terms(values: Sequence[Any]) -> RatioTerms:
+        """Numerators and denominators of the headline metric, [rows or groups] each."""
+        assert headline.build_sums is not None
+        sums = headline.build_sums(labels, gold, values).row_sums
+        numerators, denominators = units.sum_per_unit(sums).toarray().T
+        return numerators, denominators
+
     if isinstance(answers, float):  # a guess
-        return {names[0]: Metric(answers, len(sample.gold))}, compare_to_guessing(
-            answers, sample.gold, sample.answers
+        figure = {names[0]: Metric(answers, rows)}
+        if is_by_row:
+            return figure, compare_to_guessing(answers, gold, model)
+        numerators, denominators = sum_terms(model)
+        return figure, compare_by_randomisation(
+            (answers * denominators, denominators), (numerators, denominators), seed=seed
         )
+    metrics = _grade(kind, sample, answers, labels, seed)
+    if not metrics:
+        return {}, None
+    given = [kind.normalize(value) for value in answers]
+    if is_by_row:
+        return metrics, compare_by_mcnemar(gold, given, model)
+    return metrics, compare_by_randomisation(sum_terms(given), sum_terms(model), seed=seed)
+
+
+def _grade(
+    kind: EvaluationKind,
+    sample: GoldSample,
+    answers: Sequence[Any],
+    labels: Sequence[str],
+    seed: int,
+) -> Mapping[str, Metric | None]:
     grader, rows = kind.create_grader(labels, None, seed), len(sample.gold)
     unscored = Answer("", Status.OK)
     for answer, truth, group, options in zip(
@@ -135,22 +169,7 @@ def _score_answers(
     ):
         grader.add(GradedRow(answer, truth, unscored, group, options))
     quality = grader.finish(replace(sample, answers=tuple(answers)))
-    if quality is None:
-        return {}, None
-    metrics = {name: quality.metrics[name] for name in names}
-    gold, given, model = (
-        [kind.normalize(value) for value in column]
-        for column in (sample.gold, answers, sample.answers)
-    )
-    headline, units = METRICS[names[0]], build_resampling_units(sample.groups, rows)
-    if headline.is_proportion and units.n_groups is None:
-        return metrics, compare_by_mcnemar(gold, given, model)
-    assert headline.build_sums is not None
-    terms = [
-        units.sum_per_unit(headline.build_sums(labels, gold, values).row_sums).toarray().T
-        for values in (given, model)
-    ]
-    return metrics, compare_by_randomisation(terms[0], terms[1], seed=seed)
+    return {name: quality.metrics[name] for name in kind.baselines.metrics} if quality else {}
 
 
 def _find_same_answers(answers: Sequence[Any] | float, systems: Mapping[str, Sequence[Any]]) -> str:
