@@ -60,6 +60,18 @@ def test_with_gold_rows_are_right_before_and_after() -> None:
     assert refine.p == pytest.approx(binomtest(2, 11).pvalue)
 
 
+def test_groups_gain_or_lose_as_a_whole() -> None:
+    """Of 200 rows that became right, all are of 4 patients: 2 of 16 exchanges are as large."""
+    gatherer = PassAccumulator()
+    steps = (PassStep("first", Status.REVIEW, "other", None),)
+    for row in range(200):
+        answer = Answer(f"{row}", Status.OK, "stone", pass_name="refine", steps=steps)
+        gatherer.add(answer, make_is_right("stone"), f"patient {row % 4}")  # type: ignore[arg-type]
+    (refine,) = gatherer.finish()
+    assert refine.test == "randomisation of whole groups"
+    assert refine.p == pytest.approx(2 / 16, abs=0.02)
+
+
 def test_each_pass_is_compared_with_the_one_before_it() -> None:
     rows: list[tuple[list[tuple[str, str | None]], str | None]] = [
         ([("first", "other"), ("refine", "stone"), ("check", "clot")], "clot"),

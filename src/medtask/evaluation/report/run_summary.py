@@ -211,7 +211,9 @@ class SummaryAccumulator:
             self._passes.add(row.answer, None)
             return "unknown"
         self._passes.add(
-            row.answer, lambda status, value: accumulator.is_right(status, value, truth)
+            row.answer,
+            lambda status, value: accumulator.is_right(status, value, truth),
+            row.group,
         )
         return accumulator.add(row, truth)
 

@@ -302,7 +302,7 @@ def build_pass_blocks(summary: RunSummary) -> list[ReportBlock]:
     )
     more = (
         " Right: of the rows with gold. Corrected rows were wrong and are right, spoiled rows "
-        "the reverse; p is McNemar’s exact test, which takes rows as independent."
+        "the reverse; p is McNemar’s exact test, or, with groups, a randomisation of whole groups."
     )
     return [Paragraph(note + more * graded), ReportTable("What passes changed", tuple(head), lines)]
 

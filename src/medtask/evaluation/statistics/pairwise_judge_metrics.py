@@ -15,10 +15,7 @@ from medtask.evaluation.statistics.intervals import (
 )
 from medtask.evaluation.statistics.judge_metrics import MissingJudgements, estimate_group_mean
 from medtask.evaluation.statistics.resampling import build_resampling_units
-from medtask.evaluation.statistics.significance import (
-    compare_by_randomisation,
-    compute_sign_test_p,
-)
+from medtask.evaluation.statistics.significance import compare_wins
 from medtask.records import LeftOut
 
 
@@ -121,13 +118,7 @@ def compute_pairwise_judge_metrics(
 
 
 def _test_wins(outcomes: Sequence[str | None], units: ResamplingUnits) -> tuple[str, float | None]:
-    """The test of wins against losses, and its p-value."""
+    """The test of wins against losses, and its p-value; None if there are none."""
     won, lost = (np.array([one == name for one in outcomes]) for name in ("win", "loss"))
-    test = "sign test" if units.n_groups is None else "randomisation of whole groups"
-    if not (won.any() or lost.any()):
-        return test, None
-    if units.n_groups is None:
-        return test, compute_sign_test_p(int(won.sum()), int(lost.sum()))
-    sums = [np.asarray(units.sum_per_unit(one.astype(np.float64))) for one in (won, lost)]
-    every = np.ones(len(sums[0]))
-    return test, compare_by_randomisation((sums[0], every), (sums[1], every)).p
+    test, p = compare_wins(won, lost, units)
+    return test, p if won.any() or lost.any() else None

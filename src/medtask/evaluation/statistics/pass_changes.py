@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from medtask.evaluation.statistics.significance import compute_sign_test_p
+import numpy as np
+
+from medtask.evaluation.statistics.resampling import build_resampling_units
+from medtask.evaluation.statistics.significance import compare_wins
 from medtask.records import Answer, Status, Value
 
 CorrectnessCheck = Callable[[Status, Value | None], bool | None]
@@ -23,7 +26,9 @@ class PassSummary:
         gained: Rows that had no value and now have one.
         lost: Rows that had a value and now have none.
         before_after: Rows by [right before][right after]; None without gold.
-        p: McNemar's exact test of the difference.
+        p: p-value of the rows that became right against those that became wrong.
+        test: The test: the exact sign test, which is McNemar's, or the randomisation of whole
+            groups of rows.
     """
 
     name: str
@@ -33,6 +38,7 @@ class PassSummary:
     lost: int
     before_after: tuple[tuple[int, int], tuple[int, int]] | None
     p: float | None
+    test: str = ""
 
     @property
     def graded(self) -> int:
@@ -43,6 +49,8 @@ class _PassCounts:
     def __init__(self) -> None:
         self.asked = self.changed = self.gained = self.lost = self.place = 0
         self.before_after = [[0, 0], [0, 0]]
+        self.improved: list[bool] = []  # of the rows that became right or wrong
+        self.groups: list[str | None] = []
 
 
 class PassAccumulator:
@@ -51,7 +59,9 @@ class PassAccumulator:
     def __init__(self) -> None:
         self._passes: dict[str, _PassCounts] = {}
 
-    def add(self, answer: Answer, is_right: CorrectnessCheck | None) -> None:
+    def add(
+        self, answer: Answer, is_right: CorrectnessCheck | None, group: str | None = None
+    ) -> None:
         """Adds one row.
 
         ``is_right`` returns whether a value agrees with gold; it is None for a row without usable
@@ -69,6 +79,9 @@ class PassAccumulator:
             was, became = (is_right(*before), is_right(*after)) if is_right else (None, None)
             if was is not None and became is not None:
                 counts.before_after[was][became] += 1
+                if was != became:
+                    counts.improved.append(became)
+                    counts.groups.append(group)
 
     def finish(self) -> tuple[PassSummary, ...]:
         """The passes in the order in which they ran."""
@@ -79,6 +92,10 @@ class PassAccumulator:
 def _build_summary(name: str, counts: _PassCounts) -> PassSummary:
     (wrong, mended), (spoilt, right) = counts.before_after
     graded = bool(wrong + mended + spoilt + right)
+    improved = np.array(counts.improved, dtype=bool)
+    test, p = compare_wins(
+        improved, ~improved, build_resampling_units(counts.groups, len(improved))
+    )
     return PassSummary(
         name=name,
         asked=counts.asked,
@@ -86,7 +103,8 @@ def _build_summary(name: str, counts: _PassCounts) -> PassSummary:
         gained=counts.gained,
         lost=counts.lost,
         before_after=((wrong, mended), (spoilt, right)) if graded else None,
-        p=compute_sign_test_p(mended, spoilt) if graded else None,
+        p=p if graded else None,
+        test=test if graded else "",
     )
 
 

@@ -9,7 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medtask.evaluation.statistics.intervals import FloatArray, Metric, metrics_to_json
+from medtask.evaluation.statistics.intervals import (
+    FloatArray,
+    Metric,
+    ResamplingUnits,
+    metrics_to_json,
+)
 
 ALPHA = 0.05
 N_SHUFFLES = 5000
@@ -131,6 +136,21 @@ def compare_by_randomisation(
     return _build_comparison(
         float(gap), (as_large + 1) / (N_SHUFFLES + 1), float(_compute_ratio(model_sums))
     )
+
+
+def compare_wins(
+    won: NDArray[np.bool_], lost: NDArray[np.bool_], units: ResamplingUnits
+) -> tuple[str, float]:
+    """The test of the rows won against those lost, and its p-value.
+
+    Of rows with groups, the results of whole groups are exchanged.
+    """
+    if units.n_groups is None:
+        return "sign test", compute_sign_test_p(int(won.sum()), int(lost.sum()))
+    sums = [np.asarray(units.sum_per_unit(one.astype(np.float64))) for one in (won, lost)]
+    every = np.ones(len(sums[0]))
+    comparison = compare_by_randomisation((sums[0], every), (sums[1], every))
+    return "randomisation of whole groups", comparison.p
 
 
 def adjust_p_values(p_values: Sequence[float]) -> list[float]:
