@@ -129,6 +129,7 @@ def test_settings_reach_the_model_and_thoughts_come_first(
         (["ask", " "], b"", 2),
         (["ask"], b"", 2),
         (["ask"], b" \n", 2),
+        (["ask"], "Größe?".encode("cp1252"), 4),
         (["ask", "\u200b\u200b"], b"", 4),
         (["ask", "Why?", "--context", "nowhere.txt"], b"", 4),
         (["ask", "Why?", "--max-tokens", "0"], b"", 2),

@@ -23,6 +23,8 @@ from support.command_line import RunCommand
         (("export", "merged", "--verify", "merged"), "--verify"),
         (("export", "--check", "a", "b", "--out", "c"), "--check"),
         (("export", "--check", "a", "b", "--verify", "c"), "--verify"),
+        (("export", "a", "--to", "merged", "--out", "b", "--public"), "--public"),
+        (("export", "a", "--to", "gguf", "--out", "b", "--register", "c"), "--register"),
     ],
     ids=lambda value: "_".join(value[:1] + value[-2:]) if isinstance(value, tuple) else "",
 )

@@ -26,8 +26,8 @@ def _declare_options(
         str | None,
         typer.Option(
             metavar="FORMATS",
-            help="Answer tables to write, separated by commas: csv, parquet, xlsx, jsonl; default: "
-            "csv,parquet, and xlsx if the table is a workbook.",
+            help="Answer tables to write beside CSV and Parquet, separated by commas: xlsx, jsonl; "
+            "default: xlsx if the table is a workbook.",
         ),
     ] = None,
     wide: Annotated[

@@ -109,7 +109,7 @@ def ask(
     from medtask.tasks.task import FreeText
 
     if question is None and not sys.stdin.isatty():
-        question = sys.stdin.buffer.read().decode("utf-8", "replace")
+        question = _read_stdin()
     if question is None and as_json:
         raise UsageError(
             "--json needs a question", fix='name it, as in: medtask ask "What is glaucoma?" --json'
@@ -246,6 +246,17 @@ def _generate(
             fix="shorten it, or the text of --context",
         )
     return result
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"byte {error.start:,} of standard input is not valid UTF-8",
+            fix="convert the text to UTF-8, or give it as --context FILE, whose encoding is "
+            "detected",
+        ) from None
 
 
 def _read_context(path: Path) -> str:

@@ -118,6 +118,7 @@ def export(
             "an export needs a model, a target and a path",
             fix="medtask export MODEL --to merged --out FOLDER",
         )
+    _refuse_unused(to, {"--public": public, "--acknowledge-phi": acknowledge_phi}, register)
     _export(
         model,
         question,
@@ -147,6 +148,18 @@ def _refuse_two_actions(
         raise UsageError(
             f"{' and '.join(names)} only compares, and the command names more",
             fix="give --verify PATH or --check A B without MODEL and --out",
+        )
+
+
+def _refuse_unused(to: str, of_hub: Mapping[str, bool], register: str) -> None:
+    """Raise UsageError for options of another target."""
+    flags = [flag for flag, given in of_hub.items() if given and to != "hub"]
+    if register and to not in ("hub", "mlflow"):
+        flags.append("--register")
+    if flags:
+        raise UsageError(
+            f"{flags[0]} has no effect with --to {to}",
+            fix="leave it out, or use --to hub",
         )
 
 
