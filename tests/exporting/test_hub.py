@@ -14,6 +14,7 @@ import medtask
 from medtask.errors import EngineError, UsageError
 from medtask.exporting.export import export, verify_export
 from medtask.exporting.export_manifest import locate_manifest
+from medtask.training.model_card import PHI_NOTICES
 from medtask.training.trained_model import TrainedModel
 from support.hub_server import Hub, run_hub
 from support.small_trainings import make_rows, make_task
@@ -138,3 +139,6 @@ def test_an_export_of_a_model_of_patients_texts_is_not_sent_either(
     with pytest.raises(UsageError, match="learnt from texts of patients"):
         export(source, to="hub", register=NAME, out=tmp_path / "copy", check=False)
     assert hub.calls == []
+    options = {"register": NAME, "acknowledge_phi": True, "check": False}
+    copy = export(source, to="hub", out=tmp_path / "copy", **options)
+    assert PHI_NOTICES["yes"] in copy.report.read_text()

@@ -29,7 +29,7 @@ def write_export_card(manifest: ExportManifest, name: str, description: str) -> 
             else "."
         ),
         _DEMONSTRATION if manifest.demonstration else "",
-        PHI_NOTICES[manifest.phi] if manifest.tasks else "",
+        PHI_NOTICES[manifest.phi] if manifest.tasks or manifest.phi != "no" else "",
         *(block for section in sections for block in section(manifest)),
     ]
     return _write_front_matter(manifest) + "\n" + "\n\n".join(filter(None, blocks)) + "\n"

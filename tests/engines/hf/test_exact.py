@@ -19,7 +19,7 @@ from medtask.engines.hf.engine import HfEngine
 from medtask.engines.hf.load import load_hf
 from medtask.engines.load_options import LoadOptions
 from medtask.engines.tokens.chat import render_branch
-from medtask.records import Branch, Fault, Message, Prompt, Scores, Status
+from medtask.records import Branch, Fault, Limits, Message, Prompt, Scores, Status
 from support.reference_scores import assert_scores_exact, compute_reference_scores
 from support.tiny_models import save_model
 
@@ -159,6 +159,26 @@ def test_a_model_that_cannot_be_packed_uses_plain_passes_and_reports_it(tmp_path
         assert math.fsum(math.exp(x) for x in scores.branches[0].logprobs) == pytest.approx(
             1, abs=1e-6
         )
+
+
+def test_a_row_that_never_fits_fails_alone_without_packing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = load_hf(str(save_model(tmp_path, "bloom")), LoadOptions(dtype="float32", device="cpu"))
+    forward, prompts = engine.model.forward, make_prompts(TEXTS[:3])
+    longest = max(request.max_sequence_tokens for request in engine.tokenize_prompts(prompts))
+
+    def fail_on_longest(*args: object, input_ids: torch.Tensor, **options: object) -> object:
+        if input_ids.shape[1] > longest - 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(engine.model, "forward", fail_on_longest)
+    results = [*engine.score(prompts), *engine.generate(prompts, Limits(2))]
+    assert len(results) == 6
+    for one in results:
+        assert isinstance(one, Fault) == (one.record_id == "2")
+        assert not isinstance(one, Fault) or one.reason.startswith("out of memory on this row")
 
 
 def test_one_label_is_certain_and_still_has_an_off_set_mass(chat_engine: HfEngine) -> None:

@@ -7,12 +7,17 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="the llamacpp engine is not installed")
 
+import transformers
+
 from medtask.engines.files.model_files import find_built_in_model
 from medtask.engines.llamacpp.dequantization import dequantize_weights, should_dequantize
 from medtask.engines.llamacpp.load import load_llamacpp, plan_llamacpp_load
 from medtask.engines.load_options import DEFAULT_OPTIONS, LoadOptions
 from medtask.errors import InputError, ModelNotFound, ModelTooLarge, UsageError
+from medtask.exporting.gguf.writer import write_gguf
+from medtask.exporting.source import CausalModel, open_source
 from medtask.hardware import Machine
+from support.tiny_models import make_model, make_tokenizer
 
 GB = 10**9
 MACHINE = Machine(2, 16 * GB, 12 * GB, None, None, 0, False, "some processor")
@@ -129,3 +134,16 @@ def test_a_broken_model_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="could not load") as caught:
         load_llamacpp(str(file), LoadOptions(dtype="file"))
     assert "update llama-cpp-python" in caught.value.fix
+
+
+def test_keys_of_heads_that_are_wider_than_the_embeddings_fit_into_memory(tmp_path: Path) -> None:
+    config = make_model("qwen3").config
+    config.head_dim = 32
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    make_tokenizer("chatml").save_pretrained(tmp_path / "model")
+    path = tmp_path / "model.gguf"
+    with CausalModel(open_source(str(tmp_path / "model"))) as model:
+        write_gguf(model, path, "f16", "tiny")
+    engine = load_llamacpp(str(path), LoadOptions(memory=410_000_000, dtype="file"))
+    cell_bytes = config.num_hidden_layers * config.num_key_value_heads * 2 * config.head_dim * 2
+    assert 4096 < engine.max_cells < 10_000_000 / cell_bytes

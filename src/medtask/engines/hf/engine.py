@@ -88,7 +88,11 @@ class HfEngine(PackedEngine):
     ) -> Iterator[DecodingSequence]:
         if not self.packed:
             for seq in seqs:
-                generate_reference(self.model, seq, limits.max_tokens, on_update)
+                try:
+                    generate_reference(self.model, seq, limits.max_tokens, on_update)
+                except (MemoryError, RuntimeError) as error:
+                    _require_out_of_memory(error)
+                    seq.fail(_describe_memory(len(seq.tokens)))
                 yield seq
             return
         for part in self.runner.long_rope.split(
@@ -152,17 +156,10 @@ class HfEngine(PackedEngine):
             yield from self._forward_pack(pack, shared_tokens)
             return
         except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise EngineError(
-                    f"the model failed on a batch ({type(error).__name__})",
-                    fix="run `medtask doctor --model` with this model",
-                ) from error
+            _require_out_of_memory(error)
         free_memory()
         if len(pack) == 1:
-            reason = (
-                "out of memory on this row alone "
-                f"({pack[0].count_own_tokens(shared_tokens):,} tokens)"
-            )
+            reason = _describe_memory(pack[0].count_own_tokens(shared_tokens))
             yield Fault(pack[0].prompt.record_id, Status.FAILED, reason)
             return
         pack_tokens = sum(request.count_own_tokens(shared_tokens) for request in pack)
@@ -191,22 +188,27 @@ class HfEngine(PackedEngine):
             results.append(Scores(request.prompt.record_id, branches, tokens + first, reused, ms))
         return results
 
-    def _score_unpacked(self, pack: Sequence[PromptRequest]) -> Iterator[Scores]:
+    def _score_unpacked(self, pack: Sequence[PromptRequest]) -> Iterator[Scores | Fault]:
         for request in pack:
-            start = time.perf_counter()
-            branches, tokens = zip(
-                *(
-                    score_branch_reference(self.model, tokenized)
-                    for tokenized in request.tokenized_branches
-                ),
-                strict=True,
-            )
-            yield Scores(
-                request.prompt.record_id,
-                branches,
-                sum(tokens),
-                ms=(time.perf_counter() - start) * 1000,
-            )
+            try:
+                result: Scores | Fault = self._score_alone(request)
+            except (MemoryError, RuntimeError) as error:
+                _require_out_of_memory(error)
+                reason = _describe_memory(request.max_sequence_tokens)
+                result = Fault(request.prompt.record_id, Status.FAILED, reason)
+            yield result
+
+    def _score_alone(self, request: PromptRequest) -> Scores:
+        start = time.perf_counter()
+        branches, tokens = zip(
+            *(
+                score_branch_reference(self.model, tokenized)
+                for tokenized in request.tokenized_branches
+            ),
+            strict=True,
+        )
+        ms = (time.perf_counter() - start) * 1000
+        return Scores(request.prompt.record_id, branches, sum(tokens), ms=ms)
 
     def score_reference(self, tokenized_branches: Sequence[TokenizedBranch]) -> list[BranchScores]:
         self.model.set_attn_implementation("eager")
@@ -221,6 +223,19 @@ class HfEngine(PackedEngine):
     def disable_packing(self, reason: str) -> None:
         super().disable_packing(reason)
         self.model.set_attn_implementation("eager")
+
+
+def _require_out_of_memory(error: MemoryError | RuntimeError) -> None:
+    """Raise EngineError for an error of another kind."""
+    if not is_out_of_memory(error):
+        raise EngineError(
+            f"the model failed on a batch ({type(error).__name__})",
+            fix="run `medtask doctor --model` with this model",
+        ) from error
+
+
+def _describe_memory(tokens: int) -> str:
+    return f"out of memory on this row alone ({tokens:,} tokens)"
 
 
 def count_read_tokens(request: PromptRequest) -> int:

@@ -170,7 +170,9 @@ def _build_engine(
     limit = llama_cpp.llama_model_n_ctx_train(model)
     kv_bytes = int((plan.allowed_bytes - plan.needed_bytes - WORKING_MEMORY_BYTES) * 0.8)
     max_cells = (
-        4 * limit if plan.offload else max(INITIAL_CELLS, kv_bytes // _count_cell_bytes(model))
+        4 * limit
+        if plan.offload
+        else max(INITIAL_CELLS, kv_bytes // _count_cell_bytes(model, gguf_metadata))
     )
     tokenizer = GgufTokenizer(model, gguf_metadata.get("general.name", path.stem), gguf_metadata)
     lora = _load_adapter(model, adapter) if adapter else None
@@ -246,13 +248,20 @@ def _read_gguf_metadata(model: Any) -> dict[str, str]:
     return gguf_metadata
 
 
-def _count_cell_bytes(model: Any) -> int:
+def _count_cell_bytes(model: Any, gguf_metadata: Mapping[str, str]) -> int:
     """Bytes of one token's keys and values in float16, in all layers."""
     import llama_cpp
 
+    from medtask.engines.llamacpp.dequantization import FLOAT16_BYTES
+
     heads, all_heads = llama_cpp.llama_model_n_head_kv(model), llama_cpp.llama_model_n_head(model)
-    width = llama_cpp.llama_model_n_embd(model) // max(1, all_heads) * max(1, heads)
-    return int(max(1, llama_cpp.llama_model_n_layer(model)) * width * 2 * 2)
+    share = llama_cpp.llama_model_n_embd(model) // max(1, all_heads)
+    prefix = f"{gguf_metadata.get('general.architecture')}.attention"
+    sizes = (gguf_metadata.get(f"{prefix}.{part}_length", "") for part in ("key", "value"))
+    # Heads need not share the width of the embeddings, as in Qwen 3.
+    width = sum(int(size) if size.isdecimal() else share for size in sizes)
+    layers = max(1, llama_cpp.llama_model_n_layer(model))
+    return int(layers * max(1, heads) * width * FLOAT16_BYTES)
 
 
 def _load_adapter(model: Any, adapter: Path) -> Any:
