@@ -8,6 +8,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from medtask.errors import EngineError, InputError
 from medtask.exporting.lora import LoraAdapter
@@ -73,12 +74,27 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     assert str(base) in refusal.value.fix
 
 
-def test_names_of_a_model_with_several_parts_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "model.language_model."], ids=["text", "parts"])
+def test_names_of_a_model_with_several_parts_are_found(tmp_path: Path, prefix: str) -> None:
     base = save_model(tmp_path / "base", "llama")
     adapter = save_adapter(tmp_path / "adapter", base, **LORA_SETTINGS["lora"])
-    weights = {
-        f"language_model.{name}": one for name, one in make_model("llama").state_dict().items()
+    if prefix:
+        rename_modules(adapter, "base_model.model.model.", f"base_model.model.{prefix}")
+    layers = make_model("llama").state_dict()
+    weights = {f"language_model.{name}": one for name, one in layers.items()}
+    # As in Gemma 3, whose vision tower has layers with the same names.
+    weights |= {
+        name.replace("model.layers", "vision_tower.layers"): one for name, one in layers.items()
     }
     merged = LoraAdapter(adapter, weights.keys())
-    name = "language_model.model.layers.2.mlp.up_proj.weight"
-    assert not torch.equal(merged.merge(name, weights[name]), weights[name])
+    for module in ("mlp.up_proj", "self_attn.q_proj"):
+        name = f"language_model.model.layers.2.{module}.weight"
+        assert not torch.equal(merged.merge(name, weights[name]), weights[name])
+        other = f"vision_tower.layers.2.{module}.weight"
+        assert torch.equal(merged.merge(other, weights[other]), weights[other])
+
+
+def rename_modules(adapter: Path, old: str, new: str) -> None:
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({name.replace(old, new): one for name, one in tensors.items()}, path)

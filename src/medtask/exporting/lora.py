@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,7 +268,8 @@ def _make_weight_finder(weight_names: Collection[str]) -> Callable[[str], str | 
     """Maps an adapter's name of a module or weight to the weight in the base's files.
 
     Files of models with several parts name their weights differently from the modules in memory:
-    such a name is found by its part from the layers on, if only one weight has it.
+    such a name is found by its part from the layers on. Of several weights with it, such as those
+    of a vision tower, it is the one that has more of the name's other parts.
     """
     by_tail: dict[str, list[str]] = {}
     for name in weight_names:
@@ -279,12 +280,19 @@ def _make_weight_finder(weight_names: Collection[str]) -> Callable[[str], str | 
             if candidate in weight_names:
                 return candidate
         for candidate in (name, f"{name}.weight"):
-            found = by_tail.get(_get_tail(candidate), [])
-            if len(found) == 1:
-                return found[0]
+            if found := _choose_closest(candidate, by_tail.get(_get_tail(candidate), [])):
+                return found
         return None
 
     return find
+
+
+def _choose_closest(name: str, weights: Sequence[str]) -> str | None:
+    """The weight that has most parts of a name; None if there is none, or several have as many."""
+    parts = set(name.split("."))
+    shared = [len(parts & set(weight.split("."))) for weight in weights]
+    most = max(shared, default=0)
+    return weights[shared.index(most)] if shared.count(most) == 1 else None
 
 
 def _find_head(module: str) -> str | None:
