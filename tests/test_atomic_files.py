@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +43,47 @@ def test_the_draft_of_a_killed_process_is_replaced(tmp_path):
     with replace_file(tmp_path / "a.csv") as draft:
         assert draft.read_text() == ""
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from medtask.atomic_files import replace_file
+with replace_file(Path(sys.argv[1])) as draft, draft.open("w") as file:
+    for _ in range(20):
+        file.write(sys.argv[2] * 1000)
+        file.flush()
+        time.sleep(0.005)
+"""
+
+
+def test_of_several_processes_each_writes_the_whole_file(tmp_path):
+    path = tmp_path / "a.csv"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, one]) for one in "abc"]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert path.read_text() in [one * 20_000 for one in "abc"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_writer_that_does_not_end_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr("medtask.atomic_files._WAIT_S", 0.1)
+    path = tmp_path / "a.csv"
+    with replace_file(path) as draft:
+        draft.write_text("first")
+        with pytest.raises(StorageError, match="another process is writing it"), replace_file(path):
+            pass
+    assert path.read_text() == "first"
+
+
+def test_a_disk_without_locks_has_one_writer(tmp_path, monkeypatch):
+    def refuse(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("medtask.atomic_files.take_lock", refuse)
+    (tmp_path / ".a.csv.draft").write_text("half of something")
+    with replace_file(tmp_path / "a.csv") as draft:
+        draft.write_text("new")
+    assert (tmp_path / "a.csv").read_text() == "new"
 
 
 def test_a_planted_link_is_not_followed(tmp_path):

@@ -12,6 +12,7 @@ from medtask.errors import InputError, MedtaskError, StorageError
 _SPACE_FIX = "free disk space or choose another folder, then run the same command again"
 _REMEDIES = {
     errno.EACCES: "change its permissions and those of the folders above it, or name another path",
+    errno.EBUSY: "wait until it has ended, then run the same command again",
     errno.EDQUOT: _SPACE_FIX,
     errno.EFBIG: _SPACE_FIX,
     errno.EIO: "check the disk, then run the same command again",

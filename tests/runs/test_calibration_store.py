@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,17 @@ def test_it_holds_for_its_own_task_and_model_only(task: Task, tmp_path: Path) ->
     assert kept is None and "as it was before" in note
     path.unlink()
     assert find_calibration(task, {"model.name": "a"}) == (None, "")
+
+
+def test_calibrations_that_are_saved_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / CALIBRATION_FILE
+    saved = [
+        SavedCalibration(SHARP_CALIBRATION, "task", {"model.name": name}, name, "run", "now")
+        for name in "abcdefgh"
+    ]
+    with ThreadPoolExecutor(len(saved)) as threads:
+        list(threads.map(partial(save_calibration, path), saved))
+    assert {one.title for one in read_calibrations(path)} == set("abcdefgh")
 
 
 def test_batch_calibration_is_not_for_several_labels(tmp_path: Path) -> None:

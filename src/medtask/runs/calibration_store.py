@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import ConfigDict
 
-from medtask.atomic_files import replace_text
+from medtask.atomic_files import replace_file, replace_text
 from medtask.display import format_path, quote_names
 from medtask.engines.base import list_changed_facts
 from medtask.engines.model_metadata import locate_beside
@@ -99,19 +99,24 @@ def locate_model_calibration(model: Path) -> Path:
 
 def write_calibrations(path: Path, calibrations: Sequence[SavedCalibration]) -> None:
     """Write a file of calibrations (mode 0600)."""
-    entries = [_write_entry(one) for one in calibrations]
-    document = {"format": FORMAT, "sha256": _hash_entries(entries), "calibrations": entries}
-    replace_text(path, json.dumps(document, indent=2) + "\n")
+    replace_text(path, _format_file(calibrations))
 
 
 def save_calibration(path: Path, saved: SavedCalibration) -> None:
     """Add a calibration to a file, or replace that of the same task and model (mode 0600)."""
-    other_calibrations = [
-        other
-        for other in read_calibrations(path)
-        if (other.task, other.model) != (saved.task, saved.model)
-    ]
-    write_calibrations(path, [*other_calibrations, saved])
+    with replace_file(path) as draft:  # other processes wait, so none reads the file before
+        other_calibrations = [
+            other
+            for other in read_calibrations(path)
+            if (other.task, other.model) != (saved.task, saved.model)
+        ]
+        draft.write_text(_format_file([*other_calibrations, saved]), encoding="utf-8")
+
+
+def _format_file(calibrations: Sequence[SavedCalibration]) -> str:
+    entries = [_write_entry(one) for one in calibrations]
+    document = {"format": FORMAT, "sha256": _hash_entries(entries), "calibrations": entries}
+    return json.dumps(document, indent=2) + "\n"
 
 
 def read_task_calibrations(task: Task) -> list[SavedCalibration]:

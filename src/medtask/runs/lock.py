@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from medtask.atomic_files import open_private, raise_storage_errors
+from medtask.atomic_files import (
+    LOCKED_ERRNOS,
+    open_private,
+    raise_storage_errors,
+    take_lock,
+)
 from medtask.display import format_path
 from medtask.errors import RunLocked, StorageError
 
-# A kernel lock is used, not the existence of a lock file: the kernel releases it however the
-# process ends, so there are no stale locks, reused process ids or clocks to check. The file is
-# never removed: a process that has it open would lock a file that no other process can see.
-if sys.platform == "win32":
-    import msvcrt
-
-    def _take(file: int) -> None:
-        # A byte that is never read: Windows locks also block reading.
-        os.lseek(file, 2**30, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _take(file: int) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
+# The file is never removed: a process that has it open would lock a file that no other process can
+# see.
 _HOLDER_START = b'{"host": "'
 
 
@@ -97,9 +84,9 @@ def is_in_use(folder: Path) -> bool | None:
 
 def _acquire_lock(file: int, folder: Path) -> None:
     try:
-        _take(file)
+        take_lock(file)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+        if error.errno not in LOCKED_ERRNOS:
             raise StorageError(
                 f"{folder} is on a disk that cannot lock files: {error.strerror}",
                 fix="give a folder on a local disk with --out",
