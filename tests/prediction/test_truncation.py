@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,3 +40,9 @@ def test_letters_of_scripts_without_blanks_are_complete_words() -> None:
     assert cut_at_sentence("患者术后恢复良好，出") == "患者术后恢复良好，出"
     assert cut_at_sentence("患者术后恢复良好。出院") == "患者术后恢复良好。"
     assert cut_at_sentence("The wound is hea") == "The wound is"
+
+
+def test_a_long_row_of_points_takes_no_time():
+    started = time.process_time()
+    assert cut_at_sentence(f"Yes. {'.' * 50_000}x").startswith("Yes.")
+    assert time.process_time() - started < 2

@@ -17,7 +17,7 @@ from medtask.tasks.schema_keywords import DATE_BOUNDS
 from medtask.tasks.task import Fields
 
 _NUMBER = re.compile(r"\d[\d.,'\u00a0\u202f]*\d|\d")
-_UNIT = re.compile(r"\s*-?\s*(%|[^\W\d_]+)")
+_UNIT = re.compile(r"\s*(?:-\s*)?(%|[^\W\d_]+)")
 # The unit after later numbers, as in "2 x 3 cm" and "2-3 cm".
 _SHARED_UNIT = re.compile(r"(?:\s*[-–x×*/]\s*\d[\d.,]*)+\s*(%|[^\W\d_]+)")
 _WORD = re.compile(r"[^\W\d_]+")

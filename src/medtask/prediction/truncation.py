@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from medtask.unicode_text import is_unspaced
 
-_SENTENCE_END = re.compile(r"[.!?…؟।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
+_SENTENCE_END = re.compile(r"(?<![.!?…؟।])[.!?…؟।]+[\"'”’»)\]]*(?=\s|$)|[。！？]")
 _WORD_BEFORE = re.compile(r"[\w.]*$")
 _ABBREVIATIONS = frozenset(
     {

@@ -25,7 +25,7 @@ _TOTAL = re.compile(
     (?:rows?|records?|cases?|patients?|entries|rader|linjer|pasienter|Zeilen|Patienten|lignes)?""",
     re.IGNORECASE | re.VERBOSE,
 )
-_NUMBER = re.compile(r"[+-]?[\d.,\s]*\d[\d.,\s]*%?")
+_NUMBER = re.compile(r"[+-]?(?=[.,\s]*\d)[\d.,\s]+%?")
 
 
 class SuspectRow(NamedTuple):

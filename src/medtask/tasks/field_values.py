@@ -15,7 +15,7 @@ QUOTE_SUFFIX = "_quote"  # after a field's name: the span of the record that sup
 INVALID: Any = object()  # returned by parse_scalar for a text that is not a value of the type
 
 _BOOLEANS = Names(("true", "false"))
-_MEASUREMENT = re.compile(r"([-+]?[\d.,]*\d)\s*(\D+)")
+_MEASUREMENT = re.compile(r"([-+]?[\d.,]*\d)\s*([^\d\s]\D*)")
 
 
 def parse_scalar(raw: object, json_type: str) -> Any:
