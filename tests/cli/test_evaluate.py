@@ -44,6 +44,7 @@ def test_json_keeps_its_contract(medtask: RunCommand, run_folder: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_foreign_table_gets_a_folder_of_its_own(
     medtask: RunCommand, project_folder: Path
 ) -> None:

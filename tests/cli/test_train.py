@@ -67,6 +67,7 @@ def test_a_linear_model_is_trained_reported_and_used(
     )
 
 
+@pytest.mark.slow
 def test_out_of_fold_answers_are_a_run_that_evaluate_reads(
     medtask: RunCommand, few_operations: Path, tmp_path: Path
 ) -> None:

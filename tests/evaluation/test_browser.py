@@ -48,6 +48,7 @@ def report_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[st
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_the_browser_logs_no_error_and_requests_nothing(
     report_server: tuple[str, list[str]], tmp_path: Path
 ) -> None:

@@ -320,6 +320,7 @@ def test_a_shard_on_another_host_is_not_taken_over_without_force(make_plan: Make
         assert [one.state for one in answer_shards(plan, [2], force_lock=True)] == ["finished"]
 
 
+@pytest.mark.slow
 def test_workers_take_over_a_shard_on_another_host_with_force(make_plan: MakePlan) -> None:
     plan = make_plan(shards=2)
     with claim_as_other_host(plan.get_folder(2).path, ""):

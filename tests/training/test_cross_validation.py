@@ -104,6 +104,7 @@ def test_a_model_that_learns_by_heart_is_no_better_than_chance_on_rows_it_has_no
     assert again.report.read_text().count("Out-of-fold evaluation") == 1
 
 
+@pytest.mark.slow
 def test_members_of_a_hybrid_are_trained_again_for_each_fold(tmp_path: Path) -> None:
     task, rows = make_grouped_task(tmp_path / "task"), make_noise()
     for seed in (1, 2):

@@ -46,6 +46,7 @@ def test_a_trained_folder_names_all_its_rows_and_no_others(tmp_path: Path) -> No
     assert not any(row["text"] in text for row in make_rows())
 
 
+@pytest.mark.slow
 def test_a_hybrid_has_the_rows_of_its_members(tmp_path: Path) -> None:
     task = make_task(tmp_path / "task")
     rows = make_rows()

