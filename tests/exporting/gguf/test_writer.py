@@ -330,6 +330,22 @@ def test_a_planted_fault_is_found_before_the_file_is_published(
     assert not list(out.parent.iterdir())
 
 
+def test_tokens_that_no_prompt_of_the_comparison_has_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    path = base / "tokenizer.json"
+    content = json.loads(path.read_text())
+    model = content["model"]
+    model["vocab"]["12"] = model["vocab"].pop("".join(model["merges"].pop()))
+    model["merges"].append(["1", "2"])
+    path.write_text(json.dumps(content))
+    export(base, to="gguf", quant="f32", out=tmp_path / "model.gguf", rows=8)
+    plant_vocabulary(splitter="smollm")(monkeypatch)  # splits digits
+    with pytest.raises(EngineError, match="2 of 7 test texts have other tokens"):
+        export(base, to="gguf", quant="f32", out=tmp_path / "other.gguf", rows=8)
+
+
 def test_a_failed_comparison_can_be_published_by_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from medtask.exporting.gguf.architectures import (
 )
 from medtask.exporting.gguf.gemma4 import UPSTREAM
 from medtask.exporting.gguf.quantization import FLOAT_TYPES, quantize_file
+from medtask.exporting.gguf.token_comparison import compare_tokens
 from medtask.exporting.gguf.vocabulary import Vocabulary, read_vocabulary
 from medtask.exporting.source import CausalModel
 from medtask.exporting.targets import ExportRequest
@@ -57,7 +58,7 @@ def write(request: ExportRequest, draft: Path) -> tuple[str, ...]:
 
 
 def check(request: ExportRequest, draft: Path) -> list[str]:
-    """See `ExportWriter.check`: metadata of the file against the config of the source.
+    """See `ExportWriter.check`: metadata and tokens of the file against those of the source.
 
     A wrong epsilon, or a token at the start that is added twice, hardly changes an answer.
     """
@@ -70,6 +71,7 @@ def check(request: ExportRequest, draft: Path) -> list[str]:
             model.tokenizer_folder, config["vocab_size"], architecture.tokenizer_model
         )
         expected = _list_facts(architecture, config, vocabulary)
+        tokenizer_folder = model.tokenizer_folder
     try:
         reader = GGUFReader(draft)
     except (ValueError, IndexError, OSError) as error:
@@ -84,7 +86,7 @@ def check(request: ExportRequest, draft: Path) -> list[str]:
     rows = sum(int(one.shape[1]) for one in reader.tensors if one.name == "token_embd.weight")
     if rows != config["vocab_size"]:
         problems.append(f"the embeddings have {rows:,} tokens instead of {config['vocab_size']:,}")
-    return problems
+    return problems + compare_tokens(tokenizer_folder, draft)
 
 
 def open_exported(draft: Path) -> Engine:
