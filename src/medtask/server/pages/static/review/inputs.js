@@ -222,18 +222,27 @@ function buildField(path, part, value, shares) {
     return [group, () => group.querySelector("input:checked")?.answer ?? null];
   }
   if (types.includes("array")) {
-    const plain = !part.items?.properties;
+    const plain = !part.items?.properties && !(value ?? []).some(hasLines);
     const area = make("textarea", { rows: 3, ...labelled, dir: "auto", placeholder: plain ? "one per line" : "a JSON list" });
     area.value = plain ? (value ?? []).join("\n") : value ? JSON.stringify(value, null, 1) : "";
     return [area, () => readList(area.value, plain, value)];
   }
   const isNumber = types.includes("number") || types.includes("integer");
-  const long = !isNumber && (part.maxLength ?? 200) > 80 && String(value ?? "").length > 40;
+  const long = !isNumber && (hasLines(value) || ((part.maxLength ?? 200) > 80 && String(value ?? "").length > 40));
   const input = long
     ? make("textarea", { rows: 3, ...labelled, dir: "auto" })
     : make("input", { type: part.format === "date" ? "date" : "text", inputmode: isNumber ? "decimal" : undefined, ...labelled, dir: "auto" });
   input.value = value ?? "";
+  if (input.type === "date" && input.value !== (value ?? "")) {
+    input.type = "text"; // not a date, which such an input would drop
+    input.value = value;
+  }
   return [input, () => (input.value.trim() === "" ? null : isNumber ? input.value.trim().replace(",", ".") : input.value)];
+}
+
+/** Whether a value is a text of several lines, which an input of one line would join. */
+function hasLines(value) {
+  return typeof value === "string" && /[\r\n]/.test(value);
 }
 
 function readList(text, plain, original) {
