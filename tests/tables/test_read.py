@@ -51,7 +51,7 @@ def test_a_folder_is_all_its_tables_in_the_order_of_their_names(write_file, tmp_
         [("text", "b"), ("id", "2")],
     ]
     assert [path.name for path in table.paths] == ["a.jsonl", "b.csv"]
-    assert len(table.notes) == 2
+    assert table.notes[2:] == ("not read: readme.md",)
     assert "b.csv: UTF-8, delimiter ," in table.notes[1]
 
 
@@ -70,6 +70,15 @@ def test_files_with_different_columns_are_refused(write_file, tmp_path):
         match=r'b\.csv: its columns differ from those of .*a\.csv: "note", "text" in one',
     ):
         read_table(tmp_path)
+
+
+def test_what_is_not_read_of_a_folder_is_noted(write_file, tmp_path):
+    for name in ("a.csv", "b.CSV", "c.txt", ".hidden", "~$d.xlsx"):
+        write_file("id,text\n1,x\n", name)
+    (tmp_path / "more").mkdir()
+    table = read_table(tmp_path)
+    assert len(list(table)) == 2
+    assert table.notes[-1] == "not read: c.txt, more"
 
 
 def test_a_folder_without_tables_is_refused(write_file, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from medtask.display import format_path, quote, quote_names, suggest
+from medtask.display import format_list, format_name, format_path, quote, quote_names, suggest
 from medtask.errors import TableError
 from medtask.os_errors import convert_os_error
 from medtask.tables.formula_escapes import undo_escapes
@@ -43,6 +43,7 @@ _READERS = {
 FILE_SUFFIXES = (*_TEXT_READERS, ".gz", ".parquet", *WORKBOOK_SUFFIXES)
 """The last suffixes of files that can be read."""
 
+_MAX_LISTED = 5
 _READABLE_FORMATS = "CSV, TSV, JSONL, JSON (these also as .gz), Parquet, XLSX, ODS or XLS"
 
 
@@ -72,8 +73,12 @@ def read_table(
     options = replace(options, **changes)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        is_folder = stat.S_ISDIR(_get_file_mode(path))
-        return _read_files(format_path(path), _find_tables(path) if is_folder else [path], options)
+        if not stat.S_ISDIR(_get_file_mode(path)):
+            return _read_files(format_path(path), [path], options)
+        tables, others = _list_folder(path)
+        table = _read_files(format_path(path), tables, options)
+        notes = [f"not read: {format_list(others, _MAX_LISTED)}"] if others else []
+        return replace(table, notes=(*table.notes, *notes))
     if (
         isinstance(source, Sequence)
         and source
@@ -170,27 +175,25 @@ def _read_suffix(path: Path) -> str:
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
-def _find_tables(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """The tables of a folder, and the names of what else is in it."""
     # "~$name.xlsx" is Excel's lock file of an open name.xlsx.
     try:
-        files = sorted(
-            path
-            for path in folder.iterdir()
-            if not path.name.startswith((".", "~$")) and path.is_file()
-        )
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "~$")))
     except PermissionError as error:
         raise make_table_error(
             folder, "no permission to list this folder", fix="ask its owner for read access"
         ) from error
-    if tables := [
-        path
-        for path in files
-        if _read_suffix(path) in _READERS or _read_suffix(path) in WORKBOOK_SUFFIXES
-    ]:
-        return tables
+    if tables := [path for path in entries if _is_table(path)]:
+        return tables, [format_name(path.name) for path in sorted({*entries} - {*tables})]
     raise make_table_error(
         folder, "no tables in this folder", fix=f"add tables as {_READABLE_FORMATS}"
     )
+
+
+def _is_table(path: Path) -> bool:
+    suffix = _read_suffix(path)
+    return (suffix in _READERS or suffix in WORKBOOK_SUFFIXES) and path.is_file()
 
 
 def _make_not_found_error(path: Path) -> TableError:
