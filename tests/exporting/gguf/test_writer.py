@@ -122,6 +122,37 @@ def test_tokens_that_are_text_are_read_as_by_transformers(tmp_path: Path, family
 
 
 @pytest.mark.parametrize(
+    ("family", "changes", "message"),
+    [
+        ("llama", {"hidden_act": "gelu"}, "computes silu in such a model, not gelu"),
+        ("gemma3", {"hidden_activation": "relu"}, "computes gelu_pytorch_tanh"),
+        (
+            "gemma3",
+            {
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                    "sliding_attention": {
+                        "rope_type": "linear",
+                        "factor": 8.0,
+                        "rope_theta": 1e4,
+                    },
+                }
+            },
+            "'linear' in layers with a window",
+        ),
+    ],
+)
+def test_what_llama_cpp_does_not_compute_is_refused(
+    tmp_path: Path, family: str, changes: dict[str, object], message: str
+) -> None:
+    folder = save_model(tmp_path, family)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UsageError, match=message):
+        write_file(folder, "f16")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"use_bidirectional_attention": "all"}, "bidirectional attention"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from torch import Tensor
 
+_GELU = ("gelu_pytorch_tanh", "gelu")
 _ATTENTION_WEIGHTS = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
 
 
@@ -37,6 +38,7 @@ class Architecture:
         tokenizer_model: llama.cpp's name of a tokenizer whose tokens are text, with bytes as the
             fallback.
         choose_common: The config from which the common metadata is written.
+        activations: Names of the only activation that llama.cpp computes in the family.
     """
 
     name: str
@@ -46,6 +48,16 @@ class Architecture:
     is_tied: bool = False
     tokenizer_model: str = "llama"
     choose_common: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda config: config
+    activations: tuple[str, ...] = ("silu", "swish")
+
+    def check_activation(self, config: Mapping[str, Any]) -> None:
+        """Raise UsageError for a model with another activation."""
+        for name in ("hidden_act", "hidden_activation"):
+            if (found := config.get(name)) is not None and found not in self.activations:
+                raise UsageError(
+                    f"llama.cpp computes {self.activations[0]} in such a model, not {found}",
+                    fix=UPSTREAM,
+                )
 
     def convert(self, name: str, weight: Tensor, config: Mapping[str, Any]) -> Tensor:
         """A weight as llama.cpp stores it."""
@@ -80,7 +92,13 @@ def _add_gemma3(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
     if config.get("attn_logit_softcapping") is not None:
         raise UsageError("llama.cpp does not cap the attention of Gemma 3", fix=UPSTREAM)
     _add_windows(writer, config)
-    writer.add_rope_freq_base_swa(read_rope(config, "sliding_attention")["rope_theta"])
+    sliding = read_rope(config, "sliding_attention")
+    if (kind := sliding.get("rope_type", "default")) != "default":
+        raise UsageError(
+            f"rotary embeddings of the type {kind!r} in layers with a window are not written",
+            fix=UPSTREAM,
+        )
+    writer.add_rope_freq_base_swa(sliding["rope_theta"])
     if (cap := config.get("final_logit_softcapping")) is not None:
         writer.add_final_logit_softcapping(cap)
 
@@ -117,14 +135,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "mistral": _LLAMA,
     "qwen2": Architecture("QWEN2", choose_common=with_window_as_context),
     "qwen3": Architecture("QWEN3", choose_common=with_window_as_context),
-    "gemma": Architecture("GEMMA", shifts_norms=True, is_tied=True),
-    "gemma2": Architecture("GEMMA2", _add_gemma2, shifts_norms=True, is_tied=True),
-    "gemma3_text": Architecture("GEMMA3", _add_gemma3, shifts_norms=True),
+    "gemma": Architecture("GEMMA", shifts_norms=True, is_tied=True, activations=_GELU),
+    "gemma2": Architecture(
+        "GEMMA2", _add_gemma2, shifts_norms=True, is_tied=True, activations=_GELU
+    ),
+    "gemma3_text": Architecture("GEMMA3", _add_gemma3, shifts_norms=True, activations=_GELU),
     "gemma4_text": Architecture(
         "GEMMA4",
         add_gemma4,
         tokenizer_model="gemma4",
         choose_common=with_full_attention_sizes,
+        activations=_GELU,
     ),
 }
 

@@ -116,6 +116,7 @@ def write_gguf(model: CausalModel, path: Path, float_type: str, name: str) -> No
 
     config = complete_config(model.config)
     architecture = find_architecture(config)
+    architecture.check_activation(config)
     vocabulary = read_vocabulary(
         model.tokenizer_folder, config["vocab_size"], architecture.tokenizer_model
     )
