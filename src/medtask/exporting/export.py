@@ -321,6 +321,7 @@ def _publish(draft: Path, path: Path, manifest: ExportManifest, target: ExportTa
     replace_text(locate_card(draft), card)
     write_manifest(manifest, locate_manifest(draft))
     if draft.is_file():
+        draft.chmod(0o600)  # a model can repeat texts that it was trained on
         for locate in (locate_card, locate_manifest, locate_model_calibration):
             if locate(draft).exists():
                 locate(draft).replace(locate(path))

@@ -354,6 +354,7 @@ def test_a_planted_fault_is_found_before_the_file_is_published(
             "model.gguf.README.md",
             "model.gguf.export.json",
         ]
+        assert {path.stat().st_mode & 0o777 for path in out.parent.iterdir()} == {0o600}
         return
     FAULTS[fault](monkeypatch)
     with pytest.raises(EngineError):
