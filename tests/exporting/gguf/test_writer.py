@@ -27,7 +27,13 @@ from medtask.exporting.gguf.writer import write_gguf
 from medtask.exporting.source import CausalModel, open_source
 from medtask.exporting.targets import ExportRequest
 from support.tiny_adapters import LORA_SETTINGS, save_adapter
-from support.tiny_models import make_model, make_text_tokenizer, save_model
+from support.tiny_models import (
+    TEMPLATES,
+    make_model,
+    make_text_tokenizer,
+    make_tokenizer,
+    save_model,
+)
 
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma4"]
 # llama.cpp computes the GELU of Gemma from a table of float16 numbers.
@@ -116,6 +122,16 @@ def test_weights_that_do_not_fit_into_float16_are_refused(tmp_path: Path) -> Non
 def test_tokens_that_are_text_are_read_as_by_transformers(tmp_path: Path, family: str) -> None:
     folder = save_model(tmp_path / "base", family, "gemma")
     make_text_tokenizer().save_pretrained(folder)
+    done = export(folder, to="gguf", quant="f32", out=tmp_path / "model.gguf", rows=8)
+    assert done.parity is not None
+    assert done.parity.passed
+
+
+def test_the_default_one_of_several_chat_templates_is_written(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "base", "llama")
+    tokenizer = make_tokenizer("chatml")
+    tokenizer.chat_template = {"default": TEMPLATES["chatml"], "tool_use": "tools"}
+    tokenizer.save_pretrained(folder)
     done = export(folder, to="gguf", quant="f32", out=tmp_path / "model.gguf", rows=8)
     assert done.parity is not None
     assert done.parity.passed

@@ -120,7 +120,6 @@ def read_vocabulary(folder: Path, size: int, text_model: str = "llama") -> Vocab
     tokens, types = _list_tokens(content, size)
     is_byte_level = not model.get("byte_fallback")
     has_scores = not is_byte_level and text_model == "llama"
-    template = tokenizer.chat_template
     return Vocabulary(
         model="gpt2" if is_byte_level else text_model,
         splitter=_name_splitter(content.get("pre_tokenizer")) if is_byte_level else "",
@@ -131,7 +130,7 @@ def read_vocabulary(folder: Path, size: int, text_model: str = "llama") -> Vocab
         special_ids=_find_special_ids(tokenizer),
         adds_bos=tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
         adds_space=not is_byte_level and _adds_space(content),
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=HfTokenizer(tokenizer).chat_template or None,
     )
 
 
