@@ -17,6 +17,7 @@ from medtask.engines.model_metadata import (
     find_trained_engine,
     hash_model_metadata,
     read_model_metadata,
+    read_phi,
     read_prompt_version,
     write_model_metadata,
 )
@@ -150,3 +151,23 @@ def test_a_file_in_an_exported_folder_has_the_prompt_version_of_its_manifest(
     (tmp_path / EXPORT_FILE).write_text(json.dumps(manifest))
     assert read_prompt_version(tmp_path / "model.gguf") == 1
     assert read_prompt_version(tmp_path / "other.gguf") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "expected"),
+    [
+        ("export.json", {"questions": [], "phi": "yes", "files": {"folder/model": ""}}, "yes"),
+        ("export.json", {"questions": [], "phi": "yes", "files": {"other": ""}}, "no"),
+        ("export.json", {"of": "another program"}, "no"),
+        ("folder/model/export.json", {"questions": [], "phi": "no"}, "no"),
+        ("folder/model/export.json", {"questions": []}, "unknown"),
+        ("folder/model/export.json", {"phi": "perhaps"}, "unknown"),
+    ],
+)
+def test_an_export_says_whether_it_learnt_from_texts_of_patients(
+    tmp_path: Path, place: str, content: dict[str, object], expected: str
+) -> None:
+    model = tmp_path / "folder" / "model"
+    model.mkdir(parents=True)
+    (tmp_path / place).write_text(json.dumps(content))
+    assert read_phi(model) == expected

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -195,7 +196,7 @@ def _read_export(model: Path) -> ExportedFacts:
     if file.is_file():
         return load_checked(file, ExportedFacts)
     for folder in model.absolute().parents[:_MAX_DEPTH]:
-        if (folder / EXPORT_FILE).is_file():
+        with suppress(FileNotFoundError, InvalidJsonFile):  # it can be a file of another program
             found = load_checked(folder / EXPORT_FILE, ExportedFacts)
             part = PurePosixPath(model.absolute().relative_to(folder))
             if any(part in (name, *name.parents) for name in map(PurePosixPath, found.files)):
