@@ -387,3 +387,12 @@ def test_enter_of_an_input_method_saves_nothing(browser, live_server, tmp_path):
       new KeyboardEvent("keydown", {key: "Enter", isComposing: true, bubbles: true}))""")
     assert page.locator("[data-place=last]").inner_text() == ""
     assert page.locator("[data-place=undo]").is_disabled()
+
+
+def test_a_full_storage_of_the_browser_does_not_stop_the_reader(browser, create):
+    queue = create(browser, "passes")
+    page = open_queue(browser, queue)
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    page.keyboard.press("1")
+    wait_until_saved(page)
+    assert len(read_decisions(page, queue)) == 1

@@ -2,6 +2,8 @@
 /* Drafts: what is filled in and not decided. They are in localStorage until the server has them, so
    that a reader who continues on another machine finds them. A draft is never an answer. */
 
+import { store } from "./outbox.js";
+
 const PAUSE_MS = 700;
 
 export class Drafts {
@@ -19,7 +21,7 @@ export class Drafts {
   }
 
   keep(itemId, draft) {
-    localStorage.setItem(this.prefix + itemId, JSON.stringify(draft));
+    store(this.prefix + itemId, JSON.stringify(draft));
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.flush(), PAUSE_MS);
   }

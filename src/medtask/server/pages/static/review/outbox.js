@@ -96,7 +96,7 @@ export class Outbox {
   }
 
   #write(entry) {
-    localStorage.setItem(this.prefix + entry.submission.key, JSON.stringify(entry));
+    store(this.prefix + entry.submission.key, JSON.stringify(entry));
   }
 
   #read() {
@@ -106,6 +106,15 @@ export class Outbox {
       if (name.startsWith(this.prefix)) found.push(JSON.parse(localStorage.getItem(name)));
     }
     return found.sort((one, other) => one.order - other.order);
+  }
+}
+
+/** Keeps a text in localStorage; one that is full or forbidden does not stop the reader. */
+export function store(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch {
+    // The text is in memory, from which it is sent.
   }
 }
 
