@@ -98,7 +98,7 @@ def _create_draft(draft: Path) -> int | None:
 def _remove_draft(draft: Path) -> bool:
     """Remove a draft unless a process has it locked; returns whether there is none."""
     try:
-        handle = os.open(draft, os.O_RDONLY | _NO_LINK)
+        handle = os.open(draft, os.O_RDWR | _NO_LINK)  # network disks lock no other files
     except FileNotFoundError:
         return True
     except OSError:  # a link, or a file of another user
