@@ -72,6 +72,8 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="without a place in this model") as refusal:
         LoraAdapter(adapter, names)
     assert str(base) in refusal.value.fix
+    # The experts of a mixture have a place in memory that their files do not name.
+    assert "export the merged model" in refusal.value.fix
 
 
 @pytest.mark.parametrize("prefix", ["", "model.language_model."], ids=["text", "parts"])

@@ -128,7 +128,8 @@ class LoraAdapter:
             f"the adapter {self.folder} does not fit this model",
             problem,
             names,
-            f"adapter_config.json names the base {self._base}: name the one that it was trained on",
+            f"name the base that it was trained on (adapter_config.json names {self._base}), "
+            f"or {_FIX}",
         )
 
     def close(self) -> None:
