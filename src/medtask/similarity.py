@@ -365,7 +365,7 @@ def _tokenize_starts(encoder: SentenceEncoder, texts: Sequence[str]) -> list[lis
         too_short, encoder.tokenize([texts[place] for place in too_short]), strict=True
     ):
         tokens[place] = complete
-    return [_truncate_tokens(row, limit) for row in tokens]
+    return [truncate_tokens(row, limit) for row in tokens]
 
 
 def _cut_at_blank(text: str, characters: int) -> str:
@@ -374,7 +374,7 @@ def _cut_at_blank(text: str, characters: int) -> str:
     return text if end < 0 else text[:end]
 
 
-def _truncate_tokens(tokens: list[int], max_tokens: int) -> list[int]:
+def truncate_tokens(tokens: list[int], max_tokens: int) -> list[int]:
     """The first tokens and the closing special token."""
     return tokens if len(tokens) <= max_tokens else [*tokens[: max_tokens - 1], tokens[-1]]
 

@@ -86,7 +86,7 @@ def _tokenize(targets: LabelTargets, model: Any, tokenizer: Any) -> list[list[in
 
     Raises InputError if many rows are too long, and a run would refuse them.
     """
-    from medtask.similarity import find_max_tokens
+    from medtask.similarity import find_max_tokens, truncate_tokens
 
     limit = find_max_tokens(model, tokenizer)
     tokens: list[list[int]] = tokenizer(
@@ -100,7 +100,7 @@ def _tokenize(targets: LabelTargets, model: Any, tokenizer: Any) -> list[list[in
             "run would refuse",
             fix="choose another method, or `gate: {too_long: head_tail}` in the task",
         )
-    return [one[:limit] for one in tokens]
+    return [truncate_tokens(one, limit) for one in tokens]
 
 
 def _compute_vectors(
