@@ -20,6 +20,7 @@ from support.command_line import RunCommand
         (("evaluate", "out", "--by-class"), "--by-class"),
         (("evaluate", "out", "--level", "0.9"), "--level"),
         (("evaluate", "out", "--to", "xlsx"), "--to"),
+        (("evaluate", "out", "--kind", "labels"), "--kind"),
         (("export", "merged", "--verify", "merged"), "--verify"),
         (("export", "--check", "a", "b", "--out", "c"), "--check"),
         (("export", "--check", "a", "b", "--verify", "c"), "--verify"),

@@ -74,6 +74,8 @@ def open_answers(
     answers = (
         _open_run(folder, task, read_options) if folder else _open_table(source, task, read_options)
     )
+    if kind is not None and (folder or task):
+        _check_kind(kind, answers)
     if group is not None:
         if group not in answers.table.columns:
             raise make_missing_column_error("groups", group, answers.table)
@@ -94,6 +96,16 @@ def open_answers(
     if task is None:
         return _find_forms(_infer_task(answers, kind))
     return _find_forms(_leave_out_task_rows(replace(answers, external=True)))
+
+
+def _check_kind(kind: str, answers: AnswerTable) -> None:
+    """Raise UsageError if a run or a task says that the answers are of another kind."""
+    if kind != answers.task.kind:
+        raise UsageError(
+            f"--kind {kind} is for tables without a task, and the answers of {answers.name} are "
+            f"of the kind {answers.task.kind}",
+            fix="leave out --kind",
+        )
 
 
 def _find_forms(answers: AnswerTable) -> AnswerTable:
