@@ -166,6 +166,12 @@ def test_one_table_of_patients_is_enough_for_the_warning(phi: str) -> None:
     assert [word for word, text in result.items() if text in card] == [phi]
 
 
+def test_a_base_that_learnt_from_patients_is_enough_for_the_warning() -> None:
+    tasks = (replace(CARD_TASK, phi="no"),)
+    assert "Trained on patients" not in write_card(replace(CARD_FACTS, tasks=tasks))
+    assert "Trained on patients" in write_card(replace(CARD_FACTS, tasks=tasks, base_phi="yes"))
+
+
 def test_a_demonstration_model_is_marked_as_one_first() -> None:
     card = write_card(replace(CARD_FACTS, demonstration=True))
     lines = [line for line in read_body(card).splitlines() if line and not line.startswith("#")]

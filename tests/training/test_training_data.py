@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import medtask
+from medtask.engines.metadata_schema import PhiStatus
+from medtask.engines.model_metadata import ModelMetadata, write_model_metadata
 from medtask.errors import InputError, MedtaskError, TableError, TaskFaults, UsageError
 from medtask.near_duplicates import NEAR_DUPLICATE_SIMILARITY
 from medtask.tables.read import read_table
@@ -23,6 +25,7 @@ from medtask.training.training_data import (
     TrainingData,
     build_training_data,
     describe_training_data,
+    determine_model_phi,
     determine_phi,
 )
 from support.small_trainings import make_task
@@ -386,3 +389,16 @@ def test_whether_the_table_holds_patients_texts(tmp_path: Path, result: str, phi
     ]
     (tmp_path / "task.yaml").write_text("\n".join(lines))
     assert determine_phi(medtask.load_task(tmp_path)) == phi
+
+
+@pytest.mark.parametrize(
+    ("base_phi", "expected"), [("yes", "yes"), ("no", "no"), ("unknown", "unknown")]
+)
+def test_a_model_also_has_learnt_the_texts_of_its_base(
+    tmp_path: Path, base_phi: PhiStatus, expected: str
+) -> None:
+    write_model_metadata(tmp_path, ModelMetadata("encoder", "label", ("a", "b"), phi=base_phi))
+    task = replace(make_task(tmp_path / "task"), phi=False)
+    bases = ("minilm", f"encoder:{tmp_path}")
+    assert determine_model_phi((task,), bases) == expected
+    assert determine_model_phi((task,), ()) == "no"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -43,6 +43,7 @@ CALIBRATION_FILE = "calibration.json"  # not hashed: it may be added, changed an
 EXPORT_FILE = "export.json"  # the manifest of an export, with hashes of its files
 
 _MAX_DEPTH = 2  # folders between an export and the model in it, such as artifacts/model
+_BY_SEVERITY: tuple[PhiStatus, ...] = ("yes", "unknown", "no")
 _RETRAIN_FIX = "train the model again, or copy its whole folder again"
 # Loaders read files with _MODEL_SUFFIXES automatically: none may be added to the folder.
 _EDITABLE_SUFFIXES = frozenset({".md", ".csv", ".svg"})
@@ -188,6 +189,12 @@ def read_phi(model: Path) -> PhiStatus:
         return "no"
     except InvalidJsonFile:
         return "unknown"
+
+
+def combine_phi(statuses: Iterable[PhiStatus]) -> PhiStatus:
+    """The most severe of what is known of several models or tables; "no" without any."""
+    found = set(statuses)
+    return next((status for status in _BY_SEVERITY if status in found), "no")
 
 
 def _read_export(model: Path) -> ExportedFacts:

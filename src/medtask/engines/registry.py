@@ -22,6 +22,7 @@ from medtask.engines.load_options import (
     LoadOptionValues,
     format_option,
 )
+from medtask.engines.metadata_schema import PhiStatus
 from medtask.engines.specs import EngineSpec, find_engine, find_engine_by_prefix
 from medtask.errors import MedtaskError, UsageError
 
@@ -120,6 +121,14 @@ def find_trained_folders(reference: str, options: LoadOptions = DEFAULT_OPTIONS)
 
     folders = _list_paths(reference, options)
     return tuple(str(folder.resolve()) for folder in folders if (folder / METADATA_FILE).is_file())
+
+
+def find_phi(*references: str) -> PhiStatus:
+    """Whether one of several models learnt from texts of patients; see `read_phi`."""
+    from medtask.engines.model_metadata import combine_phi, read_phi
+
+    places = (Path(strip_prefix(reference)).expanduser() for reference in references if reference)
+    return combine_phi(map(read_phi, places))
 
 
 def find_prompt_version(reference: str, options: LoadOptions = DEFAULT_OPTIONS) -> int | None:

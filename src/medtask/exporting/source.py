@@ -30,9 +30,8 @@ from medtask.engines.model_metadata import (
     TRAINING_FILE,
     ModelMetadata,
     read_model_metadata,
-    read_phi,
 )
-from medtask.engines.registry import choose_engine, strip_prefix
+from medtask.engines.registry import choose_engine, find_phi, strip_prefix
 from medtask.errors import InputError, UsageError
 from medtask.exporting.lora import LoraAdapter
 from medtask.exporting.weight_files import WeightFiles
@@ -50,7 +49,6 @@ _ENGINES = {
     "linear": "linear",
     "hybrid": "hybrid",
 }
-_BY_SEVERITY: tuple[PhiStatus, ...] = ("yes", "unknown", "no")
 _EMBEDDINGS, _HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
@@ -85,9 +83,7 @@ class ExportSource:
     @property
     def phi(self) -> PhiStatus:
         """Whether it or its base learnt from texts of patients; "no" for models of others."""
-        places = filter(None, (self.location, strip_prefix(self.base)))
-        found = {read_phi(Path(place).expanduser()) for place in places}
-        return next(status for status in _BY_SEVERITY if status in found)
+        return find_phi(self.reference, self.base)
 
     @property
     def is_demonstration(self) -> bool:

@@ -30,7 +30,7 @@ from medtask.tasks.row_fingerprints import read_training_rows
 from medtask.tasks.task import Task
 from medtask.training.recipe import Recipe
 from medtask.training.training_context import MethodResult, TrainingContext
-from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
+from medtask.training.training_data import TrainingData, TrainingExample, determine_model_phi
 from medtask.training.training_log import TrainingPoint
 from medtask.training.training_manifest import has_same_split, read_training_manifest
 from medtask.training.validation_metrics import (
@@ -326,5 +326,5 @@ def _describe_model(task: Task, members: Sequence[HybridMember]) -> ModelMetadat
         abstain=task.abstain_name,
         base=", ".join(member.reference for member in members),
         task_fingerprint=task.fingerprint,
-        phi=determine_phi(task),
+        phi=determine_model_phi((task,), (member.reference for member in members)),
     )

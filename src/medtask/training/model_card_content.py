@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from medtask.engines.metadata_schema import PhiStatus
+from medtask.engines.model_metadata import combine_phi
 from medtask.evaluation.statistics.intervals import Metric
 from medtask.kinds import KindName
 from medtask.training.methods import Method
@@ -75,6 +76,7 @@ class CardContent:
         folder: The model folder, as used in commands.
         bases: The bases as the user named them.
         base_models: Their ids on the Hub, if any.
+        base_phi: Whether one of them learnt from patients' texts.
         license: The Hub's id of the base's licence; "" if unknown.
         recipe: All settings by name.
         points: The points of the training log.
@@ -92,6 +94,7 @@ class CardContent:
     tasks: tuple[CardTask, ...]
     bases: tuple[str, ...] = ()
     base_models: tuple[str, ...] = ()
+    base_phi: PhiStatus = "no"
     license: str = ""
     recipe: Mapping[str, object] = field(default_factory=dict)
     points: tuple[TrainingPoint, ...] = ()
@@ -109,9 +112,8 @@ class CardContent:
 
     @property
     def phi(self) -> PhiStatus:
-        """Whether any table contains patients' data."""
-        task_values = {task.phi for task in self.tasks}
-        return "yes" if "yes" in task_values else "no" if task_values == {"no"} else "unknown"
+        """Whether any table contains patients' data, or a base learnt from them."""
+        return combine_phi([*(task.phi for task in self.tasks), self.base_phi])
 
 
 def build_card_task(

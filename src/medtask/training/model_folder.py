@@ -13,7 +13,7 @@ from medtask.atomic_files import raise_storage_errors, replace_text
 from medtask.display import format_bytes
 from medtask.engines.files.model_files import BUILT_IN_HUB_ID, BUILT_IN_MODEL
 from medtask.engines.model_metadata import METADATA_FILE, TRAINING_FILE, write_model_metadata
-from medtask.engines.registry import find_trained_folders
+from medtask.engines.registry import find_phi, find_trained_folders
 from medtask.evaluation.statistics.intervals import metrics_to_json
 from medtask.hardware import inspect_machine
 from medtask.runs.manifest import list_versions
@@ -186,6 +186,7 @@ def _build_model_card(
             ),
             bases=recipe.bases,
             base_models=tuple(filter(None, map(find_hub_id, recipe.bases))),
+            base_phi=find_phi(*recipe.bases),
             license="apache-2.0" if set(recipe.bases) == {BUILT_IN_MODEL} else "",
             recipe={
                 **recipe.to_json(),

@@ -14,7 +14,7 @@ from medtask.engines.model_metadata import ModelMetadata
 from medtask.errors import InputError, UsageError
 from medtask.tasks.task import Task
 from medtask.tasks.text_cleaning import normalize_record_group
-from medtask.training.training_data import TrainingData, TrainingExample, determine_phi
+from medtask.training.training_data import TrainingData, TrainingExample, determine_model_phi
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class LabelTargets:
             untaught=self.untaught,
             base=base,
             task_fingerprint=task.fingerprint,
-            phi=determine_phi(task),
+            phi=determine_model_phi((task,), (base,)),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from medtask.display import quote, quote_names
 from medtask.engines.metadata_schema import PhiStatus
+from medtask.engines.model_metadata import combine_phi
+from medtask.engines.registry import find_phi
 from medtask.errors import InputError, TableError, UsageError
 from medtask.runs.gold_table import find_chosen_rows
 from medtask.tables.read import validate_table
@@ -29,6 +31,7 @@ __all__ = [
     "TrainingExample",
     "build_training_data",
     "describe_training_data",
+    "determine_model_phi",
     "determine_phi",
 ]
 
@@ -244,6 +247,11 @@ def describe_training_data(data: TrainingData) -> list[str]:
     if data.injected:
         lines.append(f"{len(data.injected):,} training rows also with a planted instruction")
     return lines
+
+
+def determine_model_phi(tasks: Iterable[Task], bases: Iterable[str]) -> PhiStatus:
+    """Whether a model learns from patients' texts: its tables contain them, or its bases did."""
+    return combine_phi([*map(determine_phi, tasks), find_phi(*bases)])
 
 
 def determine_phi(task: Task) -> PhiStatus:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from medtask.engines.metadata_schema import EngineName, PhiStatus
+from medtask.engines.metadata_schema import EngineName
 from medtask.engines.model_metadata import ModelMetadata
 from medtask.engines.packed_engine import PackedEngine
 from medtask.errors import InputError
@@ -17,7 +17,7 @@ from medtask.training.recipe import Recipe
 from medtask.training.training_data import (
     TrainingData,
     TrainingExample,
-    determine_phi,
+    determine_model_phi,
     sample_examples,
 )
 from medtask.training.validation_metrics import (
@@ -138,8 +138,6 @@ def describe_language_model(
 ) -> ModelMetadata:
     """The metadata of a language model trained from ``base``."""
     task = training_data[0].task
-    phi_values = {determine_phi(data.task) for data in training_data}
-    phi: PhiStatus = "yes" if "yes" in phi_values else "no" if phi_values == {"no"} else "unknown"
     return ModelMetadata(
         engine,
         task.kind,
@@ -147,5 +145,5 @@ def describe_language_model(
         base=resolve_base_reference(base),
         # A fingerprint identifies a single task.
         task_fingerprint=task.fingerprint if len(training_data) == 1 else "",
-        phi=phi,
+        phi=determine_model_phi((data.task for data in training_data), (base,)),
     )
