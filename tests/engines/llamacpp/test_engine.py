@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -320,3 +321,14 @@ def test_the_same_tokens_are_read_as_by_transformers(engine: Any) -> None:
         (*TEXTS, "Fußgelenk — Schmerzen, 38,5 °C 😷", "العربية\tand\n\n  spaces  ")
     ):
         assert engine.render(prompt) == render_prompt(chat, prompt)
+
+
+def test_tokenizers_that_normalise_texts_read_decomposed_accents_as_others(engine: Any) -> None:
+    from medtask.engines.llamacpp.tokenizer import GgufTokenizer
+
+    composed = "Größe, œdème aigu"
+    decomposed = unicodedata.normalize("NFD", composed)
+    plain = GgufTokenizer(engine.model, "", {"tokenizer.ggml.pre": "smollm"})
+    qwen = GgufTokenizer(engine.model, "", {"tokenizer.ggml.pre": "qwen2"})
+    assert plain.encode([decomposed]) != plain.encode([composed])
+    assert qwen.encode([decomposed]) == qwen.encode([composed]) == plain.encode([composed])

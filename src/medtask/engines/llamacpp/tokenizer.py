@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,9 @@ _ADDED_TOKEN = (
     | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
     | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 )
+# Splitters of tokenizers that normalise texts to NFC, which llama.cpp does not: decomposed accents,
+# as macOS writes them, would be other tokens than those that the model knows.
+_NFC_SPLITTERS = {"qwen2", "qwen35", "command-r"}
 _MAX_TOKEN_BYTES = 4096  # bytes; the longest token of any known vocabulary has 200
 
 
@@ -29,6 +33,7 @@ class GgufTokenizer:
     def __init__(self, model: Any, name: str, gguf_metadata: Mapping[str, str]) -> None:
         self.vocab = llama_cpp.llama_model_get_vocab(model)
         self.name = name
+        self._normalizes = gguf_metadata.get("tokenizer.ggml.pre") in _NFC_SPLITTERS
         self.chat_template = gguf_metadata.get("tokenizer.chat_template", "")
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
         control = [
@@ -71,6 +76,8 @@ class GgufTokenizer:
         return _GgufVocabulary(self)
 
     def encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        if self._normalizes:
+            texts = [unicodedata.normalize("NFC", text) for text in texts]
         return [self._encode(text.encode("utf-8", "replace")) for text in texts]
 
     def decode(self, tokens: Sequence[int], *, keep_special_tokens: bool = False) -> str:
