@@ -42,8 +42,9 @@ def test_missing_values_and_normalised_gold_are_counted_and_noted(tmp_path: Path
     assert gold["normalized_examples"] == [["Benign", "benign"]]
     assert gold["missing_words"] == {"nan": 1} and gold["blank"] == 1
     assert (
-        '"NA", "-" count as missing in 2 rows of the column "note" (see --missing)' in setup.notes
-    )
+        '"NA", "-" count as missing in 2 rows of the column "note" (the option missing replaces '
+        "these words)"
+    ) in setup.notes
     assert setup.build_request().manifest_facts["cells"] == setup.cell_counts
 
 

@@ -164,6 +164,7 @@ def select_input_words(
 def describe_input_words(words: Mapping[str, Mapping[str, int]]) -> list[str]:
     """A sentence on each column of `select_input_words`."""
     return [
-        f'{describe_missing_words(found)} of the column "{column}" (see --missing)'
+        f'{describe_missing_words(found)} of the column "{column}" (the option missing replaces '
+        "these words)"
         for column, found in words.items()
     ]
