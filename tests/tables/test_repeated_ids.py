@@ -61,7 +61,7 @@ def test_without_the_option_nothing_is_changed_and_repeated_ids_are_refused() ->
     table = resolve(IDS, None)
     assert len(list(table)) == len(IDS)
     with pytest.raises(TableError, match="repeat the id") as caught:
-        validate_table(table, "id")
+        validate_table(table, "id", can_resolve=True)
     assert "--on-duplicate" in caught.value.fix
 
 
