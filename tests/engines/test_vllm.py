@@ -337,6 +337,7 @@ def test_texts_are_those_of_transformers(engine: VllmEngine, reference_engine: H
         )
         assert found[row].logprob == pytest.approx(result.logprob, abs=1e-3)
         assert found[row].tokens_read == result.tokens_read + 1 - (result.finish_reason == "stop")
+        assert found[row].ms > 0
 
 
 def test_a_stop_text_is_no_part_of_the_text(engine: VllmEngine) -> None:

@@ -253,9 +253,12 @@ class VllmEngine(PackedEngine):
         sampling_options = [
             {**shared, "seed": derive_row_seed(limits.seed, seq.record_id)} for seq in seqs
         ]
+        start = time.perf_counter()
         outputs = self._generate([seq.tokens for seq in seqs], sampling_options)
+        ms = (time.perf_counter() - start) * 1000 / len(seqs)
         for seq, output in zip(seqs, outputs, strict=True):
             _replay_tokens(seq, output.outputs[0])
+            seq.ms = ms
             seq.tokens_reused = output.num_cached_tokens or 0
             seq.tokens_read = len(seq.tokens) - seq.tokens_reused
             yield seq
