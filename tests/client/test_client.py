@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -84,11 +85,17 @@ def test_answers_that_nobody_takes_are_not_waited_for(
 ) -> None:
     task = store_task(server, PURPOSE_TASK)
     post, closed = client.post, threading.Event()
+    started: list[str] = []
+    ended: list[str] = []
 
     def answer_first_rows_only(path: str, body: Any) -> Any:
+        started.append(path)
         if "text 0" not in body["texts"]:
             assert closed.wait(30)
-        return post(path, body)
+        try:
+            return post(path, body)
+        finally:
+            ended.append(path)
 
     monkeypatch.setattr(client, "post", answer_first_rows_only)
     answers = client.predict(task, "fake:", (f"text {number}" for number in range(200)))
@@ -98,6 +105,8 @@ def test_answers_that_nobody_takes_are_not_waited_for(
     thread.join(10)
     is_waiting = thread.is_alive()
     closed.set()
+    while len(ended) < len(started):  # they use the connection, which is closed after the test
+        time.sleep(0.01)
     assert not is_waiting
 
 

@@ -258,8 +258,7 @@ class VllmEngine(PackedEngine):
         ms = (time.perf_counter() - start) * 1000 / len(seqs)
         for seq, output in zip(seqs, outputs, strict=True):
             _replay_tokens(seq, output.outputs[0])
-            seq.ms = ms
-            seq.tokens_reused = output.num_cached_tokens or 0
+            seq.ms, seq.tokens_reused = ms, output.num_cached_tokens or 0
             seq.tokens_read = len(seq.tokens) - seq.tokens_reused
             yield seq
 

@@ -380,8 +380,8 @@ def test_what_a_reader_has_decided_is_not_saved_for_another_reader(browser, crea
 
 def test_enter_of_an_input_method_saves_nothing(browser, live_server, tmp_path):
     labels = [f"手術 {number}" for number in range(1, 41)]
-    add_run(live_server, make_run_of_texts(["knee arthroscopy"], tmp_path, labels), 94)
-    page = open_queue(browser, create_from_run(browser, 94))
+    add_run(live_server, make_run_of_texts(["knee arthroscopy"], tmp_path, labels), 96)
+    page = open_queue(browser, create_from_run(browser, 96))
     page.keyboard.press("/")
     page.evaluate("""() => document.activeElement.dispatchEvent(
       new KeyboardEvent("keydown", {key: "Enter", isComposing: true, bubbles: true}))""")
