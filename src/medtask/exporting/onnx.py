@@ -102,8 +102,8 @@ def _quantize(full: Path, path: Path) -> None:
         quantize_dynamic(full, path, weight_type=QuantType.QUInt8, per_channel=True)
     finally:
         logger.setLevel(before)
-        for path in (full, locate_weights(full)):
-            path.unlink(missing_ok=True)
+        for file in (full, locate_weights(full)):
+            file.unlink(missing_ok=True)
 
 
 def _find_pad_id(tokenizer: Any) -> int:

@@ -348,13 +348,19 @@ def test_what_is_filled_in_is_found_on_another_machine(browser, create):
     assert read_decisions(elsewhere, queue) == []
 
 
-def test_a_reader_who_signs_in_again_in_another_tab_loses_nothing(browser, create):
-    queue = create(browser, "labels")
+def decide_while_signed_out(browser, queue):
+    """A page with a decision that the server has refused, because its reader is signed out."""
     page = open_queue(browser, queue)
     page.context.clear_cookies()
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     page.locator("[data-place=state][data-state=signed-out]").wait_for()
+    return page
+
+
+def test_a_reader_who_signs_in_again_in_another_tab_loses_nothing(browser, create):
+    queue = create(browser, "labels")
+    page = decide_while_signed_out(browser, queue)
     page.locator("[data-place=comment]").fill("ask the ward")
     page.context.add_cookies([browser.server.sign_in(Role.REVIEWER)])
     with page.expect_response(lambda response: "/draft" in response.url and response.ok):
@@ -365,11 +371,7 @@ def test_a_reader_who_signs_in_again_in_another_tab_loses_nothing(browser, creat
 
 def test_what_a_reader_has_decided_is_not_saved_for_another_reader(browser, create):
     queue = create(browser, "labels")
-    page = open_queue(browser, queue)
-    page.context.clear_cookies()
-    page.keyboard.press("1")
-    page.keyboard.press("Enter")
-    page.locator("[data-place=state][data-state=signed-out]").wait_for()
+    page = decide_while_signed_out(browser, queue)
     page.context.add_cookies([browser.server.sign_in(Role.REVIEWER, "Anna")])
     page.evaluate("window.dispatchEvent(new Event('online'))")
     page.locator(".refused-entry").wait_for()

@@ -18,7 +18,7 @@ _TEXTS = (
     "naïve façade Ångström œdème señor; Straße, Fuß, ärztlich",
     "боль 左腕の骨折 مريض 🙂 ≥ ½ ²",
     "snake_case camelCase a=b; <p>x</p> https://a.example/b?c=1#d ----- ..... !!!",
-    "nn" * 40,
+    "nn" * 40,  # a word whose merges are all alike: the first ones must be the same
 )
 
 
