@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from medtask.errors import StorageError
 from medtask.server.jobs.kind import JobContext, JobKind, Parameters, make_job_context
-from medtask.server.jobs.messages import JobOutcome, MessageReader
+from medtask.server.jobs.messages import JobOutcome, MessageReader, make_problem
 from medtask.server.jobs.queue import JobQueue, add_job
 from medtask.server.jobs.supervisor import Supervisor
 from medtask.server.jobs.tables import Job
@@ -27,13 +27,23 @@ def missing_values(session: Session) -> None:
     session.execute(text("INSERT INTO models (id) VALUES (1)"))  # columns that must have a value
 
 
+STOPPED = JobOutcome("failed", {"rows": 1}, make_problem("Stopped", "the model failed", "retry"))
+
+
 @pytest.mark.parametrize(
-    ("write", "detail"), [(full_disk, "the disk is full"), (missing_values, "does not know")]
+    ("write", "outcome", "detail"),
+    [
+        (full_disk, JobOutcome("succeeded", {"rows": 1}), "the disk is full"),
+        (missing_values, JobOutcome("succeeded", {"rows": 1}), "does not know"),
+        (full_disk, STOPPED, "the model failed"),
+        (missing_values, STOPPED, "the model failed"),
+    ],
 )
 def test_a_result_that_cannot_be_written_ends_the_job_and_not_the_worker(
     server: ServerUnderTest,
     monkeypatch: pytest.MonkeyPatch,
     write: Callable[[Session], None],
+    outcome: JobOutcome,
     detail: str,
 ) -> None:
     def publish(
@@ -48,7 +58,7 @@ def test_a_result_that_cannot_be_written_ends_the_job_and_not_the_worker(
     queue = JobQueue(server.database, "one")
     lease = queue.lease()
     assert lease is not None
-    reader = MessageReader(outcome=JobOutcome("succeeded", {"rows": 1}))
+    reader = MessageReader(outcome=outcome)
 
     supervisor = Supervisor(queue, make_job_context(server.settings), threading.Event())
     supervisor._end(lease, 0, reader)

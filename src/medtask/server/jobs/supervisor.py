@@ -179,7 +179,14 @@ class Supervisor:
         result: Mapping[str, Any] | None = None,
     ) -> None:
         publish = self._make_publisher(lease, result)
-        _retry(lambda: self.queue.fail(lease, problem, publish, cancelled=cancelled, result=result))
+        try:
+            _retry(
+                lambda: self.queue.fail(lease, problem, publish, cancelled=cancelled, result=result)
+            )
+        except (MedtaskError, *_PERMANENT_ERRORS):
+            if result is None:
+                raise
+            self._fail(lease, problem, cancelled=cancelled)  # what there is of a result is lost
 
     def _make_publisher(
         self, lease: Lease, result: Mapping[str, Any] | None
